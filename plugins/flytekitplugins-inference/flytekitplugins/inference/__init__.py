@@ -1,0 +1,43 @@
+"""Model servers beside Flyte tasks: described once, run in the task's pod or on one machine.
+
+Everything public is re-exported here. Importing this package imports nothing outside the standard library.
+"""
+
+from .errors import (
+    ConfigError,
+    FetchError,
+    InferenceError,
+    MissingDependencyError,
+    QuantityError,
+    ServerError,
+    ServerExitedError,
+    ServerNotReadyError,
+    SpecConflictError,
+    UnsupportedError,
+)
+from .nim.serve import NIM, NIMSecrets
+from .sidecar_template import InferenceWarning, ModelInferenceTemplate, Probe, Probes, Server, Volume
+from .vllm.serve import VLLM, HFSecret
+
+__all__ = [
+    "NIM",
+    "VLLM",
+    "ConfigError",
+    "FetchError",
+    "HFSecret",
+    "InferenceError",
+    "InferenceWarning",
+    "MissingDependencyError",
+    "ModelInferenceTemplate",
+    "NIMSecrets",
+    "Probe",
+    "Probes",
+    "QuantityError",
+    "Server",
+    "ServerError",
+    "ServerExitedError",
+    "ServerNotReadyError",
+    "SpecConflictError",
+    "UnsupportedError",
+    "Volume",
+]

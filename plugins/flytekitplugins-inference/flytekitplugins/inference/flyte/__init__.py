@@ -1,0 +1,1 @@
+"""EDGE 1: manifests → flytekit. With `kubernetes`, imported nowhere else in this package, and only on use."""

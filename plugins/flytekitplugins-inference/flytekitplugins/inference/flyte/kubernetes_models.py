@@ -1,0 +1,72 @@
+"""Manifest ↔ the models of the `kubernetes` client, which exist in two generations.
+
+Up to 36 they are plain classes, filled by `ApiClient.deserialize`; from 37 on they are strict pydantic models with
+`from_dict`. Both drop keys that they do not know without a word, so what comes out is compared with what went in.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UnsupportedError
+from ..pod.compile import Manifest
+
+if TYPE_CHECKING:
+    from kubernetes.client import V1PodSpec
+
+__all__ = ["from_pod_spec", "to_pod_spec"]
+
+
+def to_pod_spec(spec: Manifest) -> V1PodSpec:
+    """Return `spec`, a manifest's `spec`, as a `V1PodSpec`.
+
+    Raises:
+        UnsupportedError: If the installed client does not know a field of it.
+    """
+    from kubernetes.client import V1PodSpec
+
+    made: V1PodSpec
+    if hasattr(V1PodSpec, "from_dict"):
+        made = V1PodSpec.from_dict(spec)  # type: ignore[assignment] # None only for None
+    else:
+        made = _client().deserialize(_Response(data=json.dumps(spec)), "V1PodSpec")
+    kept = from_pod_spec(made)
+    if kept != spec:
+        raise UnsupportedError(
+            f"The installed kubernetes client would drop {', '.join(_lost(spec, kept))} from the pod.",
+            hint="Upgrade it: pip install 'kubernetes>=28.1'.",
+        )
+    return made
+
+
+def from_pod_spec(pod_spec: V1PodSpec) -> Manifest:
+    """Return a `V1PodSpec` as a manifest's `spec`, in camelCase, sharing nothing with it."""
+    manifest: Manifest = _client().sanitize_for_serialization(pod_spec)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Response:
+    """What `ApiClient.deserialize` reads a text from."""
+
+    data: str
+
+
+@functools.lru_cache(maxsize=1)
+def _client() -> Any:
+    from kubernetes.client import ApiClient, Configuration
+
+    return ApiClient(Configuration())  # an own, empty configuration: no cluster is asked for anything
+
+
+def _lost(before: Any, after: Any, path: str = "spec") -> list[str]:
+    """Return the paths that are in `before` but not, or not the same, in `after`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [lost for key in before for lost in _lost(before[key], after.get(key), f"{path}.{key}")]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        return [lost for index, (one, other) in pairs for lost in _lost(one, other, f"{path}[{index}]")]
+    return [] if before == after else [path]

@@ -1,0 +1,164 @@
+"""A template → its pod on this machine, around a task's function or a `with` block.
+
+Knows both sides, so that `local` needs to know neither templates nor flytekit: it writes the inputs as Flyte would,
+compiles the pod, leases it from `local`, and remembers which port each template got, for `base_url`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from flytekit import FlyteContextManager
+from flytekit.core.type_engine import TypeEngine
+
+from .. import local
+from ..pod.parts import MODEL_SERVER, Helper
+
+if TYPE_CHECKING:
+    from ..sidecar_template import ModelInferenceTemplate
+
+__all__ = ["LocalServer", "port_of", "run_locally", "server_for_task"]
+
+LOCAL_HELPER = Helper(image="this-machine", bundled=False)
+"""Our programs run with this machine's Python, where this package is installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalServer:
+    """A model server that runs on this machine."""
+
+    template: ModelInferenceTemplate
+    pod: local.LocalPod
+    """The whole pod: its events, logs and paths."""
+
+    @property
+    def port(self) -> int:
+        """The port it answers on; not the template's where that one was busy."""
+        return self.pod.port(self.template.port)
+
+    @property
+    def base_url(self) -> str:
+        """Where it answers."""
+        return f"http://localhost:{self.port}"
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        """Return the last lines it wrote."""
+        return list(self.pod.log_tail(MODEL_SERVER, lines))
+
+
+_here: ContextVar[tuple[LocalServer, ...]] = ContextVar("inference_local_servers", default=())
+"""The servers that run around the current code; what a coroutine sees is its own."""
+_everywhere: list[LocalServer] = []
+"""The same for threads that the user's function starts, which do not inherit the context."""
+
+
+def port_of(template: ModelInferenceTemplate) -> int | None:
+    """Return the port that `template`'s server has here, or `None` when it does not run here."""
+    for servers in (_here.get(), tuple(_everywhere)):
+        for server in reversed(servers):
+            if server.template == template:
+                return server.port
+    return None
+
+
+@contextlib.contextmanager
+def run_locally(template: ModelInferenceTemplate, inputs: Mapping[str, Any]) -> Iterator[LocalServer]:
+    """Run the pod of `template` as long as the block lasts; see `ModelInferenceTemplate.run_locally`."""
+    literals = (
+        _literals(inputs, {name: type(value) for name, value in inputs.items()}) if template.download_inputs else b""
+    )
+    with (
+        _input_file(literals) as input_file,
+        local.start(_manifest(template), variables={"input": str(input_file)}) as pod,
+    ):
+        server = LocalServer(template=template, pod=pod)
+        with _known(server):
+            yield server
+
+
+class server_for_task:  # noqa: N801 - used as a function
+    """`with` or `async with`: the server of a task around its function.
+
+    The server is leased: an equal pod with equal inputs that runs already is used again, and one that nobody uses is
+    stopped after a while.
+
+    Args:
+        template: The description.
+        inputs: The function's arguments.
+        types: Their types.
+    """
+
+    def __init__(self, template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, type]) -> None:
+        self._template, self._inputs, self._types = template, inputs, types
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> LocalServer:
+        return self._enter(self._lease())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    async def __aenter__(self) -> LocalServer:
+        # the wait blocks, so it has a thread; what this coroutine sees is set here
+        return self._enter(await asyncio.to_thread(self._lease))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()  # gives the lease back; does not wait
+
+    def _lease(self) -> LocalServer:
+        literals = _literals(self._inputs, self._types) if self._template.download_inputs else b""
+        manifest = _manifest(self._template)
+        key = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode() + literals).hexdigest()
+        with _input_file(literals) as input_file:  # read by init containers only, which are over when the lease begins
+            pod = self._exit.enter_context(local.lease(manifest, key=key, variables={"input": str(input_file)}))
+        return LocalServer(template=self._template, pod=pod)
+
+    def _enter(self, server: LocalServer) -> LocalServer:
+        return self._exit.enter_context(_known(server))
+
+
+@contextlib.contextmanager
+def _known(server: LocalServer) -> Iterator[LocalServer]:
+    """Let `base_url` know of `server`."""
+    token = _here.set((*_here.get(), server))
+    _everywhere.append(server)
+    try:
+        yield server
+    finally:
+        _everywhere.remove(server)
+        _here.reset(token)
+
+
+def _manifest(template: ModelInferenceTemplate) -> dict[str, Any]:
+    manifest = template.compile(LOCAL_HELPER)
+    manifest["metadata"].setdefault("name", type(template).__name__.lower())
+    return manifest
+
+
+def _literals(inputs: Mapping[str, Any], types: Mapping[str, type]) -> bytes:
+    """Return the inputs as the bytes of an `inputs.pb`: what Flyte would write for them."""
+    context = FlyteContextManager.current_context()
+    literals = TypeEngine.dict_to_literal_map(context, dict(inputs), dict(types))
+    return bytes(literals.to_flyte_idl().SerializeToString(deterministic=True))
+
+
+@contextlib.contextmanager
+def _input_file(literals: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="flyte-inputs-") as directory:
+        path = Path(directory, "inputs.pb")
+        path.write_bytes(literals)
+        yield path

@@ -1,0 +1,67 @@
+"""A template → flytekit's `PodTemplate`.
+
+The `pod_spec` is made when it is first read. The kubernetes client costs most of a second and some 50 MiB, and a task's
+pod, which imports the user's module again, never reads the spec: see docs/decisions/0002.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flytekit import PodTemplate
+from flytekit.configuration.default_images import DefaultImages
+
+from ..pod.compile import Manifest
+from ..pod.parts import PRIMARY, Helper
+from .kubernetes_models import from_pod_spec, to_pod_spec
+
+if TYPE_CHECKING:
+    from kubernetes.client import V1PodSpec
+
+    from ..sidecar_template import ModelInferenceTemplate
+
+__all__ = ["InferencePodTemplate", "default_helper", "manifest_of", "to_pod_template"]
+
+
+class InferencePodTemplate(PodTemplate):
+    """A `PodTemplate` that compiles its `pod_spec` on first use. Adds no dataclass field, so that it hashes as one."""
+
+    def __init__(self, template: ModelInferenceTemplate) -> None:
+        self._template = template
+        self._pod_spec: V1PodSpec | None = None
+        metadata = template.manifest["metadata"] if template.base is not None else {}
+        self.primary_container_name = getattr(template.base, "primary_container_name", PRIMARY)
+        self.labels = metadata.get("labels")
+        self.annotations = metadata.get("annotations")
+
+    @property
+    def pod_spec(self) -> V1PodSpec:
+        """The pod as a `kubernetes.client.V1PodSpec`; the same object on each read, the reader's to change."""
+        if self._pod_spec is None:
+            self._pod_spec = to_pod_spec(self._template.manifest["spec"])
+        return self._pod_spec
+
+    @pod_spec.setter
+    def pod_spec(self, pod_spec: V1PodSpec) -> None:
+        self._pod_spec = pod_spec
+
+
+def to_pod_template(template: ModelInferenceTemplate) -> PodTemplate:
+    """Return a new `PodTemplate` of `template` that shares nothing with an earlier one."""
+    return InferencePodTemplate(template)
+
+
+def default_helper() -> Helper:
+    """Return flytekit's default image, the documented one for the input downloader; it lacks this package."""
+    return Helper(image=DefaultImages.default_image(), bundled=True)
+
+
+def manifest_of(pod_template: PodTemplate) -> Manifest:
+    """Return a user's `PodTemplate` as a `v1/Pod` manifest that shares nothing with it."""
+    metadata = {"labels": pod_template.labels, "annotations": pod_template.annotations}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {key: dict(value) for key, value in metadata.items() if value},
+        "spec": from_pod_spec(pod_template.pod_spec),
+    }

@@ -1,0 +1,31 @@
+"""The `flytekit.plugins` entry point: makes `@task(task_config=template)` find its task class.
+
+flytekit looks a `task_config` up by its exact type and silently makes a plain task of one it does not know. So every
+template type is registered, now and whenever one is defined later. flytekit loads entry points without a guard: an
+error here would break `import flytekit` for everyone, which is why nothing may leave this module.
+"""
+
+from __future__ import annotations
+
+import logging
+
+try:
+    from flytekit.core.task import TaskPlugins
+
+    from .. import sidecar_template
+    from .task import InferenceTask
+
+    def _register(template: type[sidecar_template.ModelInferenceTemplate]) -> None:
+        TaskPlugins.register_pythontask_plugin(template, InferenceTask)
+
+    def _register_all(template: type[sidecar_template.ModelInferenceTemplate]) -> None:
+        _register(template)
+        for subclass in template.__subclasses__():
+            _register_all(subclass)
+
+    _register_all(sidecar_template.ModelInferenceTemplate)
+    sidecar_template._TEMPLATE_TYPE_HOOKS.append(_register)
+except Exception:  # see above: whatever it is, `import flytekit` must go on
+    logging.getLogger(__name__).exception(
+        "flytekitplugins-inference could not register with flytekit: @task(task_config=…) will ignore its templates."
+    )

@@ -1,0 +1,149 @@
+"""`@task(task_config=template)`: the task class behind it.
+
+On registration it adds the server's pod, with the helper containers on the task's own image. Outside of a cluster it
+runs the pod's containers on this machine around the function.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from flytekit import FlyteContextManager, PodTemplate, Secret
+from flytekit.configuration import SerializationSettings
+from flytekit.core.python_function_task import AsyncPythonFunctionTask, PythonFunctionTask
+from flytekit.models.task import K8sPod
+from flytekit.utils.asyn import loop_manager
+
+from ..errors import ConfigError
+from ..pod.compile import Manifest
+from ..pod.parts import PRIMARY, Helper
+from ..sidecar_template import ModelInferenceTemplate
+from .kubernetes_models import to_pod_spec
+from .local import server_for_task
+
+__all__ = ["InferenceTask"]
+
+
+class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
+    """A task with a model server beside it; for plain and for `async` functions.
+
+    Args:
+        task_config: The description of the server.
+        task_function: The user's function.
+        pod_template: The user's own pod; the same as `base=` of the description.
+        secret_requests: Secrets that the function itself needs; the server's are added.
+        kwargs: The other arguments of `@task`.
+
+    Raises:
+        ConfigError: If both `base=` and `pod_template=` are given.
+    """
+
+    def __init__(
+        self,
+        task_config: ModelInferenceTemplate,
+        task_function: Any,
+        pod_template: PodTemplate | None = None,
+        secret_requests: Sequence[Secret] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if pod_template is not None:
+            if task_config.base is not None:
+                raise ConfigError("The task has pod_template= and its template has base=.", hint="Give one of them.")
+            task_config = replace(task_config, base=pod_template)
+        own = list(secret_requests or ())
+        super().__init__(
+            task_config,
+            task_function,
+            pod_template=task_config.pod_template,
+            secret_requests=own + [secret for secret in task_config.secret_requests if secret not in own],
+            **kwargs,
+        )
+
+    @property
+    def template(self) -> ModelInferenceTemplate:
+        """The description of the server."""
+        template: ModelInferenceTemplate = self.task_config
+        return template
+
+    # Registration
+
+    pod_template: PodTemplate
+
+    def get_k8s_pod(self, settings: SerializationSettings) -> K8sPod:
+        """Return the pod with what only serialisation knows: images, bound inputs, the accelerator's key."""
+        helper = Helper(image=self.get_image(settings), bundled=False)
+        manifest = self.template.compile(helper, bound_inputs=_bound_inputs(self.get_command(settings)))
+        described, self.pod_template = self.pod_template, _with_spec(self.template, manifest)
+        try:
+            pod = super().get_k8s_pod(settings)
+        finally:
+            self.pod_template = described
+        if self.template.gpu:
+            _let_flyte_see_the_gpu(pod.pod_spec, described.primary_container_name)
+        return pod
+
+    # Execution
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the task: a coroutine for an `async` function, a result or a promise for a plain one."""
+        if self._is_async:
+            return super().__call__(*args, **kwargs)
+        return PythonFunctionTask.__call__(self, *args, **kwargs)
+
+    def execute(self, **kwargs: Any) -> Any:
+        """Run the function, outside of a cluster with the server running around it."""
+        if self._is_async:
+            return loop_manager.synced(type(self).async_execute)(self, **kwargs)
+        if not _outside_of_a_cluster():
+            return PythonFunctionTask.execute(self, **kwargs)
+        with server_for_task(self.template, kwargs, self.python_interface.inputs):
+            return PythonFunctionTask.execute(self, **kwargs)
+
+    async def async_execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the `async` function, outside of a cluster with the server running around it."""
+        if not _outside_of_a_cluster():
+            return await super().async_execute(*args, **kwargs)
+        async with server_for_task(self.template, kwargs, self.python_interface.inputs):
+            return await super().async_execute(*args, **kwargs)
+
+    @property
+    def _is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.task_function)
+
+
+def _outside_of_a_cluster() -> bool:
+    state = FlyteContextManager.current_context().execution_state
+    return state is not None and state.is_local_execution()
+
+
+def _with_spec(template: ModelInferenceTemplate, manifest: Manifest) -> PodTemplate:
+    metadata = manifest["metadata"]
+    return PodTemplate(
+        pod_spec=to_pod_spec(manifest["spec"]),
+        primary_container_name=getattr(template.base, "primary_container_name", PRIMARY),
+        labels=metadata.get("labels"),
+        annotations=metadata.get("annotations"),
+    )
+
+
+def _let_flyte_see_the_gpu(pod_spec: Manifest, primary: str) -> None:
+    """Give the primary a limit of no GPU.
+
+    Flyte applies an accelerator's node selector and toleration only when a regular container's limits have the GPU's
+    key; the value 0 is enough (flyteorg/flyte v1.16.8 `pod_helper.go`, ApplyGPUNodeSelectors; flyte#6396).
+    """
+    for container in pod_spec["containers"]:
+        if container["name"] == primary:
+            limits = container.setdefault("resources", {}).setdefault("limits", {})
+            limits.setdefault("gpu", "0")
+
+
+def _bound_inputs(command: Sequence[str]) -> list[str]:
+    """Return, of a map task's command, the inputs that are not mapped over (`… -- vars a,b resolver …`)."""
+    if "pyflyte-map-execute" not in command:
+        return []
+    names = command[command.index("vars") + 1]
+    return names.split(",") if names else []

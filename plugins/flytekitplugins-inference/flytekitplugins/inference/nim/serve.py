@@ -1,0 +1,160 @@
+"""`NIM`: NVIDIA's inference microservices.
+
+Facts: docs.nvidia.com/nim/large-language-models (1.x to 3.0.0), "Configuration" and "PEFT"; NVIDIA/k8s-nim-operator
+`api/apps/v1alpha1/nimservice_types.go`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..pod import check
+from ..pod.names import path_problem, subdomain_problem
+from ..pod.parts import Server, Volume
+from ..pod.secrets import FLYTE_PREFIX, SecretReference
+from ..sidecar_template import ModelInferenceTemplate
+
+__all__ = ["NIM", "NIMSecrets"]
+
+IMAGE = "nvcr.io/nim/meta/llama3-8b-instruct:1.0.0"
+"""Documented default. There is one image per model and version: name the one you mean."""
+CACHE = "/opt/nim/.cache"
+USER = 1000
+"""The image's user; its cache must be writable for it (NVIDIA/nim-deploy#15)."""
+PEFT_SOURCE = "NIM_PEFT_SOURCE"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NIMSecrets:
+    """NIM's secrets, by their names."""
+
+    ngc_secret_key: str
+    """Key of the NGC API key."""
+    secrets_prefix: str = FLYTE_PREFIX
+    """What the platform puts before the names of secrets' variables (`_FSEC_`, or `_UNION_`)."""
+    ngc_image_secret: str | None = None
+    """Name of the Kubernetes secret with the credentials for pulling from NGC; `imagePullSecrets[]`."""
+    ngc_secret_group: str | None = None
+    """Group of the NGC API key: in Flyte 1.x the name of the Kubernetes secret."""
+    hf_token_group: str | None = None
+    """Group of the Hugging Face token."""
+    hf_token_key: str | None = None
+    """Key of the Hugging Face token, for LoRA adapters of gated repositories."""
+
+    def ngc(self) -> SecretReference:
+        """Return the NGC API key by its parts."""
+        return SecretReference(prefix=self.secrets_prefix, group=self.ngc_secret_group, key=self.ngc_secret_key)
+
+    def hugging_face(self) -> SecretReference | None:
+        """Return the Hugging Face token by its parts, if there is one."""
+        if self.hf_token_key is None:
+            return None
+        return SecretReference(prefix=self.secrets_prefix, group=self.hf_token_group, key=self.hf_token_key)
+
+    def references(self) -> tuple[SecretReference, ...]:
+        """Return all of them."""
+        token = self.hugging_face()
+        return (self.ngc(), *((token,) if token else ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NIM(ModelInferenceTemplate):
+    """A NIM server beside a task.
+
+    Raises:
+        ConfigError: If the description is wrong; LoRA adapters need `lora_adapter_mem` and `NIM_PEFT_SOURCE` in `env`.
+
+    Example:
+        ```python
+        NIM(secrets=NIMSecrets(ngc_secret_key="ngc_api_key", ngc_secret_group="ngc"), image="nvcr.io/nim/…:1.0.0")
+        ```
+    """
+
+    secrets: NIMSecrets
+    """The names of NIM's secrets; required."""
+    image: Any = IMAGE
+    health_endpoint: str | None = "v1/health/ready"
+    mem: str = "20Gi"
+    ephemeral_storage: str | None = "20Gi"
+    shm_size: str | None = "16Gi"
+    """Counts within `mem`."""
+    hf_repo_ids: Sequence[str] | None = None
+    """Hugging Face repositories of LoRA adapters, `owner/name` or `owner/name@revision`."""
+    lora_adapter_mem: str | None = None
+    """Memory of the container that downloads the adapters."""
+
+    def server(self) -> Server:
+        """Return what NIM needs."""
+        cache = Volume(name="inference-cache", mount_path=CACHE)
+        adapters = (self._adapters(),) if self.hf_repo_ids else ()
+        image_secret = self.secrets.ngc_image_secret
+        return Server(
+            # microservices that do not serve language models read the second one (NVIDIA/k8s-nim-operator)
+            port_variables=("NIM_SERVER_PORT", "NIM_HTTP_API_PORT"),
+            env=self.secrets.ngc().env("NGC_API_KEY"),
+            secrets=self.secrets.references(),
+            volumes=(cache, *adapters),
+            security_context={"runAsUser": USER, "runAsNonRoot": True},
+            fs_group=USER,
+            image_pull_secrets=(image_secret,) if image_secret else (),
+            enable_service_links=False,  # its back end is vLLM
+        )
+
+    def _adapters(self) -> Volume:
+        return Volume(name="inference-lora", mount_path=(self.env or {})[PEFT_SOURCE])
+
+    def _reserved_variables(self) -> dict[str, str]:
+        reserved = super()._reserved_variables()
+        return {**reserved, "NIM_SERVER_PORT": "give port= instead", "NIM_HTTP_API_PORT": "give port= instead"}
+
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
+        if not isinstance(self.secrets, NIMSecrets):
+            # not its value: a key given by mistake must not end up in a log
+            yield f"secrets must be NIMSecrets(ngc_secret_key=…), not a {type(self.secrets).__name__}"
+        else:
+            yield from self._secret_problems()
+        if self.hf_repo_ids:
+            yield from self._adapter_problems()
+
+    def _secret_problems(self) -> Iterator[str]:
+        for secret in self.secrets.references():
+            yield from (f"secrets: {problem}" for problem in secret.problems())
+        if self.secrets.hf_token_group is not None and self.secrets.hf_token_key is None:
+            yield f"secrets: hf_token_group={self.secrets.hf_token_group!r} needs an hf_token_key beside it"
+        image_secret = self.secrets.ngc_image_secret
+        if image_secret is not None and (problem := subdomain_problem(image_secret)):
+            yield f"secrets: ngc_image_secret={problem}"
+
+    def _adapter_problems(self) -> Iterator[str]:
+        if isinstance(self.hf_repo_ids, str):
+            yield f"hf_repo_ids={self.hf_repo_ids!r} is one text; give a list: [{self.hf_repo_ids!r}]"
+            return
+        for repository in self.hf_repo_ids or ():
+            if not isinstance(repository, str) or not _REPOSITORY.match(repository):
+                yield f"hf_repo_ids: {repository!r} is not a Hugging Face repository; expected 'owner/name'"
+        if self.lora_adapter_mem is None:
+            yield "lora_adapter_mem is missing: hf_repo_ids needs memory to download with, such as '2Gi'"
+        else:
+            yield from check.check_quantity("lora_adapter_mem", self.lora_adapter_mem, memory=True)
+        place = (self.env or {}).get(PEFT_SOURCE)
+        if place is None:
+            yield f"env[{PEFT_SOURCE!r}] is missing: hf_repo_ids needs the directory in which NIM looks for adapters"
+        elif problem := path_problem(place):
+            yield f"env[{PEFT_SOURCE!r}]: {problem}"
+
+    def _warnings(self) -> Iterator[str]:
+        yield from super()._warnings()
+        if self.hf_repo_ids:
+            yield (
+                "hf_repo_ids: this version does not download LoRA adapters yet; the server starts with an empty "
+                f"{(self.env or {})[PEFT_SOURCE]}."
+            )
+
+    def _detach(self) -> None:
+        super()._detach()
+        object.__setattr__(self, "hf_repo_ids", tuple(self.hf_repo_ids) if self.hf_repo_ids is not None else None)

@@ -1,0 +1,15 @@
+"""What a pod is: description values → plan → manifest. Pure; standard library only.
+
+| module | from → to |
+|---|---|
+| `quantity` | text or number → Kubernetes quantity |
+| `names` | the rules for names, ports and paths, each with the sentence that states it |
+| `parts` | the values that a plan is made of |
+| `secrets` | a secret's prefix, group and key → environment variables |
+| `flags` | a dictionary of options → a server's command line |
+| `bundle` | the programs' modules → one text that travels in a pod spec |
+| `plan` | a server and what stands around it → containers in order, volumes |
+| `compile` | plan → manifest (plain dictionaries, camelCase) |
+| `merge` | the user's own manifest + ours, by name, add-only |
+| `lint` | manifest → problems |
+"""

@@ -1,0 +1,52 @@
+"""The programs' modules as one deterministic text that travels in a pod spec, and the few lines that start them there.
+
+For images that lack this package, such as the documented default of the input downloader. The text is a zip archive
+(without compression: zlib's output differs between builds), compressed by bzip2 (whose output does not), in base64
+(which survives Flyte's `{{.x}}` and Kubernetes' `$(X)` rewriting).
+"""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import functools
+import io
+import zipfile
+from pathlib import Path
+
+from ..programs.protocol import PROGRAMS_VARIABLE
+
+__all__ = ["BOOTSTRAP", "programs_bundle"]
+
+_PACKAGE = Path(__file__).parent.parent
+_NAME = "flytekitplugins/inference"
+
+BOOTSTRAP = f"""\
+import base64, bz2, os, runpy, sys, tempfile
+archive = os.path.join(tempfile.mkdtemp(), "programs.zip")
+with open(archive, "wb") as file:
+    file.write(bz2.decompress(base64.b64decode(os.environ["{PROGRAMS_VARIABLE}"])))
+sys.path.insert(0, archive)
+sys.argv.pop(0)
+runpy.run_module("{_NAME.replace("/", ".")}.programs." + sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""Given to `python -c`, with the program's name and its arguments behind it."""
+
+
+@functools.lru_cache(maxsize=1)
+def programs_bundle() -> str:
+    """Return the errors and all programs as base64 text, the same bytes for the same sources everywhere."""
+    sources = {f"{_NAME}/__init__.py": b"", f"{_NAME}/errors.py": (_PACKAGE / "errors.py").read_bytes()}
+    for path in sorted((_PACKAGE / "programs").glob("*.py")):
+        sources[f"{_NAME}/programs/{path.name}"] = path.read_bytes()
+    return base64.b64encode(bz2.compress(_archive(sources))).decode("ascii")
+
+
+def _archive(sources: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, source in sources.items():
+            entry = zipfile.ZipInfo(name)  # dated 1980-01-01, whatever the file's time is
+            entry.create_system = 3  # Unix, on every platform
+            archive.writestr(entry, source)
+    return buffer.getvalue()

@@ -1,0 +1,94 @@
+"""Plan → manifest: the only place that writes Kubernetes' camelCase. Empty values are left out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .parts import Container, EnvVar, Mount, PodPlan, Probe
+
+__all__ = ["Manifest", "compile_plan"]
+
+Manifest = dict[str, Any]
+"""A Kubernetes object, or a part of one, as plain dictionaries, lists, texts and numbers."""
+
+
+def compile_plan(plan: PodPlan) -> Manifest:
+    """Return the `v1/Pod` of `plan`, sharing nothing with it."""
+    spec = _present(
+        {
+            "initContainers": [
+                # without it Flyte shows "Message: ." for a container that failed
+                {**_container(container), "terminationMessagePolicy": "FallbackToLogsOnError"}
+                for container in plan.init_containers
+            ],
+            "containers": [{**_container(plan.primary), "resources": {}}],
+            "volumes": [{"name": name, **copy.deepcopy(dict(source))} for name, source in plan.volumes.items()],
+            "imagePullSecrets": [{"name": name} for name in plan.image_pull_secrets],
+            "enableServiceLinks": plan.enable_service_links,
+            "terminationGracePeriodSeconds": plan.termination_grace_period_seconds,
+            "securityContext": _present({"fsGroup": plan.fs_group}),
+        }
+    )
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": spec}
+
+
+def _container(container: Container) -> Manifest:
+    return _present(
+        {
+            "name": container.name,
+            "image": container.image,
+            "restartPolicy": "Always" if container.sidecar else None,
+            "command": list(container.command),
+            "args": list(container.args),
+            "env": [_env(variable) for variable in container.env],
+            "ports": [{"containerPort": container.port}] if container.port else [],
+            "resources": _resources(container.resources),
+            "volumeMounts": [_mount(mount) for mount in container.mounts],
+            "startupProbe": _probe(container.probes.startup, container.port),
+            "readinessProbe": _probe(container.probes.readiness, container.port),
+            "livenessProbe": _probe(container.probes.liveness, container.port),
+            "securityContext": copy.deepcopy(dict(container.security_context)),
+        }
+    )
+
+
+def _resources(resources: Mapping[str, str]) -> Manifest:
+    return {"requests": dict(resources), "limits": dict(resources)} if resources else {}
+
+
+def _env(variable: EnvVar) -> Manifest:
+    if variable.secret_name is None:
+        return {"name": variable.name, "value": variable.value}
+    reference = {"name": variable.secret_name, "key": variable.secret_key, "optional": True}
+    return {"name": variable.name, "valueFrom": {"secretKeyRef": reference}}
+
+
+def _mount(mount: Mount) -> Manifest:
+    return _present({"name": mount.volume, "mountPath": mount.path, "readOnly": mount.read_only or None})
+
+
+def _probe(probe: Probe | None, container_port: int | None) -> Manifest | None:
+    if probe is None:
+        return None
+    port = probe.port or container_port
+    if probe.path is None:
+        ask: Manifest = {"tcpSocket": {"port": port}}
+    else:
+        ask = {"httpGet": {"path": "/" + probe.path.lstrip("/"), "port": port}}
+    timing = {
+        "initialDelaySeconds": probe.initial_delay_seconds or None,
+        "periodSeconds": probe.period_seconds,
+        "timeoutSeconds": probe.timeout_seconds,
+        "failureThreshold": probe.failure_threshold,
+    }
+    return _present({**ask, **timing})
+
+
+def _present(fields: Mapping[str, Any]) -> Manifest:
+    return {name: value for name, value in fields.items() if not _empty(value)}
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, Iterable) and not isinstance(value, str) and not value)

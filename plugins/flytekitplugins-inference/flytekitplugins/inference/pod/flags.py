@@ -1,0 +1,191 @@
+"""A dictionary of options → a server's command line, by one rule for all servers.
+
+| value | becomes |
+|---|---|
+| `True` | `--x` |
+| `False` | `--no-x` where the server has it, else nothing |
+| `None` | `--x` for what is only switched on or off, else nothing: the server's own default |
+| list | as the option is declared: `--x a b`, `--x a --x b`, `--x a,b` or one JSON text |
+| dict | one JSON text |
+| anything else | `--x value`, or `--x=value` when the value begins with a dash |
+
+`_` and `-` in names are equal, the order is the dictionary's, and each value is one argument: nothing is quoted,
+because no shell reads it. A dotted name (`config.key`) sets one key of a JSON option.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["OptionTable", "option_problems", "render_options"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptionTable:
+    """The options that a server's command line has, by how each takes its value. Names in snake case."""
+
+    server: str
+    """The server and its version, as a message names them."""
+    negatable: frozenset[str] = frozenset()
+    """`--x` and `--no-x`."""
+    switches: frozenset[str] = frozenset()
+    """`--x` only."""
+    values: frozenset[str] = frozenset()
+    """`--x VALUE`."""
+    commas: frozenset[str] = frozenset()
+    """Of `values`, those that take a list as `A,B`."""
+    lists: frozenset[str] = frozenset()
+    """`--x A B`."""
+    appended: frozenset[str] = frozenset()
+    """`--x A --x B`."""
+    json: frozenset[str] = frozenset()
+    """`--x JSON`."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Short name → long name."""
+    inverses: Mapping[str, str] = field(default_factory=dict)
+    """Name → the negatable option that it is the opposite of."""
+    secret: Mapping[str, str] = field(default_factory=dict)
+    """Options that hold a secret → where it belongs instead."""
+    removed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Name → the version that removed it, and the option that took its place, if any."""
+
+    @property
+    def bare(self) -> frozenset[str]:
+        """The options that are switched on and off."""
+        return self.negatable | self.switches
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every long name."""
+        return self.bare | self.values | self.lists | self.appended | self.json | self.secret.keys()
+
+    def canonical(self, name: str) -> str:
+        """Return the long name, in snake case, of `name` in any spelling; keys behind a dot stay as they are."""
+        head, dot, keys = name.lstrip("-").partition(".")
+        head = head.replace("-", "_")
+        return self.aliases.get(head, head) + dot + keys
+
+
+def render_options(options: Mapping[str, Any], table: OptionTable) -> tuple[str, ...]:
+    """Return `options` as arguments. They are expected to have no `option_problems`."""
+    return tuple(argument for name, value in options.items() for argument in _render(name, value, table))
+
+
+def option_problems(options: Mapping[str, Any], table: OptionTable) -> list[str]:
+    """Return one sentence for each option that the server does not have or cannot take in this form."""
+    found: list[str] = []
+    seen: dict[str, str] = {}
+    for name, value in options.items():
+        if not isinstance(name, str):
+            found.append(f"option {name!r} is a {type(name).__name__}; names of options are texts")
+            continue
+        canonical = table.canonical(name)
+        base = table.inverses.get(canonical, canonical)
+        whole = base.partition(".")[0]  # an option and one of its keys exclude each other; two of its keys do not
+        twin = seen.get(base) or seen.get(whole) or ("." not in base and seen.get(f"{whole}.")) or None
+        if twin:
+            found.append(f"options {twin!r} and {name!r} are the same option; give one of them")
+        seen[base] = name
+        if "." in base:
+            seen[f"{whole}."] = name
+        found.extend(_name_problems(name, canonical, table) or _value_problems(name, base, value, table))
+    return found
+
+
+def _render(name: str, value: Any, table: OptionTable) -> Iterator[str]:
+    canonical = table.canonical(name)
+    if canonical in table.inverses:
+        canonical, value = table.inverses[canonical], not (value is None or value)
+    head, dot, keys = canonical.partition(".")
+    flag = "--" + head.replace("_", "-") + dot + keys
+    if canonical in table.bare:
+        if value is False:
+            yield from (f"--no-{flag[2:]}",) if canonical in table.negatable else ()
+        else:
+            yield flag
+    elif dot:
+        yield from _flag_and(flag, _json(value), dashes_are_values=True)
+    elif value is not None:
+        yield from _render_value(flag, canonical, value, table)
+
+
+def _render_value(flag: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
+    if not isinstance(value, (list, tuple)) or canonical in table.json:
+        yield from _flag_and(flag, _text(value))
+    elif canonical in table.commas:
+        yield from _flag_and(flag, ",".join(map(_text, value)))
+    elif canonical in table.appended:
+        for item in value:
+            yield from _flag_and(flag, _text(item))
+    else:
+        yield flag
+        yield from map(_text, value)
+
+
+def _flag_and(flag: str, text: str, *, dashes_are_values: bool = False) -> tuple[str, ...]:
+    """One option with one value; a leading dash would be read as another option, unless the option is dotted."""
+    return (f"{flag}={text}",) if text.startswith("-") and not dashes_are_values else (flag, text)
+
+
+def _text(value: Any) -> str:
+    """One argument: a text as it is, everything else as JSON (which writes numbers as they are)."""
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _name_problems(name: str, canonical: str, table: OptionTable) -> list[str]:
+    head, dot, _ = canonical.partition(".")
+    if head in table.secret:
+        return [f"option {name!r} would put a secret into the pod's specification; {table.secret[head]}"]
+    if head in table.removed:
+        version, instead = table.removed[head]
+        return [f"option {name!r} is gone since {version}" + (f"; use {instead!r} instead" if instead else "")]
+    if head not in table.names and head not in table.inverses:
+        advice = "give it through args= if your image has it"
+        return [f"{table.server} has no option {name!r}{_closest(head, table)}; {advice}"]
+    if dot and head not in table.json:
+        return [f"option {name!r}: only options that take JSON have keys, and {head!r} takes none"]
+    return []
+
+
+def _value_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
+    many = isinstance(value, (list, tuple))
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        yield f"option {name!r} has a value that a command line cannot hold: {error}"
+        return
+    if canonical in table.bare:
+        if value is not None and not isinstance(value, bool):
+            yield f"option {name!r} is switched on and off; give True or False, not {value!r}"
+    elif "." in canonical or value is None:
+        return
+    elif isinstance(value, bool):
+        yield f"option {name!r} takes a value, not {value!r}"
+    elif many and canonical in table.values - table.commas:
+        yield f"option {name!r} takes one value, not the list {value!r}"
+    elif isinstance(value, Mapping) and canonical in table.values:
+        yield f"option {name!r} takes one value, not the dict {value!r}"
+    elif many and canonical not in table.json:
+        yield from _item_problems(name, value)
+
+
+def _item_problems(name: str, items: Any) -> Iterator[str]:
+    if not items:
+        yield f"option {name!r} needs at least one value; leave it out to get the server's default"
+    for item in items:
+        if isinstance(item, str) and item.startswith("-"):
+            yield f"option {name!r} cannot take {item!r}: in a list, a leading dash starts another option"
+
+
+def _closest(canonical: str, table: OptionTable) -> str:
+    import difflib
+
+    matches = difflib.get_close_matches(canonical, table.names, n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,80 @@
+"""The user's own manifest + ours. By name, add-only: nothing is overwritten, and a difference is an error."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import SpecConflictError
+from .compile import Manifest
+
+__all__ = ["merge_manifests"]
+
+_KEYS = {
+    "initContainers": "name",
+    "containers": "name",
+    "volumes": "name",
+    "imagePullSecrets": "name",
+    "env": "name",
+    "volumeMounts": "mountPath",
+    "ports": "containerPort",
+}
+"""List field → the key of its items (Kubernetes' own merge keys)."""
+
+
+def merge_manifests(base: Manifest, ours: Manifest) -> Manifest:
+    """Return `ours` added to `base`; neither is changed, and the result shares nothing with them.
+
+    What only `base` has comes first, in its order; only in `containers` it comes last, because the first one is the
+    primary. Containers that `base` adds to `initContainers` therefore run before ours.
+
+    Raises:
+        SpecConflictError: If both say something different about one thing. Shows where, and both sides.
+    """
+    conflicts: list[str] = []
+    merged = _merge(base, ours, "", conflicts)
+    if conflicts:
+        raise SpecConflictError(
+            "base= and the template differ about the same things.",
+            hint="Remove one of the two sides, or rename the volume or container in base=.",
+            problems=conflicts,
+        )
+    return merged  # type: ignore[no-any-return]
+
+
+def _merge(base: Any, ours: Any, path: str, conflicts: list[str]) -> Any:
+    if isinstance(base, Mapping) and isinstance(ours, Mapping):
+        return _merge_mappings(base, ours, path, conflicts)
+    field = path.rpartition(".")[2]
+    if isinstance(base, list) and isinstance(ours, list) and field in _KEYS:
+        return _merge_lists(base, ours, path, conflicts)
+    if base != ours:
+        conflicts.append(f"{path}: base has {_short(base)}, the template has {_short(ours)}")
+    return copy.deepcopy(ours)
+
+
+def _merge_mappings(base: Mapping[str, Any], ours: Mapping[str, Any], path: str, conflicts: list[str]) -> Manifest:
+    merged = copy.deepcopy(dict(base))
+    for key, value in ours.items():
+        where = f"{path}.{key}" if path else key
+        merged[key] = _merge(base[key], value, where, conflicts) if key in base else copy.deepcopy(value)
+    return merged
+
+
+def _merge_lists(base: list[Any], ours: list[Any], path: str, conflicts: list[str]) -> list[Any]:
+    key = _KEYS[path.rpartition(".")[2]]
+    in_ours = {item.get(key): item for item in ours}
+    in_base = {item.get(key): item for item in base}
+    only_base = [copy.deepcopy(item) for item in base if item.get(key) not in in_ours]
+    merged = [
+        _merge(in_base[name], item, f"{path}[{name}]", conflicts) if name in in_base else copy.deepcopy(item)
+        for name, item in in_ours.items()
+    ]
+    return merged + only_base if path == "spec.containers" else only_base + merged
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=repr)
+    return text if len(text) <= 200 else text[:199] + "…"

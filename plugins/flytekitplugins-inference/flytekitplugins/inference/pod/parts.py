@@ -1,0 +1,159 @@
+"""The values that a plan is made of: frozen, keyword-only, without behaviour of their own.
+
+Field names follow Kubernetes; `compile` writes them as camelCase. `Probe`, `Probes` and `Volume` are also what users
+give to a template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .secrets import SecretReference
+
+__all__ = ["MODEL_SERVER", "Container", "EnvVar", "Helper", "Mount", "PodPlan", "Probe", "Probes", "Server", "Volume"]
+
+MODEL_SERVER = "model-server"
+INPUT_DOWNLOADER = "input-downloader"
+PRIMARY = "primary"
+SHARED_VOLUME = "shared-data"
+TMP_VOLUME = "tmp"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvVar:
+    """`env[]` of a container: a value, or a key of a Kubernetes secret that may be absent."""
+
+    name: str
+    value: str | None = None
+    secret_name: str | None = None
+    secret_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mount:
+    """`volumeMounts[]` of a container."""
+
+    volume: str
+    path: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Volume:
+    """A volume of the pod and where it is mounted.
+
+    Example:
+        ```python
+        Volume(name="models", source={"persistentVolumeClaim": {"claimName": "models"}}, mount_path="/models")
+        ```
+    """
+
+    name: str
+    """`spec.volumes[].name`, a DNS-1123 label."""
+    source: Mapping[str, Any] = field(default_factory=lambda: {"emptyDir": {}})
+    """The volume's source as Kubernetes writes it, e.g. `{"emptyDir": {"sizeLimit": "20Gi"}}`."""
+    mount_path: str
+    """Absolute path in each container that mounts it."""
+    read_only: bool = False
+    containers: tuple[str, ...] = (MODEL_SERVER,)
+    """Names of the containers that mount it; `"primary"` is the task's own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """A probe of the model server: HTTP GET on `path`, or a TCP connection when there is no path."""
+
+    path: str | None = None
+    """HTTP path; a missing leading slash is added."""
+    port: int | None = None
+    """The port asked; the server's own when `None`."""
+    initial_delay_seconds: int = 0
+    period_seconds: int = 10
+    """Kubernetes' default."""
+    timeout_seconds: int = 5
+    """Kubernetes' default is 1, which a busy server misses."""
+    failure_threshold: int = 3
+    """Kubernetes' default."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probes:
+    """The model server's probes; `None` leaves the template's own choice."""
+
+    startup: Probe | None = None
+    readiness: Probe | None = None
+    liveness: Probe | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Container:
+    """One container of the plan."""
+
+    name: str
+    image: str | None = None
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    port: int | None = None
+    resources: Mapping[str, str] = field(default_factory=dict)
+    """Resource name → quantity; requests and limits are equal."""
+    mounts: tuple[Mount, ...] = ()
+    probes: Probes = field(default_factory=Probes)
+    sidecar: bool = False
+    """Whether it is a native sidecar (an init container with `restartPolicy: Always`)."""
+    security_context: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Server:
+    """What one kind of model server needs: the answer that each server's room gives, and all that it gives.
+
+    What every server has (image, resources, port, the user's own variables, volumes and probes) is added by
+    `ModelInferenceTemplate`.
+    """
+
+    command: tuple[str, ...] = ()
+    """`command[]`; empty leaves the image's entry point."""
+    args: tuple[str, ...] = ()
+    """`args[]`, before the user's own `args`."""
+    env: tuple[EnvVar, ...] = ()
+    """Variables that the user's `env` may replace."""
+    port_variables: tuple[str, ...] = ()
+    """Variables in which the server reads its port; the template sets them, and nobody else may."""
+    secrets: tuple[SecretReference, ...] = ()
+    """The secrets it reads."""
+    volumes: tuple[Volume, ...] = ()
+    """Caches and other places it writes to."""
+    security_context: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from the least privilege that every container gets."""
+    image_pull_secrets: tuple[str, ...] = ()
+    enable_service_links: bool | None = None
+    """`False` for a server that reads variables which a Service of an unlucky name would inject."""
+    fs_group: int | None = None
+    """The group that owns the pod's volumes, for a server that is not root and must write to them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PodPlan:
+    """Which containers, in which order, sharing which volumes."""
+
+    init_containers: tuple[Container, ...]
+    primary: Container
+    volumes: Mapping[str, Mapping[str, Any]]
+    """Volume name → source."""
+    image_pull_secrets: tuple[str, ...] = ()
+    enable_service_links: bool | None = None
+    termination_grace_period_seconds: int | None = None
+    fs_group: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Helper:
+    """The image that our own programs run in."""
+
+    image: str
+    bundled: bool
+    """Whether the image lacks this package, so that the programs must travel in the pod spec."""

@@ -1,0 +1,79 @@
+"""One rule for the names of secrets, and the environment variables that bring a token to a server.
+
+Flyte sets `<PREFIX><GROUP>_<KEY>`, upper-cased. Its 1.x webhook appends that variable after the container's own, where
+Kubernetes does not expand references to it any more; the second generation prepends it. So, when the group is known,
+the variable is declared here first, from the Kubernetes secret of that name, and the server's own name refers to it:
+right in both cases. Sources: flyteorg/flyte v1.16.8 `flytepropeller/pkg/webhook/utils.go`, kubernetes#90466.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .names import env_name_problem, subdomain_problem
+from .parts import EnvVar
+
+__all__ = ["FLYTE_PREFIX", "SecretReference"]
+
+FLYTE_PREFIX = "_FSEC_"
+"""What Flyte 1.x puts before the name of a secret's variable (webhook's default `secretEnvVarPrefix`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecretReference:
+    """A secret by name, never by value."""
+
+    prefix: str
+    group: str | None
+    key: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable in which the platform delivers the secret."""
+        group = f"{self.group}_" if self.group else ""
+        return f"{self.prefix}{group}{self.key}".upper()
+
+    @property
+    def in_kubernetes(self) -> bool:
+        """Whether a Kubernetes secret of the group's name can exist."""
+        return bool(self.group) and subdomain_problem(self.group) is None
+
+    def env(self, *names: str) -> tuple[EnvVar, ...]:
+        """Return the variables that make the secret known under `names`, in the order that Kubernetes expands."""
+        declared = (EnvVar(name=self.variable, secret_name=self.group, secret_key=self.key),)
+        references = tuple(EnvVar(name=name, value=f"$({self.variable})") for name in names)
+        return (declared if self.in_kubernetes else ()) + references
+
+    def problems(self) -> list[str]:
+        """Return what keeps the secret from being delivered at all."""
+        found = []
+        if self.group is not None and not (isinstance(self.group, str) and self.group):
+            found.append(f"the secret's group must be a text or None, not {self.group!r}")
+        for name, value in (("key", self.key), ("prefix", self.prefix)):
+            if not isinstance(value, str) or (name == "key" and not value):
+                found.append(f"the secret's {name} must be a text, not {value!r}")
+        if not found and (problem := env_name_problem(self.variable)):
+            found.append(f"the secret would be delivered as {problem}")
+        return found
+
+    def warnings(self) -> list[str]:
+        """Return what may keep the secret from arriving on some platforms."""
+        found = []
+        if not self.group:
+            found.append(
+                f"The secret {self.key!r} has no group. Flyte 1.x requires one and defines {self.variable} too late "
+                "for the server, which then sees an unexpanded reference; give the group, which names the "
+                "Kubernetes secret."
+            )
+        elif not self.in_kubernetes:
+            found.append(
+                f"The group {self.group!r} cannot be the name of a Kubernetes secret, so {self.variable} is only "
+                "referred to. That works where the platform defines it before the container's own variables; "
+                "Flyte 1.x defines it after them."
+            )
+        if "-" in self.variable or "." in self.variable:
+            found.append(
+                f"{self.variable} contains '-' or '.'. Kubernetes accepts that, but dash and busybox shells drop "
+                "such variables; prefer '_' in the prefix, group and key."
+            )
+        return found

@@ -1,0 +1,92 @@
+"""The names that the pod compiler and the programs must agree on, written once.
+
+Paths, environment variables, exit codes and the termination message. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from enum import IntEnum
+from pathlib import Path
+
+from ..errors import InferenceError
+
+VERSION = 1
+"""Version of the messages below; raised when a reader of the old form would misread the new one."""
+
+SHARED_DIRECTORY = "/shared"
+"""Where the volume `shared-data` is mounted in every container that takes part."""
+TMP_DIRECTORY = "/tmp"
+"""Where the volume `tmp` is mounted in every container that takes part."""
+INPUTS_FILE = f"{SHARED_DIRECTORY}/inputs.json"
+"""The task's inputs as plain JSON; present only when every input has arrived."""
+INPUTS_DIRECTORY = f"{TMP_DIRECTORY}/inputs"
+"""Where the input downloader puts the files that `INPUTS_FILE` names."""
+TERMINATION_LOG = "/dev/termination-log"
+"""Kubernetes' default `terminationMessagePath`."""
+
+INPUTS_VARIABLE = "INFERENCE_INPUTS"
+"""Environment variable that holds `INPUTS_FILE` (on one machine: where it lies there)."""
+PORT_VARIABLE = "INFERENCE_PORT"
+"""Environment variable that holds the model server's port; a command may name it as `$(INFERENCE_PORT)`."""
+PROGRAMS_VARIABLE = "INFERENCE_PROGRAMS"
+"""Environment variable that carries the bundled programs to an image without this package."""
+TERMINATION_LOG_VARIABLE = "INFERENCE_TERMINATION_LOG"
+"""Environment variable that overrides `TERMINATION_LOG` where that path does not exist."""
+
+MAX_TERMINATION_MESSAGE_BYTES = 4096
+"""What the kubelet keeps of a termination message (kubernetes.io, "Determine the Reason for Pod Failure")."""
+
+
+class ExitCode(IntEnum):
+    """How a program ends: sysexits.h, as used by every program of this package."""
+
+    OK = 0
+    USAGE = 64
+    NO_INPUT = 66
+    UNAVAILABLE = 69
+    SOFTWARE = 70
+    IO_ERROR = 74
+    TEMPORARY = 75
+    NO_PERMISSION = 77
+    CONFIG = 78
+    TERMINATED = 143
+    """Ended by SIGTERM, as a shell reports it (128 + 15)."""
+
+
+def termination_message(program: str, error: BaseException) -> str:
+    """Return one line of JSON, at most `MAX_TERMINATION_MESSAGE_BYTES` long, that says why a program ended.
+
+    Args:
+        program: The program's name, e.g. `download_inputs`.
+        error: What ended it. The hint of an `InferenceError` is kept apart from its message.
+
+    Returns:
+        JSON with the keys `version`, `program`, `error`, `message` and `hint`.
+    """
+    known = isinstance(error, InferenceError)
+    message = error.message if isinstance(error, InferenceError) else str(error) or repr(error)
+    fields = {
+        "version": VERSION,
+        "program": program,
+        "error": type(error).__name__,
+        "message": message,
+        "hint": error.hint if isinstance(error, InferenceError) else "",
+    }
+    if not known:
+        fields["hint"] = "This is a defect of the program; its log has the traceback."
+    line = json.dumps(fields)
+    excess = len(line) - MAX_TERMINATION_MESSAGE_BYTES
+    if excess > 0:  # cut the message, which is the only field without a bound
+        fields["message"] = message[: max(0, len(message) - 6 * excess - 1)] + "…"
+        line = json.dumps(fields)
+    return line
+
+
+def write_termination_message(line: str) -> None:
+    """Leave `line` where the kubelet looks for it; do nothing where there is no such place."""
+    path = os.environ.get(TERMINATION_LOG_VARIABLE, TERMINATION_LOG)
+    with contextlib.suppress(OSError):  # outside a pod there is no such place; the caller's log has the line too
+        Path(path).write_text(line, encoding="utf-8")

@@ -1,0 +1,358 @@
+"""`ModelInferenceTemplate`: the description of a model server that runs beside a Flyte task.
+
+A description is frozen data. It performs no I/O, imports neither flytekit nor kubernetes, and may be made again in the
+task's pod, where the user's module is imported once more. A variant of it is `dataclasses.replace(template, …)`.
+
+`PodTemplate` (flytekit's) can be imported from here too; it is looked up on access.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from .errors import ConfigError
+from .pod import check
+from .pod.compile import Manifest, compile_plan
+from .pod.lint import lint
+from .pod.merge import merge_manifests
+from .pod.parts import INPUT_DOWNLOADER, MODEL_SERVER, PRIMARY, Container, EnvVar, Helper, Probe, Probes, Server, Volume
+from .pod.plan import LEAST_PRIVILEGE, input_downloader, plan_pod
+from .pod.quantity import format_quantity
+from .programs.protocol import INPUTS_VARIABLE, PORT_VARIABLE, PROGRAMS_VARIABLE
+
+if TYPE_CHECKING:
+    from flytekit import ImageSpec, PodTemplate, Secret
+
+    from .flyte.local import LocalServer
+
+__all__ = ["InferenceWarning", "ModelInferenceTemplate", "PodTemplate", "Probe", "Probes", "Server", "Volume"]
+
+STARTUP_FAILURE_THRESHOLD = 100
+"""Documented: with a period of 10 s, a server has about 16 minutes to load its model."""
+_CONTAINERS = frozenset({MODEL_SERVER, INPUT_DOWNLOADER, PRIMARY})
+_TEMPLATE_TYPE_HOOKS: list[Callable[[type[ModelInferenceTemplate]], None]] = []
+
+
+class InferenceWarning(UserWarning):
+    """Something in a description works, but not everywhere or not as its author may think."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInferenceTemplate:
+    """A model server of any image, run as a native Kubernetes sidecar beside a task.
+
+    Attach it to a task with `@task(task_config=template)`, which also runs it on a machine without a cluster, or with
+    `@task(pod_template=template.pod_template, secret_requests=template.secret_requests)`.
+
+    Raises:
+        ConfigError: If the description is wrong; lists every problem of it.
+        SpecConflictError: If `base` and the template differ about one thing.
+
+    Example:
+        ```python
+        template = ModelInferenceTemplate(image="registry/my-server:1.0", health_endpoint="/health", port=8080, gpu=0)
+        ```
+    """
+
+    image: str | ImageSpec | None = None
+    """The model server's image; required. `spec.initContainers[model-server].image`."""
+    health_endpoint: str | None = None
+    """HTTP path that answers 200 to 399 once the model is loaded; becomes the startup probe. `None`: no probe, so that
+    the task starts at once."""
+    port: int = 8000
+    """The port the server listens on. A command names it `$(INFERENCE_PORT)`, after the variable that holds it."""
+    cpu: int | float | str = 1
+    """Cores; requests and limits."""
+    gpu: int = 1
+    """Number of GPUs; 0 asks for none."""
+    mem: str = "1Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
+    ephemeral_storage: str | None = None
+    """Disk for what is written outside of volumes; requests and limits. `None` sets none, and Flyte's platform default
+    applies: a limit that is too small gets the pod evicted."""
+    env: Mapping[str, str] | None = None
+    """The server's environment variables; they come after, and replace, those that the template sets."""
+    download_inputs: bool = False
+    """Whether the task's inputs are to lie on the shared volumes before the server starts, listed in
+    `/shared/inputs.json`."""
+    download_inputs_mem: str = "500Mi"
+    """Memory of the input downloader."""
+    download_inputs_cpu: int | float | str = 2
+    """Cores of the input downloader."""
+
+    base: PodTemplate | Mapping[str, Any] | None = None
+    """The user's own pod to start from: node selectors, tolerations, service account, volumes, labels. A flytekit
+    `PodTemplate` or a `v1/Pod` manifest; merged by name, add-only, never changed."""
+    shm_size: str | None = None
+    """Size of `/dev/shm`, in memory and within `mem`; `None` leaves the container runtime's 64 MiB."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """The resource that `gpu` counts: another vendor's, a MIG profile, or `"gpu"`, which Flyte renames."""
+    command: Sequence[str] | None = None
+    """Replaces the server's command (`command[]`, one text per argument)."""
+    args: Sequence[str] | None = None
+    """Added behind the arguments that the template makes."""
+    probes: Probes | None = None
+    """The server's probes; each one given replaces the template's."""
+    volumes: Sequence[Volume] = ()
+    """More volumes, and where they are mounted."""
+    security_context: Mapping[str, Any] | None = None
+    """What replaces single keys of the server's security context (Kubernetes' own names), for an image that cannot
+    work with least privilege."""
+    termination_grace_period: int | timedelta | None = None
+    """Seconds (or a `timedelta`) between SIGTERM and SIGKILL for all containers; Kubernetes' default is 30."""
+    helper_image: str | ImageSpec | None = None
+    """Image of our own programs, which must hold this package (usually the task's own image). `None`: flytekit's
+    default image, into which the programs travel in the pod spec."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for hook in _TEMPLATE_TYPE_HOOKS:
+            hook(cls)
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if not problems:
+            self._detach()
+            problems = lint(self.compile(Helper(image="helper", bundled=False)))
+        if problems:
+            count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+            raise ConfigError(f"{type(self).__name__}(…) has {count}:", problems=problems)
+        for text in self._warnings():
+            warnings.warn(text, InferenceWarning, stacklevel=_caller_depth())
+
+    # What differs from server to server
+
+    def server(self) -> Server:
+        """Return what this kind of server needs. The one method that a server's room overrides."""
+        return Server()
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields; a room with own fields adds to it."""
+        yield from check.check_image("image", self.image)
+        if self.helper_image is not None:
+            yield from check.check_image("helper_image", self.helper_image)
+        if self.health_endpoint is not None:
+            yield from check.check_path("health_endpoint", self.health_endpoint)
+        yield from check.check_port("port", self.port)
+        yield from self._resource_problems()
+        yield from check.check_environment(self.env, self._reserved_variables())
+        for name in ("command", "args"):
+            if getattr(self, name) is not None:
+                yield from check.check_command(name, getattr(self, name))
+        if self.probes is not None:
+            yield from check.check_probes(self.probes)
+        yield from check.check_volumes(self.volumes, _CONTAINERS)
+        if self.security_context is not None and not isinstance(self.security_context, Mapping):
+            yield f"security_context must be a dict, not a {type(self.security_context).__name__}"
+        if self.grace_period_seconds is not None and self.grace_period_seconds < 0:
+            yield f"termination_grace_period={self.termination_grace_period!r} must not be negative"
+
+    def _resource_problems(self) -> Iterator[str]:
+        yield from check.check_quantity("cpu", self.cpu)
+        yield from check.check_quantity("mem", self.mem, memory=True)
+        yield from check.check_quantity("download_inputs_cpu", self.download_inputs_cpu)
+        yield from check.check_quantity("download_inputs_mem", self.download_inputs_mem, memory=True)
+        for name in ("ephemeral_storage", "shm_size"):
+            if getattr(self, name) is not None:
+                yield from check.check_quantity(name, getattr(self, name), memory=True)
+        if not isinstance(self.gpu, int) or isinstance(self.gpu, bool) or self.gpu < 0:
+            yield f"gpu={self.gpu!r} must be a whole number, 0 for none"
+        yield from check.check_resource_name("gpu_resource", self.gpu_resource)
+
+    def _warnings(self) -> Iterator[str]:
+        """Yield what the author of the description should know."""
+        for secret in self.server().secrets:
+            yield from secret.warnings()
+
+    # The pod
+
+    def compile(self, helper: Helper, *, bound_inputs: Iterable[str] = ()) -> Manifest:
+        """Return the pod as a `v1/Pod` manifest that shares nothing with the template.
+
+        Args:
+            helper: The image that our own programs run in; `helper_image`, when given, goes before it.
+            bound_inputs: Of a map task, the inputs that are the same for each element.
+
+        Raises:
+            SpecConflictError: If `base` and the template differ about one thing.
+        """
+        server = self.server()
+        if self.helper_image is not None:
+            helper = Helper(image=_image_name(self.helper_image), bundled=False)
+        resources = {"cpu": format_quantity(self.download_inputs_cpu), "memory": self.download_inputs_mem}
+        plan = plan_pod(
+            self._container(server),
+            downloader=input_downloader(helper, resources=resources, bound_inputs=bound_inputs)
+            if self.download_inputs
+            else None,
+            volumes=(*server.volumes, *self._shm(), *self.volumes),
+            primary=getattr(self.base, "primary_container_name", PRIMARY),
+            image_pull_secrets=server.image_pull_secrets,
+            enable_service_links=server.enable_service_links,
+            fs_group=server.fs_group,
+            termination_grace_period_seconds=self.grace_period_seconds,
+        )
+        manifest = compile_plan(plan)
+        return manifest if self.base is None else merge_manifests(_manifest_of(self.base), manifest)
+
+    def _container(self, server: Server) -> Container:
+        return Container(
+            name=MODEL_SERVER,
+            image=_image_name(self.image),
+            command=tuple(self.command or server.command),
+            args=(*server.args, *(self.args or ())),
+            env=self._environment(server),
+            port=self.port,
+            resources=self._resources(),
+            probes=self._probes(),
+            sidecar=True,
+            security_context={**LEAST_PRIVILEGE, **server.security_context, **(self.security_context or {})},
+        )
+
+    def _environment(self, server: Server) -> tuple[EnvVar, ...]:
+        port = (EnvVar(name=name, value=str(self.port)) for name in (PORT_VARIABLE, *server.port_variables))
+        user = self.env or {}
+        ours = (variable for variable in (*port, *server.env) if variable.name not in user)
+        return (*ours, *(EnvVar(name=name, value=value) for name, value in user.items()))
+
+    def _resources(self) -> dict[str, str]:
+        quantities: dict[str, str | float | None] = {
+            "cpu": self.cpu,
+            "memory": self.mem,
+            "ephemeral-storage": self.ephemeral_storage,
+            self.gpu_resource: self.gpu or None,
+        }
+        return {name: format_quantity(value) for name, value in quantities.items() if value is not None}
+
+    def _probes(self) -> Probes:
+        own = self.probes or Probes()
+        startup = Probe(failure_threshold=STARTUP_FAILURE_THRESHOLD) if self.health_endpoint else None
+        return Probes(
+            startup=self._with_path(own.startup or startup),
+            readiness=self._with_path(own.readiness),
+            liveness=self._with_path(own.liveness),
+        )
+
+    def _with_path(self, probe: Probe | None) -> Probe | None:
+        return replace(probe, path=self.health_endpoint) if probe and probe.path is None else probe
+
+    def _shm(self) -> tuple[Volume, ...]:
+        if self.shm_size is None:
+            return ()
+        source = {"emptyDir": {"medium": "Memory", "sizeLimit": self.shm_size}}
+        return (Volume(name=f"{check.OUR_PREFIX}shm", source=source, mount_path="/dev/shm"),)
+
+    def _reserved_variables(self) -> dict[str, str]:
+        return {
+            INPUTS_VARIABLE: "its place is fixed, read it",
+            PROGRAMS_VARIABLE: "choose another name",
+            PORT_VARIABLE: "give port= instead",
+        }
+
+    @property
+    def grace_period_seconds(self) -> int | None:
+        """`termination_grace_period` in seconds."""
+        period = self.termination_grace_period
+        return int(period.total_seconds()) if isinstance(period, timedelta) else period
+
+    def _detach(self) -> None:
+        """Keep own copies of what the caller gave, so that no later change of theirs reaches this description."""
+        for name in ("env", "security_context"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, dict(value) if value is not None else None)
+        for name in ("command", "args", "volumes"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if value is not None else None)
+        object.__setattr__(self, "base", copy.deepcopy(self.base))
+
+    # What users read
+
+    @property
+    def base_url(self) -> str:
+        """Where the server answers: `http://localhost:{port}`.
+
+        In a local run whose port was busy, the port that was taken instead.
+        """
+        local = sys.modules.get(f"{__package__}.flyte.local")
+        port = local.port_of(self) if local else None
+        return f"http://localhost:{port or self.port}"
+
+    @property
+    def manifest(self) -> Manifest:
+        """The pod as plain Kubernetes dictionaries, as `pod_template` holds it."""
+        from .flyte.pod_template import default_helper
+
+        return self.compile(default_helper())
+
+    @property
+    def pod_template(self) -> PodTemplate:
+        """A new flytekit `PodTemplate`; its `pod_spec` (a `kubernetes.client.V1PodSpec`) is made when first read."""
+        from .flyte.pod_template import to_pod_template
+
+        return to_pod_template(self)
+
+    @property
+    def secret_requests(self) -> list[Secret]:
+        """The `flytekit.Secret`s to give to `@task(secret_requests=…)`."""
+        from .flyte.secrets import to_secret_requests
+
+        return to_secret_requests(self.server().secrets)
+
+    def run_locally(self, inputs: Mapping[str, Any] | None = None) -> AbstractContextManager[LocalServer]:
+        """Run the pod's other containers on this machine, as long as the `with` block lasts.
+
+        Args:
+            inputs: The task's inputs, by name, for `download_inputs`.
+
+        Example:
+            ```python
+            with template.run_locally() as server:
+                requests.get(f"{server.base_url}/health")
+            ```
+
+        Raises:
+            UnsupportedError: If nothing on this machine can run the server.
+            ServerError: If a container ends or the server does not become ready.
+        """
+        from .flyte.local import run_locally
+
+        return run_locally(self, inputs or {})
+
+
+def _image_name(image: Any) -> str:
+    """Return the reference of an image given as text or as flytekit's `ImageSpec`."""
+    return image if isinstance(image, str) else str(image.image_name())
+
+
+def _manifest_of(base: Any) -> Manifest:
+    if isinstance(base, Mapping):
+        return dict(base)
+    from .flyte.pod_template import manifest_of
+
+    return manifest_of(base)
+
+
+def _caller_depth() -> int:
+    """Return the `stacklevel` of the first frame outside of this package and of the generated `__init__`."""
+    depth, frame = 1, sys._getframe(1)
+    package = __package__ or ""
+    while frame.f_back and (
+        frame.f_globals.get("__name__", "").startswith(package) or frame.f_code.co_name == "__init__"
+    ):
+        depth, frame = depth + 1, frame.f_back
+    return depth
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PodTemplate":
+        from flytekit import PodTemplate
+
+        return PodTemplate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,149 @@
+"""`VLLM`: vLLM's OpenAI-compatible server.
+
+Facts: vLLM 0.33.0, `vllm/entrypoints/cli/serve.py`, `vllm/envs.py`; docs.vllm.ai "Engine Arguments".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..pod.flags import OptionTable, option_problems, render_options
+from ..pod.parts import EnvVar, Server, Volume
+from ..pod.secrets import FLYTE_PREFIX, SecretReference
+from ..sidecar_template import ModelInferenceTemplate
+from . import options
+
+__all__ = ["VLLM", "HFSecret"]
+
+IMAGE = "vllm/vllm-openai:v0.33.0"
+"""The image of the release whose options `options.py` holds."""
+CACHE = "/root/.cache"
+"""Holds both caches below; the image's user is root."""
+
+OPTIONS = OptionTable(
+    server=f"vLLM {options.VERSION}",
+    negatable=options.NEGATABLE,
+    switches=options.SWITCHES,
+    values=options.VALUES,
+    commas=options.COMMAS,
+    lists=options.LISTS,
+    appended=options.APPENDED,
+    json=options.JSON,
+    aliases=options.ALIASES,
+    inverses=options.INVERSES,
+    secret={
+        "api_key": "give it as VLLM_API_KEY from a Kubernetes secret, through base=",
+        "hf_token": "give hf_secret=",
+    },
+    removed=options.REMOVED,
+)
+_EVERY_ADDRESS = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HFSecret:
+    """The Hugging Face token, by the name of its secret."""
+
+    secrets_prefix: str = FLYTE_PREFIX
+    """What the platform puts before the names of secrets' variables (`_FSEC_`, or `_UNION_`)."""
+    hf_token_key: str
+    """The secret's key."""
+    hf_token_group: str | None = None
+    """The secret's group: in Flyte 1.x the name of the Kubernetes secret."""
+
+    def reference(self) -> SecretReference:
+        """Return the secret by its parts."""
+        return SecretReference(prefix=self.secrets_prefix, group=self.hf_token_group, key=self.hf_token_key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLLM(ModelInferenceTemplate):
+    """A vLLM server beside a task.
+
+    Raises:
+        ConfigError: If the description is wrong, or `arg_dict` has an option that vLLM does not.
+
+    Example:
+        ```python
+        VLLM(arg_dict={"model": "Qwen/Qwen2.5-0.5B-Instruct", "max_model_len": 4096}, mem="16Gi")
+        ```
+    """
+
+    hf_secret: HFSecret | None = None
+    """The token for gated or private models; public ones need none."""
+    arg_dict: Mapping[str, Any] | None = None
+    """Options of `vllm serve`, with `_` or `-`. `model` becomes the positional argument; without it the server loads
+    its own default model. `host` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
+
+    image: Any = IMAGE
+    health_endpoint: str | None = "/health"
+    cpu: int | float | str = 2
+    mem: str = "10Gi"
+    shm_size: str | None = "2Gi"
+    """vLLM's workers exchange tensors there; 64 MiB end in a bus error (vllm-project/vllm#1710)."""
+
+    def server(self) -> Server:
+        """Return what vLLM needs."""
+        arguments = {name: value for name, value in (self.arg_dict or {}).items() if _canonical(name) not in _OURS}
+        model = self._argument("model_tag", self._argument("model"))
+        host = self._argument("host", _EVERY_ADDRESS[0])
+        secrets = (self.hf_secret.reference(),) if self.hf_secret else ()
+        return Server(
+            command=("vllm", "serve"),
+            args=(
+                *((str(model),) if model is not None else ()),
+                *("--host", str(host), "--port", str(self.port)),
+                *render_options(arguments, OPTIONS),
+            ),
+            env=(
+                *(variable for secret in secrets for variable in secret.env("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")),
+                EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
+                EnvVar(name="VLLM_CACHE_ROOT", value=f"{CACHE}/vllm"),
+            ),
+            secrets=secrets,
+            volumes=(Volume(name="inference-cache", mount_path=CACHE),),
+            # a Service named "vllm" would inject VLLM_PORT=tcp://…, which vllm/envs.py refuses
+            enable_service_links=False,
+        )
+
+    def _argument(self, name: str, default: Any = None) -> Any:
+        """Return the value of the option `name`, however the user spelled it."""
+        spelled = {_canonical(key): value for key, value in (self.arg_dict or {}).items()}
+        return spelled.get(name, default)
+
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
+        if self.hf_secret is not None and not isinstance(self.hf_secret, HFSecret):
+            # not its value: a token given by mistake must not end up in a log
+            yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
+        elif self.hf_secret is not None:
+            yield from (f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems())
+        if self.arg_dict is None:
+            return
+        if not isinstance(self.arg_dict, Mapping):
+            yield f"arg_dict must be a dict of vLLM's options, not a {type(self.arg_dict).__name__}"
+            return
+        yield from (f"arg_dict: {problem}" for problem in option_problems(self.arg_dict, OPTIONS))
+        if all(isinstance(name, str) for name in self.arg_dict):
+            yield from self._address_problems()
+
+    def _address_problems(self) -> Iterator[str]:
+        port, host = self._argument("port"), self._argument("host")
+        if port is not None and port != self.port:
+            yield f"arg_dict has port {port!r}, the template has port={self.port!r}; give port= only"
+        if host is not None and host not in _EVERY_ADDRESS:
+            yield f"arg_dict has host {host!r}, where the kubelet's probes cannot reach the server; leave it out"
+
+    def _detach(self) -> None:
+        super()._detach()
+        object.__setattr__(self, "arg_dict", dict(self.arg_dict) if self.arg_dict is not None else None)
+
+
+_OURS = frozenset({"model", "model_tag", "host", "port"})
+"""Options that the template writes itself."""
+
+
+def _canonical(name: str) -> str:
+    return OPTIONS.canonical(name)
