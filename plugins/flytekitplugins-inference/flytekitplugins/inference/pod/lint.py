@@ -152,7 +152,7 @@ def _environment(container: Manifest, spec: Manifest) -> Iterator[str]:
 def _late_references(name: str, value: str, names: list[Any], index: int) -> Iterator[str]:
     """Kubernetes expands `$(X)` in a value only when X comes earlier in the list (kubernetes#90466)."""
     for reference in _REFERENCE.findall(value):
-        if reference in names[index:]:
+        if reference in names[index:] and reference not in names[:index]:
             yield f"variable {name!r} refers to $({reference}), which must come before it; put it first"
 
 

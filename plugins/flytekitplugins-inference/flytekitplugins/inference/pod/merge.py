@@ -45,7 +45,7 @@ def merge_manifests(base: Manifest, ours: Manifest) -> Manifest:
 
 
 def _merge(base: Any, ours: Any, path: str, conflicts: list[str]) -> Any:
-    if isinstance(base, Mapping) and isinstance(ours, Mapping):
+    if isinstance(base, Mapping) and isinstance(ours, Mapping) and not _other_source(base, ours, path):
         return _merge_mappings(base, ours, path, conflicts)
     field = path.rpartition(".")[2]
     if isinstance(base, list) and isinstance(ours, list) and field in _KEYS:
@@ -53,6 +53,11 @@ def _merge(base: Any, ours: Any, path: str, conflicts: list[str]) -> Any:
     if base != ours:
         conflicts.append(f"{path}: base has {_short(base)}, the template has {_short(ours)}")
     return copy.deepcopy(ours)
+
+
+def _other_source(base: Mapping[str, Any], ours: Mapping[str, Any], path: str) -> bool:
+    """Whether two volumes of one name have sources of different kinds, which cannot be added to each other."""
+    return path.startswith("spec.volumes[") and path.endswith("]") and base.keys() != ours.keys()
 
 
 def _merge_mappings(base: Mapping[str, Any], ours: Mapping[str, Any], path: str, conflicts: list[str]) -> Manifest:

@@ -5,7 +5,6 @@ Sources: kubernetes.io "Object Names and IDs"; k8s.io/apimachinery `pkg/util/val
 
 from __future__ import annotations
 
-import posixpath
 import re
 
 __all__ = ["env_name_problem", "label_problem", "path_problem", "port_problem", "subdomain_problem"]
@@ -51,6 +50,6 @@ def path_problem(path: object) -> str | None:
         return f"{path!r} must not contain ':' (Kubernetes refuses it in a mountPath)"
     if ".." in path.split("/"):
         return f"{path!r} must not contain '..'"
-    if posixpath.normpath(path) == "/":
+    if not path.strip("/."):
         return f"{path!r} would hide the container's whole file system"
     return None

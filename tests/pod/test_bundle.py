@@ -1,0 +1,52 @@
+"""The programs travel in a pod spec, and start from there without this package."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import io
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from flytekitplugins.inference.pod.bundle import BOOTSTRAP, programs_bundle
+from flytekitplugins.inference.programs.protocol import PROGRAMS_VARIABLE
+
+MAX_ARG_STRLEN = 128 * 1024
+"""Linux's limit for one argument or variable (`execve(2)`)."""
+
+
+def test_it_fits_into_a_variable_and_survives_templating() -> None:
+    assert len(programs_bundle()) < MAX_ARG_STRLEN / 2
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", programs_bundle())
+    assert "{{" not in BOOTSTRAP
+    assert "$(" not in BOOTSTRAP
+
+
+def test_it_holds_the_errors_and_the_programs_only() -> None:
+    archive = zipfile.ZipFile(io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle()))))
+    names = set(archive.namelist())
+    assert {"flytekitplugins/inference/__init__.py", "flytekitplugins/inference/errors.py"} <= names
+    assert archive.read("flytekitplugins/inference/__init__.py") == b""
+    assert all(
+        re.fullmatch(r"flytekitplugins/inference/((__init__|errors)\.py|programs/\w+\.py)", name) for name in names
+    )
+
+
+def test_it_is_the_same_in_every_process() -> None:
+    code = "from flytekitplugins.inference.pod.bundle import programs_bundle; print(programs_bundle())"
+    environ = {**os.environ, "PYTHONHASHSEED": "1"}
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    assert other.stdout.strip() == programs_bundle()
+
+
+def test_a_program_starts_from_it_where_the_package_is_not_installed(tmp_path: Path) -> None:
+    # -S: without site-packages; what is left is a bare interpreter, as in an image without this package
+    command = [sys.executable, "-S", "-c", BOOTSTRAP, "download_inputs", "--help"]
+    environ = {PROGRAMS_VARIABLE: programs_bundle(), "PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "inputs.json" in done.stdout

@@ -1,0 +1,305 @@
+"""A description: what it accepts, what it refuses and in which words, and that it shares nothing with anybody."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flytekitplugins.inference import (
+    NIM,
+    VLLM,
+    ConfigError,
+    HFSecret,
+    InferenceWarning,
+    ModelInferenceTemplate,
+    NIMSecrets,
+    Probe,
+    Probes,
+    SpecConflictError,
+    Volume,
+)
+from flytekitplugins.inference.pod.parts import Helper
+from golden.cases import CASES, make
+
+HELPER = Helper(image="helper:1", bundled=False)
+NGC = NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="key")
+LORA_ENV = {"NIM_PEFT_SOURCE": "/adapters"}
+
+
+def _generic(**options: Any) -> ModelInferenceTemplate:
+    return ModelInferenceTemplate(**{"image": "server:1", **options})
+
+
+def _server(template: ModelInferenceTemplate) -> dict[str, Any]:
+    containers = template.compile(HELPER)["spec"]["initContainers"]
+    return next(container for container in containers if container["name"] == "model-server")
+
+
+BAD: list[tuple[Callable[[], Any], str]] = [
+    (lambda: ModelInferenceTemplate(), "image is missing: name the container image"),
+    (lambda: _generic(image=""), "image is missing"),
+    (lambda: _generic(image="server 1"), "image='server 1' contains white space"),
+    (lambda: _generic(image=3), "image must be a text or an ImageSpec, not a int"),
+    (lambda: _generic(helper_image=3), "helper_image must be a text or an ImageSpec"),
+    (lambda: _generic(health_endpoint="http://localhost:8000/health"), "is a whole URL; give only its path"),
+    (lambda: _generic(health_endpoint=""), "health_endpoint must be an HTTP path such as '/health', or None, not ''"),
+    (lambda: _generic(port=0), "port: 0 is not a port: a whole number from 1 to 65535"),
+    (lambda: _generic(port="8000"), "port: '8000' is not a port"),
+    (lambda: _generic(cpu=-1), "cpu=-1 must be more than zero"),
+    (lambda: _generic(cpu=0), "cpu=0 must be more than zero"),
+    (lambda: _generic(cpu="two"), "cpu='two': 'two' is not a Kubernetes quantity"),
+    (lambda: _generic(mem="20GB"), "Did you mean '20G' (powers of 1000) or '20Gi' (powers of 1024)?"),
+    (lambda: _generic(mem="500m"), "mem='500m' is 0.5 bytes ('m' means thousandths); did you mean '500Mi'?"),
+    (lambda: _generic(mem="-1Gi"), "mem='-1Gi' must be more than zero"),
+    (lambda: _generic(mem=None), "mem=None: None is a NoneType, not a quantity"),
+    (lambda: _generic(ephemeral_storage="1 TB"), "Did you mean '1T'"),
+    (lambda: _generic(shm_size="2Gi"), "memory limit of 1Gi cannot hold /dev/shm of 2Gi"),
+    (lambda: _generic(mem="2Gi", shm_size="2Gi"), "raise mem above 2Gi or lower shm_size"),
+    (lambda: _generic(gpu=-1), "gpu=-1 must be a whole number, 0 for none"),
+    (lambda: _generic(gpu=0.5), "gpu=0.5 must be a whole number"),
+    (lambda: _generic(gpu=True), "gpu=True must be a whole number"),
+    (lambda: _generic(gpu_resource="nvidia"), "gpu_resource='nvidia' is not a resource's name"),
+    (lambda: _generic(env=["A=1"]), "env must be a dict of texts, not a list"),
+    (lambda: _generic(env={"1A": "x"}), "'1A' is not an environment variable's name"),
+    (lambda: _generic(env={"A": 1}), "env['A'] is the int 1; variables are texts: write '1'"),
+    (lambda: _generic(env={"INFERENCE_PORT": "1"}), "env['INFERENCE_PORT'] is set by the template; give port= instead"),
+    (lambda: _generic(env={"TOKEN": "hf_" + "a1" * 20}), "'TOKEN' holds what looks like a token; name a secret"),
+    (lambda: _generic(env={"A": "$(B)", "B": "x"}), "'A' refers to $(B), which must come before it"),
+    (lambda: _generic(download_inputs_mem="1GB"), "download_inputs_mem='1GB'"),
+    (lambda: _generic(download_inputs_cpu="0"), "download_inputs_cpu='0' must be more than zero"),
+    (lambda: _generic(command="python -m 'my server'"), "give command=['python', '-m', 'my server']"),
+    (lambda: _generic(args=["--port", 8000]), "args must be a list of texts, not ['--port', 8000]"),
+    (lambda: _generic(probes=Probe()), "probes must be Probes(startup=…, readiness=…, liveness=…), not a Probe"),
+    (lambda: _generic(probes=Probes(startup=3)), "probes.startup must be a Probe, not a int"),
+    (lambda: _generic(probes=Probes(startup=Probe(path="http://x/y"))), "probes.startup.path='http://x/y' is a whole"),
+    (lambda: _generic(probes=Probes(startup=Probe(period_seconds=0))), "periodSeconds must be a whole number"),
+    (lambda: _generic(probes=Probes(startup=Probe(port=9))), "startupProbe asks port 9, which no container declares"),
+    (lambda: _generic(volumes=Volume(name="a", mount_path="/a")), "volumes must be a list of Volume, not a Volume"),
+    (lambda: _generic(volumes=["a"]), "volumes must hold Volume objects, not a str"),
+    (lambda: _generic(volumes=[Volume(name="A", mount_path="/a")]), "'A' is not a DNS-1123 label"),
+    (lambda: _generic(volumes=[Volume(name="shared-data", mount_path="/a")]), "this name is the template's own"),
+    (lambda: _generic(volumes=[Volume(name="inference-x", mount_path="/a")]), "this name is the template's own"),
+    (lambda: _generic(volumes=[Volume(name="a", mount_path="a")]), "'a' is not an absolute path"),
+    (lambda: _generic(volumes=[Volume(name="a", mount_path="/a", containers=("x",))]), "no container 'x'; there are"),
+    (
+        lambda: _generic(volumes=[Volume(name="a", mount_path="/a"), Volume(name="b", mount_path="/a")]),
+        "mounted 2 times",
+    ),
+    (lambda: _generic(security_context="root"), "security_context must be a dict, not a str"),
+    (lambda: _generic(termination_grace_period=-1), "termination_grace_period=-1 must not be negative"),
+    (lambda: VLLM(hf_secret="hf_secret_value"), "hf_secret must be an HFSecret(hf_token_key=…), not a str"),
+    (lambda: VLLM(hf_secret=NGC), "hf_secret must be an HFSecret(hf_token_key=…), not a NIMSecrets"),
+    (lambda: VLLM(hf_secret=HFSecret(hf_token_key=None)), "hf_secret: the secret's key must be a text, not None"),
+    (lambda: VLLM(arg_dict=["--model"]), "arg_dict must be a dict of vLLM's options, not a list"),
+    (lambda: VLLM(arg_dict={"max_modl_len": 1}), "has no option 'max_modl_len' (did you mean 'max_model_len'?)"),
+    (lambda: VLLM(arg_dict={"api-key": "abc"}), "'api-key' would put a secret into the pod's specification"),
+    (lambda: VLLM(arg_dict={"port": 9}), "arg_dict has port 9, the template has port=8000; give port= only"),
+    (lambda: VLLM(arg_dict={"host": "127.0.0.1"}), "where the kubelet's probes cannot reach the server"),
+    (lambda: VLLM(mem="2Gi"), "memory limit of 2Gi cannot hold /dev/shm of 2Gi"),
+    (lambda: NIM(secrets="nvapi-value"), "secrets must be NIMSecrets(ngc_secret_key=…), not a str"),
+    (lambda: NIM(secrets=NIMSecrets(ngc_secret_key=None)), "secrets: the secret's key must be a text, not None"),
+    (lambda: NIM(secrets=dataclasses.replace(NGC, hf_token_group="hf")), "hf_token_group='hf' needs an hf_token_key"),
+    (lambda: NIM(secrets=dataclasses.replace(NGC, ngc_image_secret="My_Pull")), "ngc_image_secret='My_Pull' is not a"),
+    (
+        lambda: NIM(secrets=NGC, env={"NIM_SERVER_PORT": "1"}),
+        "env['NIM_SERVER_PORT'] is set by the template; give port=",
+    ),
+    (lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], env=LORA_ENV), "lora_adapter_mem is missing"),
+    (lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2Gi"), "env['NIM_PEFT_SOURCE'] is missing"),
+    (lambda: NIM(secrets=NGC, hf_repo_ids="a/b", lora_adapter_mem="2Gi", env=LORA_ENV), "give a list: ['a/b']"),
+    (lambda: NIM(secrets=NGC, hf_repo_ids=["b"], lora_adapter_mem="2Gi", env=LORA_ENV), "expected 'owner/name'"),
+    (lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2GB", env=LORA_ENV), "lora_adapter_mem='2GB'"),
+    (
+        lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2Gi", env={"NIM_PEFT_SOURCE": "loras"}),
+        "env['NIM_PEFT_SOURCE']: 'loras' is not an absolute path",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make_bad", "words"), BAD, ids=[words for _, words in BAD])
+def test_a_wrong_description_is_refused_in_words_that_help(make_bad: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_bad()
+    assert words in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        VLLM(port=0, mem="1GB", gpu=-1, env={"A": 1}, arg_dict={"nonsense": 1})
+    assert str(caught.value).startswith("VLLM(…) has 5 problems:")
+    assert len(caught.value.problems) == 5
+
+
+@pytest.mark.parametrize("value", ["hf_secret_value", "nvapi-value"])
+def test_a_secret_given_in_place_of_its_name_is_not_repeated(value: str) -> None:
+    for make_bad in (lambda: VLLM(hf_secret=value), lambda: NIM(secrets=value)):
+        with pytest.raises(ConfigError) as caught:
+            make_bad()
+        assert value not in str(caught.value)
+
+
+def test_an_unknown_argument_is_refused() -> None:
+    with pytest.raises(TypeError, match="healthendpoint"):
+        _generic(healthendpoint="/x")
+
+
+def test_a_description_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        _generic().port = 1  # type: ignore[misc]
+
+
+def test_a_variant_is_replaced() -> None:
+    variant = dataclasses.replace(_generic(health_endpoint="/h"), port=9000)
+    assert variant == _generic(health_endpoint="/h", port=9000)
+    assert variant.base_url == "http://localhost:9000"
+
+
+def test_what_the_caller_gave_can_change_later() -> None:
+    env, args, volumes = {"A": "1"}, ["x"], [Volume(name="a", mount_path="/a")]
+    base = {"metadata": {}, "spec": {"nodeSelector": {"pool": "gpu"}}}
+    template = _generic(env=env, args=args, volumes=volumes, base=base)
+    before = template.compile(HELPER)
+    env["B"], base["spec"]["nodeSelector"]["pool"] = "2", "cpu"
+    args.append("y")
+    volumes.clear()
+    assert template.compile(HELPER) == before
+
+
+def test_what_a_reader_got_can_change_later() -> None:
+    template = make("generic-full")
+    before = copy.deepcopy(template.compile(HELPER))
+    manifest = template.compile(HELPER)
+    manifest["spec"]["volumes"].clear()
+    manifest["spec"]["nodeSelector"]["pool"] = "cpu"
+    for container in manifest["spec"]["initContainers"]:
+        container.clear()
+    assert template.compile(HELPER) == before
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_description_survives_pickling_and_copying(name: str) -> None:
+    template = make(name)
+    assert pickle.loads(pickle.dumps(template)).compile(HELPER) == template.compile(HELPER)
+    assert copy.deepcopy(template).compile(HELPER) == template.compile(HELPER)
+
+
+def test_no_secret_value_is_in_a_repr() -> None:
+    assert "huggingface" in repr(make("vllm-full"))  # names only; there is no value to show
+
+
+def test_the_users_variable_goes_before_the_templates() -> None:
+    server = _server(
+        VLLM(
+            env={"HF_HOME": "/models/hf", "HF_TOKEN": "$(MY_TOKEN)"},
+            hf_secret=HFSecret(hf_token_key="t", hf_token_group="hf"),
+        )
+    )
+    values = [(variable["name"], variable.get("value")) for variable in server["env"]]
+    assert values == [
+        ("INFERENCE_PORT", "8000"),
+        ("_FSEC_HF_T", None),
+        ("HUGGING_FACE_HUB_TOKEN", "$(_FSEC_HF_T)"),
+        ("VLLM_CACHE_ROOT", "/root/.cache/vllm"),
+        ("HF_HOME", "/models/hf"),
+        ("HF_TOKEN", "$(MY_TOKEN)"),
+    ]
+
+
+@pytest.mark.parametrize("port", [8000, 9001])
+def test_the_port_reaches_every_server(port: int) -> None:
+    nim = {variable["name"]: variable.get("value") for variable in _server(NIM(secrets=NGC, port=port))["env"]}
+    assert nim["NIM_SERVER_PORT"] == nim["NIM_HTTP_API_PORT"] == str(port)
+    vllm = _server(VLLM(port=port))
+    assert vllm["args"][:4] == ["--host", "0.0.0.0", "--port", str(port)]
+    assert vllm["startupProbe"]["httpGet"]["port"] == vllm["ports"][0]["containerPort"] == port
+
+
+def test_a_model_and_an_address_in_arg_dict_are_the_templates_own() -> None:
+    options = {"seed": 1, "model": "a/b", "host": "::", "port": 8000}
+    assert _server(VLLM(arg_dict=options))["args"] == ["a/b", "--host", "::", "--port", "8000", "--seed", "1"]
+
+
+def test_a_vllm_without_a_secret_has_no_token() -> None:
+    assert not [variable for variable in _server(VLLM())["env"] if "TOKEN" in variable["name"]]
+
+
+def test_the_users_command_and_arguments() -> None:
+    server = _server(VLLM(command=["my-vllm"], args=["--new-option"], arg_dict={"seed": 1}))
+    assert server["command"] == ["my-vllm"]
+    assert server["args"][-3:] == ["--seed", "1", "--new-option"]
+
+
+def test_a_grace_period_may_be_a_timedelta() -> None:
+    pod = _generic(termination_grace_period=timedelta(minutes=2)).compile(HELPER)
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 120
+
+
+def test_a_base_that_differs_is_refused_when_the_description_is_made() -> None:
+    base = {
+        "metadata": {},
+        "spec": {
+            "volumes": [{"name": "tmp", "hostPath": {"path": "/tmp"}}],
+            "initContainers": [{"name": "model-server", "image": "other:1"}],
+        },
+    }
+    with pytest.raises(SpecConflictError) as caught:
+        _generic(base=base)
+    assert caught.value.problems == (
+        'spec.initContainers[model-server].image: base has "other:1", the template has "server:1"',
+        'spec.volumes[tmp]: base has {"hostPath": {"path": "/tmp"}, "name": "tmp"}, '
+        'the template has {"emptyDir": {}, "name": "tmp"}',
+    )
+
+
+def test_a_base_whose_container_takes_the_port_is_refused() -> None:
+    base = {"metadata": {}, "spec": {"containers": [{"name": "proxy", "ports": [{"containerPort": 8000}]}]}}
+    with pytest.raises(ConfigError, match="port 8000 is wanted by 'model-server' and 'proxy'"):
+        _generic(base=base)
+
+
+def test_bound_inputs_reach_the_downloader() -> None:
+    pod = _generic(download_inputs=True).compile(HELPER, bound_inputs=["model"])
+    assert pod["spec"]["initContainers"][0]["args"] == ["{{.input}}", "--bound", "model"]
+
+
+class TestWarnings:
+    """What works, but not everywhere, is said where the description is made."""
+
+    def test_a_secret_without_a_group(self) -> None:
+        with pytest.warns(InferenceWarning, match="'t' has no group") as caught:
+            VLLM(hf_secret=HFSecret(hf_token_key="t"))
+        assert caught[0].filename == __file__
+
+    def test_adapters_that_nobody_downloads_yet(self) -> None:
+        with pytest.warns(InferenceWarning, match="does not download LoRA adapters yet"):
+            NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2Gi", env=LORA_ENV)
+
+    def test_nothing_else_warns(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _generic(download_inputs=True)
+            VLLM(hf_secret=HFSecret(hf_token_key="t", hf_token_group="hf"))
+            NIM(secrets=NGC)
+
+
+def test_a_users_subclass_adds_what_differs() -> None:
+    from flytekitplugins.inference import Server
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Echo(ModelInferenceTemplate):
+        word: str = "hello"
+
+        def server(self) -> Server:
+            return Server(command=("echo-server",), args=(self.word,), port_variables=("ECHO_PORT",))
+
+    server = _server(Echo(image="echo:1", word="hi", args=["--loud"], port=7000))
+    assert (server["command"], server["args"]) == (["echo-server"], ["hi", "--loud"])
+    assert {"name": "ECHO_PORT", "value": "7000"} in server["env"]
