@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
 from flytekit.configuration import Image, ImageConfig, SerializationSettings
 from flytekit.tools.translator import get_serializable
+
 from flytekitplugins.inference import HFSecret, InferenceWarning
 
 

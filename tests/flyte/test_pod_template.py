@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from kubernetes.client import V1Container, V1PodSpec
-
 from flytekit import ImageSpec, PodTemplate, Secret
 from flytekit.configuration.default_images import DefaultImages
+from kubernetes.client import V1Container, V1PodSpec
+
 from flytekitplugins.inference import (
     NIM,
     VLLM,

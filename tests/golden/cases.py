@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from flytekit import PodTemplate
 from kubernetes.client import V1Container, V1PodSpec, V1ResourceRequirements, V1Toleration, V1Volume
 
-from flytekit import PodTemplate
 from flytekitplugins.inference import (
     NIM,
     VLLM,

@@ -9,10 +9,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-
 from flytekit import task
 from flytekit.configuration import Image, ImageConfig, SerializationSettings
 from flytekit.tools.translator import get_serializable
+
 from flytekitplugins.inference import InferenceWarning
 from flytekitplugins.inference.flyte.kubernetes_models import from_pod_spec, to_pod_spec
 from flytekitplugins.inference.pod.lint import lint

@@ -11,12 +11,12 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from flytekit import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
@@ -74,9 +74,8 @@ def port_of(template: ModelInferenceTemplate) -> int | None:
 @contextlib.contextmanager
 def run_locally(template: ModelInferenceTemplate, inputs: Mapping[str, Any]) -> Iterator[LocalServer]:
     """Run the pod of `template` as long as the block lasts; see `ModelInferenceTemplate.run_locally`."""
-    literals = (
-        _literals(inputs, {name: type(value) for name, value in inputs.items()}) if template.download_inputs else b""
-    )
+    types = {name: _type_of(value) for name, value in inputs.items()}
+    literals = _literals(inputs, types) if template.download_inputs else b""
     with (
         _input_file(literals) as input_file,
         local.start(_manifest(template), variables={"input": str(input_file)}) as pod,
@@ -98,7 +97,7 @@ class server_for_task:  # noqa: N801 - used as a function
         types: Their types.
     """
 
-    def __init__(self, template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    def __init__(self, template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]) -> None:
         self._template, self._inputs, self._types = template, inputs, types
         self._exit = contextlib.ExitStack()
 
@@ -149,7 +148,21 @@ def _manifest(template: ModelInferenceTemplate) -> dict[str, Any]:
     return manifest
 
 
-def _literals(inputs: Mapping[str, Any], types: Mapping[str, type]) -> bytes:
+def _type_of(value: Any) -> Any:
+    """Return the annotation that a task's argument of this value would have."""
+    if isinstance(value, list):
+        return list[_any_of(value)]  # type: ignore[misc]
+    if isinstance(value, dict):
+        return dict[str, _any_of(value.values())]  # type: ignore[misc]
+    return type(value)
+
+
+def _any_of(values: Iterable[Any]) -> Any:
+    types = tuple(dict.fromkeys(_type_of(value) for value in values))
+    return Union[types] if types else type(None)  # noqa: UP007 - made from a tuple
+
+
+def _literals(inputs: Mapping[str, Any], types: Mapping[str, Any]) -> bytes:
     """Return the inputs as the bytes of an `inputs.pb`: what Flyte would write for them."""
     context = FlyteContextManager.current_context()
     literals = TypeEngine.dict_to_literal_map(context, dict(inputs), dict(types))

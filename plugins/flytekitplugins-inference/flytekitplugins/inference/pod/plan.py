@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..programs.protocol import INPUTS_FILE, INPUTS_VARIABLE, PROGRAMS_VARIABLE, SHARED_DIRECTORY, TMP_DIRECTORY
+from ..programs.protocol import INPUTS_DIRECTORY, INPUTS_FILE, INPUTS_VARIABLE, PROGRAMS_VARIABLE, SHARED_DIRECTORY, TMP_DIRECTORY
 from .bundle import BOOTSTRAP, programs_bundle
 from .parts import (
     INPUT_DOWNLOADER,
@@ -87,7 +87,8 @@ def input_downloader(helper: Helper, *, resources: Mapping[str, str], bound_inpu
         name=INPUT_DOWNLOADER,
         image=helper.image,
         command=command,
-        args=("{{.input}}", *bound),
+        # the places are named although they are the defaults: on one machine, what names a volume is what moves with it
+        args=("{{.input}}", "--output", INPUTS_FILE, "--directory", INPUTS_DIRECTORY, *bound),
         env=env,
         resources=resources,
         security_context={**LEAST_PRIVILEGE, "runAsNonRoot": True, "runAsUser": HELPER_USER},

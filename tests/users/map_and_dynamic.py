@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from flytekit import dynamic, map_task, task, workflow
+
 from flytekitplugins.inference import VLLM, HFSecret, ModelInferenceTemplate
 
 by_config = ModelInferenceTemplate(image="server:1", health_endpoint="/health", download_inputs=True)

@@ -1,0 +1,184 @@
+"""`@task(task_config=template)` on one machine, and in a container where it does nothing of that."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flytekit import FlyteContextManager, PodTemplate, task
+from flytekit.core.python_function_task import PythonFunctionTask
+from flytekit.core.task import TaskPlugins
+from flytekit.core.type_engine import TypeEngine
+from flytekit.types.file import FlyteFile
+
+from flytekitplugins.inference import ConfigError, ModelInferenceTemplate, ServerExitedError, UnsupportedError, local
+from flytekitplugins.inference.flyte.task import InferenceTask
+from users import served
+
+
+@pytest.fixture(autouse=True)
+def _no_server_is_left() -> Iterator[None]:
+    yield
+    local.stop_idle()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_every_template_type_is_found_also_a_users_own() -> None:
+    for template in (served.ECHO, served.OWN):
+        assert TaskPlugins.find_pythontask_plugin(type(template)) is InferenceTask
+    assert isinstance(served.own, InferenceTask)
+    assert TaskPlugins.find_pythontask_plugin(dict) is PythonFunctionTask
+
+
+def test_the_server_runs_around_the_function() -> None:
+    assert served.pid(element=1) != os.getpid()
+
+
+def test_a_function_that_raises_lets_go_of_its_server() -> None:
+    with pytest.raises(KeyError) as caught:
+        served.fails(element=1)
+    process = int("".join(filter(str.isdigit, str(caught.value).rpartition("\n")[2])))
+    assert _is_alive(process)  # kept for the next task
+    local.stop_idle()
+    assert not _is_alive(process)
+
+
+def test_equal_servers_are_used_again() -> None:
+    assert served.pid(element=1) == served.pid(element=2) == served.pid_from_a_thread()
+
+
+def test_an_async_function() -> None:
+    assert asyncio.run(served.pid_async(element=1)) == served.pid(element=2)
+
+
+def test_async_functions_at_the_same_time_share_one_server() -> None:
+    async def three() -> list[int]:
+        return await asyncio.gather(*(served.pid_async(element=element) for element in range(3)))
+
+    assert len(set(asyncio.run(three()))) == 1
+
+
+def test_a_workflow_with_mapped_and_dynamic_tasks(tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text("42")
+    mapped, dynamic, own, first, second = served.all_of_them(file=FlyteFile(str(tmp_path / "data.txt")))
+    assert len({*mapped, *dynamic}) == 1, "one server for five elements and three calls"
+    assert own not in mapped
+    assert json.loads(first)["pid"] == json.loads(second)["pid"], "equal template and equal inputs"
+    inputs = json.loads(first)["inputs"]
+    assert inputs["numbers"] == [1, 2]
+    assert Path(inputs["file"]).read_text() == "42"
+    assert Path(inputs["file"]).name == "data.txt"
+
+
+def test_other_inputs_get_another_server(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    answers = [json.loads(served.inputs_seen(file=FlyteFile(str(tmp_path / name)), numbers=[])) for name in ("a", "b")]
+    assert [Path(answer["inputs"]["file"]).name for answer in answers] == ["a", "b"]
+
+
+def test_run_locally() -> None:
+    with served.WITH_INPUTS.run_locally({"numbers": [1, 2.5, None], "empty": [], "deep": {"a": [True]}}) as server:
+        assert served.WITH_INPUTS.base_url == server.base_url == f"http://localhost:{server.port}"
+        answer = served.ask(served.WITH_INPUTS)
+        assert answer["inputs"] == {"numbers": [1, 2.5, None], "empty": [], "deep": {"a": [True]}}
+        assert server.log_tail() == [f"echo server of process {answer['pid']}"]
+    assert not _is_alive(answer["pid"])
+    assert served.WITH_INPUTS.base_url == "http://localhost:28124"
+
+
+def test_two_servers_that_want_one_port() -> None:
+    other = replace(served.ECHO, env={"OTHER": "1"})
+    with served.ECHO.run_locally() as one, other.run_locally() as two:
+        assert one.port != two.port
+        assert served.ask(served.ECHO)["pid"] != served.ask(other)["pid"]
+
+
+def test_nothing_to_run_the_server_with() -> None:
+    nowhere = replace(served.ECHO, command=["no-such-model-server"])
+    with pytest.raises(UnsupportedError, match="no-such-model-server"), nowhere.run_locally():
+        pass
+    image_only = ModelInferenceTemplate(image="registry.example.com/server:1")
+    with pytest.raises(UnsupportedError) as caught, image_only.run_locally():
+        pass
+    assert "registry.example.com/server:1" in str(caught.value)
+    assert "command" in str(caught.value)
+
+
+def test_a_server_that_ends_at_once_says_why() -> None:
+    broken = replace(served.ECHO, command=["python", "-c", "raise SystemExit('no model here')"])
+    with pytest.raises(ServerExitedError) as caught, broken.run_locally():
+        pass
+    assert "no model here" in str(caught.value)
+
+
+@pytest.fixture
+def empty_web_server(tmp_path: Path) -> Iterator[str]:
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_failing_download_is_the_error(empty_web_server: str) -> None:
+    missing = FlyteFile(f"{empty_web_server}/absent.bin")
+    with pytest.raises(ServerExitedError) as caught, served.WITH_INPUTS.run_locally({"weights": missing}):
+        pass
+    assert "input-downloader" in str(caught.value)
+    assert "weights" in str(caught.value)
+    assert f"{empty_web_server}/absent.bin" in str(caught.value)
+
+
+def test_a_pod_template_beside_task_config_is_the_base() -> None:
+    base = PodTemplate(labels={"team": "x"})
+
+    @task(task_config=served.ECHO, pod_template=base)
+    def with_base() -> str:
+        return ""
+
+    assert with_base.pod_template.labels == {"team": "x"}
+    with pytest.raises(ConfigError, match="Give one of them"):
+
+        @task(task_config=replace(served.ECHO, base=base), pod_template=base)
+        def with_two() -> str:
+            return ""
+
+
+def test_in_a_container_nothing_is_started_and_kubernetes_not_imported(tmp_path: Path) -> None:
+    """The real entry point, on files instead of a bucket."""
+    context = FlyteContextManager.current_context()
+    literals = TypeEngine.dict_to_literal_map(context, {"word": "hi"}, {"word": str})
+    (tmp_path / "inputs.pb").write_bytes(literals.to_flyte_idl().SerializeToString())
+    out = tmp_path / "out"
+    out.mkdir()
+    command: list[Any] = [Path(sys.executable).parent / "pyflyte-execute", "--inputs", tmp_path / "inputs.pb"]
+    command += ["--output-prefix", out, "--raw-output-data-prefix", tmp_path / "raw"]
+    command += ["--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"]
+    command += ["task-module", "users.served", "task-name", "in_cluster"]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    from flyteidl.core.literals_pb2 import LiteralMap
+
+    outputs = LiteralMap()
+    outputs.ParseFromString((out / "outputs.pb").read_bytes())
+    assert outputs.literals["o0"].scalar.primitive.string_value == "hi http://localhost:28123 False"

@@ -1,0 +1,329 @@
+"""Manifests, a pod of fakes whose time is ours, and small servers."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flytekitplugins.inference.local import processes
+from flytekitplugins.inference.local.container import Backoff, Surroundings
+from flytekitplugins.inference.local.events import History
+from flytekitplugins.inference.local.output import Output
+from flytekitplugins.inference.local.plan import ContainerPlan, PodPlan, compile_plan, declared_ports
+from flytekitplugins.inference.local.probes import Answer, Probe
+from flytekitplugins.inference.local.supervisor import Phase, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from flytekitplugins.inference.local.backend import LineSink
+
+Manifest = dict[str, Any]
+
+SERVER = textwrap.dedent(
+    """
+    import http.server, os, pathlib, signal, sys, time
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/exit":
+                os._exit(7)
+            if self.path == "/env":
+                body = repr({name: os.environ.get(name) for name in os.environ["SHOWN"].split()}).encode()
+            else:
+                body = repr(sys.argv[1:]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words):
+            pass
+
+    if "--stubborn" in sys.argv:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "--workers" in sys.argv:
+        for _ in range(2):
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    time.sleep(600)
+                os._exit(0)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Handler)
+    print("listening on", sys.argv[2], flush=True)
+    server.serve_forever()
+    """
+)
+"""`python -c SERVER --port N [--stubborn] [--workers]`: answers with its arguments."""
+
+
+class Manifests:
+    """Builds manifests."""
+
+    def pod(self, *init: Mapping[str, Any], volumes: Sequence[str] = (), grace: float = 5, **spec: Any) -> Manifest:
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "test"},
+            "spec": {
+                "initContainers": [dict(entry) for entry in init],
+                "containers": [
+                    {"name": "primary", "volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in volumes]}
+                ],
+                "volumes": [{"name": name, "emptyDir": {}} for name in volumes],
+                "terminationGracePeriodSeconds": grace,
+                **spec,
+            },
+        }
+
+    def init(self, name: str, source: str = "", *args: str, **fields: Any) -> Manifest:
+        return {"name": name, "command": ["python", "-c", source], "args": list(args), **fields}
+
+    def sidecar(self, name: str, source: str = "", *args: str, **fields: Any) -> Manifest:
+        return self.init(name, source, *args, restartPolicy="Always", **fields)
+
+    def probe(self, port: int = 8000, **fields: Any) -> Manifest:
+        return {"httpGet": {"path": "/health", "port": port}, **fields}
+
+    def server(self, port: int, *args: str, name: str = "model-server", **fields: Any) -> Manifest:
+        probe = self.probe(port, failureThreshold=100)
+        given = {"ports": [{"containerPort": port}], "startupProbe": probe, **fields}
+        return self.sidecar(name, SERVER, "--port", str(port), *args, **given)
+
+    def plan(self, manifest: Mapping[str, Any], **fields: Any) -> PodPlan:
+        given: dict[str, Any] = {
+            "root": Path("/here"),
+            "environ": {},
+            "variables": {},
+            "primary": "primary",
+            "volumes": {},
+            "ports": {port: port for port in declared_ports(manifest)},
+            "platform": "linux",
+        }
+        return compile_plan(manifest, **{**given, **fields})
+
+
+@pytest.fixture
+def manifests() -> Manifests:
+    return Manifests()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How one run of a container goes. Times are in seconds after its start."""
+
+    exits_after: float | None = None
+    code: int = 0
+    ready_after: float = 0.0
+    unhealthy_after: float = 1e9
+    term_takes: float | None = 0.0  # None: SIGTERM is ignored
+    lines: tuple[str, ...] = ()
+    message: str = ""
+
+
+@dataclass
+class FakeProcess:
+    run: Run
+    clock: Callable[[], float]
+    began: float = 0.0
+    terminated: float | None = None
+    killed: bool = False
+
+    def poll(self) -> int | None:
+        age = self.clock() - self.began
+        if self.killed:
+            return 137
+        if self.run.exits_after is not None and age >= self.run.exits_after:
+            return self.run.code
+        ends = self.terminated is not None and self.run.term_takes is not None
+        if ends and self.clock() >= self.terminated + self.run.term_takes:
+            return 143
+        return None
+
+    def terminate(self) -> None:
+        assert self.terminated is None, "SIGTERM twice"
+        self.terminated = self.clock()
+
+    def kill(self) -> None:
+        assert not self.killed, "SIGKILL twice"
+        self.killed = True
+
+    def execute(self, command: Sequence[str], timeout: float) -> tuple[int | None, str]:
+        raise AssertionError("no exec probe is expected")
+
+
+@dataclass
+class Scenario:
+    """A pod of fakes. A container without a script runs for ever; after its last scripted run it repeats that one."""
+
+    manifest: Mapping[str, Any]
+    runs: Mapping[str, Sequence[Run]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    own_filesystem: bool = False
+    now: float = 100.0
+
+    def __post_init__(self) -> None:
+        self.history = History(self.clock)
+        self.stream = io.StringIO()
+        self._counts: dict[str, int] = {}
+        self._messages: dict[str, str] = {}
+        shared = Surroundings(
+            plan=Manifests().plan(self.manifest),
+            backend=self,
+            history=self.history,
+            output=Output(self.stream),
+            clock=self.clock,
+            prober=self.ask,
+            backoff=Backoff(),
+        )
+        self.supervisor = Supervisor(shared, **self.options)
+
+    def clock(self) -> float:
+        return self.now
+
+    def prepare(self, plan: PodPlan) -> None:
+        raise AssertionError("not a task of the supervisor")
+
+    def start(self, plan: PodPlan, container: ContainerPlan, write_line: LineSink) -> FakeProcess:
+        runs = self.runs.get(container.name, (Run(),))
+        count = self._counts.get(container.name, 0)
+        self._counts[container.name] = count + 1
+        run = runs[min(count, len(runs) - 1)]
+        for line in run.lines:
+            write_line(line)
+        self._messages[container.name] = run.message
+        return FakeProcess(run, self.clock, self.now)
+
+    def termination_message(self, container: ContainerPlan) -> str:
+        return self._messages.get(container.name, "")
+
+    def ask(self, probe: Probe, process: FakeProcess) -> Answer:
+        age = self.now - process.began
+        ok = process.run.ready_after <= age < process.run.unhealthy_after
+        return Answer(ok=ok, text=f"{probe.action}: {'HTTP 200' if ok else 'connection refused'}")
+
+    def step_until(self, phase: Phase, limit: float = 2000) -> Scenario:
+        give_up = self.now + limit
+        while self.supervisor.phase is not phase:
+            assert self.now < give_up, self.told
+            self.now = round(self.now + self.supervisor.step(), 3)
+        return self
+
+    def step_for(self, seconds: float) -> Scenario:
+        end = self.now + seconds
+        while self.now < end:
+            self.now = round(self.now + self.supervisor.step(), 3)
+        return self
+
+    def stop(self, grace: float | None = None) -> Scenario:
+        self.supervisor.request_stop(grace)
+        return self.step_until(Phase.STOPPED)
+
+    @property
+    def told(self) -> list[str]:
+        """The history as `name kind`, exits with their code."""
+        return [
+            f"{event.container} {event.kind}" + (f" {event.detail.split()[2]}" if event.kind == "exited" else "")
+            for event in self.history.events
+        ]
+
+    def seconds(self, container: str, kind: str) -> list[float]:
+        """When something happened."""
+        found = [event for event in self.history.events if (event.container, event.kind) == (container, kind)]
+        return [round(event.seconds, 1) for event in found]
+
+
+@pytest.fixture
+def scenario() -> type[Scenario]:
+    return Scenario
+
+
+@pytest.fixture
+def run() -> type[Run]:
+    return Run
+
+
+def living(identity: str) -> list[int]:
+    """Return the processes of a pod that are still there (zombies have no environment and do not count)."""
+    return sorted(processes.marked_processes(identity + "/"))
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Return the first true value of `condition`."""
+    give_up = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < give_up, "waited too long"
+        time.sleep(0.02)
+    return value
+
+
+@pytest.fixture
+def alive() -> Callable[[str], list[int]]:
+    return living
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    return wait_for
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Script:
+    """A program that uses the room, in a process of its own."""
+
+    process: subprocess.Popen[str]
+
+    def read_line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def end(self, number: int, timeout: float = 15) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Iterator[Callable[..., Script]]:
+    """Run a script; its first line of output is for the test, its errors go to `tmp_path/errors`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(source: str, *args: str) -> Script:
+        path = tmp_path / f"script{len(started)}.py"
+        path.write_text(textwrap.dedent(source))
+        with (tmp_path / "errors").open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, str(path), *args],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+                env={**os.environ, "TMPDIR": str(tmp_path)},
+            )
+        started.append(process)
+        return Script(process)
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()

@@ -1,0 +1,105 @@
+"""However the caller's process ends, nothing of its pods is left."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCRIPT = """
+    import sys, time
+    from flytekitplugins.inference import local
+
+    SERVER = '''
+    import os, signal, sys, time
+    if "stubborn" in sys.argv:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for _ in range(2):
+        if os.fork() == 0:
+            os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(600)
+    time.sleep(600)
+    '''
+    mode = sys.argv[1:]
+    probe = {"tcpSocket": {"port": 1}, "failureThreshold": 100}
+    manifest = {
+        "metadata": {"name": "x"},
+        "spec": {
+            "initContainers": [
+                {"name": "server", "command": ["python", "-c", SERVER, *mode], "restartPolicy": "Always",
+                 **({"startupProbe": probe} if "starting" in mode else {})},
+            ],
+            "containers": [{"name": "primary"}],
+            "terminationGracePeriodSeconds": 600 if "stubborn" in mode else 5,
+        },
+    }
+
+    if "leased" in mode:
+        with local.lease(manifest, idle_timeout=600):
+            pass
+        time.sleep(1 if "ending" in mode else 600)
+    elif "forgotten" in mode:
+        pod = local.start(manifest)
+        time.sleep(1)
+        sys.exit(5)
+    else:
+        with local.start(manifest):
+            time.sleep(600)
+"""
+
+
+def _identity(tmp_path: Path, eventually: Any, alive: Any, count: int = 4) -> str:
+    directory = eventually(lambda: next(tmp_path.glob("inference-pod-*"), None))
+    eventually(lambda: len(alive(directory.name)) >= count)
+    return str(directory.name)
+
+
+@pytest.mark.parametrize(
+    ("modes", "number", "code"),
+    [
+        ([], signal.SIGINT, {-2, 1, 130}),
+        (["starting"], signal.SIGINT, {-2, 1, 130}),
+        (["leased"], signal.SIGINT, {-2, 1, 130}),
+        ([], signal.SIGTERM, {-15}),
+        (["starting"], signal.SIGTERM, {-15}),
+        (["leased"], signal.SIGTERM, {-15}),
+        (["stubborn"], signal.SIGTERM, {-15}),
+        ([], signal.SIGKILL, {-9}),
+    ],
+)
+def test_a_signal_leaves_nothing(
+    run_script: Any, alive: Any, eventually: Any, tmp_path: Path, modes: list[str], number: int, code: set[int]
+) -> None:
+    script = run_script(SCRIPT, *modes)
+    identity = _identity(tmp_path, eventually, alive)
+    assert script.end(number) in code
+    eventually(lambda: not alive(identity))
+    eventually(lambda: not list(tmp_path.glob("inference-pod-*")))
+
+
+def test_ctrl_c_twice_waits_for_nobody(run_script: Any, alive: Any, eventually: Any, tmp_path: Path) -> None:
+    script = run_script(SCRIPT, "stubborn")
+    identity = _identity(tmp_path, eventually, alive)
+    script.process.send_signal(signal.SIGINT)
+    with pytest.raises(Exception, match="timed out"):
+        script.process.wait(0.7)  # a grace period of ten minutes has begun
+    assert script.end(signal.SIGINT) in {-2, 1, 130}
+    eventually(lambda: not alive(identity))
+    assert not list(tmp_path.glob("inference-pod-*"))
+
+
+@pytest.mark.parametrize(("modes", "code"), [(["forgotten"], 5), (["leased", "ending"], 0)])
+def test_the_end_of_the_interpreter_stops_what_was_forgotten(
+    run_script: Any, alive: Any, eventually: Any, tmp_path: Path, modes: list[str], code: int
+) -> None:
+    script = run_script(SCRIPT, *modes)
+    identity = _identity(tmp_path, eventually, alive)
+    assert script.process.wait(15) == code
+    assert alive(identity) == []
+    assert not list(tmp_path.glob("inference-pod-*"))
+    assert (tmp_path / "errors").read_text() == ""

@@ -1,0 +1,188 @@
+"""Pods that are used again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flytekitplugins.inference import local
+from flytekitplugins.inference.errors import ServerExitedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FAST = local.Backoff(base=0.05, cap=0.1)
+SLEEP = "import time; time.sleep(600)"
+
+
+@pytest.fixture(autouse=True)
+def _private_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> Iterator[None]:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    yield
+    local.stop_idle()
+    eventually(lambda: list(tmp_path.iterdir()) == [])
+
+
+def identity(pod: local.LocalPod) -> str:
+    return pod._plan.root.name
+
+
+def test_an_equal_key_gets_the_running_pod(manifests: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    with local.lease(manifest, key="a") as first:
+        pass
+    with local.lease(manifest, key="a") as second, local.lease(manifest, key="b") as other:
+        assert second is first
+        assert other is not first
+        second.check()
+    told = [f"{event.container} {event.kind}" for event in first.events]
+    assert told == [
+        "server started",
+        "primary started",
+        "primary ended",
+        "primary started",
+        "primary ended",
+    ]
+
+
+def test_without_a_key_manifest_and_variables_decide(manifests: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    changed = manifests.pod(manifests.sidecar("server", SLEEP), grace=4)
+    with local.lease(manifest) as one, local.lease(manifest) as same:
+        assert one is same
+        with local.lease(changed) as other, local.lease(manifest, variables={"input": "/x"}) as third:
+            assert len({one, other, third}) == 3
+
+
+def test_it_is_stopped_after_an_idle_time(manifests: Any, alive: Any, eventually: Any) -> None:
+    with local.lease(manifests.pod(manifests.sidecar("server", SLEEP)), key="a", idle_timeout=0.3) as pod:
+        assert alive(identity(pod))
+    assert alive(identity(pod))
+    eventually(lambda: pod.events[-1].kind == "stopped")
+    assert alive(identity(pod)) == []
+
+
+def test_a_lease_in_time_keeps_it(manifests: Any, eventually: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    with local.lease(manifest, key="a", idle_timeout=0.2) as pod:
+        pass
+    with local.lease(manifest, key="a", idle_timeout=0.2) as again:
+        assert again is pod
+        with pytest.raises(AssertionError):
+            eventually(lambda: pod.is_broken, seconds=0.6)
+    eventually(lambda: pod.is_broken)
+
+
+def test_no_idle_time_stops_it_with_the_last_user(manifests: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    with local.lease(manifest, key="a", idle_timeout=0) as pod:
+        with local.lease(manifest, key="a", idle_timeout=0) as same:
+            assert same is pod
+        pod.check()
+    assert pod.events[-1].kind == "stopped"
+
+
+def test_threads_that_ask_at_once_share_one_start(manifests: Any, free_port: int) -> None:
+    manifest = manifests.pod(manifests.server(free_port))
+    barrier = threading.Barrier(6)
+
+    def use(_: int) -> local.LocalPod:
+        barrier.wait()
+        with local.lease(manifest, key="a") as pod:
+            pod.check()
+            assert pod.is_settled
+            return pod
+
+    with ThreadPoolExecutor(6) as pool:
+        pods = list(pool.map(use, range(6)))
+    assert len(set(pods)) == 1
+    assert [event.kind for event in pods[0].events if event.container == "model-server"] == ["started", "passed"]
+
+
+def test_threads_that_wait_for_a_failing_start_get_its_error(manifests: Any, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    source = "import sys, time; open(sys.argv[1], 'a').write('x'); time.sleep(0.5); sys.exit(3)"
+    manifest = manifests.pod(manifests.init("first", source, str(count)))
+    barrier = threading.Barrier(3)
+
+    def use(_: int) -> str:
+        barrier.wait()
+        with pytest.raises(ServerExitedError) as caught, local.lease(manifest, key="a"):
+            pass
+        return str(caught.value)
+
+    with ThreadPoolExecutor(3) as pool:
+        texts = set(pool.map(use, range(3)))
+    assert len(texts) == 1
+    assert count.read_text() == "x"
+    count.unlink()
+
+
+def test_a_failed_start_is_tried_anew_by_the_next(manifests: Any, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    source = "import os, sys; sys.exit(not os.path.exists(sys.argv[1]))"
+    manifest = manifests.pod(manifests.init("first", source, str(flag)))
+    with pytest.raises(ServerExitedError), local.lease(manifest, key="a"):
+        pass
+    flag.touch()
+    with local.lease(manifest, key="a"):
+        pass
+    flag.unlink()
+
+
+def test_a_pod_beyond_hope_is_replaced(manifests: Any, eventually: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server", "import time; time.sleep(0.2); raise SystemExit(3)"))
+    with local.lease(manifest, key="a", backoff=FAST) as broken:
+        eventually(lambda: broken.is_broken)
+        with local.lease(manifest, key="a", backoff=FAST) as fresh:
+            assert fresh is not broken
+        assert not any(event.kind == "stopped" for event in broken.events)  # its user still has it
+    assert broken.events[-1].kind == "stopped"
+
+
+def test_a_pod_that_was_stopped_is_replaced(manifests: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    with local.lease(manifest, key="a") as stopped:
+        stopped.stop()
+    with local.lease(manifest, key="a") as fresh:
+        fresh.check()
+
+
+def test_a_server_that_is_being_restarted_is_waited_for(manifests: Any, eventually: Any, free_port: int) -> None:
+    import urllib.request
+
+    manifest = manifests.pod(manifests.server(free_port))
+    with local.lease(manifest, key="a", backoff=FAST) as pod:
+        with pytest.raises(OSError, match=r".*"):
+            urllib.request.urlopen(f"http://127.0.0.1:{free_port}/exit")
+        eventually(lambda: any(event.kind == "exited" for event in pod.events))
+    with local.lease(manifest, key="a", backoff=FAST) as same:
+        assert same is pod
+        assert urllib.request.urlopen(f"http://127.0.0.1:{free_port}/").status == 200
+
+
+def test_a_body_that_raises_gives_its_lease_back(manifests: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    with pytest.raises(ZeroDivisionError), local.lease(manifest, key="a") as pod:
+        _ = 1 / 0
+    assert pod.events[-1].detail == "raised ZeroDivisionError"
+    local.stop_idle()
+    assert pod.events[-1].kind == "stopped"
+
+
+def test_a_forked_process_has_a_pool_of_its_own(manifests: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    with local.lease(manifest, key="a") as pod:
+        child = os.fork()
+        if child == 0:
+            local.stop_idle()
+            with local.lease(manifest, key="a", idle_timeout=0) as own:
+                is_own = own is not pod
+            os._exit(0 if is_own else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        pod.check()

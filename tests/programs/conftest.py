@@ -1,0 +1,308 @@
+"""A real S3 server, a web server that misbehaves on request, and programs run as processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_MOTO = """
+import sys, time
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass(frozen=True)
+class S3:
+    """A bucket, and the variables with which Flyte would configure its use."""
+
+    endpoint: str
+    bucket: str
+    client: Any
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "FLYTE_AWS_ENDPOINT": self.endpoint,
+            "FLYTE_AWS_ACCESS_KEY_ID": "key",
+            "FLYTE_AWS_SECRET_ACCESS_KEY": "very-secret",
+        }
+
+    def put(self, key: str, data: bytes) -> str:
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=data)
+        return f"s3://{self.bucket}/{key}"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    import botocore.session
+
+    process = subprocess.Popen([sys.executable, "-c", _MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        endpoint = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        client = botocore.session.Session().create_client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id="key",
+            aws_secret_access_key="very-secret",
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket="bucket")
+        yield S3(endpoint=endpoint, bucket="bucket", client=client)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@dataclass
+class Web:
+    """A web server. `faults` holds, for a path, what goes wrong with its next answers, in this order."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    """For a path, headers that replace the usual ones; an empty text removes one."""
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """Path and range of each request."""
+    ranges: bool = True
+    port: int = 0
+    gate: threading.Event = field(default_factory=threading.Event)
+    """What answers with the fault `stall` or `hold` waits for."""
+    bytes_per_second: float = 0.0
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def put(self, path: str, data: bytes) -> str:
+        self.files[path] = data
+        return self.url(path)
+
+    def count(self, path: str) -> int:
+        return sum(requested == path for requested, _ in self.requests)
+
+
+def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args: object) -> None: ...
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            path = self.path[1:].partition("?")[0]
+            asked = self.headers.get("Range", "")
+            web.requests.append((path, asked))
+            fault = web.faults.get(path, [])
+            fault = fault.pop(0) if fault else ""
+            if fault.isdecimal():
+                self._answer(int(fault), b"", {})
+            elif path not in web.files:
+                self._answer(404, b"", {})
+            else:
+                self._send(path, asked, fault)
+
+        def _send(self, path: str, asked: str, fault: str) -> None:
+            data = web.files[path]
+            headers = {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}
+            status = 200
+            if asked and web.ranges:
+                first, _, last = asked.removeprefix("bytes=").partition("-")
+                start, end = int(first), min(int(last or len(data) - 1) + 1, len(data))
+                if start >= len(data):
+                    self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+                    return
+                headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+                data, status = data[start:end], 206
+            self._answer(status, data, {**headers, **web.headers.get(path, {})}, fault)
+
+        def _answer(self, status: int, data: bytes, headers: Mapping[str, str], fault: str = "") -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                if value:
+                    self.send_header(name, value)
+            if fault == "chunked":
+                self._chunked(data)
+                return
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            half = len(data) // 2
+            if fault in ("reset", "truncate", "stall"):
+                self.wfile.write(data[:half])
+                self.wfile.flush()
+                if fault == "stall":
+                    web.gate.wait(30)
+                if fault == "reset":
+                    self.connection.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER of 0: an RST, no FIN
+                self.close_connection = True
+                self.connection.close()
+                return
+            if fault == "hold":
+                web.gate.wait(30)
+            step = int(web.bytes_per_second / 20) or len(data) or 1
+            for start in range(0, len(data), step):
+                self.wfile.write(data[start : start + step])
+                if web.bytes_per_second:
+                    time.sleep(0.05)
+
+        def _chunked(self, data: bytes) -> None:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for start in range(0, len(data), 1000):
+                block = data[start : start + 1000]
+                self.wfile.write(f"{len(block):x}\r\n".encode() + block + b"\r\n")
+            self.wfile.write(b"0\r\n\r\n")
+
+        def handle(self) -> None:
+            try:
+                super().handle()
+            except (ConnectionError, OSError, ValueError):
+                self.close_connection = True
+
+        def finish(self) -> None:
+            try:
+                super().finish()
+            except (ConnectionError, OSError, ValueError):
+                self.close_connection = True
+
+    return Handler
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    state = Web()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
+    server.daemon_threads = True
+    state.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield state
+    state.gate.set()
+    server.shutdown()
+    server.server_close()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run of the downloader ended."""
+
+    code: int
+    stderr: str
+    root: Path
+
+    @property
+    def inputs(self) -> Any:
+        return json.loads((self.root / "shared" / "inputs.json").read_text(encoding="utf-8"), parse_constant=_not_json)
+
+    @property
+    def manifest(self) -> Any:
+        return json.loads((self.root / "shared" / "inputs.manifest.json").read_text(encoding="utf-8"))
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The termination message, which is also the last line of the log."""
+        written: dict[str, Any] = json.loads((self.root / "termination-log").read_text(encoding="utf-8"))
+        assert json.loads(self.stderr.splitlines()[-1]) == written
+        return written
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Path below the directory of inputs to content, of all that is visible."""
+        directory = self.root / "inputs"
+        found = (path for path in directory.rglob("*") if path.is_file() and ".incoming" not in path.parts)
+        return {str(path.relative_to(directory)): path.read_bytes() for path in found}
+
+
+def _not_json(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+@dataclass
+class Downloader:
+    """Runs the input downloader as a process with a clean environment; `root` holds all that it writes."""
+
+    root: Path
+    environ: dict[str, str] = field(default_factory=dict)
+    umask: int = 0o077
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, uri: str, *options: str, **environ: str) -> subprocess.Popen[str]:
+        arguments = ["--output", str(self.root / "shared" / "inputs.json"), "--directory", str(self.root / "inputs")]
+        (self.root / "termination-log").unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flytekitplugins.inference.programs.download_inputs", uri]
+            + [*arguments, "--backoff", "0.01", "--stall-timeout", "5", *options],
+            env={
+                "PATH": os.environ["PATH"],
+                "INFERENCE_TERMINATION_LOG": str(self.root / "termination-log"),
+                **self.environ,
+                **environ,
+            },
+            cwd=self.root,
+            stderr=subprocess.PIPE,
+            text=True,
+            umask=self.umask,
+        )
+        self.processes.append(process)
+        return process
+
+    def wait(self, process: subprocess.Popen[str]) -> Ended:
+        _, stderr = process.communicate(timeout=50)
+        return Ended(process.returncode, stderr, self.root)
+
+    def __call__(self, uri: str, *options: str, **environ: str) -> Ended:
+        return self.wait(self.start(uri, *options, **environ))
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Iterator[Downloader]:
+    runner = Downloader(tmp_path)
+    yield runner
+    for process in runner.processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def inputs_pb(tmp_path: Path) -> Callable[..., str]:
+    """Write `inputs.pb` as flytekit does; takes `name=(value, type)` or `name=<literal protobuf>`."""
+
+    def write(**inputs: Any) -> str:
+        from flyteidl.core.literals_pb2 import LiteralMap
+        from flytekit.core.context_manager import FlyteContextManager
+        from flytekit.core.type_engine import TypeEngine
+
+        context = FlyteContextManager.current_context()
+        message = LiteralMap()
+        for name, given in inputs.items():
+            literal = given
+            if isinstance(given, tuple):
+                value, kind = given
+                literal = TypeEngine.to_literal(context, value, kind, TypeEngine.to_literal_type(kind)).to_flyte_idl()
+            message.literals[name].CopyFrom(literal)
+        path = tmp_path / "inputs.pb"
+        path.write_bytes(message.SerializeToString(deterministic=True))
+        return str(path)
+
+    return write

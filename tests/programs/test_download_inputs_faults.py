@@ -1,0 +1,254 @@
+"""Stores that fail for a while, sources that change, kills at any moment, and reruns."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flyteidl.core import literals_pb2
+
+InputsPb = Callable[..., str]
+PART = 16 * 1024 * 1024
+LARGE = random.Random(0).randbytes(5 * PART + 12345)
+SMALL = LARGE[:100_000]
+
+
+def _blob(uri: str) -> literals_pb2.Literal:
+    literal = literals_pb2.Literal()
+    literal.scalar.blob.uri = uri
+    return literal
+
+
+@pytest.mark.parametrize("fault", ["500", "502", "503", "429", "408", "reset", "truncate"])
+def test_what_passes_is_tried_again(fault: str, web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("x", SMALL)
+    web.faults["x"] = ["503", "", fault, fault, fault]
+    ended = download(inputs_pb(x=_blob(web.url("x"))))
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/x": SMALL}
+    assert web.count("x") >= 5
+
+
+def test_a_lost_connection_goes_on_where_it_was(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("x", LARGE[:PART])
+    web.faults["x"] = ["", "reset", "truncate"]
+    ended = download(inputs_pb(x=_blob(web.url("x"))))
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/x": LARGE[:PART]}
+    starts = [int(asked[6:].split("-")[0]) for path, asked in web.requests][1:]
+    assert starts == sorted(starts)
+    assert starts[1] >= PART // 2 - 2**20
+    assert starts[2] >= PART * 3 // 4 - 2**20
+
+
+def test_a_server_without_ranges_begins_again(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.ranges = False
+    web.put("x", SMALL)
+    web.faults["x"] = ["", "reset", "truncate"]
+    ended = download(inputs_pb(x=_blob(web.url("x"))))
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/x": SMALL}
+
+
+def test_a_stall_is_noticed(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("x", SMALL)
+    web.faults["x"] = ["", "stall"]
+    ended = download(inputs_pb(x=_blob(web.url("x"))), "--stall-timeout", "0.5")
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/x": SMALL}
+
+
+@pytest.mark.parametrize(("fault", "code"), [("404", 66), ("403", 77), ("400", 74), ("501", 74)])
+def test_what_stays_is_not_tried_again(
+    fault: str, code: int, web: Any, inputs_pb: InputsPb, download: Any
+) -> None:
+    web.put("x", SMALL)
+    web.faults["x"] = [fault] * 9
+    assert download(inputs_pb(x=_blob(web.url("x")))).code == code
+    assert web.count("x") == 1
+
+
+def test_tries_are_bounded(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("x", SMALL)
+    web.faults["x"] = ["", *["truncate"] * 99]
+    web.ranges = False
+    ended = download(inputs_pb(x=_blob(web.url("x"))), "--attempts", "3")
+    assert (ended.code, ended.message["error"]) in ((69, "SourceUnavailableError"), (74, "IntegrityError"))
+    assert ended.message["message"].startswith("x: ")
+    assert web.count("x") == 1 + 3
+    assert ended.files == {}
+
+
+def test_s3_throttling(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    """The web server speaks enough S3 for one object."""
+    web.put("bucket/x", SMALL)
+    web.faults["bucket/x"] = ["503", "", "503", "truncate", "reset"]
+    environ = {"FLYTE_AWS_ENDPOINT": web.url("")[:-1], "FLYTE_AWS_ACCESS_KEY_ID": "k", "FLYTE_AWS_SECRET_ACCESS_KEY": "s"}
+    ended = download(inputs_pb(x=_blob("s3://bucket/x")), **environ)
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/x": SMALL}
+
+
+def test_a_source_that_is_replaced_meanwhile(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    """The answer is held back until the file is another one; what arrives is the new file, whole."""
+    web.put("x", LARGE)
+    web.faults["x"] = ["", *["hold"] * 6]
+    process = download.start(inputs_pb(x=_blob(web.url("x"))), "--jobs", "2")
+    while web.count("x") < 3:
+        assert process.poll() is None
+    new = LARGE[::-1]
+    web.put("x", new)
+    web.gate.set()
+    ended = download.wait(process)
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/x": new}
+
+
+def test_a_source_that_never_rests(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("x", SMALL)
+
+    class Restless(dict):  # type: ignore[type-arg]
+        def get(self, path: str, default: Any = None) -> Any:
+            return {"ETag": f'"{len(web.requests)}"'}
+
+    web.headers = Restless()
+    ended = download(inputs_pb(x=_blob(web.url("x"))))
+    assert (ended.code, ended.message["error"]) == (74, "IntegrityError")
+    assert "was replaced while it was read" in ended.message["message"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_kill_at_any_moment(seed: int, web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    """A rerun ends with the right bytes and asks at most for the parts that were not complete."""
+    web.put("x", LARGE)
+    web.put("y", SMALL)
+    web.bytes_per_second = 40e6
+    uri = inputs_pb(x=_blob(web.url("x")), y=_blob(web.url("y")))
+    process = download.start(uri, "--jobs", "3")
+    time.sleep(random.Random(seed).uniform(0.2, 1.4))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    root = download.root
+    assert not (root / "shared" / "inputs.json").exists() or process.returncode == 0
+    for path in (root / "inputs").glob("?/*"):
+        assert path.read_bytes() == web.files[path.name]
+    journal = root / "inputs" / ".incoming" / "journal"
+    parts = journal.read_text().count("part ") if journal.exists() else 0
+    web.requests.clear()
+    web.bytes_per_second = 0
+    ended = download.wait(download.start(uri))
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/x": LARGE, "y/y": SMALL}
+    assert len(web.requests) - 2 == 7 - parts  # two looks; six parts of x and one of y in all
+    assert list((root / "inputs" / ".incoming").glob("*.partial")) == []
+
+
+def test_a_kill_and_a_new_source(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("x", LARGE)
+    web.bytes_per_second = 40e6
+    uri = inputs_pb(x=_blob(web.url("x")))
+    process = download.start(uri, "--jobs", "3")
+    journal = download.root / "inputs" / ".incoming" / "journal"
+    while not (journal.exists() and "part" in journal.read_text()):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    web.bytes_per_second = 0
+    web.put("x", LARGE[::-1])
+    ended = download(uri)
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/x": LARGE[::-1]}
+
+
+def test_sigterm_ends_it_within_a_second(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("x", LARGE)
+    web.put("y", SMALL)
+    web.faults["x"] = ["", *["hold"] * 9]
+    process = download.start(inputs_pb(x=_blob(web.url("x")), y=_blob(web.url("y"))), "--stall-timeout", "30")
+    while web.count("x") < 3:
+        assert process.poll() is None
+    sent = time.monotonic()
+    process.terminate()
+    ended = download.wait(process)
+    assert time.monotonic() - sent < 1.0
+    assert ended.code == 143
+    assert "Traceback" not in ended.stderr
+    assert not (download.root / "shared").exists() or list((download.root / "shared").iterdir()) == []
+    assert set(ended.files) <= {"y/y"}
+
+
+def test_sigterm_while_it_waits_to_try_again(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("x", SMALL)
+    web.faults["x"] = ["503"] * 99
+    process = download.start(inputs_pb(x=_blob(web.url("x"))), "--backoff", "20")
+    while not web.count("x"):
+        assert process.poll() is None
+    time.sleep(0.2)
+    sent = time.monotonic()
+    process.terminate()
+    assert download.wait(process).code in (143, 69)
+    assert time.monotonic() - sent < 1.0
+
+
+def test_a_rerun_changes_nothing_and_fetches_nothing(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    uri = inputs_pb(x=_blob(web.put("x", LARGE)), y=_blob(web.put("y", b"")))
+    first = download(uri)
+    before = {path: path.stat().st_mtime_ns for path in Path(first.root, "inputs").glob("?/*")}
+    web.requests.clear()
+    second = download(uri)
+    assert (second.code, second.inputs) == (0, first.inputs)
+    assert web.count("x") == 1  # a look
+    assert {path: path.stat().st_mtime_ns for path in before} | {Path(first.root, "inputs/y/y"): 0} == before | {
+        Path(first.root, "inputs/y/y"): 0
+    }
+
+
+def test_a_file_that_somebody_changed_is_fetched_again(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    uri = inputs_pb(x=_blob(web.put("x", SMALL)))
+    path = Path(download(uri).inputs["x"])
+    path.write_bytes(SMALL[::-1])
+    assert download(uri).files == {"x/x": SMALL}
+
+
+def test_an_earlier_runs_files_leave_a_directory(tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "old").write_text("old")
+    literal = _blob(str(tmp_path / "tree"))
+    literal.scalar.blob.metadata.type.dimensionality = 1
+    uri = inputs_pb(t=literal)
+    assert list(download(uri).files) == ["t/tree/old"]
+    (tmp_path / "tree" / "old").rename(tmp_path / "tree" / "new")
+    assert list(download(uri).files) == ["t/tree/new"]
+
+
+def test_planted_links_are_not_followed(web: Any, tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
+    """Other containers write to the same volume."""
+    (tmp_path / "outside").mkdir()
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "inputs" / "y").mkdir(parents=True)
+    (tmp_path / "inputs" / "x").symlink_to(tmp_path / "outside")
+    (tmp_path / "inputs" / "y" / "y").symlink_to(victim)
+    ended = download(inputs_pb(x=_blob(web.put("x", b"x")), y=_blob(web.put("y", b"y"))))
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/x": b"x", "y/y": b"y"}
+    assert list((tmp_path / "outside").iterdir()) == []
+    assert victim.read_text() == "mine"
+
+
+def test_progress_is_told(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("x", SMALL)
+    web.faults["x"] = ["", "hold"]
+    process = download.start(inputs_pb(x=_blob(web.url("x"))), "--stall-timeout", "20")
+    time.sleep(6)
+    web.gate.set()
+    ended = download.wait(process)
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("download_inputs progress files=0/1 bytes=0 total_bytes=100000 bytes_per_second=0")
+    assert lines[1].startswith("download_inputs done files=1 bytes=100000 seconds=")

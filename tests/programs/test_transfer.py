@@ -1,0 +1,143 @@
+"""Transfers without a program: hostile keys, odd local sources, and memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flytekitplugins.inference.errors import DestinationError, FetchError, InvalidSourceError, SourceForbiddenError
+from flytekitplugins.inference.programs.local_names import relative_paths
+from flytekitplugins.inference.programs.retry import Crew, Retry
+from flytekitplugins.inference.programs.store_local import LocalStore
+from flytekitplugins.inference.programs.stores import Source
+from flytekitplugins.inference.programs.transfer import Delivery, Transfer
+
+RETRY = Retry(attempts=3, backoff_seconds=0.001)
+
+
+class Memory:
+    """A store of one content; `reads` counts."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.reads = data, 0
+
+    def stat(self, uri: str) -> Source:
+        return Source(uri=uri, size=len(self.data), version="1")
+
+    def find(self, uri: str) -> list[tuple[str, Source]]:
+        return []
+
+    def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+        self.reads += 1
+        yield self.data[start:end]
+
+
+def test_hostile_keys_stay_below_the_root(tmp_path: Path) -> None:
+    keys = ["../../up", "/abs", "a/../../../b", "nul\0", "x" * 400, "a", "a/b", "\udcff\udcfe", "~", "//", "..", ".incoming"]
+    root = tmp_path / "a" / "b" / "root"
+    store = Memory(b"data")
+    transfer = Transfer(store, root, jobs=4, retry=RETRY)
+    names = relative_paths(keys)
+    outcome = transfer.fetch([Delivery(source=store.stat(key), path=f"d/{names[key]}") for key in keys])
+    assert outcome.failures == []
+    everything = {path for path in tmp_path.rglob("*") if path.is_file()} - {root / ".incoming" / "journal"}
+    assert len(everything) == len(keys)
+    assert all(path.is_relative_to(root / "d") for path in everything)
+
+
+def test_a_store_that_sends_too_much_is_no_store(tmp_path: Path) -> None:
+    class Lying(Memory):
+        def stat(self, uri: str) -> Source:
+            return Source(uri=uri, size=2, version="1")
+
+        def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+            yield self.data
+
+    store = Lying(b"data")
+    outcome = Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch([Delivery(source=store.stat("x"), path="x")])
+    assert [str(error) for _, error in outcome.failures] == ["x is longer than the store said."]
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_says_so(tmp_path: Path) -> None:
+    store = Memory(b"x")
+    with pytest.raises(DestinationError, match=r"\d+ bytes are needed in .*, but \d+ bytes are free"):
+        Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch(
+            [Delivery(source=Source(uri="x", size=2**60, version="1"), path="x")]
+        )
+
+
+def test_a_journal_line_that_was_cut_short_is_ignored(tmp_path: Path) -> None:
+    store = Memory(b"x" * 10)
+    delivery = Delivery(source=store.stat("x"), path="x")
+    transfer = Transfer(store, tmp_path, jobs=1, retry=RETRY)
+    transfer.fetch([delivery])
+    transfer.close()
+    journal = tmp_path / ".incoming" / "journal"
+    journal.write_bytes(journal.read_bytes()[:-5])
+    transfer = Transfer(store, tmp_path, jobs=1, retry=RETRY)
+    assert len(transfer.fetch([delivery]).delivered) == 1
+    transfer.close()
+    transfer = Transfer(store, tmp_path, jobs=1, retry=RETRY)
+    store.reads = 0
+    assert len(transfer.fetch([delivery]).delivered) == 1
+    assert store.reads == 0
+
+
+def test_another_boot_begins_afresh(tmp_path: Path) -> None:
+    store = Memory(b"x" * 10)
+    delivery = Delivery(source=store.stat("x"), path="x")
+    transfer = Transfer(store, tmp_path, jobs=1, retry=RETRY)
+    transfer.fetch([delivery])
+    transfer.close()
+    journal = tmp_path / ".incoming" / "journal"
+    journal.write_text(journal.read_text().replace("boot ", "boot other", 1))
+    Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch([delivery])
+    assert store.reads == 2
+
+
+def test_a_local_directory_with_links(tmp_path: Path) -> None:
+    """Links are followed, what arrives is no link; a link to what contains it is an error."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tmp_path / "blob").write_text("blob")
+    (tree / "link").symlink_to(tmp_path / "blob")
+    Path(os.fsdecode(os.fsencode(tree) + b"/\xff")).write_text("odd")
+    store, root = LocalStore(), tmp_path / "root"
+    sources = dict(store.find(f"file://{tree}"))
+    names = relative_paths(sources)
+    deliveries = [Delivery(source=source, path=names[key]) for key, source in sources.items()]
+    assert Transfer(store, root, jobs=2, retry=RETRY).fetch(deliveries).failures == []
+    assert (root / "link").read_text() == "blob"
+    assert not (root / "link").is_symlink()
+    assert (root / "%FF").read_text() == "odd"
+    (tree / "loop").symlink_to(tree)
+    with pytest.raises(InvalidSourceError, match="a link to a directory that contains it"):
+        store.find(str(tree))
+
+
+@pytest.mark.parametrize("uri", ["/dev/zero", "file:///dev/null", "fifo", "/", "x\0y", "x" * 5000, ""])
+def test_local_things_that_are_no_files(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(FetchError):
+        LocalStore().stat(uri)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_local_files_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "x").touch(mode=0)
+    with pytest.raises(SourceForbiddenError):
+        LocalStore().stat(str(tmp_path / "x"))
+
+
+def test_a_crew_passes_on_defects_and_ends() -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    crew = Crew(2)
+    with pytest.raises(ZeroDivisionError):
+        crew.run([broken, lambda: None])
+    assert crew.stop.is_set()
