@@ -22,7 +22,15 @@ from flytekit.core.task import TaskPlugins
 from flytekit.core.type_engine import TypeEngine
 from flytekit.types.file import FlyteFile
 
-from flytekitplugins.inference import ConfigError, ModelInferenceTemplate, ServerExitedError, UnsupportedError, local
+from flytekitplugins.inference import (
+    VLLM,
+    ConfigError,
+    ModelInferenceTemplate,
+    ServerExitedError,
+    UnsupportedError,
+    Volume,
+    local,
+)
 from flytekitplugins.inference.flyte.task import InferenceTask
 from users import served
 
@@ -110,6 +118,31 @@ def test_two_servers_that_want_one_port() -> None:
     with served.ECHO.run_locally() as one, other.run_locally() as two:
         assert one.port != two.port
         assert served.ask(served.ECHO)["pid"] != served.ask(other)["pid"]
+
+
+def test_a_claim_is_a_directory_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = Volume(name="models", source={"persistentVolumeClaim": {"claimName": "m"}}, mount_path="/models")
+    template = replace(served.ECHO, volumes=[claim], command=[*served.ECHO.command, "/models/a.bin"])
+    with pytest.raises(UnsupportedError, match="models"), template.run_locally():
+        pass
+    with template.run_locally(volumes={"models": str(tmp_path)}) as server:
+        assert served.ask(template)["arguments"] == [str(tmp_path / "a.bin")]
+        assert server.pod.path("/models") == tmp_path
+    monkeypatch.setenv("INFERENCE_LOCAL_VOLUMES", f"models={tmp_path}")
+    with template.run_locally():
+        pass
+    monkeypatch.setenv("INFERENCE_LOCAL_VOLUMES", "models")
+    with pytest.raises(ConfigError, match="INFERENCE_LOCAL_VOLUMES='models' must be like"), template.run_locally():
+        pass
+
+
+def test_a_servers_cache_is_this_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    vllm = VLLM(command=["python", served.SERVER, "$(INFERENCE_PORT)"], gpu=0)
+    with vllm.run_locally() as server:
+        assert server.pod.path("/root/.cache/huggingface") == tmp_path / "huggingface"
+        environment = served.ask(vllm)["environment"]
+    assert environment["HF_HOME"] == str(tmp_path / "huggingface")
 
 
 def test_nothing_to_run_the_server_with() -> None:

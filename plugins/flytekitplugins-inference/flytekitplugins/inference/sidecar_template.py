@@ -305,11 +305,14 @@ class ModelInferenceTemplate:
 
         return to_secret_requests(self.server().secrets)
 
-    def run_locally(self, inputs: Mapping[str, Any] | None = None) -> AbstractContextManager[LocalServer]:
+    def run_locally(
+        self, inputs: Mapping[str, Any] | None = None, *, volumes: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[LocalServer]:
         """Run the pod's other containers on this machine, as long as the `with` block lasts.
 
         Args:
             inputs: The task's inputs, by name, for `download_inputs`.
+            volumes: Directories for volumes that exist on a cluster only, such as claims, by the volume's name.
 
         Example:
             ```python
@@ -323,7 +326,7 @@ class ModelInferenceTemplate:
         """
         from .flyte.local import run_locally
 
-        return run_locally(self, inputs or {})
+        return run_locally(self, inputs or {}, volumes or {})
 
 
 def _image_name(image: Any) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -22,7 +23,8 @@ from flytekit import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 
 from .. import local
-from ..pod.parts import MODEL_SERVER, Helper
+from ..errors import ConfigError
+from ..pod.parts import MODEL_SERVER, PRIMARY, Helper
 
 if TYPE_CHECKING:
     from ..sidecar_template import ModelInferenceTemplate
@@ -31,6 +33,8 @@ __all__ = ["LocalServer", "port_of", "run_locally", "server_for_task"]
 
 LOCAL_HELPER = Helper(image="this-machine", bundled=False)
 """Our programs run with this machine's Python, where this package is installed."""
+LOCAL_VOLUMES_VARIABLE = "INFERENCE_LOCAL_VOLUMES"
+"""Directories of this machine for volumes that exist on a cluster only, such as claims."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +76,13 @@ def port_of(template: ModelInferenceTemplate) -> int | None:
 
 
 @contextlib.contextmanager
-def run_locally(template: ModelInferenceTemplate, inputs: Mapping[str, Any]) -> Iterator[LocalServer]:
+def run_locally(
+    template: ModelInferenceTemplate, inputs: Mapping[str, Any], volumes: Mapping[str, str]
+) -> Iterator[LocalServer]:
     """Run the pod of `template` as long as the block lasts; see `ModelInferenceTemplate.run_locally`."""
     types = {name: _type_of(value) for name, value in inputs.items()}
     literals = _literals(inputs, types) if template.download_inputs else b""
-    with (
-        _input_file(literals) as input_file,
-        local.start(_manifest(template), variables={"input": str(input_file)}) as pod,
-    ):
+    with _input_file(literals) as input_file, local.start(**_pod(template, input_file, volumes)) as pod:
         server = LocalServer(template=template, pod=pod)
         with _known(server):
             yield server
@@ -120,10 +123,11 @@ class server_for_task:  # noqa: N801 - used as a function
 
     def _lease(self) -> LocalServer:
         literals = _literals(self._inputs, self._types) if self._template.download_inputs else b""
-        manifest = _manifest(self._template)
-        key = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode() + literals).hexdigest()
         with _input_file(literals) as input_file:  # read by init containers only, which are over when the lease begins
-            pod = self._exit.enter_context(local.lease(manifest, key=key, variables={"input": str(input_file)}))
+            options = _pod(self._template, input_file, {})
+            described = json.dumps([options["manifest"], options["volumes"]], sort_keys=True)
+            key = hashlib.sha256(described.encode() + literals).hexdigest()
+            pod = self._exit.enter_context(local.lease(**options, key=key))
         return LocalServer(template=self._template, pod=pod)
 
     def _enter(self, server: LocalServer) -> LocalServer:
@@ -142,10 +146,31 @@ def _known(server: LocalServer) -> Iterator[LocalServer]:
         _here.reset(token)
 
 
-def _manifest(template: ModelInferenceTemplate) -> dict[str, Any]:
+def _pod(template: ModelInferenceTemplate, input_file: Path, volumes: Mapping[str, str]) -> dict[str, Any]:
+    """Return what `local.start` and `local.lease` need to run the pod of `template`."""
     manifest = template.compile(LOCAL_HELPER)
     manifest["metadata"].setdefault("name", type(template).__name__.lower())
-    return manifest
+    return {
+        "manifest": manifest,
+        "variables": {"input": str(input_file)},
+        "primary": getattr(template.base, "primary_container_name", PRIMARY),
+        "volumes": {**_caches(template), **_volumes_of_this_machine(), **volumes},
+    }
+
+
+def _caches(template: ModelInferenceTemplate) -> dict[str, str]:
+    """Let a server's `~/.cache` be this machine's, so that a model is downloaded here once and not for each run."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return {volume.name: cache for volume in template.server().volumes if volume.mount_path.endswith("/.cache")}
+
+
+def _volumes_of_this_machine() -> dict[str, str]:
+    """Return what `INFERENCE_LOCAL_VOLUMES` says: `name=directory`, separated by commas."""
+    text = os.environ.get(LOCAL_VOLUMES_VARIABLE, "")
+    pairs = [pair.partition("=") for pair in text.split(",") if pair]
+    if not all(name and equals and directory for name, equals, directory in pairs):
+        raise ConfigError(f"{LOCAL_VOLUMES_VARIABLE}={text!r} must be like 'models=/data/models,scratch=/tmp/scratch'.")
+    return {name.strip(): directory.strip() for name, _, directory in pairs}
 
 
 def _type_of(value: Any) -> Any:
