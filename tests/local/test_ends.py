@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCRIPT = """
-    import sys, time
+    import asyncio, sys, time
     from flytekitplugins.inference import local
 
     SERVER = '''
@@ -43,6 +43,11 @@ SCRIPT = """
         with local.lease(manifest, idle_timeout=600):
             pass
         time.sleep(1 if "ending" in mode else 600)
+    elif "async" in mode:
+        async def use():
+            async with local.lease(manifest, idle_timeout=600):
+                await asyncio.sleep(600)
+        asyncio.run(use())
     elif "forgotten" in mode:
         pod = local.start(manifest)
         time.sleep(1)
@@ -65,6 +70,8 @@ def _identity(tmp_path: Path, eventually: Any, alive: Any, count: int = 4) -> st
         ([], signal.SIGINT, {-2, 1, 130}),
         (["starting"], signal.SIGINT, {-2, 1, 130}),
         (["leased"], signal.SIGINT, {-2, 1, 130}),
+        (["async"], signal.SIGINT, {-2, 1, 130}),
+        (["async", "starting"], signal.SIGINT, {-2, 1, 130}),
         ([], signal.SIGTERM, {-15}),
         (["starting"], signal.SIGTERM, {-15}),
         (["leased"], signal.SIGTERM, {-15}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -186,3 +187,37 @@ def test_a_forked_process_has_a_pool_of_its_own(manifests: Any) -> None:
             os._exit(0 if is_own else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         pod.check()
+
+
+def test_coroutines_lease_without_blocking_their_loop(manifests: Any, free_port: int) -> None:
+    manifest = manifests.pod(manifests.server(free_port))
+
+    async def use() -> local.LocalPod:
+        async with local.lease(manifest, key="a") as pod:
+            pod.check()
+            return pod
+
+    async def all_at_once() -> list[local.LocalPod]:
+        return await asyncio.gather(*(use() for _ in range(4)))
+
+    assert len(set(asyncio.run(all_at_once()))) == 1
+
+
+def test_a_coroutine_gets_the_error_of_the_start(manifests: Any) -> None:
+    async def use() -> None:
+        async with local.lease(manifests.pod(manifests.init("first", "raise SystemExit(3)")), key="a"):
+            pass
+
+    with pytest.raises(ServerExitedError, match="exit code 3"):
+        asyncio.run(use())
+
+
+def test_a_coroutine_that_is_cancelled_gives_its_lease_back(manifests: Any) -> None:
+    manifest = manifests.pod(manifests.init("slow", "import time; time.sleep(0.5)"))
+
+    async def use() -> None:
+        async with local.lease(manifest, key="a", idle_timeout=0):
+            raise AssertionError("it was cancelled")
+
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(use(), 0.1))
