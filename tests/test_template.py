@@ -92,6 +92,11 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         lambda: _generic(volumes=[Volume(name="a", mount_path="/a"), Volume(name="b", mount_path="/a")]),
         "mounted 2 times",
     ),
+    (lambda: _generic(base="pod.yaml"), "base must be a PodTemplate or a v1/Pod dictionary, not a str"),
+    (
+        lambda: _generic(base={"containers": []}),
+        "base has no 'spec': give a v1/Pod dictionary, not one with the keys ['containers']",
+    ),
     (lambda: _generic(security_context="root"), "security_context must be a dict, not a str"),
     (lambda: _generic(termination_grace_period=-1), "termination_grace_period=-1 must not be negative"),
     (lambda: VLLM(hf_secret="hf_secret_value"), "hf_secret must be an HFSecret(hf_token_key=…), not a str"),

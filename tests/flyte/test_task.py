@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flytekit import FlyteContextManager, PodTemplate, task
+from flytekit import FlyteContextManager, ImageSpec, PodTemplate, task
+from flytekit.configuration import ImageConfig, SerializationSettings
 from flytekit.core.python_function_task import PythonFunctionTask
 from flytekit.core.task import TaskPlugins
 from flytekit.core.type_engine import TypeEngine
+from flytekit.image_spec.image_spec import ImageBuildEngine
 from flytekit.types.file import FlyteFile
 
 from flytekitplugins.inference import (
@@ -194,6 +196,21 @@ def test_a_pod_template_beside_task_config_is_the_base() -> None:
         @task(task_config=replace(served.ECHO, base=base), pod_template=base)
         def with_two() -> str:
             return ""
+
+
+def test_an_image_spec_of_the_server_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    monkeypatch.setattr(ImageBuildEngine, "build", lambda spec: built.append(spec.image_name()))
+    image = ImageSpec(name="echo", registry="registry.example.com", packages=["echo-server"])
+
+    @task(task_config=replace(served.ECHO, image=image), container_image="registry.example.com/task:1")
+    def with_built_image() -> str:
+        return ""
+
+    settings = SerializationSettings(image_config=ImageConfig.auto(img_name="registry.example.com/default:1"))
+    server = with_built_image.get_k8s_pod(settings).pod_spec["initContainers"][-1]
+    assert server["image"] == image.image_name()
+    assert built == [image.image_name()]
 
 
 def test_in_a_container_nothing_is_started_and_kubernetes_not_imported(tmp_path: Path) -> None:

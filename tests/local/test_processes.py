@@ -259,6 +259,14 @@ def test_what_this_machine_does_not_have_is_told_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sigterm_is_not_lost_however_early_it_comes(manifests: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server", "import time; time.sleep(600)"), grace=60)
+    for milliseconds in range(0, 60, 4):
+        with local.start(manifest) as pod:
+            time.sleep(milliseconds / 1000)
+        assert "server killed" not in kinds(pod)
+
+
 def test_binary_junk_does_no_harm(manifests: Any) -> None:
     source = "import os; os.write(1, bytes(range(256)) * 50 + b'\\nend\\n')"
     with local.start(manifests.pod(manifests.init("junk", source))) as pod:

@@ -44,7 +44,9 @@ def test_inputs_pb_is_missing(s3: Any, web: Any, download: Any, tmp_path: Path) 
     _check(download(str(tmp_path)), 66, "InvalidSourceError", "is a directory")
 
 
-@pytest.mark.parametrize("data", [b"<html>", b"\x00", b"hello", b"\x12\x03abc", b"\x0a\x05abc", b"\x0a", b"{}", b"\x08\x01"])
+@pytest.mark.parametrize(
+    "data", [b"<html>", b"\x00", b"hello", b"\x12\x03abc", b"\x0a\x05abc", b"\x0a", b"{}", b"\x08\x01"]
+)
 def test_inputs_pb_is_something_else(data: bytes, download: Any, tmp_path: Path) -> None:
     (tmp_path / "inputs.pb").write_bytes(data)
     _check(download(f"{tmp_path}/inputs.pb"), 66, "InvalidSourceError", f"{len(data)} bytes are not a Flyte LiteralMap")
@@ -80,7 +82,12 @@ def test_files_that_do_not_exist_are_all_named(s3: Any, web: Any, inputs_pb: Inp
     )
     ended = download(uri, **s3.environ)
     _check(ended, 66, "SourceNotFoundError", "5 inputs cannot be fetched. a: ", "s3://bucket/none (404")
-    for text in ("b[1]: ", "c.k: There is nothing below s3://bucket/none/", "d: ", "e: There is nothing at '/none/at/all'"):
+    for text in (
+        "b[1]: ",
+        "c.k: There is nothing below s3://bucket/none/",
+        "d: ",
+        "e: There is nothing at '/none/at/all'",
+    ):
         assert text in ended.message["message"]
     assert "geheim" not in ended.stderr
     assert ended.files == {}
@@ -96,10 +103,16 @@ def test_many_failures_are_bounded(inputs_pb: InputsPb, download: Any) -> None:
 def test_forbidden(web: Any, inputs_pb: InputsPb, download: Any) -> None:
     web.put("bucket/x", b"x")
     web.faults = {"x": ["403"] * 9, "bucket/x": ["403"] * 9, "y": ["401"] * 9}
-    environ = {"FLYTE_AWS_ENDPOINT": web.url("")[:-1], "FLYTE_AWS_ACCESS_KEY_ID": "k", "FLYTE_AWS_SECRET_ACCESS_KEY": "s"}
+    environ = {
+        "FLYTE_AWS_ENDPOINT": web.url("")[:-1],
+        "FLYTE_AWS_ACCESS_KEY_ID": "k",
+        "FLYTE_AWS_SECRET_ACCESS_KEY": "s",
+    }
     _check(download(inputs_pb(f=_blob(web.url("x")))), 77, "SourceForbiddenError", "f: Reading", "forbidden")
     _check(download(inputs_pb(f=_blob(web.url("y")))), 77, "SourceForbiddenError", "f: Reading", "(401 ")
-    _check(download(inputs_pb(f=_blob("s3://bucket/x")), **environ), 77, "SourceForbiddenError", "f: Reading s3://bucket/x")
+    _check(
+        download(inputs_pb(f=_blob("s3://bucket/x")), **environ), 77, "SourceForbiddenError", "f: Reading s3://bucket/x"
+    )
 
 
 def test_larger_than_the_disk(web: Any, inputs_pb: InputsPb, download: Any) -> None:

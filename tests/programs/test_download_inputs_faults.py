@@ -64,9 +64,7 @@ def test_a_stall_is_noticed(web: Any, inputs_pb: InputsPb, download: Any) -> Non
 
 
 @pytest.mark.parametrize(("fault", "code"), [("404", 66), ("403", 77), ("400", 74), ("501", 74)])
-def test_what_stays_is_not_tried_again(
-    fault: str, code: int, web: Any, inputs_pb: InputsPb, download: Any
-) -> None:
+def test_what_stays_is_not_tried_again(fault: str, code: int, web: Any, inputs_pb: InputsPb, download: Any) -> None:
     web.put("x", SMALL)
     web.faults["x"] = [fault] * 9
     assert download(inputs_pb(x=_blob(web.url("x")))).code == code
@@ -88,7 +86,11 @@ def test_s3_throttling(web: Any, inputs_pb: InputsPb, download: Any) -> None:
     """The web server speaks enough S3 for one object."""
     web.put("bucket/x", SMALL)
     web.faults["bucket/x"] = ["503", "", "503", "truncate", "reset"]
-    environ = {"FLYTE_AWS_ENDPOINT": web.url("")[:-1], "FLYTE_AWS_ACCESS_KEY_ID": "k", "FLYTE_AWS_SECRET_ACCESS_KEY": "s"}
+    environ = {
+        "FLYTE_AWS_ENDPOINT": web.url("")[:-1],
+        "FLYTE_AWS_ACCESS_KEY_ID": "k",
+        "FLYTE_AWS_SECRET_ACCESS_KEY": "s",
+    }
     ended = download(inputs_pb(x=_blob("s3://bucket/x")), **environ)
     assert ended.code == 0, ended.stderr
     assert ended.files == {"x/x": SMALL}

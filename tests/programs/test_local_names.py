@@ -76,6 +76,10 @@ def test_folders_are_apart(paths: set[tuple[str | int, ...]]) -> None:
 
 def test_ordinary_names_are_kept() -> None:
     assert folder_name(("rows", 3, "image")) == "rows.3.image"
-    assert relative_paths(["a.txt", "b/c d.bin", "\u00fc"]) == {"a.txt": "a.txt", "b/c d.bin": "b/c d.bin", "\u00fc": "\u00fc"}
+    assert relative_paths(["a.txt", "b/c d.bin", "\u00fc"]) == {
+        "a.txt": "a.txt",
+        "b/c d.bin": "b/c d.bin",
+        "\u00fc": "\u00fc",
+    }
     assert safe_name("..") == "%2E%2E"
     assert safe_name("x" * 300 + ".json").endswith(".json")

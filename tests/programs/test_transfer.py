@@ -35,7 +35,20 @@ class Memory:
 
 
 def test_hostile_keys_stay_below_the_root(tmp_path: Path) -> None:
-    keys = ["../../up", "/abs", "a/../../../b", "nul\0", "x" * 400, "a", "a/b", "\udcff\udcfe", "~", "//", "..", ".incoming"]
+    keys = [
+        "../../up",
+        "/abs",
+        "a/../../../b",
+        "nul\0",
+        "x" * 400,
+        "a",
+        "a/b",
+        "\udcff\udcfe",
+        "~",
+        "//",
+        "..",
+        ".incoming",
+    ]
     root = tmp_path / "a" / "b" / "root"
     store = Memory(b"data")
     transfer = Transfer(store, root, jobs=4, retry=RETRY)

@@ -5,22 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import sys
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from flytekit import dynamic, map_task, task, workflow
 from flytekit.types.file import FlyteFile
 
 from flytekitplugins.inference import ModelInferenceTemplate
 
-SERVER = str(Path(__file__).parent / "echo_server.py")
-ECHO = ModelInferenceTemplate(
-    image="echo:1", command=["python", SERVER, "$(INFERENCE_PORT)"], health_endpoint="/health", port=28123, gpu=0
-)
-WITH_INPUTS = replace(ECHO, download_inputs=True, port=28124)
+from .minimal import ECHO, SERVER, WITH_INPUTS, ask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +23,8 @@ class OwnTemplate(ModelInferenceTemplate):
     word: str = "hello"
 
 
+__all__ = ["ECHO", "SERVER", "WITH_INPUTS", "ask"]
 OWN = OwnTemplate(image=ECHO.image, command=ECHO.command, health_endpoint="/own", port=28125, gpu=0)
-
-
-def ask(template: ModelInferenceTemplate) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{template.base_url}/ask", timeout=10) as response:
-        answer: dict[str, Any] = json.load(response)
-    return answer
 
 
 @task(task_config=ECHO)

@@ -146,6 +146,8 @@ class ModelInferenceTemplate:
         for name in ("command", "args"):
             if getattr(self, name) is not None:
                 yield from check.check_command(name, getattr(self, name))
+        if self.base is not None:
+            yield from check.check_base(self.base)
         if self.probes is not None:
             yield from check.check_probes(self.probes)
         yield from check.check_volumes(self.volumes, _CONTAINERS)

@@ -6,6 +6,7 @@ runs the pod's containers on this machine around the function.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,16 +14,21 @@ from typing import Any
 
 from flytekit import FlyteContextManager, PodTemplate, Secret
 from flytekit.configuration import SerializationSettings
-from flytekit.core.python_function_task import AsyncPythonFunctionTask, PythonFunctionTask
+from flytekit.core.python_auto_container import get_registerable_container_image
+from flytekit.core.python_function_task import PythonFunctionTask
 from flytekit.models.task import K8sPod
-from flytekit.utils.asyn import loop_manager
 
-from ..errors import ConfigError
+from ..errors import ConfigError, UnsupportedError
 from ..pod.compile import Manifest
 from ..pod.parts import PRIMARY, Helper
 from ..sidecar_template import ModelInferenceTemplate
 from .kubernetes_models import to_pod_spec
 from .local import server_for_task
+
+try:
+    from flytekit.core.python_function_task import AsyncPythonFunctionTask
+except ImportError:  # before flytekit 1.15, which knows no async tasks
+    AsyncPythonFunctionTask = PythonFunctionTask
 
 __all__ = ["InferenceTask"]
 
@@ -39,6 +45,7 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
 
     Raises:
         ConfigError: If both `base=` and `pod_template=` are given.
+        UnsupportedError: If the function is `async` and this flytekit has no async tasks.
     """
 
     def __init__(
@@ -49,6 +56,8 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
         secret_requests: Sequence[Secret] | None = None,
         **kwargs: Any,
     ) -> None:
+        if inspect.iscoroutinefunction(task_function) and AsyncPythonFunctionTask is PythonFunctionTask:
+            raise UnsupportedError(f"{task_function.__name__} is async, which needs flytekit 1.15 or newer.")
         if pod_template is not None:
             if task_config.base is not None:
                 raise ConfigError("The task has pod_template= and its template has base=.", hint="Give one of them.")
@@ -74,15 +83,14 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
 
     def get_k8s_pod(self, settings: SerializationSettings) -> K8sPod:
         """Return the pod with what only serialisation knows: images, bound inputs, the accelerator's key."""
+        template = _with_registered_images(self.template, settings)
         helper = Helper(image=self.get_image(settings), bundled=False)
-        manifest = self.template.compile(helper, bound_inputs=_bound_inputs(self.get_command(settings)))
-        described, self.pod_template = self.pod_template, _with_spec(self.template, manifest)
-        try:
-            pod = super().get_k8s_pod(settings)
-        finally:
-            self.pod_template = described
-        if self.template.gpu:
-            _let_flyte_see_the_gpu(pod.pod_spec, described.primary_container_name)
+        manifest = template.compile(helper, bound_inputs=_bound_inputs(self.get_command(settings)))
+        serialised = copy.copy(self)  # this task keeps the pod that it describes
+        serialised.pod_template = _with_spec(template, manifest)
+        pod = super(InferenceTask, serialised).get_k8s_pod(settings)
+        if template.gpu:
+            _let_flyte_see_the_gpu(pod.pod_spec, serialised.pod_template.primary_container_name)
         return pod
 
     # Execution
@@ -96,7 +104,9 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
     def execute(self, **kwargs: Any) -> Any:
         """Run the function, outside of a cluster with the server running around it."""
         if self._is_async:
-            return loop_manager.synced(type(self).async_execute)(self, **kwargs)
+            from flytekit.utils.asyn import loop_manager
+
+            return loop_manager.run_sync(self.async_execute, **kwargs)
         if not _outside_of_a_cluster():
             return PythonFunctionTask.execute(self, **kwargs)
         with server_for_task(self.template, kwargs, self.python_interface.inputs):
@@ -117,6 +127,18 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
 def _outside_of_a_cluster() -> bool:
     state = FlyteContextManager.current_context().execution_state
     return state is not None and state.is_local_execution()
+
+
+def _with_registered_images(
+    template: ModelInferenceTemplate, settings: SerializationSettings
+) -> ModelInferenceTemplate:
+    """Build the images that are given as `ImageSpec`: flytekit itself looks at regular containers only."""
+    images = {
+        name: get_registerable_container_image(getattr(template, name), settings.image_config)
+        for name in ("image", "helper_image")
+        if not isinstance(getattr(template, name), str | None)
+    }
+    return replace(template, **images) if images else template
 
 
 def _with_spec(template: ModelInferenceTemplate, manifest: Manifest) -> PodTemplate:

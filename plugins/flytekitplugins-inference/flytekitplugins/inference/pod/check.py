@@ -12,6 +12,7 @@ from .parts import SHARED_VOLUME, TMP_VOLUME, Probe, Probes, Volume
 from .quantity import format_quantity, parse_quantity
 
 __all__ = [
+    "check_base",
     "check_command",
     "check_environment",
     "check_image",
@@ -117,6 +118,15 @@ def check_probes(probes: Any) -> Iterator[str]:
             yield f"probes.{name} must be a Probe, not a {type(probe).__name__}"
         elif probe is not None and probe.path is not None:
             yield from check_path(f"probes.{name}.path", probe.path)
+
+
+def check_base(base: Any) -> Iterator[str]:
+    """Check the pod that a template starts from: a `v1/Pod` dictionary, or something with a `pod_spec`."""
+    if isinstance(base, Mapping):
+        if not isinstance(base.get("spec"), Mapping):
+            yield f"base has no 'spec': give a v1/Pod dictionary, not one with the keys {sorted(base)}"
+    elif not hasattr(base, "pod_spec"):
+        yield f"base must be a PodTemplate or a v1/Pod dictionary, not a {type(base).__name__}"
 
 
 def check_volumes(volumes: Any, containers: frozenset[str]) -> Iterator[str]:

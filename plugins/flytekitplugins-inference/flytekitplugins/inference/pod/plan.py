@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..programs.protocol import INPUTS_DIRECTORY, INPUTS_FILE, INPUTS_VARIABLE, PROGRAMS_VARIABLE, SHARED_DIRECTORY, TMP_DIRECTORY
+from ..programs.protocol import (
+    INPUTS_DIRECTORY,
+    INPUTS_FILE,
+    INPUTS_VARIABLE,
+    PROGRAMS_VARIABLE,
+    SHARED_DIRECTORY,
+    TMP_DIRECTORY,
+)
 from .bundle import BOOTSTRAP, programs_bundle
 from .parts import (
     INPUT_DOWNLOADER,
