@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from flytekit.core.base_task import PythonTask
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

@@ -43,7 +43,7 @@ def _server(template: ModelInferenceTemplate) -> dict[str, Any]:
 
 
 BAD: list[tuple[Callable[[], Any], str]] = [
-    (lambda: ModelInferenceTemplate(), "image is missing: name the container image"),
+    (ModelInferenceTemplate, "image is missing: name the container image"),
     (lambda: _generic(image=""), "image is missing"),
     (lambda: _generic(image="server 1"), "image='server 1' contains white space"),
     (lambda: _generic(image=3), "image must be a text or an ImageSpec, not a int"),

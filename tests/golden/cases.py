@@ -105,7 +105,7 @@ CASES: dict[str, Callable[[], ModelInferenceTemplate]] = {
     "generic-shm": _generic(mem="4Gi", shm_size="1Gi"),
     "generic-grace-period": _generic(termination_grace_period=5),
     "generic-volumes": _generic(volumes=[MODELS]),
-    "vllm-minimal": lambda: VLLM(),
+    "vllm-minimal": VLLM,
     "vllm-documented": lambda: VLLM(
         hf_secret=HFSecret(secrets_prefix="my-secrets-prefix", hf_token_group="my-hf-group", hf_token_key="hf_token"),
         arg_dict={

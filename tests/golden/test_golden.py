@@ -75,7 +75,7 @@ def test_survives_flytekit(name: str) -> None:
     serialised = get_serializable(OrderedDict(), SETTINGS, infer).template
     pod, expected = serialised.k8s_pod.pod_spec, template.manifest["spec"]
     primary = serialised.config["primary_container_name"]
-    assert [container["name"] for container in pod["containers"]][0] == primary
+    assert pod["containers"][0]["name"] == primary
     assert pod["containers"][0]["image"] == "registry.example.com/task:1"
     assert pod["containers"][0]["args"][0] == "pyflyte-execute"
     for ours in ("image", "command", "args", "env"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flytekit import task, workflow
+
 from flytekitplugins.inference import ModelInferenceTemplate
 
 SERVER = str(Path(__file__).parent / "echo_server.py")
