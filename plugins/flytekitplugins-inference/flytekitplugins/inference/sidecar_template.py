@@ -22,9 +22,10 @@ from .pod import check
 from .pod.compile import Manifest, compile_plan
 from .pod.lint import lint
 from .pod.merge import merge_manifests
-from .pod.parts import INPUT_DOWNLOADER, MODEL_SERVER, PRIMARY, Container, EnvVar, Helper, Probe, Probes, Server, Volume
+from .pod.parts import INPUT_DOWNLOADER, MODEL_SERVER, PRIMARY, Container, EnvVar, Helper, Probe, Probes, Volume
 from .pod.plan import LEAST_PRIVILEGE, input_downloader, plan_pod
 from .pod.quantity import format_quantity
+from .pod.server import Server
 from .programs.protocol import INPUTS_VARIABLE, PORT_VARIABLE, PROGRAMS_VARIABLE
 
 if TYPE_CHECKING:

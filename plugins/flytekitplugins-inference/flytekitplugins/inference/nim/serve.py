@@ -13,8 +13,9 @@ from typing import Any
 
 from ..pod import check
 from ..pod.names import path_problem, subdomain_problem
-from ..pod.parts import Server, Volume
+from ..pod.parts import Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
+from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
 
 __all__ = ["NIM", "NIMSecrets"]

@@ -5,7 +5,9 @@
 | `quantity` | text or number → Kubernetes quantity |
 | `names` | the rules for names, ports and paths, each with the sentence that states it |
 | `parts` | the values that a plan is made of |
+| `server` | what the room of one kind of server answers |
 | `secrets` | a secret's prefix, group and key → environment variables |
+| `check` | what a user gave → problems |
 | `flags` | a dictionary of options → a server's command line |
 | `bundle` | the programs' modules → one text that travels in a pod spec |
 | `plan` | a server and what stands around it → containers in order, volumes |

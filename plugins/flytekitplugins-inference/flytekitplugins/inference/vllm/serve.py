@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..pod.flags import OptionTable, option_problems, render_options
-from ..pod.parts import EnvVar, Server, Volume
+from ..pod.parts import EnvVar, Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
+from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
 from . import options
 

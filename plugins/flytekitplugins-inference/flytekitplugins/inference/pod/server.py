@@ -1,0 +1,41 @@
+"""`Server`: what a server's room answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .parts import EnvVar, Volume
+from .secrets import SecretReference
+
+__all__ = ["Server"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Server:
+    """What one kind of model server needs: the answer that each server's room gives, and all that it gives.
+
+    What every server has (image, resources, port, the user's own variables, volumes and probes) is added by
+    `ModelInferenceTemplate`.
+    """
+
+    command: tuple[str, ...] = ()
+    """`command[]`; empty leaves the image's entry point."""
+    args: tuple[str, ...] = ()
+    """`args[]`, before the user's own `args`."""
+    env: tuple[EnvVar, ...] = ()
+    """Variables that the user's `env` may replace."""
+    port_variables: tuple[str, ...] = ()
+    """Variables in which the server reads its port; the template sets them, and nobody else may."""
+    secrets: tuple[SecretReference, ...] = ()
+    """The secrets it reads."""
+    volumes: tuple[Volume, ...] = ()
+    """Caches and other places it writes to."""
+    security_context: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from the least privilege that every container gets."""
+    image_pull_secrets: tuple[str, ...] = ()
+    enable_service_links: bool | None = None
+    """`False` for a server that reads variables which a Service of an unlucky name would inject."""
+    fs_group: int | None = None
+    """The group that owns the pod's volumes, for a server that is not root and must write to them."""
