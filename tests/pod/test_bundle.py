@@ -5,12 +5,17 @@ from __future__ import annotations
 import base64
 import bz2
 import io
+import json
 import os
 import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
+
+from flyteidl.core.literals_pb2 import Blob, BlobMetadata, Literal, LiteralMap, Scalar
+from flyteidl.core.types_pb2 import BlobType
 
 from flytekitplugins.inference.pod.bundle import BOOTSTRAP, programs_bundle
 from flytekitplugins.inference.programs.protocol import PROGRAMS_VARIABLE
@@ -32,7 +37,7 @@ def test_it_holds_the_errors_and_the_programs_only() -> None:
     assert {"flytekitplugins/inference/__init__.py", "flytekitplugins/inference/errors.py"} <= names
     assert archive.read("flytekitplugins/inference/__init__.py") == b""
     assert all(
-        re.fullmatch(r"flytekitplugins/inference/((__init__|errors)\.py|programs/\w+\.py)", name) for name in names
+        re.fullmatch(r"flytekitplugins/(inference/((__init__|errors)\.py|programs/\w+\.py))?", name) for name in names
     )
 
 
@@ -50,3 +55,21 @@ def test_a_program_starts_from_it_where_the_package_is_not_installed(tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "inputs.json" in done.stdout
+
+
+def test_the_bundled_downloader_does_its_work_in_flytekits_image(tmp_path: Path) -> None:
+    """Flytekit's libraries are there, this package is not: `.pth` files are not read without `site`."""
+    (tmp_path / "weights.bin").write_bytes(b"weights")
+    blob = Blob(metadata=BlobMetadata(type=BlobType(dimensionality=BlobType.SINGLE)), uri=str(tmp_path / "weights.bin"))
+    literals = LiteralMap(literals={"model": Literal(scalar=Scalar(blob=blob))})
+    (tmp_path / "inputs.pb").write_bytes(literals.SerializeToString())
+    output, files = tmp_path / "shared" / "inputs.json", tmp_path / "tmp" / "inputs"
+    command = [sys.executable, "-S", "-c", BOOTSTRAP, "download_inputs", str(tmp_path / "inputs.pb")]
+    command += ["--output", str(output), "--directory", str(files)]
+    libraries = sysconfig.get_path("purelib")
+    environ = {PROGRAMS_VARIABLE: programs_bundle(), "PATH": os.environ["PATH"], "PYTHONPATH": libraries}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    path = Path(json.loads(output.read_text())["model"])
+    assert path.read_bytes() == b"weights"
+    assert path.is_relative_to(files)

@@ -36,7 +36,8 @@ runpy.run_module("{_NAME.replace("/", ".")}.programs." + sys.argv[0], run_name="
 @functools.lru_cache(maxsize=1)
 def programs_bundle() -> str:
     """Return the errors and all programs as base64 text, the same bytes for the same sources everywhere."""
-    sources = {f"{_NAME}/__init__.py": b"", f"{_NAME}/errors.py": (_PACKAGE / "errors.py").read_bytes()}
+    namespace = f"{_NAME.partition('/')[0]}/"  # zipimport finds a namespace package only by its folder's own entry
+    sources = {namespace: b"", f"{_NAME}/__init__.py": b"", f"{_NAME}/errors.py": (_PACKAGE / "errors.py").read_bytes()}
     for path in sorted((_PACKAGE / "programs").glob("*.py")):
         sources[f"{_NAME}/programs/{path.name}"] = path.read_bytes()
     return base64.b64encode(bz2.compress(_archive(sources))).decode("ascii")
