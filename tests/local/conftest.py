@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flytekitplugins.inference.local import processes
-from flytekitplugins.inference.local.container import Backoff, Surroundings
+from flytekitplugins.inference.local.backoff import Backoff
+from flytekitplugins.inference.local.container import Surroundings
 from flytekitplugins.inference.local.events import History
 from flytekitplugins.inference.local.output import Output
 from flytekitplugins.inference.local.plan import ContainerPlan, PodPlan, compile_plan, declared_ports

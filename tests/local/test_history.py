@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flytekitplugins.inference.errors import ServerExitedError, ServerNotReadyError
-from flytekitplugins.inference.local.container import Backoff
+from flytekitplugins.inference.local.backoff import Backoff
 from flytekitplugins.inference.local.supervisor import Phase
 
 RUNNING, STOPPED = Phase.RUNNING, Phase.STOPPED
@@ -165,6 +165,11 @@ def test_a_failing_liveness_probe_restarts_a_sidecar(manifests: Any, scenario: A
     ]
     (stopping,), (killed,) = pod.seconds("server", "stopping"), pod.seconds("server", "killed")
     assert round(killed - stopping) == 4
+    url = "http://127.0.0.1:8000/health"
+    assert [line for line in pod.stream.getvalue().splitlines() if "[pod]" in line] == [
+        f"[pod] server is stopped and started again: its liveness probe failed, GET {url}: connection refused",
+        "[pod] server ended with exit code 137 (SIGKILL) and is started again",
+    ]
     assert "connection refused" in next(event.detail for event in pod.history.events if event.kind == "unhealthy")
 
 
@@ -322,3 +327,19 @@ def test_back_off_doubles_up_to_a_cap() -> None:
     delays = [Backoff(base=10, cap=300).delay(crashes) for crashes in range(1, 9)]
     assert delays == [0, 10, 20, 40, 80, 160, 300, 300]
     assert Backoff().delay(10_000) == 30
+
+
+def test_the_back_off_grows_even_when_each_run_gets_ready(manifests: Any, scenario: Any, run: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server", startupProbe=manifests.probe()))
+    pod = scenario(manifest, {"server": [run(exits_after=2, code=1)]}).step_until(RUNNING).step_for(60)
+    starts, ends = pod.seconds("server", "started"), pod.seconds("server", "exited")
+    assert [round(start - end) for end, start in zip(ends, starts[1:], strict=False)][:5] == [0, 1, 2, 4, 8]
+    assert not pod.supervisor.is_broken
+
+
+def test_a_long_run_is_forgiven_what_was_before(manifests: Any, scenario: Any, run: Any) -> None:
+    manifest = manifests.pod(manifests.sidecar("server"))
+    runs = {"server": [run(exits_after=1, code=1), run(exits_after=1, code=1), run(exits_after=700, code=1), run()]}
+    pod = scenario(manifest, runs).step_until(RUNNING).step_for(720)
+    starts, ends = pod.seconds("server", "started"), pod.seconds("server", "exited")
+    assert [round(start - end) for end, start in zip(ends, starts[1:], strict=True)] == [0, 1, 0]

@@ -140,6 +140,15 @@ def test_text_of_this_machine_is_not_mapped(manifests: Any) -> None:
     assert plan.containers[0].args == ("/tmp/in", "/tmp/8000")
 
 
+def test_what_exists_here_is_not_in_the_pods_empty_directory(manifests: Any) -> None:
+    mounts = {"volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}
+    words = ["/tmp/checkout/server.py", "--config=/tmp/checkout/c.toml", "--out=/tmp/out"]
+    manifest = manifests.pod(manifests.sidecar("server", "pass", *words, **mounts), volumes=["tmp"])
+    plan = manifests.plan(manifest, is_here=lambda path: path.startswith("/tmp/checkout"))
+    directory = plan.containers[0].mounts[0].directory
+    assert list(plan.containers[0].args) == [*words[:2], f"--out={directory}/out"]
+
+
 def test_a_backend_with_a_file_system_of_its_own_sees_the_mount_paths(manifests: Any) -> None:
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]
     env = [{"name": "A", "value": "/tmp/a"}]

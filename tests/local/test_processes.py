@@ -322,3 +322,41 @@ def test_a_shell_command_finds_this_interpreter(manifests: Any) -> None:
         import sys
 
         assert pod.log_tail("shell") == (sys.prefix,)
+
+
+def test_a_program_may_come_from_an_earlier_container(manifests: Any) -> None:
+    mounts = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
+    source = "import os, sys; open(sys.argv[1], 'w').write('#!/bin/sh\\necho it runs\\n'); os.chmod(sys.argv[1], 0o700)"
+    maker = manifests.init("maker", source, "/shared/tool", **mounts)
+    with local.start(
+        manifests.pod(maker, {"name": "tool", "command": ["/shared/tool"], **mounts}, volumes=["shared"])
+    ) as pod:
+        assert pod.log_tail("tool") == ("it runs",)
+    with pytest.raises(ServerExitedError, match="exit code 126"):
+        local.start(manifests.pod({"name": "tool", "command": ["/shared/tool"], **mounts}, volumes=["shared"]))
+
+
+def test_a_missing_python_package_is_told_before_anything_starts(manifests: Any, tmp_path: Path) -> None:
+    entry = {"name": "server", "command": ["python3", "-m", "no_such_package.serve"]}
+    with pytest.raises(UnsupportedError, match="package 'no_such_package'"):
+        local.start(manifests.pod(entry))
+    env = [{"name": "PYTHONPATH", "value": str(tmp_path)}]
+    (tmp_path / "no_such_package").mkdir()
+    (tmp_path / "no_such_package" / "serve.py").write_text("print('found')")
+    with local.start(manifests.pod({**entry, "env": env})) as pod:
+        assert pod.log_tail("server") == ("found",)
+
+
+def test_the_room_imports_neither_flytekit_nor_a_kubernetes_client() -> None:
+    import subprocess
+    import sys
+
+    source = (
+        "import sys, flytekitplugins.inference.local\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)))"
+    )
+    command = [sys.executable, "-c", source]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert not {"flytekit", "kubernetes", "yaml", "fsspec", "asyncio"} & set(
+        found.strip("[]\n").replace("'", "").split(", ")
+    )

@@ -6,17 +6,15 @@ compiles the pod, leases it from `local`, and remembers which port each template
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Union
 
 from flytekit import FlyteContextManager
@@ -29,7 +27,7 @@ from ..pod.parts import MODEL_SERVER, PRIMARY, Helper
 if TYPE_CHECKING:
     from ..sidecar_template import ModelInferenceTemplate
 
-__all__ = ["LocalServer", "port_of", "run_locally", "server_for_task"]
+__all__ = ["LocalServer", "async_server_for_task", "port_of", "run_locally", "server_for_task"]
 
 LOCAL_HELPER = Helper(image="this-machine", bundled=False)
 """Our programs run with this machine's Python, where this package is installed."""
@@ -88,50 +86,48 @@ def run_locally(
             yield server
 
 
-class server_for_task:  # noqa: N801 - used as a function
-    """`with` or `async with`: the server of a task around its function.
+@contextlib.contextmanager
+def server_for_task(
+    template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]
+) -> Iterator[LocalServer]:
+    """Have the server of a task run around its function.
 
-    The server is leased: an equal pod with equal inputs that runs already is used again, and one that nobody uses is
-    stopped after a while.
+    It is leased: an equal pod with equal inputs that runs already is used again, and one that nobody uses is stopped
+    after a while.
 
     Args:
         template: The description.
         inputs: The function's arguments.
         types: Their types.
     """
+    with (
+        _lease(template, inputs, types) as lease,
+        lease as pod,
+        _known(LocalServer(template=template, pod=pod)) as server,
+    ):
+        yield server
 
-    def __init__(self, template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]) -> None:
-        self._template, self._inputs, self._types = template, inputs, types
-        self._exit = contextlib.ExitStack()
 
-    def __enter__(self) -> LocalServer:
-        return self._enter(self._lease())
+@contextlib.asynccontextmanager
+async def async_server_for_task(
+    template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]
+) -> AsyncIterator[LocalServer]:
+    """Have the server of a task run around its `async` function; the event loop goes on while it starts."""
+    with _lease(template, inputs, types) as lease:
+        async with lease as pod:
+            with _known(LocalServer(template=template, pod=pod)) as server:
+                yield server
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._exit.close()
 
-    async def __aenter__(self) -> LocalServer:
-        # the wait blocks, so it has a thread; what this coroutine sees is set here
-        return self._enter(await asyncio.to_thread(self._lease))
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._exit.close()  # gives the lease back; does not wait
-
-    def _lease(self) -> LocalServer:
-        literals = _literals(self._inputs, self._types) if self._template.download_inputs else b""
-        with _input_file(literals) as input_file:  # read by init containers only, which are over when the lease begins
-            options = _pod(self._template, input_file, {})
-            described = json.dumps([options["manifest"], options["volumes"]], sort_keys=True)
-            key = hashlib.sha256(described.encode() + literals).hexdigest()
-            pod = self._exit.enter_context(local.lease(**options, key=key))
-        return LocalServer(template=self._template, pod=pod)
-
-    def _enter(self, server: LocalServer) -> LocalServer:
-        return self._exit.enter_context(_known(server))
+@contextlib.contextmanager
+def _lease(
+    template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]
+) -> Iterator[local.Lease]:
+    literals = _literals(inputs, types) if template.download_inputs else b""
+    with _input_file(literals) as input_file:
+        options = _pod(template, input_file, {})
+        described = json.dumps([options["manifest"], options["volumes"]], sort_keys=True)
+        yield local.lease(**options, key=hashlib.sha256(described.encode() + literals).hexdigest())
 
 
 @contextlib.contextmanager

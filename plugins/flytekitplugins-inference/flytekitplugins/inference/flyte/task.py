@@ -23,7 +23,7 @@ from ..pod.compile import Manifest
 from ..pod.parts import PRIMARY, Helper
 from ..sidecar_template import ModelInferenceTemplate
 from .kubernetes_models import to_pod_spec
-from .local import server_for_task
+from .local import async_server_for_task, server_for_task
 
 try:
     from flytekit.core.python_function_task import AsyncPythonFunctionTask
@@ -116,7 +116,7 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
         """Run the `async` function, outside of a cluster with the server running around it."""
         if not _outside_of_a_cluster():
             return await super().async_execute(*args, **kwargs)
-        async with server_for_task(self.template, kwargs, self.python_interface.inputs):
+        async with async_server_for_task(self.template, kwargs, self.python_interface.inputs):
             return await super().async_execute(*args, **kwargs)
 
     @property

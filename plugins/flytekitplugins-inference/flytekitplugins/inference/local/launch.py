@@ -1,0 +1,116 @@
+"""Starts a manifest on this machine: the place where the plan, the state machine and the processes meet.
+
+What is reserved on the way (a private directory, ports) is given back when the start fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..programs.protocol import INPUTS_DIRECTORY, TMP_DIRECTORY
+from .backoff import Backoff
+from .container import Surroundings
+from .events import Clock, History
+from .output import Output
+from .plan import compile_plan, declared_ports
+from .pod import LocalPod
+from .ports import release_ports, reserve_ports
+from .probes import Prober, ask
+from .processes import ProcessBackend
+from .supervisor import MAX_RESTARTS, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .backend import Backend
+
+
+def start(
+    manifest: Mapping[str, Any],
+    *,
+    variables: Mapping[str, str] | None = None,
+    primary: str = "primary",
+    volumes: Mapping[str, str | os.PathLike[str]] | None = None,
+    startup_timeout: float | None = None,
+    backoff: Backoff = Backoff(),  # noqa: B008 - frozen
+    max_restarts: int = MAX_RESTARTS,
+    output: TextIO | None = None,
+    backend: Backend | None = None,
+    clock: Clock = time.monotonic,
+    prober: Prober = ask,
+) -> LocalPod:
+    """Run a pod on this machine up to the point where its primary container would start.
+
+    Args:
+        manifest: A `v1/Pod` as plain dictionaries with Kubernetes' own keys; not changed.
+        variables: Flyte's template variables by name, e.g. `{"input": "/path/inputs.pb"}`.
+        primary: The name of the container that the caller's own code stands for; it is not started.
+        volumes: Directories for volumes that exist on a cluster only, by the volume's name.
+        startup_timeout: Seconds for the whole start, in place of the startup probes' own budgets.
+        backoff: When a sidecar that ended is started again.
+        max_restarts: Restarts in a row before a start is given up.
+        output: Where the containers' lines are written; `None` is `sys.stderr`.
+        backend: What runs containers; `None` is processes of this machine.
+        clock: Where time comes from.
+        prober: Who asks the probes.
+
+    Returns:
+        The running pod: a context manager that stops it.
+
+    Raises:
+        ConfigError: The manifest is not one that can be run.
+        UnsupportedError: This machine lacks what it needs; every problem is listed and nothing was started.
+        ServerExitedError: An init container failed, or a sidecar ended again and again. Everything is stopped.
+        ServerNotReadyError: A sidecar did not get ready within its budget. Everything is stopped.
+
+    Example:
+        >>> with start(manifest) as pod:  # doctest: +SKIP
+        ...     urllib.request.urlopen(f"http://localhost:{pod.port(8000)}/health")
+    """
+    backend = ProcessBackend() if backend is None else backend
+    root = Path(tempfile.mkdtemp(prefix="inference-pod-")).resolve()  # 0700
+    ports: Mapping[int, int] = {}
+    try:
+        ports = reserve_ports(declared_ports(manifest))
+        plan = compile_plan(
+            manifest,
+            root=root,
+            environ=os.environ,
+            variables=variables or {},
+            primary=primary,
+            volumes={name: Path(path) for name, path in (volumes or {}).items()},
+            ports=ports,
+            own_filesystem=backend.own_filesystem,
+            is_here=_is_here,
+        )
+        backend.prepare(plan)
+        for directory in (root / "termination", *plan.directories):
+            directory.mkdir(parents=True, exist_ok=True)
+        lines, history = Output(sys.stderr if output is None else output), History(clock)
+        shared = Surroundings(
+            plan=plan, backend=backend, history=history, output=lines, clock=clock, prober=prober, backoff=backoff
+        )
+        supervisor = Supervisor(shared, startup_timeout=startup_timeout, max_restarts=max_restarts)
+        pod = LocalPod(plan, supervisor, history=history, output=lines)
+    except BaseException:
+        release_ports(ports)
+        shutil.rmtree(root, ignore_errors=True)
+        raise
+    pod.begin()
+    return pod
+
+
+def _is_here(path: str) -> bool:
+    """Whether a path below `/tmp` is a file or directory of this machine: a checkout there, a test's own folder.
+
+    A pod's `/tmp` is empty when it starts, so what exists here cannot be meant there; only what the input downloader
+    will write is always the pod's.
+    """
+    ours = path == INPUTS_DIRECTORY or path.startswith(f"{INPUTS_DIRECTORY}/")
+    return path.startswith(f"{TMP_DIRECTORY}/") and not ours and os.path.lexists(path)

@@ -1,0 +1,265 @@
+"""A pod that runs on this machine, for as long as a `with` block lasts.
+
+One thread per pod takes every step of the state machine: it alone starts and ends processes, so that Ctrl-C, which
+Python raises in the main thread, never falls between the start of a process and the note of it.
+
+What is guaranteed about ends:
+
+* The block ends, also by an exception or Ctrl-C, at any moment of start or stop: everything is stopped in order, and
+  nothing of it runs when `stop` returns. Ctrl-C during the stop (the second, mostly) kills at once.
+* The interpreter ends without that (`sys.exit` in another place, a forgotten `stop`): the same, from `atexit`.
+* This process is ended by a signal, SIGKILL too: no Python code of it runs any more, but each container's shim notices
+  within a second and ends its container within three, and removes the private directory.
+* A process forked from this one (`multiprocessing`) stops nothing of its parent's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, ServerExitedError
+from .events import POD, Event, History
+from .ports import release_ports
+from .supervisor import Phase, Supervisor
+from .volumes import find_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from .container import Container
+    from .output import Output
+    from .plan import PodPlan
+
+
+_KILL_PATIENCE_SECONDS = 10.0
+_live: set[LocalPod] = set()
+
+
+class LocalPod:
+    """A pod that runs on this machine. Made by `start` and `lease`; a context manager that stops it."""
+
+    def __init__(self, plan: PodPlan, supervisor: Supervisor, *, history: History, output: Output) -> None:
+        self._plan = plan
+        self._supervisor = supervisor
+        self._history = history
+        self._output = output
+        self._owner = os.getpid()
+        self._bodies = 0
+        self._defect: Exception | None = None
+        self._wake = threading.Event()
+        self._initialized = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name=f"local pod {plan.name}", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"LocalPod({self.name!r}, {self._supervisor.phase.value})"
+
+    def __enter__(self) -> LocalPod:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end_body(kind)
+        self.stop()
+
+    @property
+    def name(self) -> str:
+        """`metadata.name` of the manifest."""
+        return self._plan.name
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """What the manifest defines in the primary's `env`, with paths and ports of this machine."""
+        return dict(self._plan.primary_env)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Everything that has happened so far, oldest first."""
+        return self._history.events
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every sidecar runs and its startup probe has succeeded."""
+        return self._supervisor.is_settled
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it stops, has stopped, or a sidecar ends again and again."""
+        return self._supervisor.is_broken or self._stopped.is_set()
+
+    def port(self, container_port: int) -> int:
+        """Return the port of this machine that stands for a container port.
+
+        Raises:
+            ConfigError: No container of the pod declares that port.
+        """
+        try:
+            return self._plan.ports[container_port]
+        except KeyError:
+            known = ", ".join(map(str, self._plan.ports)) or "none"
+            raise ConfigError(f"No container declares the port {container_port}; declared: {known}.") from None
+
+    def path(self, container_path: str) -> Path:
+        """Return where a path of a mounted volume lies on this machine; the primary's mounts are looked at first.
+
+        Raises:
+            ConfigError: No container mounts a volume there.
+        """
+        for mounts in (self._plan.primary_mounts, *(plan.mounts for plan in self._plan.containers)):
+            found = find_directory(container_path, mounts)
+            if found is not None:
+                return found
+        raise ConfigError(f"No container of {self.name!r} mounts a volume that holds {container_path!r}.")
+
+    def log_tail(self, container: str, lines: int = 20) -> tuple[str, ...]:
+        """Return the last lines that a container wrote, oldest first.
+
+        Raises:
+            ConfigError: The pod has no such container here.
+        """
+        return self._output.tail(self._container(container).name, lines)
+
+    def restarts(self, container: str) -> int:
+        """Return how often a container was started again.
+
+        Raises:
+            ConfigError: The pod has no such container here.
+        """
+        return self._container(container).restarts
+
+    def check(self) -> None:
+        """Raise if something that should run does not.
+
+        Raises:
+            ServerExitedError: The pod has stopped, or a sidecar has ended and waits to be restarted.
+        """
+        if self._supervisor.phase in (Phase.STOPPING, Phase.STOPPED):
+            raise ServerExitedError(f"The pod {self.name!r} is not running any more.")
+        error = self._supervisor.find_down()
+        if error is not None:
+            raise error
+
+    def begin_body(self) -> None:
+        """Record that code that stands for the primary begins; several may run at a time."""
+        self._bodies += 1
+        self._history.record(self._plan.primary, "started")
+
+    def end_body(self, kind: type[BaseException] | None = None) -> None:
+        """Record that such code is over.
+
+        Args:
+            kind: The class of what it raised.
+        """
+        if self._bodies and os.getpid() == self._owner:
+            self._bodies -= 1
+            self._history.record(self._plan.primary, "ended", f"raised {kind.__name__}" if kind else "")
+
+    def wait_until_settled(self, timeout: float | None = None) -> bool:
+        """Wait for a pod whose sidecars may be restarting; return whether they all run.
+
+        Args:
+            timeout: Seconds at most; `None` waits until they run or the pod is broken.
+        """
+        give_up = None if timeout is None else time.monotonic() + timeout
+        while not self.is_settled and not self.is_broken and (give_up is None or time.monotonic() < give_up):
+            time.sleep(0.05)
+        return self.is_settled
+
+    def stop(self, *, grace: float | None = None) -> None:
+        """Stop everything and wait for it; nothing happens if it was stopped before, or in a forked process.
+
+        Args:
+            grace: Seconds between SIGTERM and SIGKILL, in place of `terminationGracePeriodSeconds`.
+        """
+        if os.getpid() != self._owner:
+            return
+        try:
+            self.request_stop(grace=grace)
+            self._stopped.wait()
+        except BaseException:  # a second Ctrl-C, mostly: no more patience, but still no process left behind
+            self._request_kill()
+            self._stopped.wait(_KILL_PATIENCE_SECONDS)
+            raise
+
+    def request_stop(self, *, grace: float | None = None) -> None:
+        """Ask for a stop without waiting for it."""
+        if os.getpid() == self._owner:
+            self._supervisor.request_stop(grace)
+            self._wake.set()
+
+    def _request_kill(self) -> None:
+        self._supervisor.request_kill()
+        self._wake.set()
+
+    def _container(self, name: str) -> Container:
+        for container in self._supervisor.containers:
+            if container.name == name:
+                return container
+        known = ", ".join(container.name for container in self._supervisor.containers)
+        raise ConfigError(f"The pod {self.name!r} runs no container {name!r} here; it runs {known or 'none'}.")
+
+    def begin(self) -> None:
+        """Start the pod's thread, wait until the primary may start, and record that it does.
+
+        Raises:
+            ServerExitedError: An init container failed, or a sidecar ended again and again. Everything is stopped.
+            ServerNotReadyError: A sidecar did not get ready within its budget. Everything is stopped.
+        """
+        _live.add(self)
+        try:
+            self._thread.start()
+            self._initialized.wait()
+            if self._supervisor.phase is not Phase.RUNNING:
+                self._stopped.wait()
+                raise self._defect or self._supervisor.failure or ServerExitedError("The pod was stopped.")
+        except BaseException:
+            if self._thread.ident is None:
+                self._clean_up()
+            else:
+                self.stop()
+            raise
+        self.begin_body()
+
+    def _supervise(self) -> None:
+        try:
+            while self._supervisor.phase is not Phase.STOPPED:
+                delay = self._supervisor.step()
+                if self._supervisor.phase is not Phase.STARTING:
+                    self._initialized.set()
+                self._wake.wait(delay)
+                self._wake.clear()
+        except Exception as error:  # the top of a thread: the waiting caller must see it
+            self._defect = error
+            self._supervisor.kill_all()
+        finally:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        release_ports(self._plan.ports)
+        shutil.rmtree(self._plan.root, ignore_errors=True)
+        if self._plan.root.exists():
+            self._output.write_line(POD, f"could not remove all of {self._plan.root}")
+        _live.discard(self)
+        self._initialized.set()
+        self._stopped.set()
+
+
+def stop_all() -> None:
+    """Stop every pod of this process, all at the same time. Runs by itself when the interpreter ends."""
+    pods = [pod for pod in tuple(_live) if pod._owner == os.getpid()]
+    for pod in pods:
+        pod.request_stop()
+    for pod in pods:
+        pod.stop()
+
+
+atexit.register(stop_all)
+os.register_at_fork(after_in_child=_live.clear)
