@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 from flyteidl.admin.task_pb2 import TaskSpec
+from flytekit import FlyteContextManager
+from flytekit.configuration import Image, ImageConfig, SerializationSettings
+from flytekit.core.context_manager import ExecutionState
 from google.protobuf.json_format import MessageToDict
+
+from users import map_and_dynamic
 
 MODULE = Path(__file__).parent.parent / "users" / "map_and_dynamic.py"
 
@@ -84,3 +89,16 @@ def test_a_mapped_task_with_a_pod_template(tasks: dict[str, dict[str, Any]]) -> 
 
 def test_an_async_task(tasks: dict[str, dict[str, Any]]) -> None:
     assert _container(tasks["later"], "model-server")["image"] == "server:1"
+
+
+def test_a_dynamic_task_serialises_the_pods_of_its_calls() -> None:
+    """In the container of a dynamic task, where the tasks that it calls are serialised while it runs."""
+    context = FlyteContextManager.current_context()
+    image = Image(name="default", fqn="registry.example.com/task", tag="1")
+    settings = SerializationSettings(ImageConfig(default_image=image), project="p", domain="d", version="v")
+    state = context.new_execution_state().with_params(mode=ExecutionState.Mode.TASK_EXECUTION)
+    builder = context.with_execution_state(state).with_serialization_settings(settings)
+    with FlyteContextManager.with_context(builder):
+        job = map_and_dynamic.fan_out.execute(texts=["a", "b"])
+    (spec,) = [task.k8s_pod.pod_spec for task in job.tasks]
+    assert spec["initContainers"] == map_and_dynamic.by_template.manifest["spec"]["initContainers"]
