@@ -15,13 +15,20 @@ from flyteidl.core import literals_pb2
 InputsPb = Callable[..., str]
 PART = 16 * 1024 * 1024
 LARGE = random.Random(0).randbytes(5 * PART + 12345)
-SMALL = LARGE[:100_000]
+SMALL = LARGE[:1_000_000]
+HEAD = 256 * 1024
 
 
 def _blob(uri: str) -> literals_pb2.Literal:
     literal = literals_pb2.Literal()
     literal.scalar.blob.uri = uri
     return literal
+
+
+def test_a_small_file_takes_one_request(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("x", LARGE[:HEAD])
+    assert download(inputs_pb(x=_blob(web.url("x")))).files == {"x/x": LARGE[:HEAD]}
+    assert web.requests == [("x", f"bytes=0-{HEAD - 1}")]
 
 
 @pytest.mark.parametrize("fault", ["500", "502", "503", "429", "408", "reset", "truncate"])
@@ -36,7 +43,7 @@ def test_what_passes_is_tried_again(fault: str, web: Any, inputs_pb: InputsPb, d
 
 def test_a_lost_connection_goes_on_where_it_was(web: Any, inputs_pb: InputsPb, download: Any) -> None:
     web.put("x", LARGE[:PART])
-    web.faults["x"] = ["", "reset", "truncate"]
+    web.faults["x"] = ["", "truncate", "truncate"]
     ended = download(inputs_pb(x=_blob(web.url("x"))))
     assert ended.code == 0, ended.stderr
     assert ended.files == {"x/x": LARGE[:PART]}
@@ -193,7 +200,7 @@ def test_sigterm_while_it_waits_to_try_again(web: Any, inputs_pb: InputsPb, down
     time.sleep(0.2)
     sent = time.monotonic()
     process.terminate()
-    assert download.wait(process).code in (143, 69)
+    assert download.wait(process).code == 143
     assert time.monotonic() - sent < 1.0
 
 
@@ -205,9 +212,8 @@ def test_a_rerun_changes_nothing_and_fetches_nothing(web: Any, inputs_pb: Inputs
     second = download(uri)
     assert (second.code, second.inputs) == (0, first.inputs)
     assert web.count("x") == 1  # a look
-    assert {path: path.stat().st_mtime_ns for path in before} | {Path(first.root, "inputs/y/y"): 0} == before | {
-        Path(first.root, "inputs/y/y"): 0
-    }
+    del before[Path(first.root, "inputs/y/y")]  # an empty file has no first byte to bring a version with
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_a_file_that_somebody_changed_is_fetched_again(web: Any, inputs_pb: InputsPb, download: Any) -> None:
@@ -252,5 +258,5 @@ def test_progress_is_told(web: Any, inputs_pb: InputsPb, download: Any) -> None:
     ended = download.wait(process)
     lines = ended.stderr.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("download_inputs progress files=0/1 bytes=0 total_bytes=100000 bytes_per_second=0")
-    assert lines[1].startswith("download_inputs done files=1 bytes=100000 seconds=")
+    assert lines[0].startswith(f"download_inputs progress files=0/1 bytes={HEAD} total_bytes=1000000 bytes_per_second=")
+    assert lines[1].startswith("download_inputs done files=1 bytes=1000000 seconds=")

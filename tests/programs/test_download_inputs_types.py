@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from enum import Enum
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 import pytest
 from flyteidl.core import literals_pb2, types_pb2
@@ -43,7 +43,7 @@ class Config:
     files: list[FlyteFile]
     dataset: StructuredDataset
     ratio: float = 0.5
-    none: Optional[int] = None
+    none: int | None = None
 
 
 class Model(BaseModel):
@@ -98,18 +98,21 @@ def source(tmp_path: Path) -> Path:
         (timedelta(minutes=1, microseconds=500000), timedelta, 60.5),
         (timedelta(seconds=-1.5), timedelta, -1.5),
         (None, type(None), None),
-        (None, Optional[int], None),
-        (4, Optional[int], 4),
-        ("x", Union[int, str], "x"),
+        (None, int | None, None),
+        (4, int | None, 4),
+        ("x", int | str, "x"),
         ([], list[int], []),
         ([[1], []], list[list[int]], [[1], []]),
         ({}, dict[str, int], {}),
         ({"b": 1, "a.b": 2}, dict[str, int], {"a.b": 2, "b": 1}),
         ({"k": [1, {"z": None}], "f": 1.0}, dict, {"k": [1, {"z": None}], "f": 1.0}),
         ({}, dict, {}),
-        ({1: "a", None: "b", True: "c"}, dict, {"1": "c", "null": "b"}),
+        ({1: "a", None: "b", False: "c"}, dict, {"1": "a", "null": "b", "false": "c"}),
         ({"inf": float("inf")}, dict, {"inf": "Infinity"}),
         ({"path": "/no/such/file"}, dict, {"path": "/no/such/file"}),
+        ({"path": "/"}, dict, {"path": "/"}),
+        ({"path": "file:///no/such/file"}, dict, {"path": "file:///no/such/file"}),
+        ({"path": "https"}, dict, {"path": "https"}),
         ({"path": "postgres://host/db"}, dict, {"path": "postgres://host/db"}),
         ({"path": "s3://bucket/key", "other": 1}, dict, {"path": "s3://bucket/key", "other": 1}),
     ],
@@ -128,8 +131,8 @@ def test_files(source: Path, inputs_pb: InputsPb, download: Any) -> None:
         scheme=_blob(f"file://{a}"),
         some=([FlyteFile(a), FlyteFile(b)], list[FlyteFile]),
         named=({"x": [FlyteFile(b)]}, dict[str, list[FlyteFile]]),
-        optional=(FlyteFile(a), Optional[FlyteFile]),
-        nothing=(None, Optional[FlyteFile]),
+        optional=(FlyteFile(a), FlyteFile | None),
+        nothing=(None, FlyteFile | None),
     )
     ended = download(uri)
     assert ended.code == 0, ended.stderr
@@ -170,50 +173,53 @@ def test_directory(source: Path, inputs_pb: InputsPb, download: Any) -> None:
     assert list(Path(ended.inputs["empty"]).iterdir()) == []
 
 
-def test_dataclass_and_pydantic(source: Path, inputs_pb: InputsPb, download: Any) -> None:
-    a, b, tree = str(source / "a.txt"), str(source / "b.txt"), str(source / "tree")
+def test_dataclass_and_pydantic(s3: Any, inputs_pb: InputsPb, download: Any) -> None:
+    a, b, tree = s3.put("types/a.txt", b"a"), s3.put("types/b.csv", b"bb"), "s3://bucket/types/tree"
+    s3.put("types/tree/one.txt", b"one")
+    s3.put("types/tree/deep/two.txt", b"two")
     config = Config(
         name="n",
         when=datetime(2024, 1, 2, tzinfo=timezone.utc),
         inner=Inner(file=FlyteFile(a), count=3),
         directory=FlyteDirectory(tree),
         files=[FlyteFile(b)],
-        dataset=StructuredDataset(uri=str(source / "b.txt"), file_format="csv"),
+        dataset=StructuredDataset(uri=b, file_format="csv"),
     )
     uri = inputs_pb(
         config=(config, Config),
         configs=([config], list[Config]),
         model=(Model(file=FlyteFile(a), directory=FlyteDirectory(tree)), Model),
     )
-    ended = download(uri)
+    ended = download(uri, **s3.environ)
     assert ended.code == 0, ended.stderr
-    value = ended.inputs["config"]
-    assert (value["name"], value["ratio"], value["none"], value["when"]) == (
-        "n",
-        0.5,
-        None,
-        "2024-01-02T00:00:00+00:00",
-    )
-    assert value["inner"]["count"] == 3
-    root = str(download.root / "inputs")
-    assert value["inner"]["file"]["path"].startswith(f"{root}/config.inner.file/")
-    assert Path(value["inner"]["file"]["path"]).read_bytes() == b"a"
-    assert Path(value["directory"]["path"], "deep", "two.txt").read_bytes() == b"two"
-    assert Path(value["files"][0]["path"]).read_bytes() == b"bb"
-    assert value["dataset"]["file_format"] == "csv"
-    assert Path(value["dataset"]["uri"]).read_bytes() == b"bb"
-    assert Path(ended.inputs["configs"][0]["inner"]["file"]["path"]).read_bytes() == b"a"
-    model = ended.inputs["model"]
-    assert model["rank"] == 3
-    assert Path(model["file"]["path"]).read_bytes() == b"a"
-    assert Path(model["directory"]["path"], "one.txt").read_bytes() == b"one"
+    root = download.root / "inputs"
+    assert ended.inputs["config"] == {
+        "name": "n",
+        "when": "2024-01-02T00:00:00+00:00",
+        "inner": {"file": {"path": f"{root}/config.inner.file/a.txt"}, "count": 3},
+        "directory": {"path": f"{root}/config.directory/tree"},
+        "files": [{"path": f"{root}/config.files.0/b.csv"}],
+        "dataset": {"uri": f"{root}/config.dataset/b.csv", "file_format": "csv"},
+        "ratio": 0.5,
+        "none": None,
+    }
+    assert ended.inputs["configs"][0]["inner"]["file"] == {"path": f"{root}/configs.0.inner.file/a.txt"}
+    assert ended.inputs["model"] == {
+        "file": {"path": f"{root}/model.file/a.txt"},
+        "directory": {"path": f"{root}/model.directory/tree"},
+        "rank": 3,
+    }
+    assert ended.files["config.inner.file/a.txt"] == b"a"
+    assert ended.files["config.directory/tree/deep/two.txt"] == b"two"
+    assert ended.files["config.files.0/b.csv"] == ended.files["config.dataset/b.csv"] == b"bb"
+    assert ended.files["model.directory/tree/one.txt"] == b"one"
 
 
 def test_attribute_of_a_dataclass_and_file_metadata(source: Path, inputs_pb: InputsPb, download: Any) -> None:
     """Propeller resolves `config.inner` to a literal of its own, with the same msgpack form."""
     import msgpack
 
-    value = {"path": str(source / "a.txt"), "metadata": {"sha256": "x"}}
+    value = {"path": f"file://{source}/a.txt", "metadata": {"sha256": "x"}}
     ended = download(inputs_pb(x=_binary(msgpack.packb(value), "msgpack"), n=_binary(msgpack.packb(7), "msgpack")))
     assert ended.inputs["n"] == 7
     assert ended.inputs["x"]["metadata"] == {"sha256": "x"}
@@ -222,7 +228,7 @@ def test_attribute_of_a_dataclass_and_file_metadata(source: Path, inputs_pb: Inp
 
 def test_struct(source: Path, inputs_pb: InputsPb, download: Any) -> None:
     struct = Struct()
-    struct.update({"n": 3, "f": 0.5, "big": 1e20, "l": [1, None, "x", True], "m": {"path": str(source / "a.txt")}})
+    struct.update({"n": 3, "f": 0.5, "big": 1e20, "l": [1, None, "x", True], "m": {"path": f"file://{source}/a.txt"}})
     full, empty = literals_pb2.Literal(), literals_pb2.Literal()
     full.scalar.generic.CopyFrom(struct)
     empty.scalar.generic.CopyFrom(Struct())
@@ -246,7 +252,7 @@ def test_pickles(inputs_pb: InputsPb, download: Any) -> None:
 
 def test_pickled_dictionary(source: Path, inputs_pb: InputsPb, download: Any) -> None:
     struct = Struct()
-    struct.update({"pickle_file": str(source / "a.txt")})
+    struct.update({"pickle_file": f"file://{source}/a.txt"})
     literal = literals_pb2.Literal(metadata={"format": "pickle"})
     literal.scalar.generic.CopyFrom(struct)
     ended = download(inputs_pb(x=literal))
@@ -356,7 +362,7 @@ def test_index_that_is_no_number(inputs_pb: InputsPb, download: Any) -> None:
 
 
 def test_skip_leaves_files_where_they_are(source: Path, inputs_pb: InputsPb, download: Any) -> None:
-    value = {"out": {"path": "s3://no-such-bucket/x"}, "in": {"path": str(source / "a.txt")}}
+    value = {"out": {"path": "s3://no-such-bucket/x"}, "in": {"path": f"file://{source}/a.txt"}}
     ended = download(inputs_pb(x=(value, dict)), "--skip", "x.out")
     assert ended.code == 0, ended.stderr
     assert ended.inputs["x"]["out"] == {"path": "s3://no-such-bucket/x"}

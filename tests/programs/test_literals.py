@@ -8,11 +8,12 @@ from typing import Any
 import msgpack
 import pytest
 from flyteidl.core import literals_pb2
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from flytekitplugins.inference.errors import InvalidSourceError
 from flytekitplugins.inference.programs.literals import parse_literal_map, value_of
 from flytekitplugins.inference.programs.values import Kind, Reference, dotted, file_key, leaves, plain, replace
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from flytekitplugins.inference.programs.local_names import folder_name, relative_paths, safe_name
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flytekitplugins.inference.programs.local_names import folder_name, relative_paths, safe_name
+
 WILD = st.text(st.characters(), max_size=40) | st.sampled_from(
-    ["..", ".", "", "/", "//", "../..", "/etc/passwd", "a/../../b", "\0", "a\0b", "a\nb", "x" * 300, "\u00fc" * 200]
-    + ["\udcff", "\ud800", "~", "%2E%2E", "a", "a/b", "a/b/c", "a//b", "/".join(["d" * 200] * 30)]
+    [
+        *(
+            "..",
+            ".",
+            "",
+            "/",
+            "//",
+            "../..",
+            "/etc/passwd",
+            "a/../../b",
+            "\0",
+            "a\0b",
+            "a\nb",
+            "x" * 300,
+            "\u00fc" * 200,
+        ),
+        *("\udcff", "\ud800", "~", "%2E%2E", "a", "a/b", "a/b/c", "a//b", "/".join(["d" * 200] * 30)),
+    ]
 )
 KEYS = st.lists(st.lists(WILD, max_size=4).map("/".join), max_size=12)
 

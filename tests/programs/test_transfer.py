@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from flytekitplugins.inference.errors import DestinationError, FetchError, InvalidSourceError, SourceForbiddenError
+from flytekitplugins.inference.programs.journal import Journal
 from flytekitplugins.inference.programs.local_names import relative_paths
+from flytekitplugins.inference.programs.partial import PartialFile
 from flytekitplugins.inference.programs.retry import Crew, Retry
 from flytekitplugins.inference.programs.store_local import LocalStore
 from flytekitplugins.inference.programs.stores import Source
@@ -97,6 +100,26 @@ def test_a_journal_line_that_was_cut_short_is_ignored(tmp_path: Path) -> None:
     store.reads = 0
     assert len(transfer.fetch([delivery]).delivered) == 1
     assert store.reads == 0
+
+
+def test_parts_of_a_file_that_is_gone_do_not_count(tmp_path: Path) -> None:
+    """The journal knows a complete file; it was deleted, fetched again, and that was killed half way."""
+    store = Memory(bytes(range(256)) * 2**17)
+    delivery = Delivery(source=store.stat("x"), path="x")
+    transfer = Transfer(store, tmp_path, jobs=2, retry=RETRY)
+    assert len(transfer.fetch([delivery]).delivered) == 1
+    (tmp_path / "x").unlink()
+    key = delivery.key
+    transfer.close()
+    journal = Journal(tmp_path / ".incoming")
+    partial = tmp_path / ".incoming" / f"{key}.partial"
+    file = PartialFile(partial, key=key, size=len(store.data), ranges=True, journal=journal)
+    assert len(file.missing) == 2
+    journal.close()
+    assert partial.stat().st_size == len(store.data)
+    transfer = Transfer(store, tmp_path, jobs=2, retry=RETRY)
+    assert len(transfer.fetch([delivery]).delivered) == 1
+    assert (tmp_path / "x").read_bytes() == store.data
 
 
 def test_another_boot_begins_afresh(tmp_path: Path) -> None:
