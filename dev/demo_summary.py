@@ -1,7 +1,6 @@
 """Shows the output of `examples/digits` as it comes, and sums it up at the end. Part of `dev/demo`.
 
-The time of a phase is what its own last line says. Only the server says nothing about the task's wait for it, so its
-phase is what passes between the downloader's last line and the task's first.
+The time of a phase is what its own last line says.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import time
 LEAST_ACCURACY = 0.95
 
 TRAINED = re.compile(r"train: took ([\d.]+) s")
-DOWNLOADED = re.compile(r"\[input-downloader\] .*\bdone .*\bseconds=([\d.]+)")
-ANSWERS = re.compile(r"evaluate: the server answers")
+STARTED = re.compile(r"\[pod\] ready after .*input-downloader ([\d.]+) s, model-server ([\d.]+) s")
 EVALUATED = re.compile(r"evaluate: took ([\d.]+) s, accuracy ([\d.]+)")
 
 
@@ -24,7 +22,7 @@ def main() -> int:
     parser.add_argument("--setup-seconds", type=float, required=True, help="how long dev/setup took")
     phases = {"setup": f"{parser.parse_args().setup_seconds:.0f}"}
     began = time.monotonic()
-    inputs_there = accuracy = None
+    accuracy = None
     for line in sys.stdin:
         seconds = time.monotonic() - began
         print(f"{seconds:6.1f} s  {line}", end="", flush=True)
@@ -32,11 +30,8 @@ def main() -> int:
             phases["imports"] = f"{seconds:.1f}"
         elif found := TRAINED.search(line):
             phases["train"] = found[1]
-        elif found := DOWNLOADED.search(line):
-            phases["input download"] = found[1]
-            inputs_there = seconds
-        elif ANSWERS.search(line) and inputs_there is not None:
-            phases["server start"] = f"{seconds - inputs_there:.1f}"
+        elif found := STARTED.search(line):
+            phases["input download"], phases["server start"] = found[1], found[2]
         elif found := EVALUATED.search(line):
             phases["predict"] = found[1]
             accuracy = float(found[2])

@@ -318,7 +318,7 @@ def run_script(tmp_path: Path) -> Iterator[Callable[..., Script]]:
                 stderr=errors,
                 text=True,
                 start_new_session=True,
-                env={**os.environ, "TMPDIR": str(tmp_path)},
+                env={**os.environ, "INFERENCE_LOCAL_DIRECTORY": str(tmp_path)},
             )
         started.append(process)
         return Script(process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import socket
 import threading
@@ -29,7 +30,7 @@ FAST = local.Backoff(base=0.05, cap=0.1)
 
 @pytest.fixture(autouse=True)
 def _private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("INFERENCE_LOCAL_DIRECTORY", str(tmp_path))
 
 
 def get(port: int, path: str = "/") -> str:
@@ -76,7 +77,7 @@ def test_a_pod_from_start_to_end(manifests: Any, alive: Any, free_port: int, tmp
         "model-server exited",
         "pod stopped",
     ]
-    assert output.getvalue() == f"[model-server] listening on {free_port}\n"
+    assert output.getvalue().startswith(f"[model-server] listening on {free_port}\n[pod] ready after ")
     assert alive(identity(pod)) == []
     assert not inputs.parent.exists()
     assert list(tmp_path.iterdir()) == [given]
@@ -360,3 +361,23 @@ def test_the_room_imports_neither_flytekit_nor_a_kubernetes_client() -> None:
     assert not {"flytekit", "kubernetes", "yaml", "fsspec", "asyncio"} & set(
         found.strip("[]\n").replace("'", "").split(", ")
     )
+
+
+def test_a_pods_directory_leaves_room_for_the_path_of_a_socket(
+    manifests: Any, free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("INFERENCE_LOCAL_DIRECTORY")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 20)))
+    (tmp_path / ("long" * 20)).mkdir()
+    mounts = {"volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}
+    code = "import os, socket; socket.socket(socket.AF_UNIX).bind(os.path.join(os.environ['TMPDIR'], 'n' * 30))"
+    with local.start(manifests.pod(manifests.init("x", code, **mounts), volumes=["tmp"])) as pod:
+        assert len(str(pod.path("/tmp"))) < 68
+
+
+def test_the_start_is_summed_up(manifests: Any, free_port: int) -> None:
+    output = io.StringIO()
+    with local.start(manifests.pod(manifests.init("first", "pass"), manifests.server(free_port)), output=output):
+        pass
+    (line,) = [line for line in output.getvalue().splitlines() if "ready after" in line]
+    assert re.fullmatch(r"\[pod\] ready after [\d.]+ s: first [\d.]+ s, model-server [\d.]+ s", line), line

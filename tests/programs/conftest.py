@@ -134,7 +134,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
                 data, status = data[start:end], 206
             self._answer(status, data, {**headers, **web.headers.get(path, {})}, fault)
 
-        def _answer(self, status: int, data: bytes, headers: Mapping[str, str], fault: str = "") -> None:
+        def _answer(self, status: int, data: bytes, headers: Mapping[str, str], fault: str = "") -> None:  # noqa: C901
             self.send_response(status)
             for name, value in headers.items():
                 if value:
@@ -250,8 +250,10 @@ class Downloader:
         arguments = ["--output", str(self.root / "shared" / "inputs.json"), "--directory", str(self.root / "inputs")]
         (self.root / "termination-log").unlink(missing_ok=True)
         process = subprocess.Popen(
-            [sys.executable, "-m", "flytekitplugins.inference.programs.download_inputs", uri]
-            + [*arguments, "--backoff", "0.01", "--stall-timeout", "5", *options],
+            [
+                *(sys.executable, "-m", "flytekitplugins.inference.programs.download_inputs", uri),
+                *(*arguments, "--backoff", "0.01", "--stall-timeout", "5", *options),
+            ],
             env={
                 "PATH": os.environ["PATH"],
                 "INFERENCE_TERMINATION_LOG": str(self.root / "termination-log"),

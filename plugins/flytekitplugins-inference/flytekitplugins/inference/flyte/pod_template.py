@@ -1,7 +1,7 @@
 """A template → flytekit's `PodTemplate`.
 
-The `pod_spec` is made when it is first read. The kubernetes client costs most of a second and some 50 MiB, and a task's
-pod, which imports the user's module again, never reads the spec: see docs/decisions/0002.
+The `pod_spec` is made when it is first read. The kubernetes client costs a fifth of a second and some 30 MiB, and a
+task's pod, which imports the user's module again, never reads the spec: see docs/decisions/0002.
 """
 
 from __future__ import annotations

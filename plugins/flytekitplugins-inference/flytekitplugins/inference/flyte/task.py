@@ -23,7 +23,6 @@ from ..pod.compile import Manifest
 from ..pod.parts import PRIMARY, Helper
 from ..sidecar_template import ModelInferenceTemplate
 from .kubernetes_models import to_pod_spec
-from .local import async_server_for_task, server_for_task
 
 try:
     from flytekit.core.python_function_task import AsyncPythonFunctionTask
@@ -109,6 +108,8 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
             return loop_manager.run_sync(self.async_execute, **kwargs)
         if not _outside_of_a_cluster():
             return PythonFunctionTask.execute(self, **kwargs)
+        from .local import server_for_task  # in a cluster, where nothing is started, it is not even imported
+
         with server_for_task(self.template, kwargs, self.python_interface.inputs):
             return PythonFunctionTask.execute(self, **kwargs)
 
@@ -116,6 +117,8 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
         """Run the `async` function, outside of a cluster with the server running around it."""
         if not _outside_of_a_cluster():
             return await super().async_execute(*args, **kwargs)
+        from .local import async_server_for_task
+
         async with async_server_for_task(self.template, kwargs, self.python_interface.inputs):
             return await super().async_execute(*args, **kwargs)
 

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from .backend import Backend
 
 
+DIRECTORY_VARIABLE = "INFERENCE_LOCAL_DIRECTORY"
+"""Environment variable with the directory in which pods get theirs: for models that are too large for `/tmp`."""
+LONGEST_PLACE = 32
+"""Bytes; `/inference-pod-xxxxxxxx/volumes/tmp` takes 35 more, and leaves 36 for the name of a socket."""
+
+
 def start(
     manifest: Mapping[str, Any],
     *,
@@ -74,7 +80,7 @@ def start(
         ...     urllib.request.urlopen(f"http://localhost:{pod.port(8000)}/health")
     """
     backend = ProcessBackend() if backend is None else backend
-    root = Path(tempfile.mkdtemp(prefix="inference-pod-")).resolve()  # 0700
+    root = Path(tempfile.mkdtemp(prefix="inference-pod-", dir=_place())).resolve()  # 0700
     ports: Mapping[int, int] = {}
     try:
         ports = reserve_ports(declared_ports(manifest))
@@ -104,6 +110,17 @@ def start(
         raise
     pod.begin()
     return pod
+
+
+def _place() -> str:
+    """Return where the pod's directory goes: where the user says, or temporary files go, unless that path is long.
+
+    Servers make Unix sockets in their TMPDIR, and such a path has at most 103 bytes (macOS; 107 on Linux).
+    """
+    if chosen := os.environ.get(DIRECTORY_VARIABLE):
+        return chosen
+    usual = tempfile.gettempdir()
+    return TMP_DIRECTORY if len(usual) > LONGEST_PLACE and os.access(TMP_DIRECTORY, os.W_OK) else usual
 
 
 def _is_here(path: str) -> bool:

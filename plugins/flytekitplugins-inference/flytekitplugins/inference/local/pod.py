@@ -227,6 +227,14 @@ class LocalPod:
                 self.stop()
             raise
         self.begin_body()
+        self._output.write_line(POD, self._summary())
+
+    def _summary(self) -> str:
+        """Say how long the start took, and each container of it."""
+        began = {event.container: event.seconds for event in reversed(self.events) if event.kind == "started"}
+        over = {event.container: event for event in self.events if event.kind in ("passed", "exited")}
+        phases = [f"{name} {event.seconds - began[name]:.1f} s" for name, event in over.items() if name in began]
+        return f"ready after {self.events[-1].seconds:.1f} s" + (f": {', '.join(phases)}" if phases else "")
 
     def _supervise(self) -> None:
         try:

@@ -1,0 +1,303 @@
+"""The input downloader: a Flyte task's inputs as plain JSON and local files, before the task begins.
+
+    python -m flytekitplugins.inference.programs.download_inputs {{.input}}
+
+reads `inputs.pb`, fetches every file that it names and writes `inputs.json`: values as they are, and absolute paths
+where files were. `inputs.json` appears when everything is here, never before. A rerun continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote
+
+from ..errors import InferenceError, InvalidSourceError, SourceNotFoundError, UsageError
+from .inputs import InputReader, combined, item_index
+from .local_names import folder_name, relative_paths, safe_name
+from .main import run
+from .partial import make_root, writing
+from .protocol import INPUTS_DIRECTORY, INPUTS_FILE, VERSION
+from .retry import Crew, Retry
+from .stores import SourceChangedError, Stores, mask, scheme
+from .transfer import Delivered, Delivery, Progress, Transfer
+from .values import Content, Kind, Reference, dotted, leaves, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+PROGRAM = "download_inputs"
+HEAD_BYTES = 256 * 1024
+"""What is brought along when a file is looked at: small files then take one request, not two."""
+MAX_HEADS = 256
+"""Files of which the first bytes are brought along; they are kept in memory, 64 MiB at most."""
+MAX_ROUNDS = 3
+"""How often the sources are looked at because some were replaced meanwhile."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """What the command line and the environment say."""
+
+    uri: str
+    output: Path
+    directory: Path
+    jobs: int
+    retry: Retry
+    stall_seconds: float
+    bound: frozenset[str]
+    skip: frozenset[str]
+    index: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What a reference turned out to be, and where it goes."""
+
+    reference: Reference
+    path: str
+    """The file or directory, relative to the root."""
+    deliveries: tuple[Delivery, ...]
+    is_directory: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRecord:
+    """One file in the manifest."""
+
+    input: str
+    uri: str
+    path: str
+    bytes: int
+    seconds: float
+
+
+class Downloader:
+    """One run of the program.
+
+    Args:
+        config: What to do.
+        environ: Environment variables with Flyte's storage configuration.
+    """
+
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._stores = Stores(environ, connections=config.jobs, stall_seconds=config.stall_seconds)
+        self._crew = Crew(config.jobs)
+        self._manifest = config.output.with_suffix(".manifest.json")
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """Bring everything, then write the manifest and, last, `inputs.json`."""
+        for stale in (self._config.output, self._manifest):
+            with writing(stale):
+                stale.unlink(missing_ok=True)
+        config = self._config
+        tree = InputReader(stores=self._stores, crew=self._crew, retry=config.retry).read(
+            config.uri, config.index, config.bound
+        )
+        transfer = Transfer(self._stores, config.directory, jobs=config.jobs, retry=config.retry, tick=_report)
+        local: dict[Any, str] = {}
+        wanted = []
+        for leaf in leaves(tree):
+            if isinstance(leaf, Content):
+                path = f"{folder_name(leaf.path)}/value.bin"
+                transfer.write(path, leaf.data)
+                local[leaf] = str(config.directory / path)
+            elif self._is_skipped(leaf):
+                local[leaf] = leaf.uri
+            else:
+                wanted.append(leaf)
+        found, delivered = self._fetch(transfer, wanted)
+        local.update({item.reference: str(config.directory / item.path) for item in found})
+        transfer.close()
+        self._write(replace(tree, local), found, delivered)
+
+    def _fetch(self, transfer: Transfer, references: Sequence[Reference]) -> tuple[list[Found], list[Delivered]]:
+        """Look at all sources, then fetch them; begin again when some were replaced between the two."""
+        for last in (False,) * (MAX_ROUNDS - 1) + (True,):
+            heads = itertools.islice(itertools.repeat(HEAD_BYTES), MAX_HEADS if transfer.is_fresh else 0)
+            found = self._find_all(references, heads)
+            for item in found:
+                if item.is_directory:
+                    transfer.prune(item.path, {delivery.path for delivery in item.deliveries})
+            outcome = transfer.fetch([delivery for item in found for delivery in item.deliveries])
+            if not outcome.failures:
+                break
+            if last or not all(isinstance(error, SourceChangedError) for _, error in outcome.failures):
+                owners = {delivery.path: item.reference.path for item in found for delivery in item.deliveries}
+                raise combined([(owners[delivery.path], error) for delivery, error in outcome.failures])
+        return found, outcome.delivered
+
+    def _find_all(self, references: Sequence[Reference], heads: Iterator[int]) -> list[Found]:
+        found: dict[Reference, Found] = {}
+
+        def look(reference: Reference) -> None:
+            head_bytes = next(heads, 0)
+            found[reference] = self._config.retry.call(lambda: self._find(reference, head_bytes), self._crew.stop)
+
+        failures = self._crew.map(look, references)
+        if failures:
+            raise combined([(reference.path, error) for reference, error in failures])
+        return [found[reference] for reference in references]
+
+    def _find(self, reference: Reference, head_bytes: int) -> Found:
+        is_folder = reference.kind is Kind.EITHER and reference.uri.endswith("/")
+        if reference.kind is Kind.DIRECTORY or is_folder:
+            return self._find_directory(reference)
+        try:
+            source = self._stores.stat(reference.uri, head_bytes)
+        except (SourceNotFoundError, InvalidSourceError) as error:
+            if reference.kind is Kind.FILE or scheme(reference.uri) in ("http", "https"):
+                raise
+            try:
+                return self._find_directory(reference)
+            except InferenceError:
+                raise error from None
+        path = _path(reference)
+        delivery = Delivery(source=source, path=path)
+        return Found(reference=reference, path=path, deliveries=(delivery,), is_directory=False)
+
+    def _find_directory(self, reference: Reference) -> Found:
+        path, sources = _path(reference), dict(self._stores.find(reference.uri))
+        names = relative_paths(sources)
+        deliveries = tuple(Delivery(source=sources[key], path=f"{path}/{names[key]}") for key in sorted(sources))
+        return Found(reference=reference, path=path, deliveries=deliveries, is_directory=True)
+
+    def _is_skipped(self, reference: Reference) -> bool:
+        name = dotted(reference.path)
+        return any(name == skip or name.startswith((f"{skip}.", f"{skip}[")) for skip in self._config.skip)
+
+    def _write(self, values: Any, found: Sequence[Found], delivered: Sequence[Delivered]) -> None:
+        owners = {delivery.path: item.reference for item in found for delivery in item.deliveries}
+        files = [
+            FileRecord(
+                input=dotted(owners[item.delivery.path].path),
+                uri=mask(item.delivery.source.uri),
+                path=str(self._config.directory / item.delivery.path),
+                bytes=item.size,
+                seconds=round(item.seconds, 3),
+            )
+            for item in sorted(delivered, key=lambda item: item.delivery.path)
+        ]
+        seconds, size = round(time.monotonic() - self._started, 3), sum(file.bytes for file in files)
+        manifest = {
+            "version": VERSION,
+            "source": mask(self._config.uri),
+            "files": [asdict(file) for file in files],
+            "total_files": len(files),
+            "total_bytes": size,
+            "seconds": seconds,
+        }
+        _write_json(self._manifest, manifest)
+        _write_json(self._config.output, values)
+        _say(f"done files={len(files)} bytes={size} seconds={seconds}")
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the program; see `--help`.
+
+    Raises:
+        UsageError: The arguments are wrong.
+        InferenceError: An input cannot be brought here.
+    """
+    parsed = _parser().parse_args(argv)
+    if "{{" in parsed.uri or not parsed.uri:
+        raise UsageError(
+            f"{parsed.uri!r} is not an address.", hint="Flyte replaces {{.input}} in a container's arguments only."
+        )
+    config = Config(
+        uri=parsed.uri,
+        output=Path(parsed.output).absolute(),
+        directory=Path(parsed.directory).absolute(),
+        jobs=parsed.jobs,
+        retry=Retry(attempts=parsed.attempts, backoff_seconds=parsed.backoff),
+        stall_seconds=parsed.stall_timeout,
+        bound=frozenset(parsed.bound),
+        skip=frozenset(parsed.skip),
+        index=item_index(environ),
+    )
+    Downloader(config, environ).run()
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"See {PROGRAM} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=PROGRAM, description="Bring a Flyte task's inputs here: values as JSON, files beside it.")
+    add = parser.add_argument
+    add("uri", metavar="URI", help="address of inputs.pb; {{.input}} in a pod")
+    add("--output", default=INPUTS_FILE, help="the JSON file; written last (%(default)s)")
+    add("--directory", default=INPUTS_DIRECTORY, help="where the files go (%(default)s)")
+    add("--jobs", type=_at_least(int, 1), default=16, metavar="N", help="parts fetched at once (%(default)s)")
+    add("--bound", action="append", default=[], metavar="NAME", help="map task: an input that all items share")
+    add("--skip", action="append", default=[], metavar="NAME", help="leave the files of this value where they are")
+    add("--attempts", type=_at_least(int, 1), default=8, metavar="N", help="tries of each part (%(default)s)")
+    add("--backoff", type=_at_least(float, 0), default=0.5, metavar="SECONDS", help="longest first wait (%(default)s)")
+    add(
+        "--stall-timeout",
+        type=_at_least(float, 0.01),
+        default=45.0,
+        metavar="SECONDS",
+        help="silence that is a failure (%(default)s)",
+    )
+    return parser
+
+
+def _at_least(kind: type[int] | type[float], bound: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not bound <= value < float("inf"):
+            raise ValueError
+        return value
+
+    parse.__name__ = f"{kind.__name__} of at least {bound:g}"
+    return parse
+
+
+def _path(reference: Reference) -> str:
+    """Return where a reference goes, relative to the root: a directory of its own, and its base name."""
+    protocol, address = scheme(reference.uri), reference.uri.partition("?versionId=")[0]
+    if protocol in ("http", "https"):
+        name = unquote(address.partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")[2])
+    else:
+        name = address.rstrip("/").rpartition("/")[2]
+    return f"{folder_name(reference.path)}/{safe_name(name)}"
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write `value` so that `path` is complete whenever it is there."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        make_root(path.parent)
+        temporary.write_text(json.dumps(value, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.chmod(0o644)
+        temporary.replace(path)
+
+
+def _report(progress: Progress) -> None:
+    rate = progress.bytes / max(time.monotonic() - progress.started, 0.001)
+    _say(
+        f"progress files={progress.files}/{progress.total_files} bytes={progress.bytes} "
+        f"total_bytes={progress.total_bytes} bytes_per_second={rate:.0f}"
+    )
+
+
+def _say(text: str) -> None:
+    print(f"{PROGRAM} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    code = run(PROGRAM, main, sys.argv[1:], os.environ)
+    sys.stderr.flush()
+    os._exit(code)  # not sys.exit, which would wait for threads that wait for a store

@@ -1,0 +1,79 @@
+"""What a transfer has done so far, in a file that survives a kill at any moment.
+
+One line per fact, appended with a single write: `new <key>` when its partial file is empty, `part <key> <start> <end>`
+when these bytes are in it, `done <key> <mtime_ns>` when all are. A line that was cut short is ignored. The first line
+names the boot of the machine: when the machine crashed, bytes may be lost although their line is there, so another boot
+starts afresh.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+
+from ..errors import DestinationError
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def transfer_key(*facts: object) -> str:
+    """Return a name for a transfer: the same facts (address, size, version, destination), the same name."""
+    return hashlib.sha256(repr(facts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class Journal:
+    """The journal in `directory`, locked for this process.
+
+    Args:
+        directory: Where the journal and the partial files are.
+
+    Raises:
+        DestinationError: Another process works there, or it cannot be written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.parts: dict[str, dict[int, int]] = {}
+        """Key to the parts that are there, start to end."""
+        self.done: dict[str, int] = {}
+        """Key to the modification time of the complete file, in nanoseconds."""
+        try:
+            self._file = os.open(directory / "journal", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DestinationError(f"Another process is writing to {directory.parent}.") from error
+        except OSError as error:
+            raise DestinationError(f"{directory} cannot be written: {error.strerror}.") from error
+        self._read()
+
+    def add(self, *words: object) -> None:
+        """Append one line."""
+        os.write(self._file, (" ".join(map(str, words)) + "\n").encode())
+
+    def close(self) -> None:
+        """Let another process work in the directory."""
+        os.close(self._file)
+
+    def _read(self) -> None:
+        boot = _BOOT.read_text().strip() if _BOOT.exists() else "unknown"
+        with os.fdopen(os.dup(self._file), "rb") as reader:
+            text = reader.read().decode(errors="replace")
+        lines = text.split("\n")
+        if lines[0] != f"boot {boot}":
+            os.ftruncate(self._file, 0)
+            self.add("boot", boot)
+            return
+        if lines[-1]:
+            os.write(self._file, b"\n")
+        for line in lines[1:-1]:
+            self._note(line.split(" "))
+
+    def _note(self, words: list[str]) -> None:
+        if words[0] == "new" and len(words) == 2:
+            self.parts.pop(words[1], None)
+            self.done.pop(words[1], None)
+        elif words[0] == "part" and len(words) == 4:
+            self.parts.setdefault(words[1], {})[int(words[2])] = int(words[3])
+        elif words[0] == "done" and len(words) == 3:
+            self.done[words[1]] = int(words[2])

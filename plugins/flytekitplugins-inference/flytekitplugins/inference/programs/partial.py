@@ -1,0 +1,152 @@
+"""Files on their way: the partial file, its parts, and the rename that makes a complete file visible."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import DestinationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from .journal import Journal
+
+MIN_PART_BYTES = 16 * 1024 * 1024
+MAX_PART_BYTES = 64 * 1024 * 1024
+
+
+def part_bytes(size: int) -> int:
+    """Return how much of a file of `size` bytes one request fetches, and a kill costs for each connection at most.
+
+    A sixty-fourth, so that the last parts keep all connections busy; within bounds, because a signed request costs
+    about 2 ms of processor time and a repeated part costs its time once more.
+    """
+    return min(max(-(-size // 64), MIN_PART_BYTES), MAX_PART_BYTES)
+
+
+class PartialFile:
+    """A file of known size that arrives in parts, or of unknown size that arrives as one.
+
+    Args:
+        path: Where it grows.
+        key: Its name in the journal.
+        size: Bytes; None when only the end of the stream tells.
+        ranges: Whether it can arrive in parts.
+        journal: Knows the parts that an earlier run brought, or None when they cannot be trusted.
+
+    Raises:
+        DestinationError: The disk is too small or cannot be written.
+    """
+
+    def __init__(self, path: Path, *, key: str, size: int | None, ranges: bool, journal: Journal | None) -> None:
+        self.path, self._key, self._size, self._journal = path, key, size, journal
+        self.started = time.monotonic()
+        with writing(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            known = journal.parts.get(key, {}) if journal and os.fstat(self._file).st_size == size else {}
+            if not known:
+                if journal:  # before it has its size again: what an earlier file of this key had is not in this one
+                    journal.add("new", key)
+                os.ftruncate(self._file, 0)
+                _allocate(self._file, size or 0)
+        step = part_bytes(size) if ranges and size is not None else size
+        starts = [0] if size is None else range(0, size, step or 1)
+        parts = [(start, size if step is None or size is None else min(size, start + step)) for start in starts]
+        self.missing = [(start, end) for start, end in parts if known.get(start) != end]
+        """The parts to fetch, none for an empty file: start and end (exclusive; None: to the end of the stream)."""
+        self.present = (size or 0) - sum((end or 0) - start for start, end in self.missing)
+        """Bytes that an earlier run brought."""
+        self._left, self._lock = len(self.missing), threading.Lock()
+
+    def write(self, offset: int, block: bytes | memoryview) -> None:
+        """Write `block` at `offset`.
+
+        Raises:
+            DestinationError: The disk is full or broken.
+        """
+        with writing(self.path):
+            view = memoryview(block)
+            while view:
+                written = os.pwrite(self._file, view, offset)
+                view, offset = view[written:], offset + written
+
+    def finish_part(self, start: int, end: int) -> bool:
+        """Note that the bytes from `start` to `end` are here; return whether it was the last part."""
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if self._size is None:
+            self._size = end
+        if self._journal:
+            self._journal.add("part", self._key, start, end)
+        return last
+
+    def place(self, final: Path) -> int:
+        """Make the complete file visible as `final`, readable by everybody, and return its size."""
+        with writing(final):
+            os.fchmod(self._file, 0o644)
+            status = os.fstat(self._file)
+            os.close(self._file)
+            if self._journal:  # before the rename: a kill between the two costs nothing
+                self._journal.add("done", self._key, status.st_mtime_ns)
+            if final.is_dir() and not final.is_symlink():  # an earlier run's, of something else
+                shutil.rmtree(final)
+            self.path.replace(final)
+        return status.st_size
+
+
+def make_root(directory: Path) -> None:
+    """Make `directory` and its parents where they are missing, readable by everybody."""
+    for path in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
+
+
+def make_directories(root: Path, directory: Path) -> None:
+    """Make `directory` below `root`, readable by everybody; replace links and files that are in the way."""
+    for path in [*reversed(directory.relative_to(root).parents), directory.relative_to(root)][1:]:
+        place = root / path
+        if place.is_symlink() or place.is_file():
+            place.unlink()
+        if not place.exists():
+            with contextlib.suppress(FileExistsError):  # another thread's
+                place.mkdir()
+                place.chmod(0o755)
+
+
+def is_file(path: Path, size: int | None, modified_ns: int) -> bool:
+    """Whether `path` is a regular file of this size that was not touched since."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size == size and status.st_mtime_ns == modified_ns
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError into a DestinationError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        hint = "Give the volume a larger size limit." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise DestinationError(f"{path} cannot be written: {error.strerror or error}.", hint=hint) from error
+
+
+def _allocate(file: int, size: int) -> None:
+    """Reserve `size` bytes, so that a full disk is noticed now; without that where a file system cannot."""
+    try:
+        if size:
+            os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        os.ftruncate(file, size)

@@ -1,0 +1,112 @@
+"""Trying again, and many things at once: what every program that fetches needs."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import InferenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """Exponential back-off with full jitter.
+
+    Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+
+    attempts: int = 8
+    """How often something is tried in all; with the default back-off these take about half a minute."""
+    backoff_seconds: float = 0.5
+    """Upper bound of the first wait; each further one is twice as long."""
+    max_backoff_seconds: float = 20.0
+    """Upper bound of every wait."""
+
+    def wait(self, attempt: int, stop: threading.Event) -> None:
+        """Wait after the failed attempt number `attempt` (from 1), or until `stop` is set."""
+        bound = min(self.max_backoff_seconds, self.backoff_seconds * 2 ** (attempt - 1))
+        stop.wait(random.uniform(0, bound))  # noqa: S311 (no secret)
+
+    def call(self, action: Callable[[], _T], stop: threading.Event) -> _T:
+        """Return what `action` returns; try again on retryable errors."""
+        attempt = 1
+        while True:
+            try:
+                return action()
+            except InferenceError as error:
+                if not error.retryable or attempt >= self.attempts or stop.is_set():
+                    raise
+            self.wait(attempt, stop)
+            attempt += 1
+
+
+class Crew:
+    """A few threads that work through any number of tasks.
+
+    Args:
+        size: How many threads.
+        tick: Called every `tick_seconds` while they work.
+        tick_seconds: See `tick`.
+    """
+
+    def __init__(self, size: int, tick: Callable[[], None] = lambda: None, *, tick_seconds: float = 5.0) -> None:
+        self._size, self._tick, self._tick_seconds = size, tick, tick_seconds
+        self.stop = threading.Event()
+        """Set when the work ends early; whoever waits or reads for long looks at it."""
+
+    def run(self, tasks: Iterable[Callable[[], None]]) -> None:
+        """Run `tasks`, which are taken from the iterable one at a time, and return when all are done.
+
+        Threads are not waited for when this is interrupted by an exception, be it SIGTERM's or a task's.
+        """
+        iterator, lock = iter(tasks), threading.Lock()
+
+        def work() -> None:
+            while not self.stop.is_set():
+                with lock:
+                    task = next(iterator, None)
+                if task is None:
+                    return
+                task()
+
+        self.stop.clear()
+        executor = ThreadPoolExecutor(self._size)
+        try:
+            pending = {executor.submit(work) for _ in range(self._size)}
+            next_tick = time.monotonic() + self._tick_seconds
+            while pending:
+                done, pending = wait(pending, timeout=self._tick_seconds, return_when=FIRST_COMPLETED)
+                deque((future.result() for future in done), maxlen=0)
+                if time.monotonic() >= next_tick:
+                    self._tick()
+                    next_tick = time.monotonic() + self._tick_seconds
+        finally:
+            self.stop.set()
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def map(self, action: Callable[[_T], object], items: Iterable[_T]) -> list[tuple[_T, InferenceError]]:
+        """Run `action` on every item and return those that failed."""
+        failures: list[tuple[_T, InferenceError]] = []
+
+        def task(item: _T) -> None:
+            try:
+                action(item)
+            except InferenceError as error:
+                failures.append((item, error))
+
+        self.run(_bind(task, item) for item in items)
+        return failures
+
+
+def _bind(task: Callable[[_T], None], item: _T) -> Callable[[], None]:
+    return lambda: task(item)

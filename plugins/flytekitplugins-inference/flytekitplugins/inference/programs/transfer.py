@@ -1,0 +1,255 @@
+"""Files from stores to a directory: in parallel, resumable, each visible only when it is complete.
+
+A file grows in `<root>/.incoming/` and is renamed when all its bytes are there; a journal remembers its parts.
+Nothing here knows what the files are for.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DestinationError, FetchError, InferenceError, IntegrityError
+from .journal import Journal, transfer_key
+from .partial import PartialFile, is_file, make_directories, make_root, writing
+from .retry import Crew, Retry
+from .stores import Block, Source, SourceChangedError, Store, mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+INCOMING = ".incoming"
+"""The directory below the root that holds what is not complete."""
+PROGRESS_BYTES = 1024 * 1024
+"""An attempt that brought this much was no failure: the count of attempts begins again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """One file and where it goes."""
+
+    source: Source
+    path: str
+    """Relative to the root; made by `local_names`, so that it stays inside."""
+
+    @property
+    def key(self) -> str:
+        """Names this delivery in the journal; another size, version or place is another delivery."""
+        return transfer_key(self.source.uri, self.source.size, self.source.version, self.path)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivered:
+    """One file that has arrived."""
+
+    delivery: Delivery
+    size: int
+    seconds: float
+    """From the first request to the rename; 0 for a file that an earlier run brought."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of deliveries."""
+
+    delivered: list[Delivered] = field(default_factory=list)
+    failures: list[tuple[Delivery, InferenceError]] = field(default_factory=list)
+
+
+class Progress:
+    """Counts what arrives; printed by whoever wants to."""
+
+    def __init__(self) -> None:
+        self.files = self.total_files = self.bytes = self.total_bytes = 0
+        self.started = time.monotonic()
+        self._lock = threading.Lock()
+
+    def add(self, *, files: int = 0, size: int = 0) -> None:
+        """Count what has arrived."""
+        with self._lock:
+            self.files += files
+            self.bytes += size
+
+
+class Transfer:
+    """Brings files to `root`.
+
+    Args:
+        store: Where they come from.
+        root: A directory; made where it is missing.
+        jobs: Parts that are fetched at once.
+        retry: How often and how fast a part is tried again.
+        tick: Called every few seconds with the progress.
+
+    Raises:
+        DestinationError: `root` cannot be written, or another process writes there.
+    """
+
+    def __init__(
+        self, store: Store, root: Path, *, jobs: int, retry: Retry, tick: Callable[[Progress], None] = lambda _: None
+    ) -> None:
+        self._store, self._root, self._retry, self._jobs = store, root, retry, jobs
+        self._incoming = root / INCOMING
+        self.progress = Progress()
+        self._crew = Crew(jobs, lambda: tick(self.progress))
+        with writing(root):
+            make_root(root)
+            make_directories(root, self._incoming)
+        self._journal = Journal(self._incoming)
+
+    def fetch(self, deliveries: Sequence[Delivery]) -> Outcome:
+        """Bring `deliveries`, the largest first.
+
+        The first failure ends it: parts under way are finished, no further one is begun. A file whose source was
+        replaced meanwhile fails with `SourceChangedError`; look at the source again and call again.
+
+        Raises:
+            DestinationError: There is too little space, or it cannot be written.
+        """
+        self.progress = Progress()
+        outcome = Outcome()
+        outcome.delivered.extend(
+            Delivered(delivery=d, size=d.source.size or 0, seconds=0.0) for d in deliveries if self._is_here(d)
+        )
+        here = {item.delivery for item in outcome.delivered}
+        missing = sorted((d for d in deliveries if d not in here), key=lambda d: -(d.source.size or 0))
+        self._remove_others({delivery.key for delivery in missing})
+        self._check_space(missing)
+        self.progress.add(files=len(here), size=sum(item.size for item in outcome.delivered))
+        self.progress.total_files = len(deliveries)
+        self.progress.total_bytes = sum(delivery.source.size or 0 for delivery in deliveries)
+        self._crew.run(self._tasks(missing, outcome))
+        return outcome
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write `data` to the file `path` below the root."""
+        final, partial = self._root / path, self._incoming / f"{transfer_key(path)}.partial"
+        with writing(final):
+            make_directories(self._root, final.parent)
+            partial.write_bytes(data)
+            partial.chmod(0o644)
+            partial.replace(final)
+
+    def prune(self, directory: str, keep: set[str]) -> None:
+        """Make `directory`; remove files below it that are not in `keep` (relative to the root): an earlier run's."""
+        with writing(self._root / directory):
+            make_directories(self._root, self._root / directory)
+            for folder, folders, names in os.walk(self._root / directory):
+                for path in (Path(folder, name) for name in (*folders, *names)):
+                    if path.is_symlink() or (path.is_file() and str(path.relative_to(self._root)) not in keep):
+                        path.unlink()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether no earlier run has brought anything."""
+        return not self._journal.parts
+
+    def close(self) -> None:
+        """Let another process write here."""
+        self._journal.close()
+
+    def _is_here(self, delivery: Delivery) -> bool:
+        """Whether an earlier run brought it; finishes one that was killed before the rename."""
+        modified = self._journal.done.get(delivery.key)
+        if modified is None or not delivery.source.version:
+            return False
+        partial, final = self._partial(delivery), self._root / delivery.path
+        if is_file(partial, delivery.source.size, modified):
+            with writing(final):
+                make_directories(self._root, final.parent)
+                partial.replace(final)
+        return is_file(final, delivery.source.size, modified)
+
+    def _partial(self, delivery: Delivery) -> Path:
+        return self._incoming / f"{delivery.key}.partial"
+
+    def _remove_others(self, keys: set[str]) -> None:
+        with writing(self._incoming):
+            for path in self._incoming.glob("*.partial"):
+                if path.stem not in keys:
+                    path.unlink()
+
+    def _check_space(self, deliveries: Sequence[Delivery]) -> None:
+        """Raise DestinationError when the disk is too small for what is not here yet."""
+        needed = sum(delivery.source.size or 0 for delivery in deliveries)
+        needed -= sum(path.lstat().st_blocks * 512 for path in self._incoming.glob("*.partial"))
+        present = shutil.disk_usage(self._root).free
+        if needed > present:
+            raise DestinationError(
+                f"{needed} bytes are needed in {self._root}, but {present} bytes are free.",
+                hint="Give the volume a larger size limit, or the pod more ephemeral storage.",
+            )
+
+    def _tasks(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Iterator[Callable[[], None]]:
+        for delivery in deliveries:
+            source = delivery.source
+            journal = self._journal if source.version else None
+            file = PartialFile(
+                self._partial(delivery), key=delivery.key, size=source.size, ranges=source.ranges, journal=journal
+            )
+            self.progress.add(size=file.present)
+            for start, end in file.missing:
+                if outcome.failures:
+                    return
+                yield functools.partial(self._work, delivery, file, (start, end), outcome)
+            if not file.missing:  # empty, or killed after the last part
+                outcome.delivered.append(self._finish(delivery, file))
+
+    def _work(self, delivery: Delivery, file: PartialFile, part: tuple[int, int | None], outcome: Outcome) -> None:
+        start, end = part
+        try:
+            reached = self._fetch_part(delivery.source, file, start, end)
+            if reached is not None and file.finish_part(start, reached):
+                outcome.delivered.append(self._finish(delivery, file))
+        except InferenceError as error:
+            outcome.failures.append((delivery, error))
+
+    def _fetch_part(self, source: Source, file: PartialFile, start: int, end: int | None) -> int | None:
+        """Fetch one part, going on behind the last good byte when the connection is lost.
+
+        Returns:
+            Where it ended, or None when the work was stopped meanwhile.
+        """
+        position, attempt = start, 0
+        if start == 0 and source.head and end is not None:
+            position = self._write(file, 0, source.head[:end])
+        while position != end:
+            begun = position
+            try:
+                for block in self._store.read(source, position, end):
+                    if self._crew.stop.is_set():
+                        return None
+                    if end is not None and position + len(block) > end:
+                        raise IntegrityError(f"{mask(source.uri)} is longer than the store said.")
+                    position = self._write(file, position, block)
+                if end is None or position == end:
+                    return position
+                raise IntegrityError(f"{mask(source.uri)} ended {end - position} bytes early.")
+            except FetchError as error:
+                attempt = 1 if position - begun >= PROGRESS_BYTES and source.ranges else attempt + 1
+                if not error.retryable or isinstance(error, SourceChangedError) or attempt >= self._retry.attempts:
+                    raise
+            if not source.ranges:
+                self.progress.add(size=start - position)
+                position = start
+            self._retry.wait(attempt, self._crew.stop)
+        return position
+
+    def _write(self, file: PartialFile, position: int, block: Block) -> int:
+        file.write(position, block)
+        self.progress.add(size=len(block))
+        return position + len(block)
+
+    def _finish(self, delivery: Delivery, file: PartialFile) -> Delivered:
+        final = self._root / delivery.path
+        with writing(final):
+            make_directories(self._root, final.parent)
+        size = file.place(final)
+        self.progress.add(files=1)
+        return Delivered(delivery=delivery, size=size, seconds=time.monotonic() - file.started)
