@@ -227,14 +227,15 @@ class LocalPod:
                 self.stop()
             raise
         self.begin_body()
-        self._output.write_line(POD, self._summary())
+        if summary := self._summary():
+            self._output.write_line(POD, summary)
 
     def _summary(self) -> str:
-        """Say how long the start took, and each container of it."""
+        """Say how long the start took, and each container that was waited for; nothing when none was."""
         began = {event.container: event.seconds for event in reversed(self.events) if event.kind == "started"}
         over = {event.container: event for event in self.events if event.kind in ("passed", "exited")}
         phases = [f"{name} {event.seconds - began[name]:.1f} s" for name, event in over.items() if name in began]
-        return f"ready after {self.events[-1].seconds:.1f} s" + (f": {', '.join(phases)}" if phases else "")
+        return f"ready after {self.events[-1].seconds:.1f} s: {', '.join(phases)}" if phases else ""
 
     def _supervise(self) -> None:
         try:
