@@ -8,6 +8,7 @@ import pickle
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from flytekitplugins.inference import (
     NIMSecrets,
     Probe,
     Probes,
+    Server,
     SpecConflictError,
     Volume,
 )
@@ -42,10 +44,24 @@ def _server(template: ModelInferenceTemplate) -> dict[str, Any]:
     return next(container for container in containers if container["name"] == "model-server")
 
 
+def _base(**spec: Any) -> dict[str, Any]:
+    return {"metadata": {}, "spec": spec}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _WithPortVariable(ModelInferenceTemplate):
+    def server(self) -> Server:
+        return Server(port_variables=("ECHO_PORT",))
+
+
+class _NotADataclass(VLLM):
+    port = 9000
+
+
 BAD: list[tuple[Callable[[], Any], str]] = [
     (ModelInferenceTemplate, "image is missing: name the container image"),
     (lambda: _generic(image=""), "image is missing"),
-    (lambda: _generic(image="server 1"), "image='server 1' contains white space"),
+    (lambda: _generic(image="server 1"), "image='server 1' is not an image reference"),
     (lambda: _generic(image=3), "image must be a text or an ImageSpec, not a int"),
     (lambda: _generic(helper_image=3), "helper_image must be a text or an ImageSpec"),
     (lambda: _generic(health_endpoint="http://localhost:8000/health"), "is a whole URL; give only its path"),
@@ -61,7 +77,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: _generic(mem=None), "mem=None: None is a NoneType, not a quantity"),
     (lambda: _generic(ephemeral_storage="1 TB"), "Did you mean '1T'"),
     (lambda: _generic(shm_size="2Gi"), "memory limit of 1Gi cannot hold /dev/shm of 2Gi"),
-    (lambda: _generic(mem="2Gi", shm_size="2Gi"), "raise mem above 2Gi or lower shm_size"),
+    (lambda: _generic(mem="2Gi", shm_size="2Gi"), "raise mem above that or lower shm_size"),
     (lambda: _generic(gpu=-1), "gpu=-1 must be a whole number, 0 for none"),
     (lambda: _generic(gpu=0.5), "gpu=0.5 must be a whole number"),
     (lambda: _generic(gpu=True), "gpu=True must be a whole number"),
@@ -75,7 +91,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: _generic(download_inputs_mem="1GB"), "download_inputs_mem='1GB'"),
     (lambda: _generic(download_inputs_cpu="0"), "download_inputs_cpu='0' must be more than zero"),
     (lambda: _generic(command="python -m 'my server'"), "give command=['python', '-m', 'my server']"),
-    (lambda: _generic(args=["--port", 8000]), "args must be a list of texts, not ['--port', 8000]"),
+    (lambda: _generic(args=["--port", 8000]), "args[1] is the int 8000; write '8000'"),
     (lambda: _generic(probes=Probe()), "probes must be Probes(startup=…, readiness=…, liveness=…), not a Probe"),
     (lambda: _generic(probes=Probes(startup=3)), "probes.startup must be a Probe, not a int"),
     (lambda: _generic(probes=Probes(startup=Probe(path="http://x/y"))), "probes.startup.path='http://x/y' is a whole"),
@@ -98,7 +114,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         "base has no 'spec': give a v1/Pod dictionary, not one with the keys ['containers']",
     ),
     (lambda: _generic(security_context="root"), "security_context must be a dict, not a str"),
-    (lambda: _generic(termination_grace_period=-1), "termination_grace_period=-1 must not be negative"),
+    (lambda: _generic(termination_grace_period=-1), "termination_grace_period must be whole seconds or a timedelta"),
     (lambda: VLLM(hf_secret="hf_secret_value"), "hf_secret must be an HFSecret(hf_token_key=…), not a str"),
     (lambda: VLLM(hf_secret=NGC), "hf_secret must be an HFSecret(hf_token_key=…), not a NIMSecrets"),
     (lambda: VLLM(hf_secret=HFSecret(hf_token_key=None)), "hf_secret: the secret's key must be a text, not None"),
@@ -125,6 +141,74 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2Gi", env={"NIM_PEFT_SOURCE": "loras"}),
         "env['NIM_PEFT_SOURCE']: 'loras' is not an absolute path",
     ),
+    (lambda: _generic(image="MyServer:1"), "image='MyServer:1' is not an image reference"),
+    (lambda: _generic(image="https://registry/x:1"), "is not an image reference"),
+    (lambda: _generic(image="a:b:c"), "is not an image reference"),
+    (lambda: _generic(image="{{.image.default}}"), "Flyte does not fill that in for init containers"),
+    (lambda: _generic(download_inputs="no"), "download_inputs must be True or False, not 'no'"),
+    (lambda: _generic(termination_grace_period=1.5), "termination_grace_period must be whole seconds"),
+    (lambda: _generic(termination_grace_period=timedelta(milliseconds=500)), "must be whole seconds"),
+    (lambda: _generic(mem="\u0661Gi"), "is not a Kubernetes quantity"),
+    (lambda: _generic(mem="0.5"), "mem='0.5' is 0.5 bytes; did you mean '0.5Gi'?"),
+    (lambda: _generic(gpu_resource="nvidia.com/my gpu"), "is not a resource's name"),
+    (lambda: _generic(gpu_resource="kubernetes.io/gpu"), "is not a resource's name"),
+    (lambda: _generic(probes=Probes(startup=Probe(port=0))), "probes.startup.port: 0 is not a port"),
+    (lambda: _generic(probes=Probes(startup=Probe(port="http"))), "probes.startup.port: 'http' is not a port"),
+    (
+        lambda: _generic(
+            base=_base(containers=[{"name": "m", "ports": [{"containerPort": 9}]}]),
+            probes=Probes(startup=Probe(port=9)),
+        ),
+        "startupProbe asks port 9, which no container declares that runs by then",
+    ),
+    (
+        lambda: _generic(volumes=[Volume(name="a", mount_path="/a", source={})]),
+        "its source must be a dictionary with one",
+    ),
+    (
+        lambda: _generic(volumes=[Volume(name="a", mount_path="/a", source="pvc")]),
+        "its source must be a dictionary with one",
+    ),
+    (lambda: _generic(volumes=[Volume(name="a", mount_path="/a", source={"pvc": {}})]), "no volume of the kind 'pvc'"),
+    (
+        lambda: _generic(volumes=[Volume(name="a", mount_path="/a", source={"emptyDir": {"sizeLimit": "5GB"}})]),
+        "sizeLimit='5GB'",
+    ),
+    (lambda: _generic(volumes=[Volume(name="a", mount_path="/a", containers="primary")]), "such as ('primary',)"),
+    (
+        lambda: _generic(
+            volumes=[
+                Volume(name="a", mount_path="/a"),
+                Volume(name="a", mount_path="/b", source={"hostPath": {"path": "/x"}}),
+            ]
+        ),
+        "volume 'a' has two sources",
+    ),
+    (
+        lambda: _generic(download_inputs=True, volumes=[Volume(name="a", mount_path="/shared/")]),
+        "'/shared' is mounted 2 times",
+    ),
+    (lambda: _generic(security_context={"privileged": True}), "privileged needs allowPrivilegeEscalation=True as well"),
+    (lambda: NIM(secrets=NGC, security_context={"runAsUser": 0}), "runAsUser 0 is root, but runAsNonRoot is true"),
+    (lambda: _generic(args=["--key", "sk-" + "a1" * 15]), "its arguments hold what looks like a token"),
+    (lambda: _generic(env={"AUTH": "Bearer hf_" + "a1" * 20}), "holds what looks like a token"),
+    (
+        lambda: _generic(base=_base(containers=["x"])),
+        "base: spec.containers must be a list of dictionaries with a name",
+    ),
+    (lambda: VLLM(arg_dict={"uds": "/tmp/x.sock"}), "with 'uds' the server does not answer plain HTTP"),
+    (lambda: VLLM(arg_dict={"ssl_certfile": "/c"}), "with 'ssl_certfile' the server does not answer plain HTTP"),
+    (lambda: VLLM(arg_dict={"tensor_parallel_size": 2}), "need 2 GPUs, the template has gpu=1"),
+    (lambda: VLLM(arg_dict={"hf_token": "hf_x"}), "'hf_token' would put a secret into the pod's specification"),
+    (lambda: VLLM(args=["--port", "9"]), "args: '--port' is the template's; give port= instead"),
+    (lambda: NIM(secrets=NIMSecrets(ngc_secret_key="nvapi-" + "a" * 40)), "looks like a token; give the names"),
+    (lambda: NIM(secrets=NGC, hf_repo_ids=3), "hf_repo_ids must be a list of repositories, not a int"),
+    (lambda: NIM(secrets=NGC, lora_adapter_mem="2GB"), "lora_adapter_mem='2GB'"),
+    (lambda: _WithPortVariable(image="echo:1", env={"ECHO_PORT": "1"}), "env['ECHO_PORT'] is set by the template"),
+    (
+        _NotADataclass,
+        "class _NotADataclass sets port, which counts only with @dataclass(frozen=True, kw_only=True)",
+    ),
 ]
 
 
@@ -145,7 +229,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("value", ["hf_secret_value", "nvapi-value"])
 def test_a_secret_given_in_place_of_its_name_is_not_repeated(value: str) -> None:
-    for make_bad in (lambda: VLLM(hf_secret=value), lambda: NIM(secrets=value)):
+    for make_bad in (partial(VLLM, hf_secret=value), partial(NIM, secrets=value)):
         with pytest.raises(ConfigError) as caught:
             make_bad()
         assert value not in str(caught.value)
@@ -178,6 +262,19 @@ def test_what_the_caller_gave_can_change_later() -> None:
     assert template.compile(HELPER) == before
 
 
+def test_what_lies_deeper_can_change_later_too() -> None:
+    options, context = {"limit_mm_per_prompt": {"image": 2}}, {"capabilities": {"drop": ["ALL"]}}
+    source: dict[str, Any] = {"emptyDir": {}}
+    template = VLLM(
+        arg_dict=options, security_context=context, volumes=[Volume(name="a", mount_path="/a", source=source)]
+    )
+    before = template.compile(HELPER)
+    options["limit_mm_per_prompt"]["image"] = 99
+    context["capabilities"]["add"] = ["SYS_ADMIN"]  # type: ignore[index]
+    source["hostPath"] = {"path": "/"}
+    assert template.compile(HELPER) == before
+
+
 def test_what_a_reader_got_can_change_later() -> None:
     template = make("generic-full")
     before = copy.deepcopy(template.compile(HELPER))
@@ -196,8 +293,58 @@ def test_a_description_survives_pickling_and_copying(name: str) -> None:
     assert copy.deepcopy(template).compile(HELPER) == template.compile(HELPER)
 
 
-def test_no_secret_value_is_in_a_repr() -> None:
-    assert "huggingface" in repr(make("vllm-full"))  # names only; there is no value to show
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"args": ["--key", "sk-" + "a1" * 15, 8]},
+        {"command": "serve --key sk-" + "a1" * 15},
+        {"env": {"AUTH": "Bearer sk-" + "a1" * 15}},
+        {"base": {"spec": {"initContainers": [{"name": "model-server", "image": "sk-" + "a1" * 15}]}}},
+    ],
+)
+def test_a_token_is_in_no_message(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _generic(**given)
+    assert "a1a1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("env", [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]),
+        ("env", [{"name": "_FSEC_HF_T", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}]),
+        ("startupProbe", {"tcpSocket": {"port": 8000}}),
+    ],
+)
+def test_alternatives_of_base_and_template_are_a_conflict(field: str, value: Any) -> None:
+    base = _base(initContainers=[{"name": "model-server", field: value}])
+    with pytest.raises(SpecConflictError):
+        VLLM(hf_secret=HFSecret(hf_token_key="t", hf_token_group="hf"), base=base)
+
+
+def test_a_base_may_be_as_people_write_yaml() -> None:
+    primary = {"name": "primary", "resources": {"limits": {"cpu": 2, "memory": "1Gi"}}, "env": None}
+    noisy = {"name": "proxy", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}], "command": ["x"]}
+    udp = {"name": "dns", "ports": [{"containerPort": 53}, {"containerPort": 53, "protocol": "UDP"}]}
+    base = {"metadata": None, "spec": {"initContainers": None, "containers": [primary, noisy, udp]}}
+    containers = _generic(base=base).compile(HELPER)["spec"]["containers"]
+    assert [container["name"] for container in containers] == ["primary", "proxy", "dns"]
+    assert containers[0]["resources"] == {"limits": {"cpu": "2", "memory": "1Gi"}}
+
+
+def test_a_key_of_the_security_context_can_be_removed() -> None:
+    assert "seccompProfile" not in _server(_generic(security_context={"seccompProfile": None}))["securityContext"]
+
+
+def test_the_users_security_context_goes_before_the_servers() -> None:
+    context = _server(NIM(secrets=NGC, security_context={"runAsUser": 1234}))["securityContext"]
+    assert (context["runAsUser"], context["runAsNonRoot"]) == (1234, True)
+
+
+@pytest.mark.parametrize("option", ["mem", "shm_size", "ephemeral_storage", "download_inputs_mem"])
+def test_bytes_may_be_a_number(option: str) -> None:
+    given = {"mem": 2**33, "download_inputs": True, option: 2**30 if option != "mem" else 2**33}
+    assert str(given[option]) in str(_generic(**given).compile(HELPER))
 
 
 def test_the_users_variable_goes_before_the_templates() -> None:
@@ -296,8 +443,6 @@ class TestWarnings:
 
 
 def test_a_users_subclass_adds_what_differs() -> None:
-    from flytekitplugins.inference import Server
-
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Echo(ModelInferenceTemplate):
         word: str = "hello"

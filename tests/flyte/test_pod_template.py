@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sys
 import pytest
 from flytekit import ImageSpec, PodTemplate, Secret
 from flytekit.configuration.default_images import DefaultImages
+from flytekit.configuration.plugin import FlytekitPlugin
 from kubernetes.client import V1Container, V1PodSpec
 
 from flytekitplugins.inference import (
@@ -22,6 +24,7 @@ from flytekitplugins.inference import (
     UnsupportedError,
 )
 from flytekitplugins.inference.flyte.kubernetes_models import to_pod_spec
+from flytekitplugins.inference.flyte.pod_template import InferencePodTemplate
 from flytekitplugins.inference.sidecar_template import PodTemplate as FromTemplateModule
 from golden.cases import make
 
@@ -110,6 +113,20 @@ def test_helper_images() -> None:
     assert downloader["command"] == ["python", "-m", "flytekitplugins.inference.programs.download_inputs"]
 
 
+def test_its_fields_can_be_replaced_as_those_of_any_pod_template() -> None:
+    replaced = dataclasses.replace(TEMPLATE.pod_template, labels={"team": "x"})
+    assert replaced.labels == {"team": "x"}
+    assert replaced.pod_spec.containers[0].name == "primary"
+    assert InferencePodTemplate().pod_spec.containers == []
+
+
+def test_an_image_spec_that_nobody_builds_is_warned_about() -> None:
+    template = ModelInferenceTemplate(image=ImageSpec(name="echo", registry="registry.example.com"))
+    with pytest.warns(InferenceWarning, match="image is an ImageSpec, which pod_template= does not build") as caught:
+        assert template.pod_template.primary_container_name == "primary"
+    assert caught[0].filename == __file__
+
+
 class TestSecretRequests:
     """The secrets to request, as flytekit's objects."""
 
@@ -119,6 +136,16 @@ class TestSecretRequests:
             Secret(group="ngc", key="a", mount_requirement=Secret.MountType.ENV_VAR),
             Secret(group="hf", key="b", mount_requirement=Secret.MountType.ENV_VAR),
         ]
+
+    def test_one_secret_twice_is_requested_once(self) -> None:
+        secrets = NIMSecrets(ngc_secret_group="g", ngc_secret_key="a", hf_token_group="g", hf_token_key="a")
+        assert len(NIM(secrets=secrets).secret_requests) == 1
+
+    def test_where_no_group_is_required(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(FlytekitPlugin, "secret_requires_group", staticmethod(lambda: False))
+        with pytest.warns(InferenceWarning):
+            template = VLLM(hf_secret=HFSecret(hf_token_key="t"))
+        assert [(secret.group, secret.key) for secret in template.secret_requests] == [(None, "t")]
 
     def test_none(self) -> None:
         assert VLLM().secret_requests == []

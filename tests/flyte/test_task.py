@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flytekit import FlyteContextManager, ImageSpec, PodTemplate, task
+from flytekit import FlyteContextManager, ImageSpec, PodTemplate, Resources, Secret, task
 from flytekit.configuration import ImageConfig, SerializationSettings
 from flytekit.core.python_function_task import PythonFunctionTask
 from flytekit.core.task import TaskPlugins
 from flytekit.core.type_engine import TypeEngine
 from flytekit.image_spec.image_spec import ImageBuildEngine
+from flytekit.models.task import K8sPod
 from flytekit.types.file import FlyteFile
 
 from flytekitplugins.inference import (
     VLLM,
     ConfigError,
+    HFSecret,
     ModelInferenceTemplate,
     ServerExitedError,
     UnsupportedError,
@@ -196,6 +198,66 @@ def test_a_pod_template_beside_task_config_is_the_base() -> None:
         @task(task_config=replace(served.ECHO, base=base), pod_template=base)
         def with_two() -> str:
             return ""
+
+
+def _serialised(**options: Any) -> K8sPod:
+    template = replace(served.ECHO, gpu=1, **options.pop("template", {}))
+
+    @task(task_config=template, container_image="registry.example.com/task:1", **options)
+    def described() -> str:
+        return ""
+
+    return described.get_k8s_pod(SerializationSettings(ImageConfig.auto(img_name="registry.example.com/default:1")))
+
+
+def _base_with_primary(**fields: Any) -> dict[str, Any]:
+    return {"template": {"base": {"spec": {"containers": [{"name": "primary", **fields}]}}}}
+
+
+@pytest.mark.parametrize(
+    ("options", "resources"),
+    [
+        ({}, {"limits": {"gpu": "0"}}),
+        ({"requests": Resources(cpu="1")}, {"requests": {"cpu": "1"}, "limits": {"gpu": "0"}}),
+        ({"requests": Resources(gpu="1")}, {"requests": {"gpu": "1"}, "limits": {}}),
+        ({"limits": Resources(gpu="2")}, {"requests": {}, "limits": {"gpu": "2"}}),
+        (_base_with_primary(resources={"limits": {"nvidia.com/gpu": "1"}}), {"limits": {"nvidia.com/gpu": "1"}}),
+        (_base_with_primary(resources={"limits": {"memory": "1Gi"}}), {"limits": {"memory": "1Gi", "gpu": "0"}}),
+    ],
+)
+def test_the_primary_has_the_gpus_that_its_author_gave_it(options: dict[str, Any], resources: dict[str, Any]) -> None:
+    assert _serialised(**options).pod_spec["containers"][0]["resources"] == resources
+
+
+def test_helpers_run_on_the_image_that_the_primary_really_gets() -> None:
+    options = _base_with_primary(image="registry.example.com/base:1")
+    options["template"]["download_inputs"] = True
+    pod = _serialised(**options).pod_spec
+    assert pod["containers"][0]["image"] == pod["initContainers"][0]["image"] == "registry.example.com/base:1"
+
+
+def test_the_bases_metadata_reaches_the_pod() -> None:
+    base = {"metadata": {"labels": {"team": "x"}, "annotations": {"a": "b"}}, "spec": {}}
+    metadata = _serialised(template={"base": base}).metadata
+    assert (metadata.labels, metadata.annotations) == ({"team": "x"}, {"a": "b"})
+
+
+def test_serialising_does_not_change_the_task() -> None:
+    before = served.pid.pod_template.version_hash()
+    served.pid.get_k8s_pod(SerializationSettings(ImageConfig.auto(img_name="registry.example.com/default:1")))
+    assert served.pid.pod_template.version_hash() == before
+
+
+def test_a_secret_that_the_function_needs_too_is_requested_once() -> None:
+    template = VLLM(hf_secret=HFSecret(hf_token_group="hf", hf_token_key="t"))
+    own = Secret(group="hf", key="t", mount_requirement=Secret.MountType.ENV_VAR)
+
+    @task(task_config=template, secret_requests=[own, Secret(group="x", key="y")])
+    def with_secrets() -> str:
+        return ""
+
+    secrets = with_secrets.security_context.secrets
+    assert [(secret.group, secret.key) for secret in secrets] == [("hf", "t"), ("x", "y")]
 
 
 def test_an_image_spec_of_the_server_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

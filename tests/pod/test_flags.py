@@ -26,6 +26,7 @@ TABLE = OptionTable(
     aliases={"s": "seed", "c": "config"},
     inverses={"no_cache_at_all": "cache"},
     secret={"key": "give it from a secret"},
+    secret_keys={"config": ("password",)},
     removed={"old": ("0.9", "new"), "gone": ("0.8", "")},
 )
 
@@ -57,6 +58,8 @@ def test_each_kind_has_one_form(options: dict, argv: list[str]) -> None:
     [
         ({"sead": 1}, ["Server 1 has no option 'sead'", "did you mean 'seed'?", "args="]),
         ({"old": 1}, ["'old' is gone since 0.9", "'new'"]),
+        ({"config": {"a": 1, "password": "abc"}}, ["the secret 'password'"]),
+        ({"c.password": "abc"}, ["the secret 'password'"]),
         ({"gone": 1}, ["'gone' is gone since 0.8"]),
         ({"key": "abc"}, ["'key' would put a secret", "give it from a secret"]),
         ({"seed": 1, "s": 2}, ["'seed' and 's' are the same option"]),

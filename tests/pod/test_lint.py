@@ -100,7 +100,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     ),
     "probe of an undeclared port": (
         lambda pod: _server(pod)["startupProbe"]["httpGet"].update(port=8001),
-        "startupProbe asks port 8001, which no container declares",
+        "startupProbe asks port 8001, which no container declares that runs by then",
     ),
     "probe with odd numbers": (
         lambda pod: _server(pod)["startupProbe"].update(timeoutSeconds=0),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flytekitplugins.inference.pod.parts import EnvVar
-from flytekitplugins.inference.pod.secrets import SecretReference
+from flytekitplugins.inference.pod.secrets import SecretReference, masked
 
 
 def _secret(group: str | None = "hugging-face", key: str = "token", prefix: str = "_FSEC_") -> SecretReference:
@@ -46,6 +48,18 @@ def test_problems() -> None:
     assert "key must be a text, not None" in _secret(key=None).problems()[0]  # type: ignore[arg-type]
     assert "prefix must be a text, not None" in _secret(prefix=None).problems()[0]  # type: ignore[arg-type]
     assert "group must be a text or None, not ''" in _secret(group="").problems()[0]
-    assert (
-        "'MY KEY' is not an environment variable's name" in _secret(group=None, prefix="", key="my key").problems()[0]
-    )
+    assert "'my key' has characters other than" in _secret(key="my key").problems()[0]
+    assert "'ß' has characters other than" in _secret(key="ß").problems()[0]
+    assert "is not an environment variable's name" in _secret(prefix="1 ").problems()[0]
+
+
+@pytest.mark.parametrize("token", ["hf_" + "a1" * 15, "nvapi-" + "b" * 40, "sk-" + "c" * 30])
+def test_a_token_in_place_of_its_name_is_refused_and_not_repeated(token: str) -> None:
+    for secret in (_secret(key=token), _secret(group=token)):
+        (problem,) = secret.problems()
+        assert "looks like a token" in problem
+        assert token not in problem
+
+
+def test_masking() -> None:
+    assert masked('{"value": "Bearer hf_' + "a1" * 15 + '"}') == '{"value": "Bearer …"}'

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from .errors import ConfigError
 from .pod import check
 from .pod.compile import Manifest, compile_plan
 from .pod.lint import lint
-from .pod.merge import merge_manifests
+from .pod.merge import merge_manifests, normalised
 from .pod.parts import INPUT_DOWNLOADER, MODEL_SERVER, PRIMARY, Container, EnvVar, Helper, Probe, Probes, Volume
 from .pod.plan import LEAST_PRIVILEGE, input_downloader, plan_pod
 from .pod.quantity import format_quantity
@@ -105,7 +105,7 @@ class ModelInferenceTemplate:
     """More volumes, and where they are mounted."""
     security_context: Mapping[str, Any] | None = None
     """What replaces single keys of the server's security context (Kubernetes' own names), for an image that cannot
-    work with least privilege."""
+    work with least privilege; `None` as a value removes the key."""
     termination_grace_period: int | timedelta | None = None
     """Seconds (or a `timedelta`) between SIGTERM and SIGKILL for all containers; Kubernetes' default is 30."""
     helper_image: str | ImageSpec | None = None
@@ -121,7 +121,7 @@ class ModelInferenceTemplate:
         problems = list(self._problems())
         if not problems:
             self._detach()
-            problems = lint(self.compile(Helper(image="helper", bundled=False)))
+            problems = list(self._pod_problems())
         if problems:
             count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
             raise ConfigError(f"{type(self).__name__}(…) has {count}:", problems=problems)
@@ -152,10 +152,31 @@ class ModelInferenceTemplate:
         if self.probes is not None:
             yield from check.check_probes(self.probes)
         yield from check.check_volumes(self.volumes, _CONTAINERS)
+        yield from check.check_switch("download_inputs", self.download_inputs)
         if self.security_context is not None and not isinstance(self.security_context, Mapping):
             yield f"security_context must be a dict, not a {type(self.security_context).__name__}"
-        if self.grace_period_seconds is not None and self.grace_period_seconds < 0:
-            yield f"termination_grace_period={self.termination_grace_period!r} must not be negative"
+        if self.termination_grace_period is not None:
+            yield from check.check_seconds("termination_grace_period", self.termination_grace_period)
+        yield from self._class_problems()
+
+    def _class_problems(self) -> Iterator[str]:
+        """Find new defaults in a subclass that is no dataclass, which Python would ignore without a word."""
+        for cls in type(self).__mro__:
+            if "__dataclass_fields__" in vars(cls):
+                return
+            for name in self.__dataclass_fields__.keys() & vars(cls).keys():
+                yield f"class {cls.__name__} sets {name}, which counts only with @dataclass(frozen=True, kw_only=True)"
+
+    def _pod_problems(self) -> Iterator[str]:
+        """Yield what is wrong with the pod as a whole, once the single fields are right."""
+        for name in self.server().port_variables:
+            if name in (self.env or {}):
+                yield f"env[{name!r}] is set by the template; give port= instead"
+        pod = self.compile(Helper(image="helper", bundled=False))
+        yield from lint(pod, ours={MODEL_SERVER, INPUT_DOWNLOADER, *self._primary_names()})
+
+    def _primary_names(self) -> tuple[str, ...]:
+        return (getattr(self.base, "primary_container_name", PRIMARY),)
 
     def _resource_problems(self) -> Iterator[str]:
         yield from check.check_quantity("cpu", self.cpu)
@@ -189,7 +210,10 @@ class ModelInferenceTemplate:
         server = self.server()
         if self.helper_image is not None:
             helper = Helper(image=_image_name(self.helper_image), bundled=False)
-        resources = {"cpu": format_quantity(self.download_inputs_cpu), "memory": self.download_inputs_mem}
+        resources = {
+            "cpu": format_quantity(self.download_inputs_cpu),
+            "memory": format_quantity(self.download_inputs_mem),
+        }
         plan = plan_pod(
             self._container(server),
             downloader=input_downloader(helper, resources=resources, bound_inputs=bound_inputs)
@@ -216,8 +240,12 @@ class ModelInferenceTemplate:
             resources=self._resources(),
             probes=self._probes(),
             sidecar=True,
-            security_context={**LEAST_PRIVILEGE, **server.security_context, **(self.security_context or {})},
+            security_context=self._security(server),
         )
+
+    def _security(self, server: Server) -> dict[str, Any]:
+        context = {**LEAST_PRIVILEGE, **server.security_context, **(self.security_context or {})}
+        return {key: value for key, value in context.items() if value is not None}
 
     def _environment(self, server: Server) -> tuple[EnvVar, ...]:
         port = (EnvVar(name=name, value=str(self.port)) for name in (PORT_VARIABLE, *server.port_variables))
@@ -249,7 +277,7 @@ class ModelInferenceTemplate:
     def _shm(self) -> tuple[Volume, ...]:
         if self.shm_size is None:
             return ()
-        source = {"emptyDir": {"medium": "Memory", "sizeLimit": self.shm_size}}
+        source = {"emptyDir": {"medium": "Memory", "sizeLimit": format_quantity(self.shm_size)}}
         return (Volume(name=f"{check.OUR_PREFIX}shm", source=source, mount_path="/dev/shm"),)
 
     def _reserved_variables(self) -> dict[str, str]:
@@ -267,13 +295,11 @@ class ModelInferenceTemplate:
 
     def _detach(self) -> None:
         """Keep own copies of what the caller gave, so that no later change of theirs reaches this description."""
-        for name in ("env", "security_context"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, dict(value) if value is not None else None)
         for name in ("command", "args", "volumes"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, tuple(value) if value is not None else None)
-        object.__setattr__(self, "base", copy.deepcopy(self.base))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for field in fields(self):
+            object.__setattr__(self, field.name, copy.deepcopy(getattr(self, field.name)))
 
     # What users read
 
@@ -338,11 +364,12 @@ def _image_name(image: Any) -> str:
 
 
 def _manifest_of(base: Any) -> Manifest:
-    if isinstance(base, Mapping):
-        return dict(base)
-    from .flyte.pod_template import manifest_of
+    if not isinstance(base, Mapping):
+        from .flyte.pod_template import manifest_of
 
-    return manifest_of(base)
+        base = manifest_of(base)
+    manifest: Manifest = normalised(base)
+    return manifest
 
 
 def _caller_depth() -> int:

@@ -37,7 +37,7 @@ def to_pod_spec(spec: Manifest) -> V1PodSpec:
     if kept != spec:
         raise UnsupportedError(
             f"The installed kubernetes client would drop {', '.join(_lost(spec, kept))} from the pod.",
-            hint="Upgrade it: pip install 'kubernetes>=28.1'.",
+            hint="Each is misspelt, or newer than the client (at least 28.1 is needed).",
         )
     return made
 

@@ -6,6 +6,7 @@ task's pod, which imports the user's module again, never reads the spec: see doc
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from flytekit import PodTemplate
@@ -13,6 +14,7 @@ from flytekit.configuration.default_images import DefaultImages
 
 from ..pod.compile import Manifest
 from ..pod.parts import PRIMARY, Helper
+from ..sidecar_template import InferenceWarning
 from .kubernetes_models import from_pod_spec, to_pod_spec
 
 if TYPE_CHECKING:
@@ -26,19 +28,27 @@ __all__ = ["InferencePodTemplate", "default_helper", "manifest_of", "to_pod_temp
 class InferencePodTemplate(PodTemplate):
     """A `PodTemplate` that compiles its `pod_spec` on first use. Adds no dataclass field, so that it hashes as one."""
 
-    def __init__(self, template: ModelInferenceTemplate) -> None:
+    def __init__(
+        self,
+        pod_spec: V1PodSpec | None = None,
+        primary_container_name: str = PRIMARY,
+        labels: dict[str, str] | None = None,
+        annotations: dict[str, str] | None = None,
+        *,
+        template: ModelInferenceTemplate | None = None,
+    ) -> None:
         self._template = template
-        self._pod_spec: V1PodSpec | None = None
-        metadata = template.manifest["metadata"] if template.base is not None else {}
-        self.primary_container_name = getattr(template.base, "primary_container_name", PRIMARY)
-        self.labels = metadata.get("labels")
-        self.annotations = metadata.get("annotations")
+        self._pod_spec = pod_spec
+        self.primary_container_name = primary_container_name
+        self.labels = labels
+        self.annotations = annotations
 
     @property
     def pod_spec(self) -> V1PodSpec:
         """The pod as a `kubernetes.client.V1PodSpec`; the same object on each read, the reader's to change."""
         if self._pod_spec is None:
-            self._pod_spec = to_pod_spec(self._template.manifest["spec"])
+            spec = self._template.manifest["spec"] if self._template else {"containers": []}
+            self._pod_spec = to_pod_spec(spec)
         return self._pod_spec
 
     @pod_spec.setter
@@ -47,8 +57,21 @@ class InferencePodTemplate(PodTemplate):
 
 
 def to_pod_template(template: ModelInferenceTemplate) -> PodTemplate:
-    """Return a new `PodTemplate` of `template` that shares nothing with an earlier one."""
-    return InferencePodTemplate(template)
+    """Return a new `PodTemplate` of `template` that shares nothing with an earlier one.
+
+    flytekit builds the `ImageSpec`s of regular containers only, so one of a server is warned about.
+    """
+    for name in ("image", "helper_image"):
+        if not isinstance(getattr(template, name), str | None):
+            text = f"{name} is an ImageSpec, which pod_template= does not build; attach by @task(task_config=…)."
+            warnings.warn(text, InferenceWarning, stacklevel=3)
+    metadata = template.manifest["metadata"] if template.base is not None else {}
+    return InferencePodTemplate(
+        template=template,
+        primary_container_name=getattr(template.base, "primary_container_name", PRIMARY),
+        labels=metadata.get("labels"),
+        annotations=metadata.get("annotations"),
+    )
 
 
 def default_helper() -> Helper:

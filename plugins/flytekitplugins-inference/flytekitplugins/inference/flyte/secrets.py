@@ -20,7 +20,7 @@ def to_secret_requests(secrets: Iterable[SecretReference]) -> list[Secret]:
     A secret without a group is left out, with a warning, where the platform requires one (flytekit refuses it).
     """
     requests = []
-    for secret in secrets:
+    for secret in dict.fromkeys(secrets):
         if secret.group is None and get_plugin().secret_requires_group():
             warnings.warn(
                 f"The secret {secret.key!r} has no group and cannot be requested on this platform; give its group.",

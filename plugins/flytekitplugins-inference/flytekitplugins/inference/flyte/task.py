@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +22,7 @@ from flytekit.models.task import K8sPod
 from ..errors import ConfigError, UnsupportedError
 from ..pod.compile import Manifest
 from ..pod.parts import PRIMARY, Helper
-from ..sidecar_template import ModelInferenceTemplate
+from ..sidecar_template import InferenceWarning, ModelInferenceTemplate
 from .kubernetes_models import to_pod_spec
 
 try:
@@ -65,7 +66,7 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
         super().__init__(
             task_config,
             task_function,
-            pod_template=task_config.pod_template,
+            pod_template=_pod_template(task_config),
             secret_requests=own + [secret for secret in task_config.secret_requests if secret not in own],
             **kwargs,
         )
@@ -83,13 +84,13 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
     def get_k8s_pod(self, settings: SerializationSettings) -> K8sPod:
         """Return the pod with what only serialisation knows: images, bound inputs, the accelerator's key."""
         template = _with_registered_images(self.template, settings)
-        helper = Helper(image=self.get_image(settings), bundled=False)
+        helper = Helper(image=_image_of_primary(template) or self.get_image(settings), bundled=False)
         manifest = template.compile(helper, bound_inputs=_bound_inputs(self.get_command(settings)))
         serialised = copy.copy(self)  # this task keeps the pod that it describes
         serialised.pod_template = _with_spec(template, manifest)
         pod = super(InferenceTask, serialised).get_k8s_pod(settings)
         if template.gpu:
-            _let_flyte_see_the_gpu(pod.pod_spec, serialised.pod_template.primary_container_name)
+            _let_flyte_see_the_gpu(pod.pod_spec, template.gpu_resource, serialised.pod_template.primary_container_name)
         return pod
 
     # Execution
@@ -154,16 +155,32 @@ def _with_spec(template: ModelInferenceTemplate, manifest: Manifest) -> PodTempl
     )
 
 
-def _let_flyte_see_the_gpu(pod_spec: Manifest, primary: str) -> None:
-    """Give the primary a limit of no GPU.
+def _pod_template(template: ModelInferenceTemplate) -> PodTemplate:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InferenceWarning)  # of images that are not built: here they are
+        return template.pod_template
+
+
+def _image_of_primary(template: ModelInferenceTemplate) -> str | None:
+    """Return the image that `base` gives the primary, which then goes before the task's own (flytekit's rule)."""
+    primary = getattr(template.base, "primary_container_name", PRIMARY)
+    containers = template.compile(Helper(image="any", bundled=False))["spec"]["containers"]
+    image: str | None = next(container.get("image") for container in containers if container["name"] == primary)
+    return image
+
+
+def _let_flyte_see_the_gpu(pod_spec: Manifest, gpu_resource: str, primary: str) -> None:
+    """Give the primary a limit of no GPU, unless it has GPUs of its own.
 
     Flyte applies an accelerator's node selector and toleration only when a regular container's limits have the GPU's
     key; the value 0 is enough (flyteorg/flyte v1.16.8 `pod_helper.go`, ApplyGPUNodeSelectors; flyte#6396).
     """
     for container in pod_spec["containers"]:
         if container["name"] == primary:
-            limits = container.setdefault("resources", {}).setdefault("limits", {})
-            limits.setdefault("gpu", "0")
+            resources = container.setdefault("resources", {})
+            asked = {name for kind in ("requests", "limits") for name in resources.get(kind) or {}}
+            if not any(name in ("gpu", gpu_resource) or name.endswith("/gpu") for name in asked):
+                resources["limits"] = {**(resources.get("limits") or {}), "gpu": "0"}
 
 
 def _bound_inputs(command: Sequence[str]) -> list[str]:

@@ -7,9 +7,9 @@ Facts: docs.nvidia.com/nim/large-language-models (1.x to 3.0.0), "Configuration"
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..pod import check
 from ..pod.names import path_problem, subdomain_problem
@@ -17,6 +17,9 @@ from ..pod.parts import Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
+
+if TYPE_CHECKING:
+    from flytekit import ImageSpec
 
 __all__ = ["NIM", "NIMSecrets"]
 
@@ -77,7 +80,7 @@ class NIM(ModelInferenceTemplate):
 
     secrets: NIMSecrets
     """The names of NIM's secrets; required."""
-    image: Any = IMAGE
+    image: str | ImageSpec | None = IMAGE
     health_endpoint: str | None = "v1/health/ready"
     mem: str = "20Gi"
     ephemeral_storage: str | None = "20Gi"
@@ -108,10 +111,6 @@ class NIM(ModelInferenceTemplate):
     def _adapters(self) -> Volume:
         return Volume(name="inference-lora", mount_path=(self.env or {})[PEFT_SOURCE])
 
-    def _reserved_variables(self) -> dict[str, str]:
-        reserved = super()._reserved_variables()
-        return {**reserved, "NIM_SERVER_PORT": "give port= instead", "NIM_HTTP_API_PORT": "give port= instead"}
-
     def _problems(self) -> Iterator[str]:
         yield from super()._problems()
         if not isinstance(self.secrets, NIMSecrets):
@@ -119,6 +118,8 @@ class NIM(ModelInferenceTemplate):
             yield f"secrets must be NIMSecrets(ngc_secret_key=…), not a {type(self.secrets).__name__}"
         else:
             yield from self._secret_problems()
+        if self.lora_adapter_mem is not None:
+            yield from check.check_quantity("lora_adapter_mem", self.lora_adapter_mem, memory=True)
         if self.hf_repo_ids:
             yield from self._adapter_problems()
 
@@ -135,14 +136,15 @@ class NIM(ModelInferenceTemplate):
         if isinstance(self.hf_repo_ids, str):
             yield f"hf_repo_ids={self.hf_repo_ids!r} is one text; give a list: [{self.hf_repo_ids!r}]"
             return
+        if not isinstance(self.hf_repo_ids, (list, tuple)):
+            yield f"hf_repo_ids must be a list of repositories, not a {type(self.hf_repo_ids).__name__}"
+            return
         for repository in self.hf_repo_ids or ():
             if not isinstance(repository, str) or not _REPOSITORY.match(repository):
                 yield f"hf_repo_ids: {repository!r} is not a Hugging Face repository; expected 'owner/name'"
         if self.lora_adapter_mem is None:
             yield "lora_adapter_mem is missing: hf_repo_ids needs memory to download with, such as '2Gi'"
-        else:
-            yield from check.check_quantity("lora_adapter_mem", self.lora_adapter_mem, memory=True)
-        place = (self.env or {}).get(PEFT_SOURCE)
+        place = self.env.get(PEFT_SOURCE) if isinstance(self.env, Mapping) else None
         if place is None:
             yield f"env[{PEFT_SOURCE!r}] is missing: hf_repo_ids needs the directory in which NIM looks for adapters"
         elif problem := path_problem(place):
@@ -155,7 +157,3 @@ class NIM(ModelInferenceTemplate):
                 "hf_repo_ids: this version does not download LoRA adapters yet; the server starts with an empty "
                 f"{(self.env or {})[PEFT_SOURCE]}."
             )
-
-    def _detach(self) -> None:
-        super()._detach()
-        object.__setattr__(self, "hf_repo_ids", tuple(self.hf_repo_ids) if self.hf_repo_ids is not None else None)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from ..errors import QuantityError
-from .names import env_name_problem, label_problem, path_problem, port_problem
+from .names import env_name_problem, label_problem, path_problem, port_problem, subdomain_problem
 from .parts import SHARED_VOLUME, TMP_VOLUME, Probe, Probes, Volume
 from .quantity import format_quantity, parse_quantity
+from .secrets import masked
 
 __all__ = [
     "check_base",
@@ -21,9 +24,28 @@ __all__ = [
     "check_probes",
     "check_quantity",
     "check_resource_name",
+    "check_seconds",
+    "check_switch",
+    "check_volume_source",
     "check_volumes",
 ]
 
+VOLUME_KINDS = frozenset(
+    (
+        *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "hostPath", "image", "nfs"),
+        *("persistentVolumeClaim", "projected", "secret", "awsElasticBlockStore", "azureDisk", "azureFile"),
+        *("cephfs", "cinder", "fc", "flexVolume", "gcePersistentDisk", "glusterfs", "iscsi", "portworxVolume"),
+        *("rbd", "vsphereVolume"),
+    )
+)
+"""k8s.io/api `core/v1/types.go` (v0.36), VolumeSource."""
+_IMAGE = re.compile(
+    r"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[a-z0-9]+:[a-f0-9]{32,})?\Z"
+)
+"""distribution/reference `reference.go` (v0.6), ReferenceRegexp."""
+_KIND = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?\Z")
 OUR_PREFIX = "inference-"
 """Prefix of the volumes that this package adds, apart from the two documented ones."""
 
@@ -33,8 +55,10 @@ def check_image(name: str, image: Any) -> Iterator[str]:
     if image is None or image == "":
         yield f"{name} is missing: name the container image, for example {name}='registry/model-server:1.0'"
     elif isinstance(image, str):
-        if any(character.isspace() for character in image):
-            yield f"{name}={image!r} contains white space; an image reference has none"
+        if "{{" in image:
+            yield f"{name}={image!r}: Flyte does not fill that in for init containers; give a reference or an ImageSpec"
+        elif not _IMAGE.match(image):
+            yield f"{name}={image!r} is not an image reference, such as 'registry:5000/path/name:tag' in lower case"
     elif not callable(getattr(image, "image_name", None)):
         yield f"{name} must be a text or an ImageSpec, not a {type(image).__name__}"
 
@@ -65,13 +89,30 @@ def check_quantity(name: str, value: Any, *, memory: bool = False) -> Iterator[s
         yield f"{name}={value!r} must be more than zero"
     elif memory and text.endswith("m"):
         yield f"{name}={value!r} is {float(exact):g} bytes ('m' means thousandths); did you mean {text[:-1] + 'Mi'!r}?"
+    elif memory and exact.denominator != 1:
+        yield f"{name}={value!r} is {float(exact):g} bytes; did you mean {text + 'Gi'!r}?"
 
 
 def check_resource_name(name: str, value: Any) -> Iterator[str]:
     """Check the name of an extended resource: `vendor/kind`, or Flyte's neutral `gpu`."""
     vendor, _, kind = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if value != "gpu" and not (vendor and kind):
+    if value != "gpu" and (subdomain_problem(vendor) or vendor.endswith("kubernetes.io") or not _KIND.match(kind)):
         yield f"{name}={value!r} is not a resource's name; expected one such as 'nvidia.com/gpu', or 'gpu'"
+
+
+def check_switch(name: str, value: Any) -> Iterator[str]:
+    """Check what is on or off."""
+    if not isinstance(value, bool):
+        yield f"{name} must be True or False, not {value!r}"
+
+
+def check_seconds(name: str, value: Any) -> Iterator[str]:
+    """Check a period: whole seconds or a timedelta."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+        value = int(value) if value == int(value) else value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        yield f"{name} must be whole seconds or a timedelta of such, and not negative; not {value!r}"
 
 
 def check_environment(env: Any, reserved: Mapping[str, str]) -> Iterator[str]:
@@ -96,15 +137,20 @@ def check_environment(env: Any, reserved: Mapping[str, str]) -> Iterator[str]:
 
 
 def check_command(name: str, command: Any) -> Iterator[str]:
-    """Check a command or arguments: a list of texts, not one text."""
+    """Check a command or arguments: a list of texts, not one text. What looks like a token is not repeated."""
     if isinstance(command, str):
         try:
             words = shlex.split(command)
         except ValueError:
             words = command.split()
-        yield f"{name}={command!r} is one text, and no shell will split it; give {name}={words!r}"
-    elif not isinstance(command, (list, tuple)) or not all(isinstance(word, str) for word in command):
-        yield f"{name} must be a list of texts, not {command!r}"
+        given = masked(f"{name}={command!r} is one text, and no shell will split it; give {name}={words!r}")
+        yield given
+    elif not isinstance(command, (list, tuple)):
+        yield f"{name} must be a list of texts, not a {type(command).__name__}"
+    else:
+        for index, word in enumerate(command):
+            if not isinstance(word, str):
+                yield f"{name}[{index}] is the {type(word).__name__} {word!r}; write {str(word)!r}"
 
 
 def check_probes(probes: Any) -> Iterator[str]:
@@ -116,17 +162,27 @@ def check_probes(probes: Any) -> Iterator[str]:
         probe = getattr(probes, name)
         if probe is not None and not isinstance(probe, Probe):
             yield f"probes.{name} must be a Probe, not a {type(probe).__name__}"
-        elif probe is not None and probe.path is not None:
-            yield from check_path(f"probes.{name}.path", probe.path)
+        elif probe is not None:
+            if probe.path is not None:
+                yield from check_path(f"probes.{name}.path", probe.path)
+            if probe.port is not None:
+                yield from check_port(f"probes.{name}.port", probe.port)
 
 
 def check_base(base: Any) -> Iterator[str]:
     """Check the pod that a template starts from: a `v1/Pod` dictionary, or something with a `pod_spec`."""
-    if isinstance(base, Mapping):
-        if not isinstance(base.get("spec"), Mapping):
-            yield f"base has no 'spec': give a v1/Pod dictionary, not one with the keys {sorted(base)}"
-    elif not hasattr(base, "pod_spec"):
-        yield f"base must be a PodTemplate or a v1/Pod dictionary, not a {type(base).__name__}"
+    if not isinstance(base, Mapping):
+        if not hasattr(base, "pod_spec"):
+            yield f"base must be a PodTemplate or a v1/Pod dictionary, not a {type(base).__name__}"
+        return
+    spec = base.get("spec")
+    if not isinstance(spec, Mapping):
+        yield f"base has no 'spec': give a v1/Pod dictionary, not one with the keys {sorted(map(str, base))}"
+        return
+    for field in ("initContainers", "containers", "volumes"):
+        items = spec.get(field) or []
+        if not isinstance(items, list) or not all(isinstance(item, Mapping) and item.get("name") for item in items):
+            yield f"base: spec.{field} must be a list of dictionaries with a name each"
 
 
 def check_volumes(volumes: Any, containers: frozenset[str]) -> Iterator[str]:
@@ -139,15 +195,40 @@ def check_volumes(volumes: Any, containers: frozenset[str]) -> Iterator[str]:
     if not isinstance(volumes, (list, tuple)):
         yield f"volumes must be a list of Volume, not a {type(volumes).__name__}"
         return
+    sources: dict[str, Any] = {}
     for volume in volumes:
         if not isinstance(volume, Volume):
             yield f"volumes must hold Volume objects, not a {type(volume).__name__}"
             continue
-        if problem := label_problem(volume.name):
-            yield f"volume: {problem}"
-        elif volume.name in (SHARED_VOLUME, TMP_VOLUME) or volume.name.startswith(OUR_PREFIX):
-            yield f"volume {volume.name!r}: this name is the template's own; choose another"
-        if problem := path_problem(volume.mount_path):
-            yield f"volume {volume.name!r}: {problem}"
-        for container in set(volume.containers) - containers:
-            yield f"volume {volume.name!r}: no container {container!r}; there are {', '.join(sorted(containers))}"
+        yield from (f"volume {volume.name!r}: {problem}" for problem in _volume_problems(volume, containers))
+        if sources.setdefault(volume.name, volume.source) != volume.source:
+            yield f"volume {volume.name!r} has two sources: {sources[volume.name]!r} and {volume.source!r}"
+
+
+def _volume_problems(volume: Volume, containers: frozenset[str]) -> Iterator[str]:
+    if problem := label_problem(volume.name):
+        yield problem
+    elif volume.name in (SHARED_VOLUME, TMP_VOLUME) or volume.name.startswith(OUR_PREFIX):
+        yield "this name is the template's own; choose another"
+    if problem := path_problem(volume.mount_path):
+        yield problem
+    if isinstance(volume.containers, str):
+        yield f"containers must be names of containers, such as ({volume.containers!r},)"
+    else:
+        for container in sorted(set(volume.containers) - containers):
+            yield f"no container {container!r}; there are {', '.join(sorted(containers))}"
+    yield from check_volume_source(volume.source)
+
+
+def check_volume_source(source: Any) -> Iterator[str]:
+    """Check a volume's source, as Kubernetes writes it: one kind, and what is told about it."""
+    if not isinstance(source, Mapping) or len(source) != 1:
+        yield f"its source must be a dictionary with one kind, such as {{'emptyDir': {{}}}}, not {source!r}"
+        return
+    ((kind, details),) = source.items()
+    if kind not in VOLUME_KINDS:
+        yield f"Kubernetes has no volume of the kind {kind!r}; there are {', '.join(sorted(VOLUME_KINDS))}"
+    elif not isinstance(details, Mapping):
+        yield f"{kind} must be a dictionary, not {details!r}"
+    elif kind == "emptyDir" and "sizeLimit" in details:
+        yield from check_quantity("sizeLimit", details["sizeLimit"], memory=True)

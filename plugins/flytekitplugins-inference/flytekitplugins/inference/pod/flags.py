@@ -49,6 +49,8 @@ class OptionTable:
     """Name → the negatable option that it is the opposite of."""
     secret: Mapping[str, str] = field(default_factory=dict)
     """Options that hold a secret → where it belongs instead."""
+    secret_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """JSON options → those of their keys that hold a secret."""
     removed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Name → the version that removed it, and the option that took its place, if any."""
 
@@ -91,6 +93,7 @@ def option_problems(options: Mapping[str, Any], table: OptionTable) -> list[str]
         seen[base] = name
         if "." in base:
             seen[f"{whole}."] = name
+        found.extend(_secret_key_problems(name, base, value, table))
         found.extend(_name_problems(name, canonical, table) or _value_problems(name, base, value, table))
     return found
 
@@ -152,6 +155,13 @@ def _name_problems(name: str, canonical: str, table: OptionTable) -> list[str]:
     if dot and head not in table.json:
         return [f"option {name!r}: only options that take JSON have keys, and {head!r} takes none"]
     return []
+
+
+def _secret_key_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
+    head, _, keys = canonical.partition(".")
+    given = {keys} if keys else set(value) if isinstance(value, Mapping) else set()
+    for key in sorted(given & set(table.secret_keys.get(head, ())), key=str):
+        yield f"option {name!r} would put the secret {key!r} into the pod's specification; give it by a variable"
 
 
 def _value_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:

@@ -6,9 +6,10 @@ this (bad names, port 99999, requests above limits, a probe of an undeclared por
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..errors import QuantityError
 from .compile import Manifest
 from .names import env_name_problem, label_problem, path_problem, port_problem
 from .quantity import parse_quantity
+from .secrets import looks_like_a_token
 
 __all__ = ["lint"]
 
@@ -30,16 +32,25 @@ _RESERVED_NAMES = frozenset(
     }
 )
 """Names that Flyte gives a meaning of its own (flyteorg/flyte v1.16.8, `pod_helper.go`, `copilot.go`)."""
-_TOKEN = re.compile(r"(hf_[A-Za-z0-9]{20,}|nvapi-[\w-]{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16})\Z")
 _REFERENCE = re.compile(r"(?<!\$)\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
+_HANDLERS = {"httpGet", "tcpSocket", "exec", "grpc"}
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
-def lint(manifest: Manifest) -> list[str]:
-    """Return one sentence for each problem of the pod; an empty list when there is none."""
+def lint(manifest: Manifest, *, ours: Collection[str] | None = None) -> list[str]:
+    """Return one sentence for each problem of the pod; an empty list when there is none.
+
+    Args:
+        manifest: A `v1/Pod`.
+        ours: The containers to look into; the others are their authors' own. `None` looks into all.
+    """
     spec = manifest["spec"]
-    checks = (_names, _volumes, _ports, *(_each_container(check) for check in _CONTAINER_CHECKS))
-    return [problem for check in checks for problem in check(spec)]
+    found = [problem for check in (_names, _volumes, _ports) for problem in check(spec)]
+    for container in _containers(spec):
+        if ours is None or container.get("name") in ours:
+            problems = (problem for check in _CONTAINER_CHECKS for problem in check(container, spec))
+            found.extend(f"container {container.get('name')!r}: {problem}" for problem in problems)
+    return found
 
 
 def _containers(spec: Manifest) -> list[Manifest]:
@@ -79,26 +90,18 @@ def _ports(spec: Manifest) -> Iterator[str]:
     owners: dict[Any, str] = {}
     for container in _containers(spec):
         for port in container.get("ports", ()):
-            number = port.get("containerPort")
+            number, place = port.get("containerPort"), (port.get("containerPort"), port.get("protocol", "TCP"))
             if problem := port_problem(number):
                 yield f"container {container['name']!r}: {problem}"
-            elif number in owners:
-                yield f"port {number} is wanted by {owners[number]!r} and {container['name']!r}; a pod has one network"
-            owners[number] = container["name"]
-
-
-def _each_container(check: Any) -> Any:
-    def check_all(spec: Manifest) -> Iterator[str]:
-        for container in _containers(spec):
-            for problem in check(container, spec):
-                yield f"container {container['name']!r}: {problem}"
-
-    return check_all
+            elif place in owners:
+                yield f"port {number} is wanted by {owners[place]!r} and {container['name']!r}; a pod has one network"
+            owners[place] = container["name"]
 
 
 def _mounts(container: Manifest, spec: Manifest) -> Iterator[str]:
-    paths = [mount.get("mountPath") for mount in container.get("volumeMounts", ())]
-    yield from (problem for path in paths if (problem := path_problem(path)))
+    given = [mount.get("mountPath") for mount in container.get("volumeMounts", ())]
+    yield from (problem for path in given if (problem := path_problem(path)))
+    paths = [posixpath.normpath(path) for path in given if isinstance(path, str)]
     yield from (f"{path!r} is mounted {count} times" for path, count in Counter(paths).items() if count > 1)
 
 
@@ -120,17 +123,22 @@ def _resources(container: Manifest, spec: Manifest) -> Iterator[str]:
 
 def _memory_volumes(container: Manifest, spec: Manifest) -> Iterator[str]:
     """Pages of a memory-backed volume count against the memory limit of the container that writes them."""
-    limit = _quantity(((container.get("resources") or {}).get("limits") or {}).get("memory"))
-    sizes = {volume.get("name"): (volume.get("emptyDir") or {}) for volume in spec.get("volumes", ())}
-    for mount in container.get("volumeMounts", ()):
-        source = sizes.get(mount["name"]) or {}
-        size = _quantity(source.get("sizeLimit")) if source.get("medium") == "Memory" else None
-        if size is not None and limit is not None and size >= limit:
-            yield (
-                f"its memory limit of {container['resources']['limits']['memory']} cannot hold "
-                f"{mount['mountPath']} of {source['sizeLimit']} in memory and the program beside it; "
-                f"raise mem above {source['sizeLimit']} or lower shm_size"
-            )
+    limit_text = ((container.get("resources") or {}).get("limits") or {}).get("memory")
+    limit = _quantity(limit_text)
+    volumes = {volume.get("name"): volume.get("emptyDir") or {} for volume in spec.get("volumes", ())}
+    mounts = [(mount["mountPath"], volumes.get(mount["name"]) or {}) for mount in container.get("volumeMounts", ())]
+    in_memory = [(path, source["sizeLimit"]) for path, source in mounts if _is_in_memory(source)]
+    total = sum((_quantity(size) or Fraction(0) for _, size in in_memory), Fraction(0))
+    if limit is not None and in_memory and total >= limit:
+        places = " and ".join(f"{path} of {size}" for path, size in in_memory)
+        yield (
+            f"its memory limit of {limit_text} cannot hold {places} in memory and the program beside it; "
+            f"raise mem above that or lower shm_size"
+        )
+
+
+def _is_in_memory(source: Manifest) -> bool:
+    return source.get("medium") == "Memory" and _quantity(source.get("sizeLimit")) is not None
 
 
 def _environment(container: Manifest, spec: Manifest) -> Iterator[str]:
@@ -138,12 +146,14 @@ def _environment(container: Manifest, spec: Manifest) -> Iterator[str]:
     yield from (problem for name in names if (problem := env_name_problem(name)))
     yield from (f"variable {name!r} is there {count} times" for name, count in Counter(names).items() if count > 1)
     for index, variable in enumerate(container.get("env", ())):
-        value = variable.get("value")
+        value, source = variable.get("value"), variable.get("valueFrom")
+        if source is not None and (value is not None or len(source) != 1):
+            yield f"variable {variable['name']!r} needs either a value or one source of it, not {_kinds(variable)}"
         if value is None:
             continue
         if not isinstance(value, str):
             yield f"variable {variable['name']!r} is the {type(value).__name__} {value!r}; write {str(value)!r}"
-        elif _TOKEN.match(value):
+        elif looks_like_a_token(value):
             yield f"variable {variable['name']!r} holds what looks like a token; name a secret instead of its value"
         else:
             yield from _late_references(variable["name"], value, names, index)
@@ -156,19 +166,49 @@ def _late_references(name: str, value: str, names: list[Any], index: int) -> Ite
             yield f"variable {name!r} refers to $({reference}), which must come before it; put it first"
 
 
+def _kinds(variable: Manifest) -> str:
+    return " and ".join([*(["value"] if "value" in variable else []), *(variable.get("valueFrom") or ())])
+
+
+def _words(container: Manifest, spec: Manifest) -> Iterator[str]:
+    if any(looks_like_a_token(str(word)) for word in (*container.get("command", ()), *container.get("args", ()))):
+        yield "its arguments hold what looks like a token; give it by a variable from a secret"
+
+
+def _security(container: Manifest, spec: Manifest) -> Iterator[str]:
+    context = container.get("securityContext") or {}
+    if context.get("runAsNonRoot") and context.get("runAsUser") == 0:
+        yield "securityContext: runAsUser 0 is root, but runAsNonRoot is true; set that to False as well"
+    if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
+        yield "securityContext: privileged needs allowPrivilegeEscalation=True as well"
+
+
 def _probes(container: Manifest, spec: Manifest) -> Iterator[str]:
-    declared = {port.get("containerPort") for owner in _containers(spec) for port in owner.get("ports", ())}
-    is_init = any(container is candidate for candidate in spec.get("initContainers", ()))
+    init = spec.get("initContainers", ())
+    position = next((index for index, candidate in enumerate(init) if candidate is container), None)
     for kind in _PROBES:
         probe = container.get(kind)
         if probe is None:
             continue
-        if is_init and not _is_sidecar(container):
+        handlers = sorted(_HANDLERS & probe.keys())
+        if len(handlers) != 1:
+            yield f"{kind} needs exactly one of {', '.join(sorted(_HANDLERS))}, not {' and '.join(handlers) or 'none'}"
+        if position is not None and not _is_sidecar(container):
             yield f"{kind}: only sidecars (restartPolicy: Always) among the init containers may have probes"
-        port = (probe.get("httpGet") or probe.get("tcpSocket") or {}).get("port")
-        if isinstance(port, int) and port not in declared:
-            yield f"{kind} asks port {port}, which no container declares"
+        # while a startup probe is asked, nothing behind its container runs
+        answering = init[: position + 1] if kind == "startupProbe" and position is not None else _containers(spec)
+        yield from _probe_port(kind, probe, container, answering)
         yield from _probe_numbers(kind, probe)
+
+
+def _probe_port(kind: str, probe: Manifest, container: Manifest, answering: Iterable[Manifest]) -> Iterator[str]:
+    port = (probe.get("httpGet") or probe.get("tcpSocket") or {}).get("port")
+    if isinstance(port, int) and port not in {
+        own.get("containerPort") for one in answering for own in one.get("ports", ())
+    }:
+        yield f"{kind} asks port {port}, which no container declares that runs by then"
+    if isinstance(port, str) and port not in {own.get("name") for own in container.get("ports", ())}:
+        yield f"{kind} asks the port {port!r}, which is no name of a port of this container"
 
 
 def _probe_numbers(kind: str, probe: Manifest) -> Iterator[str]:
@@ -188,4 +228,4 @@ def _quantity(text: Any) -> Fraction | None:
         return None
 
 
-_CONTAINER_CHECKS = (_mounts, _resources, _memory_volumes, _environment, _probes)
+_CONTAINER_CHECKS = (_mounts, _resources, _memory_volumes, _environment, _words, _security, _probes)

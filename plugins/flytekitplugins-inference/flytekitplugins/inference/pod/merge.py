@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import SpecConflictError
 from .compile import Manifest
+from .secrets import masked
 
-__all__ = ["merge_manifests"]
+__all__ = ["merge_manifests", "normalised"]
 
 _KEYS = {
     "initContainers": "name",
@@ -22,6 +24,8 @@ _KEYS = {
     "ports": "containerPort",
 }
 """List field → the key of its items (Kubernetes' own merge keys)."""
+_ALTERNATIVES = re.compile(r"(^spec\.volumes\[[^]]*\]|\.env\[[^]]*\]|\.valueFrom)\Z")
+_HANDLERS = {"httpGet", "tcpSocket", "exec", "grpc"}
 
 
 def merge_manifests(base: Manifest, ours: Manifest) -> Manifest:
@@ -44,8 +48,19 @@ def merge_manifests(base: Manifest, ours: Manifest) -> Manifest:
     return merged  # type: ignore[no-any-return]
 
 
+def normalised(value: Any) -> Any:
+    """Return a user's manifest as ours are: without nulls, and with texts for quantities (`cpu: 2` in YAML)."""
+    if isinstance(value, Mapping):
+        kept = {key: normalised(item) for key, item in value.items() if item is not None}
+        for kind in ("requests", "limits"):
+            if isinstance(kept.get(kind), dict):
+                kept[kind] = {name: item if isinstance(item, str) else str(item) for name, item in kept[kind].items()}
+        return kept
+    return [normalised(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def _merge(base: Any, ours: Any, path: str, conflicts: list[str]) -> Any:
-    if isinstance(base, Mapping) and isinstance(ours, Mapping) and not _other_source(base, ours, path):
+    if isinstance(base, Mapping) and isinstance(ours, Mapping) and not _of_another_kind(base, ours, path):
         return _merge_mappings(base, ours, path, conflicts)
     field = path.rpartition(".")[2]
     if isinstance(base, list) and isinstance(ours, list) and field in _KEYS:
@@ -55,9 +70,11 @@ def _merge(base: Any, ours: Any, path: str, conflicts: list[str]) -> Any:
     return copy.deepcopy(ours)
 
 
-def _other_source(base: Mapping[str, Any], ours: Mapping[str, Any], path: str) -> bool:
-    """Whether two volumes of one name have sources of different kinds, which cannot be added to each other."""
-    return path.startswith("spec.volumes[") and path.endswith("]") and base.keys() != ours.keys()
+def _of_another_kind(base: Mapping[str, Any], ours: Mapping[str, Any], path: str) -> bool:
+    """Whether the two are alternatives of which Kubernetes allows one: sources, values, a probe's handlers."""
+    if _ALTERNATIVES.search(path):
+        return base.keys() != ours.keys()
+    return path.endswith("Probe") and base.keys() & _HANDLERS != ours.keys() & _HANDLERS
 
 
 def _merge_mappings(base: Mapping[str, Any], ours: Mapping[str, Any], path: str, conflicts: list[str]) -> Manifest:
@@ -81,5 +98,5 @@ def _merge_lists(base: list[Any], ours: list[Any], path: str, conflicts: list[st
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=repr)
+    text = masked(json.dumps(value, sort_keys=True, default=repr))
     return text if len(text) <= 200 else text[:199] + "…"

@@ -20,8 +20,8 @@ _SUFFIXES = {
     **{suffix: Fraction(1000 ** (power + 1)) for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"))},
     **{suffix: Fraction(1024 ** (power + 1)) for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
 }
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
-_QUANTITY = re.compile(rf"({_NUMBER})(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i)?)\Z")
+_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+_QUANTITY = re.compile(rf"({_NUMBER})(?:([eE][+-]?[0-9]+)|([numkMGTPE]|[KMGTPE]i)?)\Z")
 _LOOKS_LIKE = re.compile(rf"({_NUMBER})\s*([kmgtpe])?(i)?b?(?:ytes?)?\Z", re.IGNORECASE)
 
 

@@ -8,15 +8,30 @@ right in both cases. Sources: flyteorg/flyte v1.16.8 `flytepropeller/pkg/webhook
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .names import env_name_problem, subdomain_problem
 from .parts import EnvVar
 
-__all__ = ["FLYTE_PREFIX", "SecretReference"]
+__all__ = ["FLYTE_PREFIX", "SecretReference", "looks_like_a_token", "masked"]
 
 FLYTE_PREFIX = "_FSEC_"
 """What Flyte 1.x puts before the name of a secret's variable (webhook's default `secretEnvVarPrefix`)."""
+
+
+_TOKEN = re.compile(r"(hf_[A-Za-z0-9]{20,}|nvapi-[\w-]{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16})")
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}\Z")
+
+
+def looks_like_a_token(text: str) -> bool:
+    """Whether `text` holds the value of a secret: a token of the hub, of NGC, of an API, of a cloud."""
+    return _TOKEN.search(text) is not None
+
+
+def masked(text: str) -> str:
+    """Return `text` for a message: with `…` in place of what looks like a token."""
+    return _TOKEN.sub("…", text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +62,18 @@ class SecretReference:
     def problems(self) -> list[str]:
         """Return what keeps the secret from being delivered at all."""
         found = []
+        if any(isinstance(part, str) and looks_like_a_token(part) for part in (self.key, self.group, self.prefix)):
+            return [
+                "what was given looks like a token; give the names under which the platform keeps it, not its value"
+            ]
         if self.group is not None and not (isinstance(self.group, str) and self.group):
             found.append(f"the secret's group must be a text or None, not {self.group!r}")
         for name, value in (("key", self.key), ("prefix", self.prefix)):
             if not isinstance(value, str) or (name == "key" and not value):
                 found.append(f"the secret's {name} must be a text, not {value!r}")
-        if not found and (problem := env_name_problem(self.variable)):
+        if not found and not _KEY.match(self.key):
+            found.append(f"the secret's key {self.key!r} has characters other than letters, digits, '-', '_' and '.'")
+        elif not found and (problem := env_name_problem(self.variable)):
             found.append(f"the secret would be delivered as {problem}")
         return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..pod.flags import OptionTable, option_problems, render_options
 from ..pod.parts import EnvVar, Volume
@@ -15,6 +15,9 @@ from ..pod.secrets import FLYTE_PREFIX, SecretReference
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
 from . import options
+
+if TYPE_CHECKING:
+    from flytekit import ImageSpec
 
 __all__ = ["VLLM", "HFSecret"]
 
@@ -34,6 +37,7 @@ OPTIONS = OptionTable(
     json=options.JSON,
     aliases=options.ALIASES,
     inverses=options.INVERSES,
+    secret_keys=options.SECRET_KEYS,
     secret={
         "api_key": "give it as VLLM_API_KEY from a Kubernetes secret, through base=",
         "hf_token": "give hf_secret=",
@@ -78,7 +82,7 @@ class VLLM(ModelInferenceTemplate):
     """Options of `vllm serve`, with `_` or `-`. `model` becomes the positional argument; without it the server loads
     its own default model. `host` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
 
-    image: Any = IMAGE
+    image: str | ImageSpec | None = IMAGE
     health_endpoint: str | None = "/health"
     cpu: int | float | str = 2
     mem: str = "10Gi"
@@ -88,7 +92,7 @@ class VLLM(ModelInferenceTemplate):
     def server(self) -> Server:
         """Return what vLLM needs."""
         arguments = {name: value for name, value in (self.arg_dict or {}).items() if _canonical(name) not in _OURS}
-        model = self._argument("model_tag", self._argument("model"))
+        model = self._argument("model")
         host = self._argument("host", _EVERY_ADDRESS[0])
         secrets = (self.hf_secret.reference(),) if self.hf_secret else ()
         return Server(
@@ -121,6 +125,9 @@ class VLLM(ModelInferenceTemplate):
             yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
         elif self.hf_secret is not None:
             yield from (f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems())
+        for word in self.args if isinstance(self.args, (list, tuple)) else ():
+            if isinstance(word, str) and word.partition("=")[0] in ("--host", "--port"):
+                yield f"args: {word!r} is the template's; give port= instead"
         if self.arg_dict is None:
             return
         if not isinstance(self.arg_dict, Mapping):
@@ -129,6 +136,7 @@ class VLLM(ModelInferenceTemplate):
         yield from (f"arg_dict: {problem}" for problem in option_problems(self.arg_dict, OPTIONS))
         if all(isinstance(name, str) for name in self.arg_dict):
             yield from self._address_problems()
+            yield from self._parallelism_problems()
 
     def _address_problems(self) -> Iterator[str]:
         port, host = self._argument("port"), self._argument("host")
@@ -136,14 +144,21 @@ class VLLM(ModelInferenceTemplate):
             yield f"arg_dict has port {port!r}, the template has port={self.port!r}; give port= only"
         if host is not None and host not in _EVERY_ADDRESS:
             yield f"arg_dict has host {host!r}, where the kubelet's probes cannot reach the server; leave it out"
+        for name in self.arg_dict or ():
+            if _canonical(name) in _NO_HTTP or _canonical(name).startswith("ssl_"):
+                yield f"arg_dict: with {name!r} the server does not answer plain HTTP on the template's port"
 
-    def _detach(self) -> None:
-        super()._detach()
-        object.__setattr__(self, "arg_dict", dict(self.arg_dict) if self.arg_dict is not None else None)
+    def _parallelism_problems(self) -> Iterator[str]:
+        """Each rank of tensor and pipeline parallelism needs a GPU of its own."""
+        sizes = [self._argument(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size")]
+        wanted = sizes[0] * sizes[1] if all(isinstance(size, int) for size in sizes) else 0
+        if isinstance(self.gpu, int) and 0 < self.gpu < wanted:
+            yield f"arg_dict: tensor and pipeline parallelism need {wanted} GPUs, the template has gpu={self.gpu}"
 
 
-_OURS = frozenset({"model", "model_tag", "host", "port"})
+_OURS = frozenset({"model", "host", "port"})
 """Options that the template writes itself."""
+_NO_HTTP = frozenset({"uds", "headless", "grpc"})
 
 
 def _canonical(name: str) -> str:
