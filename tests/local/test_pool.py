@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,31 @@ def test_without_a_key_manifest_and_variables_decide(manifests: Any) -> None:
         assert one is same
         with local.lease(changed) as other, local.lease(manifest, variables={"input": "/x"}) as third:
             assert len({one, other, third}) == 3
+
+
+def test_files_lie_in_the_pod_and_count_for_its_key(manifests: Any) -> None:
+    source = "import sys; print(open(sys.argv[1]).read(), flush=True)"
+    manifest = manifests.pod(manifests.init("reader", source, "{{.input}}"), manifests.sidecar("server", SLEEP))
+    with local.lease(manifest, files={"input": b"one"}) as one, local.lease(manifest, files={"input": b"one"}) as same:
+        assert one is same
+        assert one.log_tail("reader") == ("one",)
+        with local.lease(manifest, files={"input": b"two"}) as other:
+            assert other.log_tail("reader") == ("two",)
+
+
+def test_a_pod_whose_server_has_just_ended_is_not_lent(manifests: Any, alive: Any, eventually: Any) -> None:
+    """The state machine looks every now and then; between two looks it does not know of the end."""
+    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    with local.lease(manifest, key="a", max_restarts=0, backoff=FAST) as pod:
+        pass
+    (process,) = [container._process for container in pod._supervisor.containers]
+    runs = pod._supervisor.containers[0].runs
+    program = max(alive(identity(pod)))
+    os.kill(program, signal.SIGKILL)
+    eventually(lambda: program not in alive(identity(pod)))
+    assert process is not None
+    with local.lease(manifest, key="a", max_restarts=0, backoff=FAST) as again:
+        assert again is not pod or again._supervisor.containers[0].runs > runs
 
 
 def test_it_is_stopped_after_an_idle_time(manifests: Any, alive: Any, eventually: Any) -> None:

@@ -114,7 +114,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
             fault = web.faults.get(path, [])
             fault = fault.pop(0) if fault else ""
             if fault.isdecimal():
-                self._answer(int(fault), b"", {})
+                self._answer(int(fault), b"", {"Location": self.path} if fault.startswith("3") else {})
             elif path not in web.files:
                 self._answer(404, b"", {})
             else:
@@ -124,7 +124,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
             data = web.files[path]
             headers = {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}
             status = 200
-            if asked and web.ranges:
+            if asked and web.ranges and fault not in ("chunked", "cut", "until close"):
                 first, _, last = asked.removeprefix("bytes=").partition("-")
                 start, end = int(first), min(int(last or len(data) - 1) + 1, len(data))
                 if start >= len(data):
@@ -139,8 +139,13 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
             for name, value in headers.items():
                 if value:
                     self.send_header(name, value)
-            if fault == "chunked":
-                self._chunked(data)
+            if fault in ("chunked", "cut"):
+                self._chunked(data, is_cut=fault == "cut")
+                return
+            if fault == "until close":
+                self.close_connection = True
+                self.end_headers()
+                self.wfile.write(data)
                 return
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -165,13 +170,16 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
                 if web.bytes_per_second:
                     time.sleep(0.05)
 
-        def _chunked(self, data: bytes) -> None:
+        def _chunked(self, data: bytes, *, is_cut: bool) -> None:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             for start in range(0, len(data), 1000):
                 block = data[start : start + 1000]
                 self.wfile.write(f"{len(block):x}\r\n".encode() + block + b"\r\n")
-            self.wfile.write(b"0\r\n\r\n")
+            if is_cut:
+                self.close_connection = True
+            else:
+                self.wfile.write(b"0\r\n\r\n")
 
         def handle(self) -> None:
             try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import socket
+import ssl
+import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,14 +63,16 @@ def test_inputs_pb_is_truncated(inputs_pb: InputsPb, download: Any) -> None:
 
 
 def test_unknown_kinds_name_the_input(inputs_pb: InputsPb, download: Any) -> None:
-    nothing, scalar, union, primitive, garbage = (literals_pb2.Literal() for _ in range(5))
+    nothing, scalar, union, primitive, garbage, odd_key = (literals_pb2.Literal() for _ in range(6))
     scalar.scalar.SetInParent()
     union.scalar.union.SetInParent()
     primitive.scalar.primitive.SetInParent()
     garbage.scalar.binary.tag = "msgpack"
     garbage.scalar.binary.value = b"\xc1"
+    odd_key.scalar.binary.tag = "msgpack"
+    odd_key.scalar.binary.value = b"\x81\x91\x01\x02"  # {[1]: 2}
     outer = literals_pb2.Literal()
-    for literal in (nothing, scalar, union, primitive, garbage):
+    for literal in (nothing, scalar, union, primitive, garbage, odd_key):
         outer.Clear()
         outer.map.literals["inner"].collection.literals.append(literal)
         _check(download(inputs_pb(x=outer)), 66, "InvalidSourceError", "x.inner[0]: ")
@@ -154,12 +160,60 @@ def test_unknown_protocol_and_missing_package(inputs_pb: InputsPb, download: Any
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--jobs", "0"], ["--jobs", "x"], ["--nonsense"], ["--stall-timeout", "nan"], ["--backoff", "-1"], ["two"]],
+    [
+        ["--jobs", "0"],
+        ["--jobs", "x"],
+        ["--nonsense"],
+        ["--stall-timeout", "nan"],
+        ["--backoff", "-1"],
+        ["two"],
+        ["--jobs", "257"],
+    ],
 )
 def test_bad_usage(arguments: list[str], download: Any) -> None:
     ended = download("/x", *arguments)
     _check(ended, 64, "UsageError")
     assert ended.message["hint"] == "See download_inputs --help."
+
+
+def test_output_that_is_no_file(download: Any) -> None:
+    _check(download("/x", "--output", "/"), 64, "UsageError", "--output / is not a file")
+
+
+def test_a_store_that_is_not_configured(inputs_pb: InputsPb, download: Any) -> None:
+    pytest.importorskip("adlfs")
+    ended = download(inputs_pb(f=_blob("abfs://c/x")), "--attempts", "1")
+    _check(ended, 78, "ConfigError", "f: The store of abfs://c/x is not configured")
+    assert "FLYTE_AZURE_STORAGE_ACCOUNT_NAME" in ended.message["hint"]
+
+
+def test_a_package_that_is_missing(tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "msgpack.py").write_text("raise ModuleNotFoundError(\"No module named 'msgpack'\")")
+    ended = download(inputs_pb(x=({"a": 1}, dict)), PYTHONPATH=str(tmp_path / "hidden"))
+    _check(ended, 78, "MissingDependencyError", "No module named 'msgpack'")
+
+
+def test_a_certificate_that_is_not_trusted(tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout k.pem -out c.pem"
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"127.0.0.1:{server.server_address[1]}"
+        environ = {"FLYTE_AWS_ENDPOINT": f"https://{address}", "FLYTE_AWS_ACCESS_KEY_ID": "k"}
+        environ["FLYTE_AWS_SECRET_ACCESS_KEY"] = "s"
+        for uri in (f"https://{address}/x", "s3://bucket/x"):
+            ended = download(inputs_pb(f=_blob(uri)), "--backoff", "20", **environ)
+            _check(ended, 74, "FetchError", "f: The certificate of the server of", "is not trusted here")
+            assert "REQUESTS_CA_BUNDLE" in ended.message["hint"]
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_template_that_was_not_rendered(download: Any) -> None:

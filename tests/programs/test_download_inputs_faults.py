@@ -62,6 +62,26 @@ def test_a_server_without_ranges_begins_again(web: Any, inputs_pb: InputsPb, dow
     assert ended.files == {"x/x": SMALL}
 
 
+def test_an_answer_with_other_bytes_than_asked_for_is_not_stored(
+    web: Any, s3: Any, inputs_pb: InputsPb, download: Any
+) -> None:
+    web.put("bucket/x", LARGE)
+    web.headers["bucket/x"] = {"Content-Range": f"bytes 0-{HEAD - 1}/{len(LARGE)}"}
+    environ = {**s3.environ, "FLYTE_AWS_ENDPOINT": web.url("")[:-1]}
+    for uri in (web.url("bucket/x"), "s3://bucket/x"):
+        ended = download(inputs_pb(x=_blob(uri)), "--attempts", "2", **environ)
+        assert (ended.code, ended.message["error"]) == (69, "SourceUnavailableError")
+        assert "sent other bytes than it was asked for" in ended.message["message"]
+        assert ended.files == {}
+
+
+def test_a_redirection_that_never_ends(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.faults["x"] = ["302"] * 99
+    ended = download(inputs_pb(x=_blob(web.url("x"))), "--backoff", "20")
+    assert (ended.code, ended.message["error"]) == (74, "FetchError")
+    assert "is redirected again and again" in ended.message["message"]
+
+
 def test_a_stall_is_noticed(web: Any, inputs_pb: InputsPb, download: Any) -> None:
     web.put("x", SMALL)
     web.faults["x"] = ["", "stall"]
@@ -228,13 +248,15 @@ def test_a_file_that_somebody_changed_is_fetched_again(web: Any, inputs_pb: Inpu
 
 def test_an_earlier_runs_files_leave_a_directory(tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
     (tmp_path / "tree").mkdir()
-    (tmp_path / "tree" / "old").write_text("old")
+    (tmp_path / "tree" / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "tree" / "deep" / "er" / "old").write_text("old")
     literal = _blob(str(tmp_path / "tree"))
     literal.scalar.blob.metadata.type.dimensionality = 1
     uri = inputs_pb(t=literal)
-    assert list(download(uri).files) == ["t/tree/old"]
-    (tmp_path / "tree" / "old").rename(tmp_path / "tree" / "new")
+    assert list(download(uri).files) == ["t/tree/deep/er/old"]
+    (tmp_path / "tree" / "deep" / "er" / "old").rename(tmp_path / "tree" / "new")
     assert list(download(uri).files) == ["t/tree/new"]
+    assert [path.name for path in (tmp_path / "inputs" / "t" / "tree").iterdir()] == ["new"]
 
 
 def test_what_was_a_directory_becomes_a_file_and_back(tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:

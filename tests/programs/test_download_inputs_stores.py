@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -96,13 +97,16 @@ def test_fsspec_variables(s3: Any, inputs_pb: InputsPb, download: Any) -> None:
 def test_http(web: Any, inputs_pb: InputsPb, download: Any) -> None:
     signed = web.put("a%20b.txt", b"signed") + "?X-Amz-Signature=geheim"
     web.files["chunked"] = b"c" * 5000
-    web.faults["chunked"] = ["chunked", "chunked"]
+    web.faults["chunked"] = ["chunked", "cut", "chunked"]
+    web.files["until-close"] = b"u" * 5000
+    web.faults["until-close"] = ["until close", "until close"]
     web.put("plain", b"plain")
     web.headers["plain"] = {"ETag": ""}
     web.put("empty", b"")
     uri = inputs_pb(
         signed=(FlyteFile(signed), FlyteFile),
         chunked=(FlyteFile(web.url("chunked")), FlyteFile),
+        until=(FlyteFile(web.url("until-close")), FlyteFile),
         large=(FlyteFile(web.put("large", LARGE)), FlyteFile),
         plain=(FlyteFile(web.url("plain")), FlyteFile),
         empty=(FlyteFile(web.url("empty")), FlyteFile),
@@ -112,6 +116,7 @@ def test_http(web: Any, inputs_pb: InputsPb, download: Any) -> None:
     assert ended.files == {
         "signed/a b.txt": b"signed",
         "chunked/chunked": b"c" * 5000,
+        "until/until-close": b"u" * 5000,
         "large/large": LARGE,
         "plain/plain": b"plain",
         "empty/empty": b"",
@@ -127,6 +132,28 @@ def test_http_server_without_ranges(web: Any, inputs_pb: InputsPb, download: Any
     ended = download(inputs_pb(x=(FlyteFile(web.put("large", LARGE)), FlyteFile)))
     assert ended.code == 0, ended.stderr
     assert ended.files == {"x/large": LARGE}
+
+
+def test_http_server_that_compresses(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    """Some do although they are asked not to; ranges and lengths are those of the compressed bytes then."""
+    web.put("x", gzip.compress(b"plain" * 1000))
+    web.put("odd", b"odd")
+    web.headers = {"x": {"Content-Encoding": "gzip"}, "odd": {"Content-Encoding": "sparse"}}
+    ended = download(inputs_pb(x=(FlyteFile(web.url("x")), FlyteFile)))
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/x": b"plain" * 1000}
+    ended = download(inputs_pb(x=(FlyteFile(web.url("odd")), FlyteFile)))
+    assert (ended.code, ended.message["error"]) == (66, "InvalidSourceError")
+    assert "odd is sent as sparse" in ended.message["message"]
+
+
+def test_a_password_in_an_address_is_not_told(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+    web.put("", b"root")
+    uri = web.url("").replace("http://", "http://user:geheim@").rstrip("/")
+    ended = download(inputs_pb(x=(FlyteFile(uri), FlyteFile)))
+    assert ended.code == 0, ended.stderr
+    assert ended.files == {"x/unnamed": b"root"}
+    assert "geheim" not in ended.stderr + str(ended.manifest) + str(ended.inputs)
 
 
 def test_http_directory_is_what_its_index_links_to(web: Any, inputs_pb: InputsPb, download: Any) -> None:
@@ -213,6 +240,7 @@ def test_storage_options_are_flytekits(
         ("s3://key:secret@bucket/a@b?c", "s3://bucket/a@b?..."),
         ("https://user:pw@host/x?sig=1#f", "https://host/x?..."),
         ("https://host?sig=1", "https://host?..."),
+        ("zip://a.txt::https://user:pw@host/x.zip?sig=1", "zip://a.txt::https://host/x.zip?..."),
         ("s3://bucket/a", "s3://bucket/a"),
         ("/plain/a?b@c", "/plain/a?b@c"),
         ("file:///a?b", "file:///a?b"),

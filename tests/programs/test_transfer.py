@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from flytekitplugins.inference.errors import DestinationError, FetchError, InvalidSourceError, SourceForbiddenError
+from flytekitplugins.inference.errors import (
+    DestinationError,
+    FetchError,
+    InvalidSourceError,
+    SourceForbiddenError,
+    SourceUnavailableError,
+)
 from flytekitplugins.inference.programs.journal import Journal
 from flytekitplugins.inference.programs.local_names import relative_paths
 from flytekitplugins.inference.programs.partial import PartialFile
 from flytekitplugins.inference.programs.retry import Crew, Retry
 from flytekitplugins.inference.programs.store_local import LocalStore
-from flytekitplugins.inference.programs.stores import Source
+from flytekitplugins.inference.programs.stores import Source, first_bytes
 from flytekitplugins.inference.programs.transfer import Delivery, Transfer
 
 RETRY = Retry(attempts=3, backoff_seconds=0.001)
@@ -75,6 +82,45 @@ def test_a_store_that_sends_too_much_is_no_store(tmp_path: Path) -> None:
     outcome = Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch([Delivery(source=store.stat("x"), path="x")])
     assert [str(error) for _, error in outcome.failures] == ["x is longer than the store said."]
     assert not (tmp_path / "x").exists()
+
+
+def test_the_end_of_a_lost_stream_does_not_stay(tmp_path: Path) -> None:
+    """Of unknown size: what arrives at the second attempt is shorter than what the first one brought."""
+
+    class Stream(Memory):
+        def stat(self, uri: str) -> Source:
+            return Source(uri=uri, size=None, version="", ranges=False)
+
+        def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+            self.reads += 1
+            yield b"lost" * 1000 if self.reads == 1 else self.data
+            if self.reads == 1:
+                raise SourceUnavailableError("lost")
+
+    store = Stream(b"data")
+    outcome = Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch([Delivery(source=store.stat("x"), path="x")])
+    assert [item.size for item in outcome.delivered] == [4]
+    assert (tmp_path / "x").read_bytes() == b"data"
+
+
+def test_of_more_than_was_asked_for_only_the_beginning_is_kept() -> None:
+    taken = []
+    blocks = (taken.append(i) or bytes(10) for i in range(1000))  # type: ignore[func-returns-value]
+    assert first_bytes(blocks, 25) == bytes(25)
+    assert len(taken) == 3
+
+
+def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path)
+
+    def full(file: int, data: bytes) -> int:
+        if len(data) > 3:
+            return os.pwrite(file, data[:3], 0)  # a disk that is almost full takes a part
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("flytekitplugins.inference.programs.journal.os.write", full)
+    with pytest.raises(DestinationError, match=r"journal cannot be written: No space left"):
+        journal.add("new", "k")
 
 
 def test_a_full_disk_says_so(tmp_path: Path) -> None:

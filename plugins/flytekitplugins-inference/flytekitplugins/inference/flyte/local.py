@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from flytekit import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 
 from .. import local
-from ..errors import ConfigError
+from ..errors import ConfigError, ServerError
 from ..pod.parts import MODEL_SERVER, PRIMARY, Helper
 
 if TYPE_CHECKING:
@@ -65,12 +64,21 @@ _everywhere: list[LocalServer] = []
 
 
 def port_of(template: ModelInferenceTemplate) -> int | None:
-    """Return the port that `template`'s server has here, or `None` when it does not run here."""
-    for servers in (_here.get(), tuple(_everywhere)):
-        for server in reversed(servers):
-            if server.template == template:
-                return server.port
-    return None
+    """Return the port that `template`'s server has here, or `None` when it does not run here.
+
+    Raises:
+        ServerError: Asked from a thread that cannot tell which of several servers is its function's.
+    """
+    for server in reversed(_here.get()):
+        if server.template == template:
+            return server.port
+    ports = {server.port for server in tuple(_everywhere) if server.template == template}
+    if len(ports) > 1:
+        raise ServerError(
+            f"{type(template).__name__} has {len(ports)} servers here, and this thread belongs to none of them.",
+            hint="Read base_url in the function itself and pass it to the threads that it starts.",
+        )
+    return ports.pop() if ports else None
 
 
 @contextlib.contextmanager
@@ -80,7 +88,7 @@ def run_locally(
     """Run the pod of `template` as long as the block lasts; see `ModelInferenceTemplate.run_locally`."""
     types = {name: _type_of(value) for name, value in inputs.items()}
     literals = _literals(inputs, types) if template.download_inputs else b""
-    with _input_file(literals) as input_file, local.start(**_pod(template, input_file, volumes)) as pod:
+    with local.start(**_pod(template, literals, volumes)) as pod:
         server = LocalServer(template=template, pod=pod)
         with _known(server):
             yield server
@@ -101,8 +109,7 @@ def server_for_task(
         types: Their types.
     """
     with (
-        _lease(template, inputs, types) as lease,
-        lease as pod,
+        _lease(template, inputs, types) as pod,
         _known(LocalServer(template=template, pod=pod)) as server,
     ):
         yield server
@@ -113,21 +120,16 @@ async def async_server_for_task(
     template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]
 ) -> AsyncIterator[LocalServer]:
     """Have the server of a task run around its `async` function; the event loop goes on while it starts."""
-    with _lease(template, inputs, types) as lease:
-        async with lease as pod:
-            with _known(LocalServer(template=template, pod=pod)) as server:
-                yield server
+    async with _lease(template, inputs, types) as pod:
+        with _known(LocalServer(template=template, pod=pod)) as server:
+            yield server
 
 
-@contextlib.contextmanager
-def _lease(
-    template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]
-) -> Iterator[local.Lease]:
+def _lease(template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]) -> local.Lease:
     literals = _literals(inputs, types) if template.download_inputs else b""
-    with _input_file(literals) as input_file:
-        options = _pod(template, input_file, {})
-        described = json.dumps([options["manifest"], options["volumes"]], sort_keys=True)
-        yield local.lease(**options, key=hashlib.sha256(described.encode() + literals).hexdigest())
+    options = _pod(template, literals, {})
+    described = json.dumps([options["manifest"], options["volumes"]], sort_keys=True)
+    return local.lease(**options, key=hashlib.sha256(described.encode() + literals).hexdigest())
 
 
 @contextlib.contextmanager
@@ -139,16 +141,17 @@ def _known(server: LocalServer) -> Iterator[LocalServer]:
         yield server
     finally:
         _everywhere.remove(server)
-        _here.reset(token)
+        with contextlib.suppress(ValueError):  # left in another context than entered, as async fixtures are
+            _here.reset(token)
 
 
-def _pod(template: ModelInferenceTemplate, input_file: Path, volumes: Mapping[str, str]) -> dict[str, Any]:
+def _pod(template: ModelInferenceTemplate, literals: bytes, volumes: Mapping[str, str]) -> dict[str, Any]:
     """Return what `local.start` and `local.lease` need to run the pod of `template`."""
     manifest = template.compile(LOCAL_HELPER)
     manifest["metadata"].setdefault("name", type(template).__name__.lower())
     return {
         "manifest": manifest,
-        "variables": {"input": str(input_file)},
+        "files": {"input": literals},
         "primary": getattr(template.base, "primary_container_name", PRIMARY),
         "volumes": {**_caches(template), **_volumes_of_this_machine(), **volumes},
     }
@@ -156,8 +159,17 @@ def _pod(template: ModelInferenceTemplate, input_file: Path, volumes: Mapping[st
 
 def _caches(template: ModelInferenceTemplate) -> dict[str, str]:
     """Let a server's `~/.cache` be this machine's, so that a model is downloaded here once and not for each run."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return {volume.name: cache for volume in template.server().volumes if volume.mount_path.endswith("/.cache")}
+    names = [volume.name for volume in template.server().volumes if volume.mount_path.endswith("/.cache")]
+    return dict.fromkeys(names, _cache()) if names else {}
+
+
+def _cache() -> str:
+    try:
+        return os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    except RuntimeError as error:
+        raise ConfigError(
+            "This user has no home directory to keep models in.", hint="Set XDG_CACHE_HOME to a directory."
+        ) from error
 
 
 def _volumes_of_this_machine() -> dict[str, str]:
@@ -188,11 +200,3 @@ def _literals(inputs: Mapping[str, Any], types: Mapping[str, Any]) -> bytes:
     context = FlyteContextManager.current_context()
     literals = TypeEngine.dict_to_literal_map(context, dict(inputs), dict(types))
     return bytes(literals.to_flyte_idl().SerializeToString(deterministic=True))
-
-
-@contextlib.contextmanager
-def _input_file(literals: bytes) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="flyte-inputs-") as directory:
-        path = Path(directory, "inputs.pb")
-        path.write_bytes(literals)
-        yield path

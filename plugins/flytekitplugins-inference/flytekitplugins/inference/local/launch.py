@@ -41,6 +41,7 @@ def start(
     manifest: Mapping[str, Any],
     *,
     variables: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
     primary: str = "primary",
     volumes: Mapping[str, str | os.PathLike[str]] | None = None,
     startup_timeout: float | None = None,
@@ -56,6 +57,8 @@ def start(
     Args:
         manifest: A `v1/Pod` as plain dictionaries with Kubernetes' own keys; not changed.
         variables: Flyte's template variables by name, e.g. `{"input": "/path/inputs.pb"}`.
+        files: Contents of files by the name of the variable that stands for their path, e.g. `{"input": b"..."}`.
+            They lie in the pod's private directory, which goes with it.
         primary: The name of the container that the caller's own code stands for; it is not started.
         volumes: Directories for volumes that exist on a cluster only, by the volume's name.
         startup_timeout: Seconds for the whole start, in place of the startup probes' own budgets.
@@ -83,12 +86,16 @@ def start(
     root = Path(tempfile.mkdtemp(prefix="inference-pod-", dir=_place())).resolve()  # 0700
     ports: Mapping[int, int] = {}
     try:
+        paths = {name: root / "files" / name for name in files or {}}
+        for name, path in paths.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes((files or {})[name])
         ports = reserve_ports(declared_ports(manifest))
         plan = compile_plan(
             manifest,
             root=root,
             environ=os.environ,
-            variables=variables or {},
+            variables={**(variables or {}), **{name: str(path) for name, path in paths.items()}},
             primary=primary,
             volumes={name: Path(path) for name, path in (volumes or {}).items()},
             ports=ports,

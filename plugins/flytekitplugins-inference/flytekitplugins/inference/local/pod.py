@@ -9,7 +9,8 @@ What is guaranteed about ends:
   nothing of it runs when `stop` returns. Ctrl-C during the stop (the second, mostly) kills at once.
 * The interpreter ends without that (`sys.exit` in another place, a forgotten `stop`): the same, from `atexit`.
 * This process is ended by a signal, SIGKILL too: no Python code of it runs any more, but each container's shim notices
-  within a second and ends its container within three, and removes the private directory.
+  within a second and ends its container within three, and removes the private directory. The directory stays only when
+  no container runs at that moment: between two init containers, or before the first.
 * A process forked from this one (`multiprocessing`) stops nothing of its parent's.
 """
 
@@ -52,6 +53,7 @@ class LocalPod:
         self._output = output
         self._owner = os.getpid()
         self._bodies = 0
+        self._steps = 0
         self._defect: Exception | None = None
         self._wake = threading.Event()
         self._initialized = threading.Event()
@@ -168,10 +170,18 @@ class LocalPod:
         Args:
             timeout: Seconds at most; `None` waits until they run or the pod is broken.
         """
+        self._look()
         give_up = None if timeout is None else time.monotonic() + timeout
         while not self.is_settled and not self.is_broken and (give_up is None or time.monotonic() < give_up):
             time.sleep(0.05)
         return self.is_settled
+
+    def _look(self) -> None:
+        """Have the state machine look at everything now; what ended since it last did would still count as running."""
+        until = self._steps + 2  # the step under way may have looked already
+        while self._steps < until and not self._stopped.is_set():
+            self._wake.set()
+            time.sleep(0.005)
 
     def stop(self, *, grace: float | None = None) -> None:
         """Stop everything and wait for it; nothing happens if it was stopped before, or in a forked process.
@@ -241,6 +251,7 @@ class LocalPod:
         try:
             while self._supervisor.phase is not Phase.STOPPED:
                 delay = self._supervisor.step()
+                self._steps += 1
                 if self._supervisor.phase is not Phase.STARTING:
                     self._initialized.set()
                 self._wake.wait(delay)

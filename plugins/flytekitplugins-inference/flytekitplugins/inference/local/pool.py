@@ -235,6 +235,7 @@ def lease(
     *,
     key: str = "",
     variables: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
     idle_timeout: float = IDLE_TIMEOUT_SECONDS,
     primary: str = "primary",
     volumes: Mapping[str, str | os.PathLike[str]] | None = None,
@@ -252,9 +253,10 @@ def lease(
     Args:
         manifest: As for `start`; looked at only when the pod is started.
         key: What the pod is known by. It must differ whenever something that the pod reads differs, its inputs too.
-            Empty: a digest of the manifest and the variables.
+            Empty: a digest of the manifest, the variables and the files.
         idle_timeout: Seconds to keep the pod after its last user; 0 stops it at once.
         variables: As for `start`.
+        files: As for `start`.
         primary: As for `start`.
         volumes: As for `start`.
         startup_timeout: As for `start`.
@@ -266,12 +268,13 @@ def lease(
     Returns:
         A context manager that gives the running pod; entering it raises what `start` raises.
     """
-    key = key or _digest(manifest, variables or {})
+    key = key or _digest(manifest, variables or {}, files or {})
 
     def open_pod() -> LocalPod:
         return start(
             manifest,
             variables=variables,
+            files=files,
             primary=primary,
             volumes=volumes,
             startup_timeout=startup_timeout,
@@ -289,8 +292,9 @@ def stop_idle() -> None:
     _pool.stop_idle()
 
 
-def _digest(manifest: Mapping[str, Any], variables: Mapping[str, str]) -> str:
-    text = json.dumps([manifest, sorted(variables.items())], sort_keys=True, default=str)
+def _digest(manifest: Mapping[str, Any], variables: Mapping[str, str], files: Mapping[str, bytes]) -> str:
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    text = json.dumps([manifest, variables, digests], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,22 +1,28 @@
 """Which ports a pod gets on this machine.
 
-A container port keeps its number when nothing here listens on it. Ports of pods that this process has planned are kept
-in one table until they stop, because a server that loads for a minute does not listen yet. Other processes are not in
-that table: two of them that start at the same moment may choose the same port, and the later server exits.
+A container port keeps its number when nothing here listens on it. Ports that were chosen are reserved until their pod
+stops, because a server that loads for a minute does not listen yet: in a table of this process, and with a locked file
+among the temporary files, so that another process of this user chooses a different one. The lock ends with the process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 import socket
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _lock = threading.Lock()
-_reserved: set[int] = set()
+_reserved: dict[int, tuple[int, Path]] = {}
+"""Port to its locked file."""
 
 
 def reserve_ports(wanted: Iterable[int]) -> dict[int, int]:
@@ -31,45 +37,74 @@ def reserve_ports(wanted: Iterable[int]) -> dict[int, int]:
     chosen: dict[int, int] = {}
     with _lock:
         for port in dict.fromkeys(wanted):
-            chosen[port] = port if port not in _reserved and _is_free(port) else _free_port()
-            _reserved.add(chosen[port])
+            chosen[port] = port if _reserve(port) else _reserve_any()
     return chosen
 
 
 def release_ports(ports: Mapping[int, int]) -> None:
     """Give reserved ports back."""
     with _lock:
-        _reserved.difference_update(ports.values())
+        for port in ports.values():
+            file, path = _reserved.pop(port, (None, None))
+            if file is not None and path is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+                os.close(file)
+
+
+def _reserve(port: int) -> bool:
+    """Reserve `port`; return whether nobody else has it."""
+    if port in _reserved:
+        return False
+    path = Path(tempfile.gettempdir(), f"inference-port-{os.getuid()}-{port}")
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    is_ours = False
+    try:
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not the same when the file was removed meanwhile by the process that had the port.
+            is_ours = os.path.samestat(os.fstat(file), path.stat()) and _is_free(port)
+    finally:
+        if not is_ours:
+            os.close(file)
+    if is_ours:
+        _reserved[port] = file, path
+    return is_ours
 
 
 def _is_free(port: int) -> bool:
-    # Both addresses: macOS lets a second socket listen on 127.0.0.1 beside one on 0.0.0.0.
-    return all(_can_bind(host, port) for host in ("127.0.0.1", "0.0.0.0"))
+    # All addresses: macOS lets a second socket listen on 127.0.0.1 beside one on 0.0.0.0, and `localhost` may be ::1.
+    return all(_can_bind(host, port) for host in ("127.0.0.1", "0.0.0.0", "::1"))
 
 
 def _can_bind(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # Servers set it too: a connection that is still closing does not make a port busy.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # Servers set it too: a connection that is still closing does not make a port busy.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError:  # in use, or below 1024 and not for this user
-            return False
+    except (
+        OSError
+    ) as error:  # in use, or below 1024 and not for this user; the two named: there is no such address here
+        return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
     return True
 
 
-def _free_port() -> int:
+def _reserve_any() -> int:
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.bind(("0.0.0.0", 0))
             port = int(probe.getsockname()[1])
-        if port not in _reserved and _is_free(port):
+        if _reserve(port):
             return port
 
 
 def _forget() -> None:
     global _lock  # noqa: PLW0603 - it may be held by a thread that the forked process does not have
     _lock = threading.Lock()
+    for file, _ in _reserved.values():  # the parent's locks last as long as any process has them open
+        os.close(file)
     _reserved.clear()
 
 

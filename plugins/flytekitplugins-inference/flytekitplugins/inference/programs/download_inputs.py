@@ -26,7 +26,7 @@ from .main import run
 from .partial import make_root, writing
 from .protocol import INPUTS_DIRECTORY, INPUTS_FILE, VERSION
 from .retry import Crew, Retry
-from .stores import SourceChangedError, Stores, mask, scheme
+from .stores import SourceChangedError, Stores, mask, scheme, without_credentials
 from .transfer import Delivered, Delivery, Progress, Transfer
 from .values import Content, Kind, Reference, dotted, leaves, replace
 
@@ -38,6 +38,8 @@ HEAD_BYTES = 256 * 1024
 """What is brought along when a file is looked at: small files then take one request, not two."""
 MAX_HEADS = 256
 """Files of which the first bytes are brought along; they are kept in memory, 64 MiB at most."""
+MAX_JOBS = 256
+"""Each has a thread, a connection and a buffer of `BLOCK_BYTES`."""
 MAX_ROUNDS = 3
 """How often the sources are looked at because some were replaced meanwhile."""
 
@@ -117,8 +119,8 @@ class Downloader:
                 wanted.append(leaf)
         found, delivered = self._fetch(transfer, wanted)
         local.update({item.reference: str(config.directory / item.path) for item in found})
-        transfer.close()
         self._write(replace(tree, local), found, delivered)
+        transfer.close()
 
     def _fetch(self, transfer: Transfer, references: Sequence[Reference]) -> tuple[list[Found], list[Delivered]]:
         """Look at all sources, then fetch them; begin again when some were replaced between the two."""
@@ -213,6 +215,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         raise UsageError(
             f"{parsed.uri!r} is not an address.", hint="Flyte replaces {{.input}} in a container's arguments only."
         )
+    if not Path(parsed.output).absolute().name:
+        raise UsageError(f"--output {parsed.output} is not a file.", hint=f"See {PROGRAM} --help.")
     config = Config(
         uri=parsed.uri,
         output=Path(parsed.output).absolute(),
@@ -237,16 +241,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=PROGRAM, description="Bring a Flyte task's inputs here: values as JSON, files beside it.")
     add = parser.add_argument
     add("uri", metavar="URI", help="address of inputs.pb; {{.input}} in a pod")
-    add("--output", default=INPUTS_FILE, help="the JSON file; written last (%(default)s)")
-    add("--directory", default=INPUTS_DIRECTORY, help="where the files go (%(default)s)")
-    add("--jobs", type=_at_least(int, 1), default=16, metavar="N", help="parts fetched at once (%(default)s)")
+    add("--output", default=INPUTS_FILE, metavar="PATH", help="the JSON file; written last (%(default)s)")
+    add("--directory", default=INPUTS_DIRECTORY, metavar="PATH", help="where the files go (%(default)s)")
+    add("--jobs", type=_within(int, 1, MAX_JOBS), default=16, metavar="N", help="parts fetched at once (%(default)s)")
     add("--bound", action="append", default=[], metavar="NAME", help="map task: an input that all items share")
     add("--skip", action="append", default=[], metavar="NAME", help="leave the files of this value where they are")
-    add("--attempts", type=_at_least(int, 1), default=8, metavar="N", help="tries of each part (%(default)s)")
-    add("--backoff", type=_at_least(float, 0), default=0.5, metavar="SECONDS", help="longest first wait (%(default)s)")
+    add("--attempts", type=_within(int, 1), default=8, metavar="N", help="tries of each part (%(default)s)")
+    add("--backoff", type=_within(float, 0), default=0.5, metavar="SECONDS", help="longest first wait (%(default)s)")
     add(
         "--stall-timeout",
-        type=_at_least(float, 0.01),
+        type=_within(float, 0.01),
         default=45.0,
         metavar="SECONDS",
         help="silence that is a failure (%(default)s)",
@@ -254,25 +258,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _at_least(kind: type[int] | type[float], bound: float) -> Callable[[str], float]:
+def _within(kind: type[int] | type[float], least: float, most: float = sys.float_info.max) -> Callable[[str], float]:
     def parse(text: str) -> float:
         value = kind(text)
-        if not bound <= value < float("inf"):
+        if not least <= value <= most:
             raise ValueError
         return value
 
-    parse.__name__ = f"{kind.__name__} of at least {bound:g}"
+    parse.__name__ = f"{kind.__name__} of at least {least:g}" + (f", at most {most:g}" if most < 1e9 else "")
     return parse
 
 
 def _path(reference: Reference) -> str:
     """Return where a reference goes, relative to the root: a directory of its own, and its base name."""
-    protocol, address = scheme(reference.uri), reference.uri.partition("?versionId=")[0]
-    if protocol in ("http", "https"):
-        name = unquote(address.partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")[2])
-    else:
-        name = address.rstrip("/").rpartition("/")[2]
-    return f"{folder_name(reference.path)}/{safe_name(name)}"
+    is_http = scheme(reference.uri) in ("http", "https")
+    address = without_credentials(reference.uri).partition("?" if is_http else "?versionId=")[0]
+    _, separator, rest = address.partition("://")
+    path = rest.partition("/")[2] if separator else address  # a host is no name
+    if is_http:
+        path = path.partition("#")[0]
+    name = path.rstrip("/").rpartition("/")[2]
+    return f"{folder_name(reference.path)}/{safe_name(unquote(name) if is_http else name)}"
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 from ..errors import DestinationError
+from .partial import writing
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -38,18 +39,23 @@ class Journal:
         """Key to the parts that are there, start to end."""
         self.done: dict[str, int] = {}
         """Key to the modification time of the complete file, in nanoseconds."""
-        try:
-            self._file = os.open(directory / "journal", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DestinationError(f"Another process is writing to {directory.parent}.") from error
-        except OSError as error:
-            raise DestinationError(f"{directory} cannot be written: {error.strerror}.") from error
-        self._read()
+        self._path = directory / "journal"
+        with writing(self._path):
+            self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(self._file)
+                raise DestinationError(f"Another process is writing to {directory.parent}.") from error
+            self._read()
 
     def add(self, *words: object) -> None:
-        """Append one line."""
-        os.write(self._file, (" ".join(map(str, words)) + "\n").encode())
+        """Append one line.
+
+        Raises:
+            DestinationError: The disk is full or broken.
+        """
+        self._append((" ".join(map(str, words)) + "\n").encode())
 
     def close(self) -> None:
         """Let another process work in the directory."""
@@ -65,9 +71,14 @@ class Journal:
             self.add("boot", boot)
             return
         if lines[-1]:
-            os.write(self._file, b"\n")
+            self._append(b"\n")
         for line in lines[1:-1]:
             self._note(line.split(" "))
+
+    def _append(self, line: bytes) -> None:
+        with writing(self._path):
+            while line:  # a disk that is almost full takes a part of it and refuses the rest
+                line = line[os.write(self._file, line) :]
 
     def _note(self, words: list[str]) -> None:
         if words[0] == "new" and len(words) == 2:

@@ -164,7 +164,7 @@ def _binary(binary: Any, path: Path, refers: Refers) -> Any:
 
     try:
         value = msgpack.unpackb(binary.value, strict_map_key=False)
-    except (msgpack.UnpackException, ValueError) as error:  # ValueError: bytes are left over, or not UTF-8
+    except (msgpack.UnpackException, ValueError, TypeError) as error:  # bytes left over, not UTF-8; a list as a key
         raise InvalidSourceError(f"{dotted(path)}: its msgpack bytes cannot be read.") from error
     return plain(value, path, refers)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from ..errors import InferenceError
+from ..errors import InferenceError, MissingDependencyError
 from .protocol import ExitCode, termination_message, write_termination_message
 
 Main = Callable[[Sequence[str], Mapping[str, str]], int]
@@ -30,6 +32,8 @@ def run(program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str
         environ: Its environment variables.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
+    if sys.stderr is None:  # closed by the caller; print(file=None) would write to stdout
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
     try:
         return main(argv, environ)
     except Terminated:
@@ -38,6 +42,8 @@ def run(program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str
         return 130
     except InferenceError as error:
         return _fail(program, error, error.exit_code)
+    except ModuleNotFoundError as error:
+        return _fail(program, MissingDependencyError(f"{error}.", hint="Install it in this image."), ExitCode.CONFIG)
     except Exception as error:  # the one broad except: a defect must end with a message too
         traceback.print_exc()
         return _fail(program, error, ExitCode.SOFTWARE)

@@ -60,7 +60,7 @@ class PartialFile:
         step = part_bytes(size) if ranges and size is not None else size
         starts = [0] if size is None else range(0, size, step or 1)
         parts = [(start, size if step is None or size is None else min(size, start + step)) for start in starts]
-        self.missing = [(start, end) for start, end in parts if known.get(start) != end]
+        self.missing = [(start, end) for start, end in parts if end is None or known.get(start) != end]
         """The parts to fetch, none for an empty file: start and end (exclusive; None: to the end of the stream)."""
         self.present = (size or 0) - sum((end or 0) - start for start, end in self.missing)
         """Bytes that an earlier run brought."""
@@ -83,7 +83,9 @@ class PartialFile:
         with self._lock:
             self._left -= 1
             last = self._left == 0
-        if self._size is None:
+        if self._size is None:  # an attempt that was lost may have brought more than the one that ended
+            with writing(self.path):
+                os.ftruncate(self._file, end)
             self._size = end
         if self._journal:
             self._journal.add("part", self._key, start, end)

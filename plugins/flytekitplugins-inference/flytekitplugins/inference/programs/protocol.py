@@ -5,6 +5,7 @@ Paths, environment variables, exit codes and the termination message. Standard l
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import json
 import os
@@ -38,6 +39,8 @@ TERMINATION_LOG_VARIABLE = "INFERENCE_TERMINATION_LOG"
 
 MAX_TERMINATION_MESSAGE_BYTES = 4096
 """What the kubelet keeps of a termination message (kubernetes.io, "Determine the Reason for Pod Failure")."""
+MAX_HINT_BYTES = 1000
+"""What a hint may take of it; the rest is for the message."""
 
 
 class ExitCode(IntEnum):
@@ -66,23 +69,28 @@ def termination_message(program: str, error: BaseException) -> str:
     Returns:
         JSON with the keys `version`, `program`, `error`, `message` and `hint`.
     """
-    known = isinstance(error, InferenceError)
-    message = error.message if isinstance(error, InferenceError) else str(error) or repr(error)
+    if isinstance(error, InferenceError):
+        message, hint = error.message, error.hint
+    else:
+        message, hint = str(error) or repr(error), "This is a defect of the program; its log has the traceback."
     fields = {
         "version": VERSION,
         "program": program,
         "error": type(error).__name__,
-        "message": message,
-        "hint": error.hint if isinstance(error, InferenceError) else "",
+        "message": "",
+        "hint": _shortened(hint, MAX_HINT_BYTES),
     }
-    if not known:
-        fields["hint"] = "This is a defect of the program; its log has the traceback."
-    line = json.dumps(fields)
-    excess = len(line) - MAX_TERMINATION_MESSAGE_BYTES
-    if excess > 0:  # cut the message, which is the only field without a bound
-        fields["message"] = message[: max(0, len(message) - 6 * excess - 1)] + "…"
-        line = json.dumps(fields)
-    return line
+    left = MAX_TERMINATION_MESSAGE_BYTES - len(json.dumps(fields))
+    fields["message"] = _shortened(message, left + len(json.dumps("")))
+    return json.dumps(fields)
+
+
+def _shortened(text: str, limit: int) -> str:
+    """Return `text`, or as much of its beginning as takes `limit` bytes in JSON together with an ellipsis."""
+    if len(text) <= limit and len(json.dumps(text)) <= limit:
+        return text
+    lengths = range(min(len(text), limit))
+    return text[: bisect.bisect_right(lengths, limit, key=lambda n: len(json.dumps(text[:n] + "…"))) - 1] + "…"
 
 
 def write_termination_message(line: str) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 from ..errors import (
+    ConfigError,
     MissingDependencyError,
     SourceNotFoundError,
     SourceUnavailableError,
@@ -128,9 +129,16 @@ class FsspecStore:
         key = repr(options)
         with self._lock:
             if key not in self._opened:
-                filesystem = fsspec.filesystem(
-                    self._protocol, **options, use_listings_cache=False, skip_instance_cache=True
-                )
+                try:
+                    filesystem = fsspec.filesystem(
+                        self._protocol, **options, use_listings_cache=False, skip_instance_cache=True
+                    )
+                except (TypeError, ValueError) as error:  # its text may repeat an option
+                    raise ConfigError(
+                        f"The store of {mask(uri)} is not configured ({type(error).__name__}).",
+                        hint="Set the variables of this store: FLYTE_AZURE_STORAGE_ACCOUNT_NAME and the like for abfs, "
+                        "FSSPEC_<PROTOCOL>_<OPTION> for others.",
+                    ) from error
                 self._opened[key] = filesystem, ThreadPoolExecutor(1)
             return self._opened[key]
 

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidSourceError, SourceUnavailableError
-from .stores import Block, Source, SourceChangedError, body_blocks, error_for_status, mask
+from ..errors import ConfigError, FetchError, InvalidSourceError, SourceUnavailableError
+from .stores import (
+    BLOCK_BYTES,
+    Block,
+    Source,
+    SourceChangedError,
+    begins_at,
+    body_blocks,
+    error_for_status,
+    first_bytes,
+    lost_error,
+    mask,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,12 +46,16 @@ class HttpStore:
 
         Asks for the first bytes: HEAD is forbidden where an address is signed for GET, and not all servers know it.
         """
-        response = self._get(uri, {"Range": f"bytes=0-{max(head_bytes - 1, 0)}"})
+        asked = max(head_bytes, 1)
+        response = self._get(uri, {"Range": f"bytes=0-{asked - 1}"})
         with response:
-            total = response.headers.get("Content-Range", "").rpartition("/")[2]
+            content_range = response.headers.get("Content-Range", "")
+            total = content_range.rpartition("/")[2]
             version = _version(response)
-            if response.status_code == 206 and total.isdecimal():
-                head = b"".join(bytes(block) for block in _blocks(response, uri)) if version else b""
+            if _encodings(response):  # its lengths and ranges are those of the compressed bytes
+                return Source(uri=uri, size=None, version=version, ranges=False)
+            if response.status_code == 206 and total.isdecimal() and begins_at(0, content_range):
+                head = first_bytes(_blocks(response, uri), asked) if version else b""
                 return Source(uri=uri, size=int(total), version=version, ranges=version != "", head=head)
             if response.status_code == 416 and total == "0":
                 return Source(uri=uri, size=0, version=version, ranges=False)
@@ -66,19 +81,33 @@ class HttpStore:
                 raise error_for_status(response.status_code, source.uri, response.reason or "")
             if _version(response) != source.version:
                 raise SourceChangedError(f"{mask(source.uri)} was replaced while it was read.")
-            if headers and response.status_code != 206:
-                raise SourceUnavailableError(f"The server of {mask(source.uri)} sent more than was asked for.")
+            if (response.status_code == 206) != bool(headers) or (
+                headers and not begins_at(start, response.headers.get("Content-Range", ""))
+            ):
+                raise SourceUnavailableError(
+                    f"The server of {mask(source.uri)} sent other bytes than it was asked for."
+                )
             yield from _blocks(response, source.uri)
 
     def _get(self, uri: str, headers: dict[str, str]) -> Any:
-        from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, RequestException
+        from requests.exceptions import (
+            InvalidSchema,
+            InvalidURL,
+            MissingSchema,
+            RequestException,
+            TooManyRedirects,
+        )
 
         try:
             return self._session.get(uri, headers=headers, stream=True, timeout=self._timeout)
         except (InvalidSchema, InvalidURL, MissingSchema, UnicodeError) as error:
             raise InvalidSourceError(f"{mask(uri)} is not an address that can be asked for.") from error
+        except TooManyRedirects as error:
+            raise FetchError(f"{mask(uri)} is redirected again and again.") from error
         except RequestException as error:
-            raise _lost(uri, error) from error
+            raise lost_error(uri, error) from error
+        except OSError as error:  # what requests says of a REQUESTS_CA_BUNDLE that is not there
+            raise ConfigError(f"{mask(uri)} cannot be asked for: {error}.") from error
 
 
 def _blocks(response: Any, uri: str) -> Iterator[Block]:
@@ -87,15 +116,28 @@ def _blocks(response: Any, uri: str) -> Iterator[Block]:
     from urllib3.exceptions import HTTPError
 
     try:
-        yield from body_blocks(response.raw)
+        if _encodings(response):
+            yield from response.raw.stream(BLOCK_BYTES, decode_content=True)
+        else:
+            yield from body_blocks(response.raw)
     except (HTTPError, HTTPException, OSError) as error:
-        raise _lost(uri, error) from error
+        raise lost_error(uri, error) from error
 
 
 def _version(response: Any) -> str:
     return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
 
 
-def _lost(uri: str, error: Exception) -> SourceUnavailableError:
-    # Only the kind of error: the texts of HTTP libraries repeat addresses.
-    return SourceUnavailableError(f"The connection for {mask(uri)} was lost ({type(error).__name__}).")
+def _encodings(response: Any) -> list[str]:
+    """Return how a server that does not heed `Accept-Encoding` has encoded an answer.
+
+    Raises:
+        InvalidSourceError: It cannot be decoded here.
+    """
+    from urllib3.response import HTTPResponse
+
+    names = [name.strip().lower() for name in response.headers.get("Content-Encoding", "").split(",")]
+    encodings = [name for name in names if name not in ("", "identity")]
+    if response.status_code < 400 and not set(encodings) <= set(HTTPResponse.CONTENT_DECODERS):
+        raise InvalidSourceError(f"{mask(response.url)} is sent as {', '.join(encodings)}, which is not known here.")
+    return encodings if response.status_code < 400 else []

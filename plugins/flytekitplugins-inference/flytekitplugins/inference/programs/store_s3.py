@@ -12,7 +12,18 @@ from ..errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
-from .stores import BLOCK_BYTES, Block, Source, SourceChangedError, body_blocks, error_for_status, mask
+from .stores import (
+    BLOCK_BYTES,
+    Block,
+    Source,
+    SourceChangedError,
+    begins_at,
+    body_blocks,
+    error_for_status,
+    first_bytes,
+    lost_error,
+    mask,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,7 +83,9 @@ class S3Store:
             except SourceChangedError:
                 pass  # 416: an empty object has no first byte
             else:
-                size, head = _total(answer), b"".join(bytes(block) for block in _blocks(answer["Body"], uri))
+                size, head = _total(answer), first_bytes(_blocks(answer["Body"], uri), head_bytes)
+                if not begins_at(0, answer.get("ContentRange", "bytes 0-")):
+                    raise SourceUnavailableError(f"The store of {mask(uri)} sent other bytes than it was asked for.")
                 return Source(uri=uri, size=size, version=answer.get("ETag", ""), head=head)
         answer = self._ask("head_object", uri, **_address(uri))
         return Source(uri=uri, size=answer["ContentLength"], version=answer.get("ETag", ""))
@@ -107,6 +120,9 @@ class S3Store:
         if parts and answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
             answer["Body"].close()
             raise InvalidSourceError(f"The store of {mask(source.uri)} does not hand out parts of objects.")
+        if parts and not begins_at(start, answer.get("ContentRange", "")):
+            answer["Body"].close()
+            raise SourceUnavailableError(f"The store of {mask(source.uri)} sent other bytes than it was asked for.")
         yield from _blocks(answer["Body"], source.uri, checked=whole)
 
     def _ask(self, operation: str, uri: str, **parameters: Any) -> Any:
@@ -132,7 +148,7 @@ class S3Store:
                 hint="Give the service account access, or set FLYTE_AWS_ACCESS_KEY_ID and FLYTE_AWS_SECRET_ACCESS_KEY.",
             ) from error
         except (BotoCoreError, HTTPClientError) as error:
-            raise _lost(uri, error) from error
+            raise lost_error(uri, error) from error
 
 
 def _address(uri: str) -> dict[str, str]:
@@ -158,7 +174,7 @@ def _blocks(body: Any, uri: str, *, checked: bool = False) -> Iterator[Block]:
         else:
             yield from body_blocks(body._raw_stream)
     except (BotoCoreError, HTTPError, HTTPException, OSError) as error:
-        raise _lost(uri, error) from error
+        raise lost_error(uri, error) from error
     finally:
         body.close()
 
@@ -177,8 +193,3 @@ def _translated(response: Mapping[str, Any], uri: str) -> Exception:
     elif code in _FORBIDDEN:
         status = 403
     return error_for_status(status if status >= 400 else 500, uri, code)
-
-
-def _lost(uri: str, error: Exception) -> SourceUnavailableError:
-    # Only the kind of error: the texts of HTTP libraries repeat addresses.
-    return SourceUnavailableError(f"The connection for {mask(uri)} was lost ({type(error).__name__}).")

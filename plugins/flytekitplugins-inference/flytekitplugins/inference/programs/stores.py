@@ -8,6 +8,7 @@ implementation: importing s3fs alone takes longer than all of a small download. 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -30,6 +31,7 @@ BLOCK_BYTES = 1024 * 1024
 _KNOWN = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "http", "https"})
 _MAY_BE_PUBLIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss"})
 _BUSY = frozenset({408, 425, 429})
+_CREDENTIALS = re.compile(r"://[^/]*@")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +99,32 @@ def error_for_status(status: int, uri: str, reason: str) -> FetchError:
     return FetchError(f"The store refused to hand out {where}.")
 
 
+def lost_error(uri: str, error: Exception) -> FetchError:
+    """Return the error that a library's error about a connection means."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return FetchError(
+            f"The certificate of the server of {mask(uri)} is not trusted here.",
+            hint="Name a file with the certificates to trust in REQUESTS_CA_BUNDLE.",
+        )
+    # Only the kind of error: the texts of HTTP libraries repeat addresses.
+    return SourceUnavailableError(f"The connection for {mask(uri)} was lost ({type(error).__name__}).")
+
+
+def begins_at(start: int, content_range: str) -> bool:
+    """Whether an answer with this `Content-Range` has the bytes from `start` on."""
+    return content_range.startswith(f"bytes {start}-")
+
+
+def first_bytes(blocks: Iterator[Block], limit: int) -> bytes:
+    """Return what `blocks` has, at most `limit` bytes: a store may send more than it was asked for."""
+    head = bytearray()
+    for block in blocks:  # to the end where that comes in time, so that the connection can be used again
+        head += block
+        if len(head) > limit:
+            break
+    return bytes(head[:limit])
+
+
 def body_blocks(body: Any) -> Iterator[Block]:
     """Yield the body of a urllib3 response as it was sent.
 
@@ -124,14 +152,15 @@ def scheme(uri: str) -> str:
 
 def mask(uri: str) -> str:
     """Return `uri` without what may be secret: user, password and query."""
-    head, separator, rest = uri.partition("://")
-    if not separator or head.lower() == "file":
+    if scheme(uri) == "file":
         return uri
-    authority, slash, path = rest.partition("/")
-    path, question, _ = path.partition("?")
-    authority, other_question, _ = authority.partition("?")
-    query = "?..." if question or other_question else ""
-    return f"{head}://{authority.rpartition('@')[2]}{slash}{path}{query}"
+    address, question, _ = without_credentials(uri).partition("?")
+    return f"{address}?..." if question else address
+
+
+def without_credentials(uri: str) -> str:
+    """Return `uri` without user and password, also those of the addresses in a chain (`zip://a::https://u:p@host`)."""
+    return uri if scheme(uri) == "file" else _CREDENTIALS.sub("://", uri)
 
 
 def storage_options(protocol: str, environ: Mapping[str, str], *, anonymous: bool = False) -> dict[str, Any]:

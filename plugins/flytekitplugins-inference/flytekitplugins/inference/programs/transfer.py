@@ -140,10 +140,12 @@ class Transfer:
         """Make `directory`; remove files below it that are not in `keep` (relative to the root): an earlier run's."""
         with writing(self._root / directory):
             make_directories(self._root, self._root / directory)
-            for folder, folders, names in os.walk(self._root / directory):
+            for folder, folders, names in os.walk(self._root / directory, topdown=False):
                 for path in (Path(folder, name) for name in (*folders, *names)):
                     if path.is_symlink() or (path.is_file() and str(path.relative_to(self._root)) not in keep):
                         path.unlink()
+                    elif path.is_dir() and not any(path.iterdir()):  # the walk has emptied it
+                        path.rmdir()
 
     @property
     def is_fresh(self) -> bool:

@@ -1,0 +1,73 @@
+"""How programs end: the termination message and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flytekitplugins.inference.errors import ConfigError
+from flytekitplugins.inference.programs.main import run
+from flytekitplugins.inference.programs.protocol import MAX_TERMINATION_MESSAGE_BYTES, termination_message
+
+
+@pytest.mark.parametrize("text", ["ascii ", "grüß ", "\U0001f600", '"\\\n', "\0", "\udcff"])
+@pytest.mark.parametrize("hint", ["", "Do this.", "grüß " * 5000])
+@pytest.mark.parametrize("repeat", [1, 600, 680, 4000, 100_000])
+def test_a_termination_message_is_as_long_as_it_may_be(text: str, hint: str, repeat: int) -> None:
+    message = text * repeat
+    line = termination_message("p", ConfigError(message, hint=hint))
+    assert len(line.encode()) <= MAX_TERMINATION_MESSAGE_BYTES
+    fields = json.loads(line)
+    if fields["message"] != message:
+        assert message.startswith(fields["message"].removesuffix("…"))
+        assert fields["message"].endswith("…")
+        assert len(line) > MAX_TERMINATION_MESSAGE_BYTES - 12  # one more character would not fit
+    if fields["hint"] != hint:
+        assert hint.startswith(fields["hint"].removesuffix("…"))
+        assert len(fields["hint"]) > 300
+
+
+def test_a_defect_ends_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INFERENCE_TERMINATION_LOG", str(tmp_path / "log"))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def broken(argv: object, environ: object) -> int:
+        raise ZeroDivisionError("x" * 10_000)
+
+    assert run("p", broken, [], {}) == 70
+    fields = json.loads((tmp_path / "log").read_text())
+    assert (fields["error"], fields["message"][:3]) == ("ZeroDivisionError", "xxx")
+    assert len(fields["message"]) > 3000
+    assert "defect" in fields["hint"]
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_closed_stderr_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "inputs.pb").write_bytes(b"")
+    program = 'exec 2>&-; exec "$@"'
+    arguments = ["inputs.pb", "--output", "out.json", "--directory", "files"]
+    done = subprocess.run(
+        [
+            "sh",
+            "-c",
+            program,
+            "sh",
+            sys.executable,
+            "-m",
+            "flytekitplugins.inference.programs.download_inputs",
+            *arguments,
+        ],
+        check=False,
+        cwd=tmp_path,
+        env=dict(os.environ),
+        stdout=subprocess.PIPE,
+    )
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert (tmp_path / "out.json").read_text() == "{}\n"
