@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -81,6 +82,12 @@ class Web:
     """For a path, headers that replace the usual ones; an empty text removes one."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Path and range of each request."""
+    answers: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    """For a path, status and headers that it always answers with, and no body."""
+    tokens: list[str] = field(default_factory=list)
+    """The `Authorization` of each request."""
+    sent: dict[str, int] = field(default_factory=dict)
+    """For a path, how many bytes of it were sent in all."""
     ranges: bool = True
     port: int = 0
     gate: threading.Event = field(default_factory=threading.Event)
@@ -108,13 +115,16 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
             self.do_GET()
 
         def do_GET(self) -> None:
-            path = self.path[1:].partition("?")[0]
+            path = urlsplit(self.path).path[1:]  # a proxy is asked for whole addresses
             asked = self.headers.get("Range", "")
             web.requests.append((path, asked))
+            web.tokens.append(self.headers.get("Authorization", ""))
             fault = web.faults.get(path, [])
             fault = fault.pop(0) if fault else ""
             if fault.isdecimal():
                 self._answer(int(fault), b"", {"Location": self.path} if fault.startswith("3") else {})
+            elif path in web.answers:
+                self._answer(web.answers[path][0], b"", web.answers[path][1])
             elif path not in web.files:
                 self._answer(404, b"", {})
             else:
@@ -132,6 +142,8 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
                     return
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
                 data, status = data[start:end], 206
+            if fault == "corrupt":
+                data = bytes([data[0] ^ 1]) + data[1:]
             self._answer(status, data, {**headers, **web.headers.get(path, {})}, fault)
 
         def _answer(self, status: int, data: bytes, headers: Mapping[str, str], fault: str = "") -> None:  # noqa: C901
@@ -164,9 +176,16 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
                 return
             if fault == "hold":
                 web.gate.wait(30)
+            if fault == "trickle":
+                for byte in data:
+                    if web.gate.wait(0.2):
+                        return
+                    self.wfile.write(bytes([byte]))
             step = int(web.bytes_per_second / 20) or len(data) or 1
             for start in range(0, len(data), step):
                 self.wfile.write(data[start : start + step])
+                path = urlsplit(self.path).path[1:]
+                web.sent[path] = web.sent.get(path, 0) + len(data[start : start + step])
                 if web.bytes_per_second:
                     time.sleep(0.05)
 
@@ -194,6 +213,11 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
                 self.close_connection = True
 
     return Handler
+
+
+@pytest.fixture
+def web_handler() -> Callable[[Web], type[BaseHTTPRequestHandler]]:
+    return _handler
 
 
 @pytest.fixture
@@ -316,3 +340,147 @@ def inputs_pb(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@dataclass
+class Hub:
+    """A hub that speaks the protocol of Hugging Face's, on a `Web`."""
+
+    web: Web
+    repository: str = "owner/name"
+    commits: int = 0
+    xet: dict[bytes, str] = field(default_factory=dict)
+    """Content that lies in a xet store, and its hash there."""
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.web.port}"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"HF_ENDPOINT": self.endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
+
+    def commit(self, files: Mapping[str, bytes], ref: str = "main", repository: str = "") -> str:
+        """Make a commit and let `ref` point to it; files with an extension of weights are in LFS."""
+        repository = repository or self.repository
+        self.commits += 1
+        sha = hashlib.sha1(f"{repository} {self.commits}".encode()).hexdigest()
+        tree: list[dict[str, Any]] = []
+        for path, data in files.items():
+            oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+            entry = {"type": "file", "path": path, "size": len(data), "oid": oid}
+            digest = hashlib.sha256(data).hexdigest()
+            if path.endswith((".safetensors", ".bin", ".gguf")):
+                entry["lfs"] = {"oid": digest, "size": len(data), "pointerSize": 130}
+            if data in self.xet:
+                entry["xetHash"] = self.xet[data]
+            tree.append(entry)
+            stored = f"cdn/{digest}"
+            self.web.files[stored] = data
+            self.web.answers[f"{repository}/resolve/{sha}/{path}"] = (
+                302,
+                {
+                    "Location": self.web.url(stored),
+                    "X-Repo-Commit": sha,
+                    "X-Linked-Etag": f'"{digest}"',
+                    "X-Linked-Size": str(len(data)),
+                },
+            )
+        info = {"id": repository, "sha": sha, "siblings": [{"rfilename": path} for path in files]}
+        for name in (ref, sha):
+            self.web.files[f"api/models/{repository}/revision/{name}"] = json.dumps(info).encode()
+        self.web.files[f"api/models/{repository}/tree/{sha}"] = json.dumps(tree).encode()
+        return sha
+
+    def stored(self, data: bytes) -> str:
+        """Return the path from which `data` is sent in the end."""
+        return f"cdn/{hashlib.sha256(data).hexdigest()}"
+
+    def refuse(self, path: str, status: int, code: str = "", message: str = "") -> None:
+        """Answer for `path` as the hub does when it refuses."""
+        self.web.answers[path] = (status, {"X-Error-Code": code, "X-Error-Message": message})
+
+
+@pytest.fixture
+def hub(web: Web) -> Hub:
+    return Hub(web)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """How a run of the model loader ended, and what it has published."""
+
+    code: int
+    stderr: str
+    root: Path
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.root / "models" / "metadata.json").read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def message(self) -> dict[str, Any]:
+        written: dict[str, Any] = json.loads((self.root / "termination-log").read_text(encoding="utf-8"))
+        assert json.loads(self.stderr.splitlines()[-1]) == written
+        return written
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What a server finds below `current`."""
+        assert (self.root / "models" / ".ready").exists()
+        current = (self.root / "models" / "current").resolve()
+        return {str(path.relative_to(current)): path.read_bytes() for path in current.rglob("*") if path.is_file()}
+
+
+@dataclass
+class ModelLoader:
+    """Runs the model loader as a process with a clean environment; `root` holds all that it writes."""
+
+    root: Path
+    environ: dict[str, str] = field(default_factory=dict)
+    umask: int = 0o077
+    publish: str = "models"
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, *arguments: str, stderr: Any = subprocess.PIPE, **environ: str) -> subprocess.Popen[str]:
+        (self.root / "termination-log").unlink(missing_ok=True)
+        places = ["--publish", str(self.root / self.publish), "--cache", str(self.root / "cache")]
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "flytekitplugins.inference.programs.load_model"),
+                *(*places, "--backoff", "0.01", "--stall-timeout", "5", *arguments),
+            ],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.root),
+                "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+                "INFERENCE_TERMINATION_LOG": str(self.root / "termination-log"),
+                **self.environ,
+                **environ,
+            },
+            cwd=self.root,
+            stderr=stderr,
+            text=True,
+            umask=self.umask,
+        )
+        self.processes.append(process)
+        return process
+
+    def wait(self, process: subprocess.Popen[str]) -> Loaded:
+        _, stderr = process.communicate(timeout=90)
+        return Loaded(process.returncode, stderr or "", self.root)
+
+    def __call__(self, *arguments: str, **environ: str) -> Loaded:
+        """Run until everything is published, or it fails."""
+        return self.wait(self.start("--once", *arguments, **environ))
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Iterator[ModelLoader]:
+    runner = ModelLoader(tmp_path)
+    yield runner
+    for process in runner.processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()

@@ -10,8 +10,10 @@ InferenceError                      base: code, hint, retryable, exit_code
 ├── UsageError (ValueError)         a program was called wrongly                                    64
 ├── FetchError (OSError)            something could not be brought here                             74
 │   ├── SourceNotFoundError (FileNotFoundError)                                                     66
+│   │   └── RevisionNotFoundError   the source exists, this revision of it does not                 66
 │   ├── InvalidSourceError (ValueError)     it is there, but is not what it should be               66
 │   ├── SourceForbiddenError (PermissionError)                                                      77
+│   │   └── GatedModelError         its owner has not given this account access                     77
 │   ├── DestinationError            the place it should go to cannot be written, or is too small    74
 │   ├── IntegrityError              what arrived is not what was sent               retryable       74
 │   └── SourceUnavailableError (ConnectionError)   no answer, throttled, stalled    retryable       69
@@ -33,11 +35,13 @@ __all__ = [
     "ConfigError",
     "DestinationError",
     "FetchError",
+    "GatedModelError",
     "InferenceError",
     "IntegrityError",
     "InvalidSourceError",
     "MissingDependencyError",
     "QuantityError",
+    "RevisionNotFoundError",
     "ServerError",
     "ServerExitedError",
     "ServerNotReadyError",
@@ -132,6 +136,10 @@ class SourceNotFoundError(FetchError, FileNotFoundError):
     exit_code = 66
 
 
+class RevisionNotFoundError(SourceNotFoundError):
+    """The source exists, but not in the revision that was asked for."""
+
+
 class InvalidSourceError(FetchError, ValueError):
     """The source exists but does not hold what it should."""
 
@@ -142,6 +150,10 @@ class SourceForbiddenError(FetchError, PermissionError):
     """The source exists, but these credentials may not read it."""
 
     exit_code = 77
+
+
+class GatedModelError(SourceForbiddenError):
+    """The model is given only to accounts that its owner has accepted, and this one is not among them."""
 
 
 class DestinationError(FetchError):

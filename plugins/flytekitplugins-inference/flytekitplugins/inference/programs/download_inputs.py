@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import sys
 import time
@@ -23,7 +22,7 @@ from ..errors import InferenceError, InvalidSourceError, SourceNotFoundError, Us
 from .inputs import InputReader, combined, item_index
 from .local_names import folder_name, relative_paths, safe_name
 from .main import run
-from .partial import make_root, writing
+from .partial import write_json, writing
 from .protocol import INPUTS_DIRECTORY, INPUTS_FILE, VERSION
 from .retry import Crew, Retry
 from .stores import SourceChangedError, Stores, mask, scheme, without_credentials
@@ -198,8 +197,8 @@ class Downloader:
             "total_bytes": size,
             "seconds": seconds,
         }
-        _write_json(self._manifest, manifest)
-        _write_json(self._config.output, values)
+        write_json(self._manifest, manifest)
+        write_json(self._config.output, values)
         _say(f"done files={len(files)} bytes={size} seconds={seconds}")
 
 
@@ -279,16 +278,6 @@ def _path(reference: Reference) -> str:
         path = path.partition("#")[0]
     name = path.rstrip("/").rpartition("/")[2]
     return f"{folder_name(reference.path)}/{safe_name(unquote(name) if is_http else name)}"
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """Write `value` so that `path` is complete whenever it is there."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        make_root(path.parent)
-        temporary.write_text(json.dumps(value, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.chmod(0o644)
-        temporary.replace(path)
 
 
 def _report(progress: Progress) -> None:

@@ -8,6 +8,7 @@ starts afresh.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -22,6 +23,11 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 def transfer_key(*facts: object) -> str:
     """Return a name for a transfer: the same facts (address, size, version, destination), the same name."""
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def boot_id() -> str:
+    """Return what names this machine since it was started; `unknown` where nothing does."""
+    return _BOOT.read_text().strip() if _BOOT.exists() else "unknown"
 
 
 class Journal:
@@ -43,26 +49,28 @@ class Journal:
         with writing(self._path):
             self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(self._file)
             except BlockingIOError as error:
                 os.close(self._file)
                 raise DestinationError(f"Another process is writing to {directory.parent}.") from error
             self._read()
 
     def add(self, *words: object) -> None:
-        """Append one line.
+        """Append one line, and remember what it says.
 
         Raises:
             DestinationError: The disk is full or broken.
         """
-        self._append((" ".join(map(str, words)) + "\n").encode())
+        texts = [str(word) for word in words]
+        self._append((" ".join(texts) + "\n").encode())
+        self._note(texts)
 
     def close(self) -> None:
         """Let another process work in the directory."""
         os.close(self._file)
 
     def _read(self) -> None:
-        boot = _BOOT.read_text().strip() if _BOOT.exists() else "unknown"
+        boot = boot_id()
         with os.fdopen(os.dup(self._file), "rb") as reader:
             text = reader.read().decode(errors="replace")
         lines = text.split("\n")
@@ -88,3 +96,12 @@ class Journal:
             self.parts.setdefault(words[1], {})[int(words[2])] = int(words[3])
         elif words[0] == "done" and len(words) == 3:
             self.done[words[1]] = int(words[2])
+
+
+def _lock(file: int) -> None:
+    """Lock `file` for this process; without that where a file system has no locks, as some network mounts."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import stat
 import threading
 import time
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DestinationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from .journal import Journal
 
 MIN_PART_BYTES = 16 * 1024 * 1024
 MAX_PART_BYTES = 64 * 1024 * 1024
+NOTE_BYTES = 2 * 1024 * 1024
+"""How much of a part arrives between two notes in the journal, and so what a kill costs each connection at most."""
 
 
 def part_bytes(size: int) -> int:
-    """Return how much of a file of `size` bytes one request fetches, and a kill costs for each connection at most.
+    """Return how much of a file of `size` bytes one request fetches.
 
     A sixty-fourth, so that the last parts keep all connections busy; within bounds, because a signed request costs
     about 2 ms of processor time and a repeated part costs its time once more.
@@ -60,7 +64,8 @@ class PartialFile:
         step = part_bytes(size) if ranges and size is not None else size
         starts = [0] if size is None else range(0, size, step or 1)
         parts = [(start, size if step is None or size is None else min(size, start + step)) for start in starts]
-        self.missing = [(start, end) for start, end in parts if end is None or known.get(start) != end]
+        reached = [(start if end is None else _reached(known, start, end), end) for start, end in parts]
+        self.missing = [(start, end) for start, end in reached if end is None or start != end]
         """The parts to fetch, none for an empty file: start and end (exclusive; None: to the end of the stream)."""
         self.present = (size or 0) - sum((end or 0) - start for start, end in self.missing)
         """Bytes that an earlier run brought."""
@@ -77,6 +82,14 @@ class PartialFile:
             while view:
                 written = os.pwrite(self._file, view, offset)
                 view, offset = view[written:], offset + written
+
+    def note(self, start: int, end: int) -> int:
+        """Note that the bytes from `start` to `end` of a part are here, unless they are few; return where notes end."""
+        if end - start < NOTE_BYTES:
+            return start
+        if self._journal:
+            self._journal.add("part", self._key, start, end)
+        return end
 
     def finish_part(self, start: int, end: int) -> bool:
         """Note that the bytes from `start` to `end` are here; return whether it was the last part."""
@@ -103,6 +116,13 @@ class PartialFile:
                 shutil.rmtree(final)
             self.path.replace(final)
         return status.st_size
+
+
+def _reached(known: Mapping[int, int], start: int, end: int | None) -> int:
+    """Return how far an earlier run came in the part from `start` to `end`: the notes follow each other."""
+    while start != end and (further := known.get(start, start)) > start:
+        start = further
+    return start
 
 
 def make_root(directory: Path) -> None:
@@ -141,6 +161,23 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         hint = "Give the volume a larger size limit." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise DestinationError(f"{path} cannot be written: {error.strerror or error}.", hint=hint) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` so that `path` is complete whenever it is there, and everybody may read it.
+
+    Raises:
+        DestinationError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with writing(path):
+        make_root(path.parent)
+        try:
+            temporary.write_text(json.dumps(value, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _allocate(file: int, size: int) -> None:

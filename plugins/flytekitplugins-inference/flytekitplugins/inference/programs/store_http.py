@@ -19,7 +19,9 @@ from .stores import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from ..errors import FetchError
 
 
 class HttpStore:
@@ -28,9 +30,10 @@ class HttpStore:
     Args:
         connections: Connections that may be open at once.
         stall_seconds: How long a connection may bring no byte.
+        headers: Sent with every request; credentials among them are not sent to another host by a redirect.
     """
 
-    def __init__(self, *, connections: int, stall_seconds: float) -> None:
+    def __init__(self, *, connections: int, stall_seconds: float, headers: Mapping[str, str] | None = None) -> None:
         import requests
         from requests.adapters import HTTPAdapter
 
@@ -38,7 +41,7 @@ class HttpStore:
         for prefix in ("http://", "https://"):
             self._session.mount(prefix, HTTPAdapter(pool_connections=connections, pool_maxsize=connections))
         # Bytes as they are stored: what is compressed on the way has no lengths and no ranges.
-        self._session.headers["Accept-Encoding"] = "identity"
+        self._session.headers.update({**(headers or {}), "Accept-Encoding": "identity"})
         self._timeout = (min(10.0, stall_seconds), stall_seconds)
 
     def stat(self, uri: str, head_bytes: int = 0) -> Source:
@@ -60,7 +63,7 @@ class HttpStore:
             if response.status_code == 416 and total == "0":
                 return Source(uri=uri, size=0, version=version, ranges=False)
             if response.status_code >= 400:
-                raise error_for_status(response.status_code, uri, response.reason or "")
+                raise self._refused(response, uri)
             length = response.headers.get("Content-Length", "")
             size = int(length) if length.isdecimal() and response.status_code == 200 else None
             return Source(uri=uri, size=size, version=version, ranges=False)
@@ -78,8 +81,8 @@ class HttpStore:
         response = self._get(source.uri, headers)
         with response:
             if response.status_code >= 400 and not (response.status_code == 416 and source.size == 0):
-                raise error_for_status(response.status_code, source.uri, response.reason or "")
-            if _version(response) != source.version:
+                raise self._refused(response, source.uri)
+            if not self._is_same(response, source):
                 raise SourceChangedError(f"{mask(source.uri)} was replaced while it was read.")
             if (response.status_code == 206) != bool(headers) or (
                 headers and not begins_at(start, response.headers.get("Content-Range", ""))
@@ -88,6 +91,13 @@ class HttpStore:
                     f"The server of {mask(source.uri)} sent other bytes than it was asked for."
                 )
             yield from _blocks(response, source.uri)
+
+    def _refused(self, response: Any, uri: str) -> FetchError:
+        return error_for_status(response.status_code, uri, response.reason or "")
+
+    def _is_same(self, response: Any, source: Source) -> bool:
+        """Whether `response` comes from the file that was looked at."""
+        return _version(response) == source.version
 
     def _get(self, uri: str, headers: dict[str, str]) -> Any:
         from requests.exceptions import (

@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import DestinationError, FetchError, InferenceError, IntegrityError
 from .journal import Journal, transfer_key
@@ -62,6 +62,23 @@ class Outcome:
     failures: list[tuple[Delivery, InferenceError]] = field(default_factory=list)
 
 
+class Watch(Protocol):
+    """Looks at files while they arrive. Called from any thread; see `Transfer`."""
+
+    def begin(self, delivery: Delivery, path: Path, missing: Sequence[int]) -> None:
+        """The file grows at `path`; the parts that start at `missing` are not there yet."""
+
+    def part(self, delivery: Delivery, start: int) -> None:
+        """The part that starts at `start` has arrived."""
+
+    def complete(self, delivery: Delivery) -> None:
+        """All parts have arrived; the file becomes visible when this returns.
+
+        Raises:
+            FetchError: It must not become visible.
+        """
+
+
 class Progress:
     """Counts what arrives; printed by whoever wants to."""
 
@@ -86,14 +103,23 @@ class Transfer:
         jobs: Parts that are fetched at once.
         retry: How often and how fast a part is tried again.
         tick: Called every few seconds with the progress.
+        watch: Looks at the files before they become visible.
 
     Raises:
         DestinationError: `root` cannot be written, or another process writes there.
     """
 
     def __init__(
-        self, store: Store, root: Path, *, jobs: int, retry: Retry, tick: Callable[[Progress], None] = lambda _: None
+        self,
+        store: Store,
+        root: Path,
+        *,
+        jobs: int,
+        retry: Retry,
+        tick: Callable[[Progress], None] = lambda _: None,
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch
         self._store, self._root, self._retry, self._jobs = store, root, retry, jobs
         self._incoming = root / INCOMING
         self.progress = Progress()
@@ -147,6 +173,12 @@ class Transfer:
                     elif path.is_dir() and not any(path.iterdir()):  # the walk has emptied it
                         path.rmdir()
 
+    def forget(self, delivery: Delivery) -> None:
+        """Drop what has arrived of `delivery`: the next `fetch` begins it afresh."""
+        self._journal.add("new", delivery.key)
+        with writing(self._incoming):
+            self._partial(delivery).unlink(missing_ok=True)
+
     @property
     def is_fresh(self) -> bool:
         """Whether no earlier run has brought anything."""
@@ -196,19 +228,28 @@ class Transfer:
                 self._partial(delivery), key=delivery.key, size=source.size, ranges=source.ranges, journal=journal
             )
             self.progress.add(size=file.present)
-            for start, end in file.missing:
+            if self._watch:
+                self._watch.begin(delivery, file.path, [start for start, _ in file.missing])
+            parts: Sequence[tuple[int, int | None] | None] = file.missing or [None]  # empty, or killed after the last
+            for part in parts:
                 if outcome.failures:
                     return
-                yield functools.partial(self._work, delivery, file, (start, end), outcome)
-            if not file.missing:  # empty, or killed after the last part
-                outcome.delivered.append(self._finish(delivery, file))
+                yield functools.partial(self._work, delivery, file, part, outcome)
 
-    def _work(self, delivery: Delivery, file: PartialFile, part: tuple[int, int | None], outcome: Outcome) -> None:
-        start, end = part
+    def _work(
+        self, delivery: Delivery, file: PartialFile, part: tuple[int, int | None] | None, outcome: Outcome
+    ) -> None:
+        """Fetch one part, or none when all are here, and finish the file behind the last one."""
         try:
-            reached = self._fetch_part(delivery.source, file, start, end)
-            if reached is not None and file.finish_part(start, reached):
-                outcome.delivered.append(self._finish(delivery, file))
+            if part is not None:
+                reached = self._fetch_part(delivery.source, file, *part)
+                if reached is None:
+                    return
+                if self._watch:  # before it counts: who finishes the last part may rely on all others being told
+                    self._watch.part(delivery, part[0])
+                if not file.finish_part(part[0], reached):
+                    return
+            outcome.delivered.append(self._finish(delivery, file))
         except InferenceError as error:
             outcome.failures.append((delivery, error))
 
@@ -218,7 +259,7 @@ class Transfer:
         Returns:
             Where it ended, or None when the work was stopped meanwhile.
         """
-        position, attempt = start, 0
+        position, attempt, noted = start, 0, start
         if start == 0 and source.head and end is not None:
             position = self._write(file, 0, source.head[:end])
         while position != end:
@@ -230,6 +271,7 @@ class Transfer:
                     if end is not None and position + len(block) > end:
                         raise IntegrityError(f"{mask(source.uri)} is longer than the store said.")
                     position = self._write(file, position, block)
+                    noted = file.note(noted, position) if source.ranges else start
                 if end is None or position == end:
                     return position
                 raise IntegrityError(f"{mask(source.uri)} ended {end - position} bytes early.")
@@ -252,6 +294,8 @@ class Transfer:
         final = self._root / delivery.path
         with writing(final):
             make_directories(self._root, final.parent)
+        if self._watch:
+            self._watch.complete(delivery)
         size = file.place(final)
         self.progress.add(files=1)
         return Delivered(delivery=delivery, size=size, seconds=time.monotonic() - file.started)

@@ -1,0 +1,294 @@
+"""The model loader: a model, or LoRA adapters, as complete and verified files for the server beside it.
+
+    python -m flytekitplugins.inference.programs.load_model Qwen/Qwen2.5-0.5B-Instruct
+
+looks up which revision the source has, downloads it into a cache (unless it is there), verifies it, makes
+`<publish>/current` lead to it, writes `<publish>/metadata.json` and, last, `<publish>/.ready`. Then it waits, as a
+process of a few megabytes; with `--update-interval` it looks for new revisions from time to time. A rerun continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import threading
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..errors import ServerError, UsageError
+from .main import Terminated, run
+from .model_cache import ModelCache
+from .model_fetch import Fetcher, Obtained
+from .model_lease import Heartbeat
+from .model_notify import KINDS, parse_notifier
+from .model_publish import Publication, describe, is_published, swap_link, target_of
+from .model_sources import Reading, Selection
+from .model_targets import Target, adapter_targets, model_target
+from .model_update import Updater, update_record
+from .protocol import MODEL_CACHE_DIRECTORY, MODELS_DIRECTORY, termination_message
+from .retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+PROGRAM = "load_model"
+RENEWAL_SECONDS = 30.0
+"""How often the waiting process renews the leases of what is published."""
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+class Loader:
+    """One run of the program.
+
+    Args:
+        options: The command line.
+        environ: Environment variables: tokens, endpoints, Flyte's storage configuration.
+    """
+
+    def __init__(self, options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+        self._options = options
+        self._heartbeat = Heartbeat()
+        cache = ModelCache(Path(options.cache).absolute(), self._heartbeat, options.cache_limit)
+        self._notifiers = [parse_notifier(text) for text in options.notify]
+        self._publication = Publication(Path(options.publish).absolute())
+        self._fetcher = Fetcher(
+            cache=cache,
+            heartbeat=self._heartbeat,
+            holder=options.holder or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}",
+            jobs=options.jobs,
+            stall_seconds=options.stall_timeout,
+            retry=Retry(attempts=options.attempts, backoff_seconds=options.backoff),
+            say=_say,
+        )
+        self._staging = Path(options.cache).absolute() / f".staging-{self._fetcher.holder}"
+        self._updater = Updater(self._fetcher, self._notifiers, _say)
+        self._targets = self._make_targets(environ)
+        self._fresh: list[Obtained] = []
+
+    def _make_targets(self, environ: Mapping[str, str]) -> list[Target]:
+        options = self._options
+        reading = Reading(environ=environ, connections=options.jobs, stall_seconds=options.stall_timeout)
+        targets = []
+        if options.source:
+            targets.append(
+                model_target(
+                    options.source,
+                    revision=options.revision,
+                    served_name=options.model_name,
+                    selection=Selection(include=tuple(options.include), exclude=tuple(options.exclude)),
+                    link=self._publication.current,
+                    reading=reading,
+                    staging=self._staging,
+                )
+            )
+        if options.adapter:
+            directory = Path(options.adapters_directory).absolute()
+            targets += adapter_targets(options.adapter, directory=directory, reading=reading, staging=self._staging)
+        return targets
+
+    def start(self) -> None:
+        """Publish everything for the first time, or again after the container was restarted."""
+        publication = self._publication
+        publication.begin()
+        is_serving = publication.is_ready
+        fields = (publication.metadata() or {}) if is_serving else {}
+        fields.setdefault("updates", update_record(self._options.update_interval, self._notifiers))
+        try:
+            for target in self._targets:
+                self._publish(target, fields, is_serving=is_serving)
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
+        publication.write(fields)
+        publication.ready()
+        _say(f"ready path={publication.directory}")
+
+    def _publish(self, target: Target, fields: dict[str, Any], *, is_serving: bool) -> None:
+        found = self._fetcher.obtain(target.source, target.selection, target.check)
+        if not found.is_from_cache:
+            self._fresh.append(found)
+        if is_serving and self._notifiers and not is_published(found.version, target.link):
+            try:  # the container was restarted, its server was not
+                self._updater.replace(target, found, fields)
+            except ServerError as error:
+                fields["updates"]["last_error"] = f"{target.name}: {error.code}: {error.message}"
+                _say(f"refused target={target.name} reason={error.message!r}")
+            return
+        with found.phase("publish"):
+            swap_link(target.link, found.version.files)
+        target.describe_in(fields, describe(target.source.label, target.source.ref, found))
+        _say(f"published target={target.name} revision={found.version.revision} cache={found.is_from_cache}")
+
+    def poll(self) -> None:
+        """Look once for other revisions; whatever comes of it, what is published stays."""
+        fields = self._publication.metadata()
+        if fields is None or any(target_of(target.link) is None for target in self._targets):
+            self.start()
+            return
+        self._updater.keep(fields)
+        try:
+            self._updater.poll(self._targets, fields)
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
+        self._publication.write(fields)
+
+    def sync(self) -> None:
+        """Have what was downloaded written through to the disk, behind the back of whoever reads it already."""
+        for found in self._fresh:
+            thread = threading.Thread(target=found.version.sync, daemon=True)
+            thread.start()
+            while thread.is_alive():
+                thread.join(0.2)  # so that SIGTERM is heard
+
+    def wait(self, argv: Sequence[str]) -> NoReturn:
+        """Become the small process that waits: for SIGTERM, or for the next look at the source."""
+        leases = self._updater.keep(self._publication.metadata() or {})
+        command = [sys.executable, "-m", _module(), *_without_state(argv), "--poll", "--holder", self._fetcher.holder]
+        interval = self._options.update_interval
+        words = [str(interval), str(RENEWAL_SECONDS), *map(str, leases), "--", *command]
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        sys.stderr.flush()
+        environ = {**os.environ, "PYTHONPATH": _path_of_package()}
+        os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", _waiter(), *words], environ)  # noqa: S606
+
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits for the model why it does not come."""
+        self._publication.fail(termination_message(PROGRAM, error))
+
+    def release(self) -> None:
+        """Give up the leases of what is published: the pod ends."""
+        for lease in self._updater.keep(self._publication.metadata() or {}):
+            with contextlib.suppress(OSError):
+                lease.unlink()
+
+
+def _module() -> str:
+    return f"{__package__}.load_model"
+
+
+def _path_of_package() -> str:
+    """Return PYTHONPATH with the directory or archive that this package was imported from in front."""
+    root = str(Path(__file__).absolute().parents[3])
+    rest = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != root]
+    return os.pathsep.join([root, *rest])
+
+
+def _waiter() -> str:
+    """Return the text of `model_wait`, which is started without this package: that would double its memory."""
+    spec = importlib.util.find_spec(f"{__package__}.model_wait")
+    source = spec.loader.get_source(spec.name) if spec and spec.loader else None  # type: ignore[attr-defined]
+    return str(source)
+
+
+def _without_state(argv: Sequence[str]) -> list[str]:
+    """Return the arguments that a person gave."""
+    words = list(argv)
+    return words[: words.index("--poll")] if "--poll" in words else words
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the program; see `--help`.
+
+    Raises:
+        UsageError: The arguments are wrong.
+        InferenceError: The model cannot be brought here.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # the waiting process blocks them
+    options = _parser().parse_args(argv)
+    if not options.source and not options.adapter:
+        raise UsageError("There is neither a model nor an adapter to load.", hint=f"See {PROGRAM} --help.")
+    if bool(options.adapter) != bool(options.adapters_directory):
+        raise UsageError("--adapter and --adapters-directory need each other.")
+    loader = Loader(options, environ)
+    try:
+        loader.poll() if options.poll else loader.start()
+    except Exception as error:
+        loader.fail(error)
+        raise
+    except Terminated:
+        loader.release()
+        raise
+    loader.sync()
+    if not options.once:
+        loader.wait(argv)
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"See {PROGRAM} --help.")
+
+
+SOURCES = """\
+A SOURCE is one of
+  owner/name[@revision], hf://owner/name[@revision]   a repository of a Hugging Face hub (HF_ENDPOINT, HF_TOKEN)
+  s3://bucket/prefix, gs://…, abfs://…, file://…      all below a prefix, or one file
+  models:/name/version, models:/name@alias            a model of an MLflow registry (MLFLOW_TRACKING_URI)
+  input:NAME                                          a file or directory among the task's inputs
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Bring a model or LoRA adapters here: complete, verified, cached, and replaced as a whole.",
+        epilog=SOURCES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", metavar="SOURCE", nargs="?", default="", help="where the model comes from, see below")
+    add("--revision", default="", help="branch, tag or commit (main); or a revision that the metadata told")
+    add("--include", action="append", default=[], metavar="GLOB", help="only files like this")
+    add("--exclude", action="append", default=[], metavar="GLOB", help="no files like this")
+    add("--publish", default=MODELS_DIRECTORY, metavar="DIR", help="current, metadata.json, .ready (%(default)s)")
+    add("--cache", default=MODEL_CACHE_DIRECTORY, metavar="DIR", help="complete versions, may be shared (%(default)s)")
+    add("--cache-limit", type=_size, metavar="SIZE", help="bytes or 100Gi: remove the least recently used beyond")
+    add("--adapter", action="append", default=[], metavar="[NAME=]SOURCE", help="a LoRA adapter; NAME: owner--name")
+    add("--adapters-directory", default="", metavar="DIR", help="where adapters appear, each under its name")
+    add("--update-interval", type=_at_least(float, 0), default=0.0, metavar="SECONDS", help="look for new revisions")
+    add("--notify", action="append", default=[], metavar="KIND=URL", help=f"who is told: {', '.join(KINDS)}")
+    add("--model-name", default="", metavar="NAME", help="what the server calls the model (last part of SOURCE)")
+    add("--once", action="store_true", help="end when everything is published")
+    add("--jobs", type=_at_least(int, 1), default=8, metavar="N", help="parts fetched at once (%(default)s)")
+    add("--attempts", type=_at_least(int, 1), default=8, metavar="N", help="tries of each part (%(default)s)")
+    add("--backoff", type=_at_least(float, 0), default=0.5, metavar="SECONDS", help="longest first wait (%(default)s)")
+    stall = "silence that is a failure (%(default)s)"
+    add("--stall-timeout", type=_at_least(float, 0.01), default=45.0, metavar="SECONDS", help=stall)
+    add("--poll", action="store_true", help=argparse.SUPPRESS)
+    add("--holder", default="", help=argparse.SUPPRESS)
+    return parser
+
+
+def _at_least(kind: type[int] | type[float], bound: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not bound <= value < float("inf"):
+            raise ValueError
+        return value
+
+    parse.__name__ = f"{kind.__name__} of at least {bound:g}"
+    return parse
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]i?|Ki|)", text)
+    if not match or match[2] not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes; write 107374182400 or 100Gi")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _say(text: str) -> None:
+    print(f"{PROGRAM} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    code = run(PROGRAM, main, sys.argv[1:], os.environ)
+    sys.stderr.flush()
+    os._exit(code)  # not sys.exit, which would wait for threads that wait for a source

@@ -1,0 +1,283 @@
+"""From a source to a complete version in the cache: resolve, wait or download, verify."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..errors import FetchError, InferenceError, IntegrityError, SourceUnavailableError
+from .local_names import relative_paths
+from .model_cache import FILES, FileEntry, ModelCache, Version
+from .model_digest import Digest, DigestMismatchError, Verifier, file_digest
+from .model_lease import Heartbeat, Lock
+from .model_sources import ModelSource, Selection, Snapshot, cache_key
+from .partial import make_directories, make_root, writing
+from .retry import Crew, Retry
+from .stores import SourceChangedError
+from .throttle import ThrottledStore
+from .transfer import INCOMING, Delivery, Outcome, Progress, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from .model_sources import ModelFile
+
+MAX_ROUNDS = 3
+"""How often a source is looked at because it was replaced meanwhile."""
+WAIT_SECONDS = 0.25
+"""How often somebody else's download is looked at."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Obtained:
+    """A complete version, and what it took to have it."""
+
+    version: Version
+    lease: Path | None
+    """Keeps it from being removed."""
+    is_from_cache: bool = True
+    seconds: dict[str, float] = field(default_factory=lambda: {"resolve": 0.0, "download": 0.0, "verify": 0.0})
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time of the block."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - begun, 3)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetcher:
+    """Brings versions into a cache.
+
+    Args:
+        cache: Where they go.
+        heartbeat: Renews this process's leases.
+        holder: Names this process in them.
+        jobs: Parts that are fetched at once.
+        stall_seconds: How long a part may bring nothing.
+        retry: How often and how fast something is tried again.
+        say: Called with what happens.
+    """
+
+    cache: ModelCache
+    heartbeat: Heartbeat
+    holder: str
+    jobs: int
+    stall_seconds: float
+    retry: Retry
+    say: Callable[[str], None]
+
+    def obtain(
+        self,
+        source: ModelSource,
+        selection: Selection,
+        check: Callable[[Sequence[str]], None],
+        *,
+        may_be_offline: bool = True,
+    ) -> Obtained:
+        """Return the version that `source` has now, downloaded when it is not here.
+
+        Args:
+            source: The model.
+            selection: Which of its files.
+            check: Called with their names before anything is fetched; raises when they cannot be what is wanted.
+            may_be_offline: Whether what the source had last will do when it does not answer.
+        """
+        model = cache_key(source, selection)
+        known = self.cache.last(model, source.ref) or source.ref
+        if source.is_pinned and (cached := self._cached(self.cache.version(model, known), {})):
+            return cached
+        for rounds_left in reversed(range(MAX_ROUNDS)):
+            begun = time.monotonic()
+            try:
+                snapshot, files = self._resolve(
+                    source, selection, has_fallback=may_be_offline and self._is_complete(model, known)
+                )
+            except SourceUnavailableError as error:
+                if may_be_offline and (cached := self._cached(self.cache.version(model, known), {})):
+                    self.say(f"offline revision={known} reason={error.message!r}")
+                    return cached
+                raise
+            check([file.path for file in files])
+            try:
+                seconds = {"resolve": round(time.monotonic() - begun, 3)}
+                obtained = self._bring(self.cache.version(model, snapshot.revision), snapshot, files, seconds)
+            except SourceChangedError:
+                if not rounds_left:
+                    raise
+            else:
+                self.cache.remember(model, source.ref, snapshot.revision)
+                return obtained
+        raise AssertionError("unreachable")
+
+    def _is_complete(self, model: str, revision: str) -> bool:
+        return bool(revision) and self.cache.version(model, revision).manifest() is not None
+
+    def _resolve(
+        self, source: ModelSource, selection: Selection, *, has_fallback: bool
+    ) -> tuple[Snapshot, tuple[ModelFile, ...]]:
+        """Look at the source; not for long when what it had last time would do."""
+        retry = Retry(attempts=3, backoff_seconds=self.retry.backoff_seconds) if has_fallback else self.retry
+        snapshot = retry.call(source.resolve, Crew(1).stop)
+        return snapshot, selection.select(snapshot.files, source.label)
+
+    def _bring(
+        self, version: Version, snapshot: Snapshot, files: Sequence[ModelFile], seconds: dict[str, float]
+    ) -> Obtained:
+        """Have `version` complete: from the cache, by another pod's download, or by our own."""
+        is_told = False
+        while True:
+            if cached := self._cached(version, seconds):
+                return cached
+            lock = self.cache.lock(version)
+            with lock.held() as free:
+                if free and version.manifest() is None:
+                    fresh = Obtained(version=version, lease=None, is_from_cache=False)
+                    fresh.seconds.update(seconds)
+                    Download(self, snapshot, files, version).run(fresh, lock)
+                    fresh.lease = version.use(self.holder, self.heartbeat)
+                    return fresh
+            if not free:
+                if not is_told:
+                    self.say(f"waiting revision={version.revision} reason='another process downloads it'")
+                    is_told = True
+                begun = time.monotonic()
+                time.sleep(WAIT_SECONDS)
+                seconds["wait"] = round(seconds.get("wait", 0.0) + time.monotonic() - begun, 3)
+
+    def _cached(self, version: Version, seconds: dict[str, float]) -> Obtained | None:
+        """Return `version` when it is complete, with a lease on it."""
+        if not version.revision or version.manifest() is None:
+            return None
+        lease = version.use(self.holder, self.heartbeat)
+        if version.manifest() is None:  # removed before we had the lease
+            return None
+        cached = Obtained(version=version, lease=lease)
+        cached.seconds.update(seconds)
+        with cached.phase("verify"):
+            return cached if version.is_durable() or self._is_undamaged(version) else None
+
+    def _is_undamaged(self, version: Version) -> bool:
+        """Read a version again that another boot has written; one process at a time does."""
+        self.say(f"verifying revision={version.revision} reason='it was written before this machine started'")
+        while not version.is_durable():
+            with self.cache.lock(version).held() as free:
+                if not free:
+                    time.sleep(WAIT_SECONDS)
+                elif version.manifest() is None:  # damaged, somebody else has found
+                    return False
+                else:
+                    try:
+                        version.verify()
+                    except IntegrityError as error:
+                        self.say(f"damaged reason={error.message!r}")
+                        return False
+                    version.sync()
+                    return True
+        return True
+
+
+class Download:
+    """One version on its way into the cache.
+
+    Args:
+        fetcher: How.
+        snapshot: What the source holds.
+        files: What of it is wanted.
+        version: Where it goes.
+    """
+
+    def __init__(self, fetcher: Fetcher, snapshot: Snapshot, files: Sequence[ModelFile], version: Version) -> None:
+        self._fetcher, self._snapshot, self._version = fetcher, snapshot, version
+        names = relative_paths([file.path for file in files])
+        self._expected = {f"{FILES}/{names[file.path]}": file for file in files}
+        self._deliveries = [Delivery(source=file.source, path=path) for path, file in self._expected.items()]
+        self._verifier = Verifier({path: file.digest for path, file in self._expected.items()})
+        self._mismatches: dict[str, Digest] = {}
+
+    def run(self, obtained: Obtained, lock: Lock) -> None:
+        """Bring all files and complete the version, if it is still ours to write."""
+        size = sum(delivery.source.size or 0 for delivery in self._deliveries)
+        self._fetcher.say(
+            f"download revision={self._version.revision} files={len(self._deliveries)} total_bytes={size}"
+        )
+        for removed in self._fetcher.cache.prune(size, keep=self._version):
+            self._fetcher.say(f"pruned version={removed}")
+        with writing(self._version.path):
+            make_root(self._version.path)
+            make_directories(self._version.path, self._version.files)
+        with obtained.phase("download"):
+            jobs, retry = self._fetcher.jobs, self._fetcher.retry
+            store = ThrottledStore(self._snapshot.store, jobs, self._fetcher.stall_seconds, self._slow_down)
+            transfer = Transfer(
+                store, self._version.path, jobs=jobs, retry=retry, tick=self._report, watch=self._verifier
+            )
+            try:
+                transfer.prune(FILES, set(self._expected))
+                self._fetch(transfer)
+            finally:
+                transfer.close()
+        with obtained.phase("verify"):
+            entries = [self._entry(path) for path in self._expected]
+        lock.check()
+        self._version.complete(entries)
+        shutil.rmtree(self._version.path / INCOMING, ignore_errors=True)
+
+    def _fetch(self, transfer: Transfer) -> None:
+        """Fetch everything; what turns out to be corrupt once more."""
+        while True:
+            outcome = transfer.fetch(self._deliveries)
+            if not outcome.failures:
+                return
+            self._judge(transfer, outcome)
+
+    def _judge(self, transfer: Transfer, outcome: Outcome) -> None:
+        """Make way for another attempt, or raise."""
+        for delivery, error in sorted(outcome.failures, key=lambda failure: isinstance(failure[1], SourceChangedError)):
+            if not isinstance(error, DigestMismatchError):
+                raise _counted(error, outcome)
+            earlier = self._mismatches.get(delivery.path)
+            is_certain = self._expected[delivery.path].digest.is_certain
+            if earlier == error.actual and not is_certain:
+                self._verifier.accept(
+                    delivery.path, error.actual
+                )  # the same twice: it is the source's word that is off
+            elif earlier is not None:
+                raise _counted(error, outcome)
+            self._mismatches[delivery.path] = error.actual
+            self._fetcher.say(f"corrupt reason={error.message!r}")
+            transfer.forget(delivery)
+
+    def _entry(self, path: str) -> FileEntry:
+        """Describe one file. What an earlier run brought was verified by it, if there was something to verify."""
+        place = self._version.path / path
+        digest = self._verifier.found.get(path) or self._expected[path].digest
+        if not digest.value or (not digest.is_certain and path not in self._verifier.found):
+            digest = file_digest(place, digest.algorithm)
+        return FileEntry(path=path.removeprefix(f"{FILES}/"), size=place.stat().st_size, digest=str(digest))
+
+    def _slow_down(self, connections: int) -> None:
+        self._fetcher.say(f"slower connections={connections}")
+        self._snapshot.slow_down(connections)
+
+    def _report(self, progress: Progress) -> None:
+        rate = progress.bytes / max(time.monotonic() - progress.started, 0.001)
+        self._fetcher.say(
+            f"progress files={progress.files}/{progress.total_files} bytes={progress.bytes} "
+            f"total_bytes={progress.total_bytes} bytes_per_second={rate:.0f}"
+        )
+
+
+def _counted(error: InferenceError, outcome: Outcome) -> InferenceError:
+    """Return `error`, telling how many other files failed as well."""
+    others = len(outcome.failures) - 1
+    if others and isinstance(error, FetchError):
+        error.message = f"{error.message} So did {others} more."
+    return error

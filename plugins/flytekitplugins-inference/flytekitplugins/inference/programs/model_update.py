@@ -1,0 +1,122 @@
+"""Another version of a model that is being served: fetched beside it, swapped in, and back when the server refuses.
+
+What is published stays published whatever happens here; a failed look at the source is counted in the metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InferenceError, ServerError, ServerNotReadyError
+from .model_cache import Version
+from .model_publish import describe, is_published, remove_link, swap_link, target_of, timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .model_fetch import Fetcher, Obtained
+    from .model_notify import Notifier
+    from .model_targets import Target
+
+NOBODY = "no server is told; it reads the new version when it starts again or opens its files anew"
+
+
+def update_record(interval: float, notifiers: Sequence[Notifier]) -> dict[str, Any]:
+    """Return what the metadata says of updates at first."""
+    told = [f"{notifier.kind}={notifier.url}" for notifier in notifiers]
+    return {
+        "interval_seconds": interval,
+        "notifies": told or NOBODY,
+        "polls": 0,
+        "failed_polls": 0,
+        "last_poll_at": "",
+        "last_error": "",
+        "refused": {},
+        "previous": {},
+    }
+
+
+class Updater:
+    """Looks for other versions of what is published.
+
+    Args:
+        fetcher: Brings them.
+        notifiers: Who is told.
+        say: Called with what happens.
+    """
+
+    def __init__(self, fetcher: Fetcher, notifiers: Sequence[Notifier], say: Callable[[str], None]) -> None:
+        self._fetcher, self._notifiers, self._say = fetcher, notifiers, say
+
+    def poll(self, targets: Sequence[Target], fields: dict[str, Any]) -> None:
+        """Look at every target's source once, and note in `fields` (the metadata) what came of it."""
+        record = fields["updates"]
+        record["polls"] += 1
+        record["last_poll_at"], errors = timestamp(), []
+        for target in targets:
+            try:
+                self._poll(target, fields)
+            except InferenceError as error:
+                errors.append(f"{target.name}: {error.code}: {error.message}")
+                self._say(f"poll failed target={target.name} error={error.code} reason={error.message!r}")
+        record["failed_polls"] += bool(errors)
+        record["last_error"] = "; ".join(errors)
+
+    def _poll(self, target: Target, fields: dict[str, Any]) -> None:
+        found = self._fetcher.obtain(target.source, target.selection, target.check, may_be_offline=False)
+        served = target.described(fields)
+        refused = fields["updates"]["refused"].get(target.name, {}).get("revision")
+        if served["revision"] == found.version.revision and is_published(found.version, target.link):
+            return
+        if refused == found.version.revision:
+            self._release(found.version)
+            return
+        self.replace(target, found, fields)
+
+    def replace(self, target: Target, found: Obtained, fields: dict[str, Any]) -> None:
+        """Publish `found` instead of what is published; take it back when the server refuses it."""
+        record, old = fields["updates"], target_of(target.link)
+        begun = time.monotonic()
+        swap_link(target.link, found.version.files)
+        try:
+            for notifier in self._notifiers:
+                if notifier.is_for_adapters == target.is_adapter:
+                    notifier.tell(target.served_name, found.version.files)
+        except ServerError as error:
+            swap_link(target.link, old) if old else remove_link(target.link)
+            if not isinstance(error, ServerNotReadyError):
+                record["refused"][target.name] = {"revision": found.version.revision, "error": error.message}
+            self._release(found.version)
+            raise
+        found.seconds["publish"] = round(time.monotonic() - begun, 3)
+        record["refused"].pop(target.name, None)
+        target.describe_in(fields, describe(target.source.label, target.source.ref, found))
+        self._retire(record, target, old)
+        self._say(f"updated target={target.name} revision={found.version.revision}")
+
+    def _retire(self, record: dict[str, Any], target: Target, old: Path | None) -> None:
+        """Keep the version that was published until now, and let go of the one before it."""
+        before = record["previous"].get(target.name)
+        if before and Path(before) != old:
+            version = Version(Path(before).parent, "")
+            self._release(version)
+            if self._fetcher.cache.is_unlimited:
+                self._fetcher.cache.remove(version)
+        record["previous"][target.name] = str(old) if old else ""
+
+    def keep(self, fields: dict[str, Any]) -> list[Path]:
+        """Take the leases of everything that is published or was just before, and return them."""
+        described = [fields, *fields.get("adapters", {}).values()]
+        paths = [Path(item["path"]) for item in described if item.get("path")]
+        paths += [Path(path) for path in fields.get("updates", {}).get("previous", {}).values() if path]
+        leases = (Version(path.parent, "").use(self._fetcher.holder, self._fetcher.heartbeat) for path in paths)
+        return [lease for lease in leases if lease]
+
+    def _release(self, version: Version) -> None:
+        lease = version.lease_of(self._fetcher.holder)
+        self._fetcher.heartbeat.remove(lease)
+        with contextlib.suppress(OSError):
+            lease.unlink()

@@ -1,0 +1,300 @@
+"""The server gate: waits until a model server is ready, and says why when it will not be.
+
+    python -m flytekitplugins.inference.programs.wait_for_server http://localhost:8000/health --timeout 600
+
+runs as a regular init container behind the server. It ends with 0 when the server is ready, or with an error that ends
+the pod: when the budget is over, or earlier when it is sure. With `--preflight` it checks instead what must hold before
+anything starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+
+from ..errors import DestinationError, InferenceError, ServerExitedError, ServerNotReadyError, UsageError
+from .loader_watch import LoaderWatch
+from .main import Terminated, run
+from .partial import write_json
+from .preflight import Needs, check, combined, token, variable_problems
+from .server_probe import Address, Answer, Api, ServerProbe, parse_address
+from .start_report import report, start_phases, table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PROGRAM = "wait_for_server"
+MAX_REQUEST_SECONDS = 21.0
+"""SGLang's health call generates a token and answers after up to 20 s (`SGLANG_HEALTH_CHECK_TIMEOUT`, 0.5)."""
+MIN_REQUEST_SECONDS = 1.0
+"""The last question, too, has time for an answer: better a second late than without one to tell."""
+MAX_CLOSINGS = 3
+"""How often the port may close after it was open: some servers look for a free port, or start again once."""
+FIRST_PROGRESS_SECONDS = 3.0
+PROGRESS_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """What the command line says."""
+
+    address: Address
+    timeout_seconds: float
+    interval_seconds: float
+    model: str
+    api: Api
+    models: Path | None
+    inputs: Path | None
+    report: Path | None
+    variables: tuple[str, ...]
+    token_variable: str
+
+
+class Gate:
+    """One run of the program.
+
+    Args:
+        config: What to wait for.
+        environ: Environment variables, of which some are required.
+    """
+
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self._config, self._environ = config, environ
+        self._started, self._epoch = time.monotonic(), time.time()
+        self._next_progress = self._started + FIRST_PROGRESS_SECONDS
+        self._loader = LoaderWatch(config.models) if config.models else None
+        self._answer: Answer | None = None
+        self._first_answer: Answer | None = None
+        self._is_open, self._was_open, self._closings = False, False, 0
+
+    def run(self) -> None:
+        """Wait until the server is ready.
+
+        Raises:
+            ServerNotReadyError: It is not within the budget.
+            ServerExitedError: It ends again and again.
+            InferenceError: A variable is missing, or the loader failed for good.
+        """
+        outcome = "ready"
+        try:
+            self._wait()
+        except (InferenceError, Terminated) as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            self._report(outcome)
+
+    def _wait(self) -> None:
+        config = self._config
+        problems = variable_problems(config.variables, self._environ)
+        if problems:
+            raise combined(problems)
+        key = token(config.token_variable, self._environ)
+        probe = ServerProbe(config.address, model=config.model, api=config.api, token=key, tick=self._tick)
+        while True:
+            self._tick()
+            answer = self._note(probe.ask_readiness(self._request_seconds()))
+            if answer.is_ready and probe.asks_for_model:
+                answer = self._note(probe.ask_model(self._request_seconds()))
+                self._first_answer = answer if answer.is_ready else None
+            if answer.is_ready:
+                _say(f"ready seconds={self._spent():.1f}")
+                return
+            if self._left() <= 0:
+                raise self._not_ready(answer)
+            self._pause(min(config.interval_seconds, self._left()))
+
+    def _spent(self) -> float:
+        return time.monotonic() - self._started
+
+    def _left(self) -> float:
+        return self._config.timeout_seconds - self._spent()
+
+    def _request_seconds(self) -> float:
+        return min(max(self._left(), MIN_REQUEST_SECONDS), MAX_REQUEST_SECONDS)
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+            self._tick()
+
+    def _note(self, answer: Answer) -> Answer:
+        """Remember an answer, and count how often the port closed.
+
+        Raises:
+            ServerExitedError: Too often.
+        """
+        self._answer = answer
+        if answer.is_open:
+            self._is_open = self._was_open = True
+        elif answer.is_open is False and self._is_open:
+            self._is_open = False
+            self._closings += 1
+            if self._closings >= MAX_CLOSINGS:
+                raise ServerExitedError(
+                    f"The model server starts and ends again: the server's port opened and closed {self._closings} "
+                    f"times in {self._spent():.0f} s. {answer.asked} {answer.text}.",
+                    hint="The log of model-server tells why it ends; exit code 137 means that its memory limit is low.",
+                )
+        return answer
+
+    def _tick(self) -> None:
+        """Look at the loader, and say now and then what is waited for."""
+        if self._loader:
+            self._loader.check()
+        if time.monotonic() >= self._next_progress:
+            self._next_progress = time.monotonic() + PROGRESS_SECONDS
+            last = f"{self._answer.asked} {self._answer.text}" if self._answer else "no answer yet"
+            _say(f"waiting seconds={self._spent():.0f} budget={self._config.timeout_seconds:g} last: {last}")
+
+    def _not_ready(self, answer: Answer) -> ServerNotReadyError:
+        parts = [f"The model server was not ready after {self._spent():.0f} s.", f"{answer.asked} {answer.text}."]
+        if self._closings:
+            parts.append(f"The server's port opened and closed {self._closings} times.")
+        elif not self._was_open:
+            parts.append("Its port never opened.")
+        if self._loader and self._loader.last:
+            parts.append(f"The model loader failed last with: {self._loader.last.message}")
+        elif self._loader and not self._loader.is_ready:
+            parts.append("The model loader had not finished.")
+        hint = answer.hint or (
+            "Read the log of model-server. If it was still loading, raise startup_timeout; if it ended, look at its "
+            "exit code (137: memory limit) and its arguments (host and port)."
+        )
+        return ServerNotReadyError(" ".join(parts), hint=hint)
+
+    def _report(self, outcome: str) -> None:
+        config, ended = self._config, self._epoch + self._spent()
+        phases = start_phases(
+            started=self._epoch,
+            ended=ended,
+            oldest=self._epoch - config.timeout_seconds,
+            models=config.models,
+            inputs=config.inputs,
+            first_answer_seconds=self._first_answer.seconds if self._first_answer else None,
+        )
+        value = report(phases, outcome=outcome, started=self._epoch, ended=ended)
+        if config.report:
+            try:
+                write_json(config.report, value)
+            except DestinationError as error:  # a start is not worth less without its report
+                _say(f"no report: {error}")
+        if outcome != Terminated.__name__:
+            print(table(value), file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the program; see `--help`.
+
+    Raises:
+        UsageError: The arguments are wrong.
+        InferenceError: The server is not ready, or something it needs is missing.
+    """
+    parsed = _parser().parse_args(argv)
+    if parsed.preflight:
+        _refuse(parsed, ("url", "timeout", "model", "models", "inputs", "report"), "does not go with --preflight")
+        needs = Needs(variables=parsed.require_env, urls=parsed.reachable, token_variable=parsed.token_env)
+        check(replace(needs, space=parsed.space, memory_bytes=parsed.memory), environ)
+        return 0
+    _refuse(parsed, ("reachable", "space", "memory"), "goes with --preflight only")
+    if parsed.url is None or parsed.timeout is None:
+        raise UsageError("URL and --timeout are needed.", hint=f"See {PROGRAM} --help.")
+    config = Config(
+        address=parse_address(parsed.url),
+        timeout_seconds=parsed.timeout,
+        interval_seconds=parsed.interval,
+        model=parsed.model or "",
+        api=Api(parsed.api),
+        models=parsed.models,
+        inputs=parsed.inputs,
+        report=parsed.report,
+        variables=tuple(parsed.require_env),
+        token_variable=parsed.token_env,
+    )
+    Gate(config, environ).run()
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"See {PROGRAM} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=PROGRAM, description="Wait until a model server is ready, and say why when it will not be.")
+    add = parser.add_argument
+    add("url", metavar="URL", nargs="?", help="readiness address; without a path an open port is enough")
+    add("--timeout", type=_positive, metavar="SECONDS", help="the budget")
+    add("--model", metavar="NAME", help="wait until the server has this model, too")
+    add("--api", choices=[api.value for api in Api], default=Api.OPENAI.value, help="how to ask for it (%(default)s)")
+    add("--interval", type=_positive, default=0.5, metavar="SECONDS", help="pause between questions (%(default)s)")
+    add("--models", type=Path, metavar="DIRECTORY", help="where the model loader publishes, or says why it cannot")
+    add("--inputs", type=Path, metavar="FILE", help="the input downloader's JSON file, for the report")
+    add("--report", type=Path, metavar="FILE", help="write what the start took, by phase, as JSON")
+    add("--require-env", action="append", default=[], metavar="NAME", help="a variable that must hold something")
+    add("--token-env", default="", metavar="NAME", help="the variable with the token for the server or the addresses")
+    checks = parser.add_argument_group("checks before anything starts")
+    add = checks.add_argument
+    add("--preflight", action="store_true", help="check these and --require-env, then end; no URL")
+    add("--reachable", action="append", default=[], type=_http, metavar="URL", help="an address that must answer")
+    add(
+        "--space", action="append", default=[], type=_space, metavar="DIRECTORY=BYTES", help="free space that is needed"
+    )
+    add("--memory", type=_bytes, default=0, metavar="BYTES", help="memory that this container may use at least")
+    return parser
+
+
+def _refuse(parsed: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    given = [name for name in names if getattr(parsed, name)]
+    if given:
+        option = "URL" if given[0] == "url" else f"--{given[0]}"
+        raise UsageError(f"{option} {reason}.", hint=f"See {PROGRAM} --help.")
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+
+
+def _bytes(text: str) -> int:
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
+
+
+def _space(text: str) -> tuple[Path, int]:
+    directory, _, size = text.rpartition("=")
+    if not directory:
+        raise argparse.ArgumentTypeError(f"{text!r} is not DIRECTORY=BYTES")
+    return Path(directory).absolute(), _bytes(size)
+
+
+def _http(text: str) -> str:
+    try:
+        is_url = urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).hostname)
+    except ValueError:
+        is_url = False
+    if is_url and text.isascii() and text.isprintable() and " " not in text:
+        return text
+    raise argparse.ArgumentTypeError("not a plain http or https URL")  # which may hold a password
+
+
+def _say(text: str) -> None:
+    print(f"{PROGRAM} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    code = run(PROGRAM, main, sys.argv[1:], os.environ)
+    sys.stderr.flush()
+    os._exit(code)  # not sys.exit, which would wait for a thread that waits for an answer

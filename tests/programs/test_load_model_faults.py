@@ -1,0 +1,332 @@
+"""What the model loader does when the hub, the network, the disk or its own process fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("huggingface_hub")
+
+MIB = 1024 * 1024
+LARGE = random.Random(7).randbytes(40 * MIB)  # three parts
+REVISION = "api/models/owner/name/revision/main"
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# The hub refuses
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "token", "expected"),
+    [
+        (REVISION, 401, "RepoNotFound", "", (66, "SourceNotFoundError", "HF_TOKEN")),
+        (REVISION, 404, "RepoNotFound", "hf_x", (66, "SourceNotFoundError", "spelling")),
+        (REVISION, 404, "RevisionNotFound", "hf_x", (66, "RevisionNotFoundError", "branch")),
+        (REVISION, 403, "GatedRepo", "hf_x", (77, "GatedModelError", "conditions")),
+        (REVISION, 403, "", "hf_x", (77, "SourceForbiddenError", "HF_TOKEN")),
+        ("resolve", 403, "GatedRepo", "hf_x", (77, "GatedModelError", "conditions")),
+        ("resolve", 404, "EntryNotFound", "hf_x", (66, "SourceNotFoundError", "")),
+    ],
+)
+def test_each_refusal_is_an_error_of_its_own(
+    hub: Any, load: Any, path: str, status: int, code: str, token: str, expected: tuple[int, str, str]
+) -> None:
+    sha = hub.commit({"model.bin": b"weights"})
+    hub.refuse(f"owner/name/resolve/{sha}/model.bin" if path == "resolve" else path, status, code)
+    done = load("owner/name", HF_TOKEN=token, **hub.environ)
+    assert (done.code, done.message["error"]) == expected[:2]
+    assert expected[2] in done.message["hint"]
+    assert "owner/name" in done.message["message"]
+    assert not (done.root / "models" / ".ready").exists()
+
+
+def test_a_token_that_the_hub_does_not_accept_is_told_apart(hub: Any, load: Any) -> None:
+    hub.refuse(REVISION, 401, message="Invalid credentials in Authorization header")
+    done = load("owner/name", HF_TOKEN="hf_very_secret", **hub.environ)
+    assert (done.code, done.message["error"]) == (77, "SourceForbiddenError")
+    assert "does not accept the token" in done.message["message"]
+    assert "hf_very_secret" not in done.stderr
+
+
+def test_a_file_that_was_asked_for_and_is_not_there_is_named(hub: Any, load: Any) -> None:
+    hub.commit({"config.json": b"{}"})
+    done = load("owner/name", "--include", "model.gguf", **hub.environ)
+    assert done.code == 66
+    assert "'model.gguf'" in done.message["message"]
+    assert "config.json" in done.message["hint"]
+
+
+def test_a_hub_that_cannot_be_reached_is_unavailable(load: Any) -> None:
+    done = load("owner/name", "--attempts", "2", HF_ENDPOINT="http://127.0.0.1:9")
+    assert (done.code, done.message["error"]) == (69, "SourceUnavailableError")
+
+
+# The network fails
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "429", "reset", "truncate", "corrupt", "hold"])
+def test_a_fault_is_overcome(hub: Any, load: Any, fault: str) -> None:
+    hub.commit({"config.json": b"{}", "model.bin": LARGE})
+    hub.web.faults[hub.stored(LARGE)] = [fault, "", fault] if fault != "corrupt" else [fault]
+    if fault == "hold":
+        hub.web.gate.set()
+    done = load("owner/name", **hub.environ)
+    assert done.code == 0, done.stderr
+    assert done.files == {"config.json": b"{}", "model.bin": LARGE}
+
+
+@pytest.mark.parametrize("path", [REVISION, "tree"])
+@pytest.mark.parametrize("fault", ["500", "reset", "truncate"])
+def test_a_fault_of_the_interface_is_overcome(hub: Any, load: Any, path: str, fault: str) -> None:
+    sha = hub.commit({"config.json": b"{}"})
+    hub.web.faults[REVISION if path == REVISION else f"api/models/owner/name/tree/{sha}"] = [fault]
+    assert load("owner/name", **hub.environ).files == {"config.json": b"{}"}
+
+
+def test_a_stall_is_noticed_and_tried_again_with_fewer_connections(hub: Any, load: Any) -> None:
+    hub.commit({"model.bin": LARGE})
+    hub.web.faults[hub.stored(LARGE)] = ["stall"] * 3
+    begun = time.monotonic()
+    done = load("owner/name", "--stall-timeout", "1", **hub.environ)
+    assert done.files == {"model.bin": LARGE}
+    assert "slower connections=4" in done.stderr
+    assert time.monotonic() - begun < 20
+
+
+def test_a_trickle_is_a_stall(hub: Any, load: Any) -> None:
+    hub.commit({"model.bin": LARGE})
+    hub.web.faults[hub.stored(LARGE)] = ["trickle"]
+    begun = time.monotonic()
+    assert load("owner/name", "--stall-timeout", "1", **hub.environ).files == {"model.bin": LARGE}
+    assert time.monotonic() - begun < 20
+
+
+def test_a_hub_that_is_silent_is_noticed(hub: Any, load: Any) -> None:
+    hub.commit({"config.json": b"{}"})
+    hub.web.faults[REVISION] = ["hold"]
+    begun = time.monotonic()
+    assert load("owner/name", "--stall-timeout", "1", **hub.environ).files == {"config.json": b"{}"}
+    assert time.monotonic() - begun < 15
+
+
+def test_what_stays_corrupt_is_an_error_and_never_published(hub: Any, load: Any, tmp_path: Path) -> None:
+    hub.commit({"model.bin": b"weights", "good.bin": b"good"})
+    hub.web.faults[hub.stored(b"weights")] = ["corrupt"] * 99
+    done = load("owner/name", **hub.environ)
+    assert (done.code, done.message["error"]) == (74, "DigestMismatchError")
+    assert hashlib.sha256(b"weights").hexdigest() in done.message["message"]
+    assert hub.web.count(hub.stored(b"weights")) == 2
+    assert not (tmp_path / "models" / "current").exists()
+    assert not list((tmp_path / "cache").rglob("manifest.json"))
+
+
+def test_a_small_file_that_is_not_in_lfs_is_verified_too(hub: Any, load: Any) -> None:
+    hub.commit({"config.json": b"{}"})
+    hub.web.faults[hub.stored(b"{}")] = ["corrupt"] * 99
+    assert load("owner/name", **hub.environ).message["error"] == "DigestMismatchError"
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"\x10" + bytes(7) + b"{}", None])
+def test_a_safetensors_file_that_was_cut_at_its_source_is_an_error(hub: Any, load: Any, data: bytes | None) -> None:
+    if data is None:
+        header = json.dumps({"w": {"dtype": "U8", "shape": [99], "data_offsets": [0, 99]}}).encode()
+        data = len(header).to_bytes(8, "little") + header + bytes(98)
+    hub.commit({"model.safetensors": data})
+    done = load("owner/name", **hub.environ)
+    assert (done.code, done.message["error"]) == (66, "InvalidSourceError")
+    assert "model.safetensors" in done.message["message"] or "resolve" in done.message["message"]
+
+
+def test_an_object_whose_etag_is_no_md5_is_accepted_when_it_comes_the_same_twice(s3: Any, load: Any) -> None:
+    s3.client.put_object(
+        Bucket=s3.bucket, Key="kms/model.bin", Body=b"weights", ServerSideEncryption="aws:kms", SSEKMSKeyId="k"
+    )
+    done = load("s3://bucket/kms", **s3.environ)
+    assert done.files == {"model.bin": b"weights"}
+
+
+# The disk is full
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_too_little_space_is_told_before_the_first_byte(hub: Any, load: Any, small_disk: Path) -> None:
+    hub.commit({"model.bin": LARGE})
+    done = load("owner/name", "--cache", str(small_disk), **hub.environ)
+    assert (done.code, done.message["error"]) == (74, "DestinationError")
+    assert f"{len(LARGE)} bytes are needed" in done.message["message"]
+    assert "bytes are free" in done.message["message"]
+    assert hub.web.count(hub.stored(LARGE)) == 0
+
+
+def test_the_least_recently_used_make_way(hub: Any, load: Any, small_disk: Path) -> None:
+    for number in range(4):
+        files = {"model.bin": bytes([number]) * 3 * MIB}
+        hub.commit(files)
+        done = load("owner/name", "--cache", str(small_disk), "--cache-limit", "7Mi", **hub.environ)
+        assert done.files == files, done.stderr
+        assert len(list(small_disk.rglob("manifest.json"))) == min(number + 1, 2)
+        for lease in small_disk.rglob("leases/*"):  # what `--once` published is in use until its lease expires
+            os.utime(lease, (0, 0))
+
+
+def test_a_download_that_was_given_up_makes_way_too(hub: Any, load: Any, tmp_path: Path) -> None:
+    hub.commit({"model.bin": LARGE})
+    hub.web.bytes_per_second = 8 * MIB
+    process = load.start("owner/name", "--once", stderr=subprocess.DEVNULL, **hub.environ)
+    wait_until(lambda: sum(hub.web.sent.values()) > 4 * MIB)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    hub.commit({"model.bin": b"other"})
+    assert load("owner/name", "--cache-limit", "1Mi", **hub.environ).files == {"model.bin": b"other"}
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+def test_a_version_in_use_stays_whatever_the_limit(hub: Any, load: Any, tmp_path: Path) -> None:
+    hub.commit({"model.bin": b"first"})
+    load.publish = "models-1"
+    with (tmp_path / "log").open("w") as log:
+        load.start("owner/name", stderr=log, **hub.environ)
+    wait_until((tmp_path / "models-1" / ".ready").exists)
+    hub.commit({"model.bin": b"second"})
+    load.publish = "models"
+    assert load("owner/name", "--cache-limit", "1", **hub.environ).files == {"model.bin": b"second"}
+    assert (tmp_path / "models-1" / "current" / "model.bin").read_bytes() == b"first"
+
+
+# The process dies
+
+
+def killed(process: Any, seconds: float) -> None:
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def is_half(published: Path) -> bool:
+    """Whether something is visible that is not complete."""
+    link = published / "current"
+    return link.is_symlink() and not (link.resolve().parent / "manifest.json").exists()
+
+
+def kill_until_done(hub: Any, load: Any, kills: int, files: dict[str, bytes], tmp_path: Path) -> None:
+    dice = random.Random(11)
+    done = 0
+    while done < kills:
+        process = load.start("owner/name", "--once", stderr=subprocess.DEVNULL, **hub.environ)
+        killed(process, dice.uniform(0.05, 1.0))
+        done += 1
+        assert not is_half(tmp_path / "models")
+        if (tmp_path / "models" / ".ready").exists():
+            assert load("owner/name", **hub.environ).files == files
+            subprocess.run(["rm", "-rf", str(tmp_path / "models"), str(tmp_path / "cache")], check=True)
+    assert load("owner/name", **hub.environ).files == files
+
+
+FOUR = {f"model-{n}.bin": random.Random(n).randbytes(20 * MIB) for n in range(3)} | {"config.json": b"{}"}
+
+
+def test_a_killed_run_is_continued(hub: Any, load: Any, tmp_path: Path) -> None:
+    hub.commit(FOUR)
+    hub.web.bytes_per_second = 20 * MIB
+    kill_until_done(hub, load, 4, FOUR, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_at_random_moments_end_with_the_right_bytes(hub: Any, load: Any, tmp_path: Path) -> None:
+    hub.commit(FOUR)
+    hub.web.bytes_per_second = 20 * MIB
+    kill_until_done(hub, load, 200, FOUR, tmp_path)
+
+
+def test_a_kill_costs_at_most_one_chunk_of_a_file(hub: Any, load: Any) -> None:
+    hub.commit({"model.bin": LARGE})
+    hub.web.bytes_per_second = 8 * MIB
+    path = hub.stored(LARGE)
+    process = load.start("owner/name", "--once", **hub.environ)
+    wait_until(lambda: hub.web.sent.get(path, 0) > 30 * MIB)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    hub.web.bytes_per_second = 0.0
+    assert load("owner/name", **hub.environ).files == {"model.bin": LARGE}
+    print("wasted", hub.web.sent[path] - len(LARGE))
+    assert hub.web.sent[path] - len(LARGE) <= 16 * MIB
+
+
+# Many at once
+
+
+def test_concurrent_pods_download_once(hub: Any, load: Any, tmp_path: Path) -> None:
+    hub.commit(FOUR)
+    hub.web.bytes_per_second = 40 * MIB
+    processes = []
+    for number in range(4):
+        load.publish = f"models-{number}"
+        processes.append(load.start("owner/name", "--once", **hub.environ))
+    for process in processes:
+        assert load.wait(process).code == 0
+    for number in range(4):
+        current = (tmp_path / f"models-{number}" / "current").resolve()
+        assert {path.name: path.read_bytes() for path in current.iterdir()} == FOUR
+    for data in FOUR.values():
+        assert hub.web.sent[hub.stored(data)] == len(data)
+
+
+def test_a_waiting_pod_takes_over_when_the_downloading_one_is_killed(hub: Any, load: Any) -> None:
+    hub.commit(FOUR)
+    hub.web.bytes_per_second = 5 * MIB
+    first = load.start("owner/name", "--once", stderr=subprocess.DEVNULL, **hub.environ)
+    wait_until(lambda: len(hub.web.sent))
+    second = load.start("owner/name", "--once", **hub.environ)
+    time.sleep(1)
+    first.send_signal(signal.SIGKILL)
+    hub.web.bytes_per_second = 0.0
+    begun = time.monotonic()
+    assert load.wait(second).files == FOUR
+    assert time.monotonic() - begun < 20  # the kernel tells on one machine; another machine waits for the lease
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_the_lease_of_another_machine_is_respected_until_it_expires(
+    hub: Any, load: Any, tmp_path: Path, is_live: bool
+) -> None:
+    sha = hub.commit({"config.json": b"{}"})
+    assert load("owner/name", **hub.environ).code == 0
+    version = (tmp_path / "models" / "current").resolve().parent
+    (version / "manifest.json").unlink()
+    lease = version.with_name(f"{sha}.lease")
+    lease.write_text(json.dumps({"boot": "another machine", "holder": "x"}))
+    if not is_live:
+        os.utime(lease, (time.time() - 60, time.time() - 60))
+    process = load.start("owner/name", "--once", **hub.environ)
+    if is_live:
+        time.sleep(2)
+        assert process.poll() is None
+        os.utime(lease, (time.time() - 60, time.time() - 60))
+    assert load.wait(process).files == {"config.json": b"{}"}
+    assert not lease.exists()

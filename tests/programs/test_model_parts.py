@@ -1,0 +1,139 @@
+"""Parts of the model loader that a whole run reaches only by chance."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flytekitplugins.inference.errors import SourceUnavailableError
+from flytekitplugins.inference.programs.model_digest import _Growing
+from flytekitplugins.inference.programs.model_lease import EXPIRY_SECONDS, Heartbeat, Lock
+from flytekitplugins.inference.programs.partial import MIN_PART_BYTES
+from flytekitplugins.inference.programs.retry import Retry
+from flytekitplugins.inference.programs.stores import Source
+from flytekitplugins.inference.programs.throttle import ThrottledStore
+from flytekitplugins.inference.programs.transfer import Delivery, Transfer
+
+DATA = random.Random(5).randbytes(1_000_000)
+
+
+class Memory:
+    """A store of one endless file; `failures` reads break first."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures, self.reading, self.most = failures, 0, 0
+        self.lock = threading.Lock()
+
+    def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+        with self.lock:
+            self.reading += 1
+            self.most = max(self.most, self.reading)
+            self.failures -= 1
+            fails = self.failures >= 0
+        try:
+            time.sleep(0.02)
+            if fails:
+                raise SourceUnavailableError("broken")
+            yield bytes((end or 0) - start)
+        finally:
+            with self.lock:
+                self.reading -= 1
+
+
+def test_a_digest_is_right_in_whatever_order_parts_arrive(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    for seed in range(50):
+        starts = list(range(0, len(DATA), 50_000))
+        growing = _Growing(path, len(DATA), starts, "sha256")
+        random.Random(seed).shuffle(starts)
+        threads = [threading.Thread(target=growing.part, args=(start,)) for start in starts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert growing.digest().value == hashlib.sha256(DATA).hexdigest()
+
+
+def test_a_file_is_complete_only_when_every_part_was_told(tmp_path: Path) -> None:
+    told: set[int] = set()
+    missing_at_the_end: list[set[int]] = []
+
+    class Slow:
+        expected: set[int]
+
+        def begin(self, delivery: Delivery, path: Path, missing: Sequence[int]) -> None:
+            self.expected = set(missing)
+
+        def part(self, delivery: Delivery, start: int) -> None:
+            time.sleep(0.2 if start == 0 else 0)  # the first part is told last
+            told.add(start)
+
+        def complete(self, delivery: Delivery) -> None:
+            missing_at_the_end.append(self.expected - told)
+
+    store: Any = Memory()
+    transfer = Transfer(store, tmp_path, jobs=8, retry=Retry(), watch=Slow())
+    transfer.fetch([Delivery(source=Source(uri="m://x", size=4 * MIN_PART_BYTES, version="1"), path="x")])
+    assert missing_at_the_end == [set()]
+
+
+def test_connections_are_halved_when_they_break_and_grow_back() -> None:
+    memory = Memory(failures=1)
+    said: list[int] = []
+    inner: Any = memory
+    store = ThrottledStore(inner, 4, 5.0, said.append)
+    source = Source(uri="m://x", size=1, version="1")
+
+    def read() -> None:
+        for _ in range(12):
+            try:
+                list(store.read(source, 0, 1))
+            except SourceUnavailableError:
+                memory.most = 0
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said == [2]
+    assert memory.most == 4
+
+
+def test_a_lock_is_one_holders_at_a_time(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path / "x.lease", Heartbeat()), Lock(tmp_path / "x.lease", Heartbeat())
+    with first.held() as is_first:
+        with second.held() as is_second:
+            assert (is_first, is_second) == (True, False)
+        first.check()
+    with second.held() as is_second:
+        assert is_second
+
+
+def test_a_lease_holds_where_file_locks_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network file system that grants every lock, between two machines."""
+    module = "flytekitplugins.inference.programs.model_lease"
+    monkeypatch.setattr(f"{module}._lock", lambda file: True)
+    names = iter(["machine-1", "machine-2"] * 100)
+    monkeypatch.setattr(f"{module}.boot_id", lambda: next(names))
+    lease = tmp_path / "x.lease"
+    first, second = Lock(lease, Heartbeat()), Lock(lease, Heartbeat())
+    monkeypatch.setattr(f"{module}.boot_id", lambda: "machine-2")
+    with first.held() as is_first:
+        with second.held() as is_second:
+            assert (is_first, is_second) == (True, False)
+        os.utime(lease, (time.time() - EXPIRY_SECONDS - 5,) * 2)  # the first hangs
+        with second.held() as is_second:
+            assert is_second
+            with pytest.raises(SourceUnavailableError, match="lost"):
+                first.check()
+            second.check()
