@@ -18,14 +18,17 @@ from flytekitplugins.inference import (
     VLLM,
     ConfigError,
     HFSecret,
+    HuggingFaceModel,
     InferenceWarning,
     ModelInferenceTemplate,
     NIMSecrets,
     Probe,
     Probes,
+    RegisteredModel,
     Server,
     SpecConflictError,
     Volume,
+    VolumeModel,
 )
 from flytekitplugins.inference.pod.parts import Helper
 from golden.cases import CASES, make
@@ -209,6 +212,26 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         _NotADataclass,
         "class _NotADataclass sets port, which counts only with @dataclass(frozen=True, kw_only=True)",
     ),
+    (lambda: _generic(model="nonsense"), "model='nonsense' is not understood. Hint: Expected 'owner/name'"),
+    (lambda: _generic(model=3), "model must be a text or a model's source, not a int"),
+    (lambda: _generic(model=HuggingFaceModel(repo="x")), "'x' is not a Hugging Face repository; expected 'owner/name'"),
+    (lambda: _generic(model=HuggingFaceModel(repo="a/b", size="1GB")), "size='1GB'"),
+    (lambda: _generic(model=HuggingFaceModel(repo="a/b", secret="hf_x")), "secret must be an HFSecret"),
+    (lambda: _generic(model="s3://"), "'s3://' is not a prefix in a store"),
+    (lambda: _generic(model=RegisteredModel(name="x")), "'x' needs either a version or an alias"),
+    (lambda: _generic(model="input:weights"), "'weights' is an input of the task, which needs download_inputs=True"),
+    (lambda: _generic(model=VolumeModel()), "the volume needs exactly one source, not none"),
+    (lambda: _generic(model=VolumeModel(volume={"emptyDir": {}}, path="../x")), "must be relative to the volume"),
+    (lambda: _generic(model_cache={"pvc": {}}), "model_cache: Kubernetes has no volume of the kind 'pvc'"),
+    (lambda: _generic(model_loader_mem="2GB"), "model_loader_mem='2GB'"),
+    (lambda: _generic(startup_timeout=0), "startup_timeout must be whole seconds or a timedelta of such, at least 1"),
+    (lambda: _generic(update_interval="daily"), "update_interval must be whole seconds"),
+    (lambda: VLLM(lora_adapters=["a/b"]), "lora_adapters must be a dict of names and sources, not a list"),
+    (lambda: VLLM(lora_adapters={"a/b": "a/b"}), "lora_adapters: 'a/b' is not a name"),
+    (lambda: VLLM(lora_adapters={"a": ""}), "lora_adapters['a'] must be 'owner/name' or a prefix of a store"),
+    (lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict={"enable_lora": False}), "arg_dict has enable_lora=False"),
+    (lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict={"lora_modules": ["x=y"]}), "arg_dict has lora_modules"),
+    (lambda: VLLM(model="a/b", arg_dict={"model": "c/d"}), "arg_dict has model 'c/d', the template has model='a/b'"),
 ]
 
 
@@ -430,10 +453,6 @@ class TestWarnings:
             VLLM(hf_secret=HFSecret(hf_token_key="t"))
         assert caught[0].filename == __file__
 
-    def test_adapters_that_nobody_downloads_yet(self) -> None:
-        with pytest.warns(InferenceWarning, match="does not download LoRA adapters yet"):
-            NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2Gi", env=LORA_ENV)
-
     def test_nothing_else_warns(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -453,3 +472,120 @@ def test_a_users_subclass_adds_what_differs() -> None:
     server = _server(Echo(image="echo:1", word="hi", args=["--loud"], port=7000))
     assert (server["command"], server["args"]) == (["echo-server"], ["hi", "--loud"])
     assert {"name": "ECHO_PORT", "value": "7000"} in server["env"]
+
+
+class TestStart:
+    """Which containers there are, in which order, and who waits for whom."""
+
+    @staticmethod
+    def _order(template: ModelInferenceTemplate) -> list[str]:
+        return [container["name"] for container in template.compile(HELPER)["spec"]["initContainers"]]
+
+    @staticmethod
+    def _startup(template: ModelInferenceTemplate) -> set[str]:
+        containers = template.compile(HELPER)["spec"]["initContainers"]
+        return {container["name"] for container in containers if "startupProbe" in container}
+
+    def test_by_probes_what_the_server_needs_stands_before_it_and_is_waited_for(self) -> None:
+        template = VLLM(model="a/b", download_inputs=True)
+        assert self._order(template) == ["input-downloader", "model-loader", "model-server"]
+        assert self._startup(template) == {"model-loader", "model-server"}
+
+    def test_by_a_gate_everything_starts_at_once_and_the_servers_command_waits(self) -> None:
+        template = VLLM(model="a/b", download_inputs=True, startup_timeout=60)
+        assert self._order(template) == ["model-loader", "model-server", "input-downloader", "server-gate"]
+        assert self._startup(template) == set()
+        command = _server(template)["command"]
+        assert command[3:] == ["wait", "/models/.ready", "/shared/inputs.json", "--", "vllm", "serve"]
+
+    def test_an_images_own_entry_point_cannot_wait_so_the_loader_is_waited_for(self) -> None:
+        template = _generic(model="s3://bucket/model", health_endpoint="/health", startup_timeout=60)
+        assert self._order(template) == ["model-loader", "model-server", "server-gate"]
+        assert self._startup(template) == {"model-loader"}
+
+    def test_a_token_is_looked_for_first(self) -> None:
+        secret = HFSecret(hf_token_key="t", hf_token_group="hf")
+        template = VLLM(model="a/b", hf_secret=secret, startup_timeout=60)
+        first = template.compile(HELPER)["spec"]["initContainers"][0]
+        assert first["name"] == "preflight"
+        assert first["args"][:3] == ["--preflight", "--require-env", "HF_TOKEN"]
+        assert first["env"][0]["name"] == "_FSEC_HF_T"
+
+    def test_the_budget_follows_the_models_size(self) -> None:
+        def budget(model: Any) -> str:
+            args = VLLM(model=model, startup_timeout="auto").compile(HELPER)["spec"]["initContainers"][-1]["args"]
+            return str(args[args.index("--timeout") + 1])
+
+        assert budget("a/b") == "1800"
+        assert budget(HuggingFaceModel(repo="a/b", size="100Gi")) == str(600 + 2 * 1024)
+
+    def test_the_space_for_a_model_of_known_size_is_looked_for_first(self) -> None:
+        template = VLLM(model=HuggingFaceModel(repo="a/b", size="1Ki"), startup_timeout=60)
+        first = template.compile(HELPER)["spec"]["initContainers"][0]
+        assert (first["name"], first["args"]) == ("preflight", ["--preflight", "--space", "/model-cache=1024"])
+
+    def test_a_gated_model_of_any_server_brings_its_token_to_the_loader_only(self) -> None:
+        model = HuggingFaceModel(repo="a/b", secret=HFSecret(hf_token_key="t", hf_token_group="hf"))
+        template = _generic(model=model, startup_timeout=60)
+        containers = {c["name"]: c for c in template.compile(HELPER)["spec"]["initContainers"]}
+        for name in ("preflight", "model-loader"):
+            assert [variable["name"] for variable in containers[name]["env"]] == ["_FSEC_HF_T", "HF_TOKEN"]
+        assert "HF_TOKEN" not in {variable["name"] for variable in containers["model-server"]["env"]}
+        assert [(secret.group, secret.key) for secret in template.secret_requests] == [("hf", "t")]
+
+    def test_a_model_is_read_only_for_all_but_the_loader(self) -> None:
+        pod = VLLM(model="a/b", startup_timeout=60).compile(HELPER)
+        for container in pod["spec"]["initContainers"]:
+            for mount in container["volumeMounts"]:
+                if mount["mountPath"] in ("/models", "/model-cache"):
+                    assert mount.get("readOnly", False) == (container["name"] != "model-loader")
+
+    def test_the_name_under_which_the_gate_asks_is_the_servers(self) -> None:
+        for options, name in (({"model": "a/b"}, "a/b"), ({"arg_dict": {"model": "c/d"}}, "c/d")):
+            pod = VLLM(**options, startup_timeout=60).compile(HELPER)  # type: ignore[arg-type]
+            args = pod["spec"]["initContainers"][-1]["args"]
+            assert args[args.index("--model") + 1] == name
+        named = VLLM(model="a/b", arg_dict={"served_model_name": ["x", "y"]}, startup_timeout=60).compile(HELPER)
+        assert "x" in named["spec"]["initContainers"][-1]["args"]
+
+    def test_flytekits_image_has_no_client_of_hubs(self) -> None:
+        bare = Helper(image="flytekit", bundled=True)
+        with pytest.raises(ConfigError, match=r"needs a helper image with flytekitplugins-inference\[huggingface\]"):
+            VLLM(model="a/b").compile(bare)
+        VLLM(model="s3://a/b").compile(bare)
+
+
+class TestAdapters:
+    """LoRA adapters are brought before the server starts."""
+
+    @staticmethod
+    def _downloader(template: ModelInferenceTemplate, helper: Helper = HELPER) -> dict[str, Any]:
+        containers = template.compile(helper)["spec"]["initContainers"]
+        return next(container for container in containers if container["name"] == "download-loras")
+
+    def test_of_nim_do_not_collide_and_can_be_pinned(self) -> None:
+        secrets = dataclasses.replace(NGC, hf_token_key="t", hf_token_group="hf")
+        template = NIM(secrets=secrets, hf_repo_ids=["a/lora", "b/lora@v2"], lora_adapter_mem="3Gi", env=LORA_ENV)
+        container = self._downloader(template)
+        expected = ["--adapter", "a--lora=hf://a/lora", "--adapter", "b--lora=hf://b/lora@v2"]
+        assert container["args"][:4] == expected
+        assert container["args"][container["args"].index("--adapters-directory") + 1] == "/adapters"
+        assert "--once" in container["args"]
+        assert container["resources"]["limits"]["memory"] == "3Gi"
+        assert [variable["name"] for variable in container["env"]] == ["_FSEC_HF_T", "HF_TOKEN"]
+        assert "/adapters" in {mount["mountPath"] for mount in _server(template)["volumeMounts"]}
+
+    def test_of_vllm_are_static_modules(self) -> None:
+        server = _server(VLLM(lora_adapters={"sql": "a/sql-lora", "chat": "s3://b/chat"}))
+        assert server["args"][-4:] == ["--enable-lora", "--lora-modules", "sql=/adapters/sql", "chat=/adapters/chat"]
+        enabled = _server(VLLM(lora_adapters={"sql": "a/b"}, arg_dict={"enable_lora": True}))
+        assert enabled["args"].count("--enable-lora") == 1
+
+    def test_without_a_helper_image_their_client_is_installed_at_the_start_and_never_with_one(self) -> None:
+        template = VLLM(lora_adapters={"sql": "a/b"})
+        bare = self._downloader(template, Helper(image="flytekit", bundled=True))
+        assert bare["image"].startswith("python:3.12")
+        assert "pip install" in bare["command"][2]
+        own = self._downloader(template)
+        assert own["image"] == "helper:1"
+        assert own["command"] == ["python", "-m", "flytekitplugins.inference.programs.load_model"]

@@ -13,12 +13,15 @@ from flytekitplugins.inference import (
     NIM,
     VLLM,
     HFSecret,
+    HuggingFaceModel,
     InferenceWarning,
     ModelInferenceTemplate,
     NIMSecrets,
+    ObjectStoreModel,
     Probe,
     Probes,
     Volume,
+    VolumeModel,
 )
 
 IMAGE = "registry.example.com/models/ranker:2.4.1"
@@ -105,6 +108,49 @@ CASES: dict[str, Callable[[], ModelInferenceTemplate]] = {
     "generic-shm": _generic(mem="4Gi", shm_size="1Gi"),
     "generic-grace-period": _generic(termination_grace_period=5),
     "generic-volumes": _generic(volumes=[MODELS]),
+    "generic-model-input": _generic(model="input:weights", download_inputs=True, command=["ranker", "serve"]),
+    "generic-model-input-gate": _generic(
+        model="input:weights",
+        download_inputs=True,
+        command=["ranker", "serve"],
+        health_endpoint="/health",
+        startup_timeout=600,
+    ),
+    "generic-gate": _generic(health_endpoint="/health", startup_timeout=600),
+    "generic-gate-with-image-entry-point": _generic(model="s3://models/ranker/v3", startup_timeout=600),
+    "vllm-model-hub": lambda: VLLM(
+        model=HuggingFaceModel(repo="Qwen/Qwen2.5-7B-Instruct", revision="a09a354", exclude=("*.pth",)),
+        hf_secret=HF_GROUPED,
+        mem="64Gi",
+        model_cache={"persistentVolumeClaim": {"claimName": "model-cache"}},
+        helper_image="registry.example.com/tasks/ranker:2.4.1",
+        startup_timeout=1800,
+    ),
+    "vllm-lora": lambda: VLLM(
+        model="Qwen/Qwen2.5-7B-Instruct",
+        lora_adapters={"sql": "acme/sql-lora@v2", "chat": "s3://adapters/chat"},
+        hf_secret=HF_GROUPED,
+        helper_image="registry.example.com/tasks/ranker:2.4.1",
+    ),
+    "vllm-model-sized": lambda: VLLM(
+        model=ObjectStoreModel(uri="s3://models/qwen2.5-7b", size="15Gi"), startup_timeout="auto"
+    ),
+    "vllm-model-store": lambda: VLLM(model="s3://models/qwen2.5-7b/2024-11", mem="64Gi"),
+    "vllm-model-registered": lambda: VLLM(
+        model="models:/qwen@production",
+        update_interval=300,
+        helper_image="registry.example.com/tasks/ranker:2.4.1",
+        startup_timeout=1800,
+    ),
+    "vllm-model-image-volume": lambda: VLLM(
+        model=VolumeModel(volume={"image": {"reference": "registry.example.com/models/qwen:7b"}}, path="qwen"),
+        arg_dict={"served_model_name": "qwen"},
+        startup_timeout=900,
+    ),
+    "vllm-model-volume": lambda: VLLM(
+        model=VolumeModel(volume={"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}, path="qwen/7b")
+    ),
+    "nim-model-store": lambda: NIM(secrets=NGC_GROUPED, image=NIM_IMAGE, model="gs://models/llama/8b"),
     "vllm-minimal": VLLM,
     "vllm-documented": lambda: VLLM(
         hf_secret=HFSecret(secrets_prefix="my-secrets-prefix", hf_token_group="my-hf-group", hf_token_key="hf_token"),
@@ -178,6 +224,10 @@ CASES: dict[str, Callable[[], ModelInferenceTemplate]] = {
         download_inputs=True,
     ),
 }
+
+
+OLDEST = {"vllm-model-image-volume": "1.31"}
+"""The Kubernetes that a case needs, where it is newer than the oldest supported: OCI image volumes (KEP-4639)."""
 
 
 def make(name: str) -> ModelInferenceTemplate:

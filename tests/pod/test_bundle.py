@@ -14,6 +14,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import pytest
 from flyteidl.core.literals_pb2 import Blob, BlobMetadata, Literal, LiteralMap, Scalar
 from flyteidl.core.types_pb2 import BlobType
 
@@ -24,16 +25,21 @@ MAX_ARG_STRLEN = 128 * 1024
 """Linux's limit for one argument or variable (`execve(2)`)."""
 
 
-def test_it_fits_into_a_variable_and_survives_templating() -> None:
-    assert len(programs_bundle()) < MAX_ARG_STRLEN / 2
-    assert re.fullmatch(r"[A-Za-z0-9+/=]+", programs_bundle())
+PROGRAMS = ("download_inputs", "load_model", "wait_for_server")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_it_fits_into_a_variable_and_survives_templating(program: str) -> None:
+    assert len(programs_bundle(program)) < MAX_ARG_STRLEN / 2
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", programs_bundle(program))
     assert "{{" not in BOOTSTRAP
     assert "$(" not in BOOTSTRAP
 
 
 def test_it_holds_the_errors_and_the_programs_only() -> None:
-    archive = zipfile.ZipFile(io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle()))))
+    archive = zipfile.ZipFile(io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle("download_inputs")))))
     names = set(archive.namelist())
+    assert not any("load_model" in name for name in names)
     assert {"flytekitplugins/inference/__init__.py", "flytekitplugins/inference/errors.py"} <= names
     assert archive.read("flytekitplugins/inference/__init__.py") == b""
     assert all(
@@ -42,19 +48,20 @@ def test_it_holds_the_errors_and_the_programs_only() -> None:
 
 
 def test_it_is_the_same_in_every_process() -> None:
-    code = "from flytekitplugins.inference.pod.bundle import programs_bundle; print(programs_bundle())"
+    code = "from flytekitplugins.inference.pod.bundle import programs_bundle; print(programs_bundle('download_inputs'))"
     environ = {**os.environ, "PYTHONHASHSEED": "1"}
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
-    assert other.stdout.strip() == programs_bundle()
+    assert other.stdout.strip() == programs_bundle("download_inputs")
 
 
-def test_a_program_starts_from_it_where_the_package_is_not_installed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_starts_from_it_where_the_package_is_not_installed(program: str, tmp_path: Path) -> None:
     # -S: without site-packages; what is left is a bare interpreter, as in an image without this package
-    command = [sys.executable, "-S", "-c", BOOTSTRAP, "download_inputs", "--help"]
-    environ = {PROGRAMS_VARIABLE: programs_bundle(), "PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-S", "-c", BOOTSTRAP, program, "--help"]
+    environ = {PROGRAMS_VARIABLE: programs_bundle(program), "PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "inputs.json" in done.stdout
+    assert done.stdout.startswith(f"usage: {program}")
 
 
 def test_the_bundled_downloader_does_its_work_in_flytekits_image(tmp_path: Path) -> None:
@@ -67,7 +74,11 @@ def test_the_bundled_downloader_does_its_work_in_flytekits_image(tmp_path: Path)
     command = [sys.executable, "-S", "-c", BOOTSTRAP, "download_inputs", str(tmp_path / "inputs.pb")]
     command += ["--output", str(output), "--directory", str(files)]
     libraries = sysconfig.get_path("purelib")
-    environ = {PROGRAMS_VARIABLE: programs_bundle(), "PATH": os.environ["PATH"], "PYTHONPATH": libraries}
+    environ = {
+        PROGRAMS_VARIABLE: programs_bundle("download_inputs"),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": libraries,
+    }
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     path = Path(json.loads(output.read_text())["model"])

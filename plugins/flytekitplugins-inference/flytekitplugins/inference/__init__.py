@@ -16,6 +16,7 @@ from .errors import (
     UnsupportedError,
 )
 from .nim.serve import NIM, NIMSecrets
+from .pod.model import HuggingFaceModel, ObjectStoreModel, RegisteredModel, TaskInputModel, VolumeModel
 from .sidecar_template import InferenceWarning, ModelInferenceTemplate, Probe, Probes, Server, Volume
 from .vllm.serve import VLLM, HFSecret
 
@@ -25,19 +26,24 @@ __all__ = [
     "ConfigError",
     "FetchError",
     "HFSecret",
+    "HuggingFaceModel",
     "InferenceError",
     "InferenceWarning",
     "MissingDependencyError",
     "ModelInferenceTemplate",
     "NIMSecrets",
+    "ObjectStoreModel",
     "Probe",
     "Probes",
     "QuantityError",
+    "RegisteredModel",
     "Server",
     "ServerError",
     "ServerExitedError",
     "ServerNotReadyError",
     "SpecConflictError",
+    "TaskInputModel",
     "UnsupportedError",
     "Volume",
+    "VolumeModel",
 ]

@@ -15,18 +15,53 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import ConfigError
 from .pod import check
 from .pod.compile import Manifest, compile_plan
+from .pod.helpers import LEAST_PRIVILEGE, input_downloader, lora_downloader, model_loader, preflight, server_gate
 from .pod.lint import lint
 from .pod.merge import merge_manifests, normalised
-from .pod.parts import INPUT_DOWNLOADER, MODEL_SERVER, PRIMARY, Container, EnvVar, Helper, Probe, Probes, Volume
-from .pod.plan import LEAST_PRIVILEGE, input_downloader, plan_pod
+from .pod.model import (
+    HuggingFaceModel,
+    Model,
+    VolumeModel,
+    bytes_of,
+    model_problems,
+    parse_model,
+    path_of,
+    refuse_bare_helper,
+    startup_budget,
+    volumes_of,
+)
+from .pod.parts import (
+    INPUT_DOWNLOADER,
+    LORA_DOWNLOADER,
+    MODEL_LOADER,
+    MODEL_SERVER,
+    PREFLIGHT,
+    PRIMARY,
+    SERVER_GATE,
+    Container,
+    EnvVar,
+    Helper,
+    Probe,
+    Probes,
+    Volume,
+)
+from .pod.plan import Surroundings, plan_pod
 from .pod.quantity import format_quantity
+from .pod.secrets import SecretReference
 from .pod.server import Server
-from .programs.protocol import INPUTS_VARIABLE, PORT_VARIABLE, PROGRAMS_VARIABLE
+from .programs.protocol import (
+    INPUTS_FILE,
+    INPUTS_VARIABLE,
+    MODEL_PATH_VARIABLE,
+    MODELS_DIRECTORY,
+    PORT_VARIABLE,
+    PROGRAMS_VARIABLE,
+)
 
 if TYPE_CHECKING:
     from flytekit import ImageSpec, PodTemplate, Secret
@@ -37,7 +72,8 @@ __all__ = ["InferenceWarning", "ModelInferenceTemplate", "PodTemplate", "Probe",
 
 STARTUP_FAILURE_THRESHOLD = 100
 """Documented: with a period of 10 s, a server has about 16 minutes to load its model."""
-_CONTAINERS = frozenset({MODEL_SERVER, INPUT_DOWNLOADER, PRIMARY})
+_OURS = frozenset({PREFLIGHT, LORA_DOWNLOADER, INPUT_DOWNLOADER, MODEL_LOADER, MODEL_SERVER, SERVER_GATE})
+_CONTAINERS = _OURS | {PRIMARY}
 _TEMPLATE_TYPE_HOOKS: list[Callable[[type[ModelInferenceTemplate]], None]] = []
 
 
@@ -87,6 +123,24 @@ class ModelInferenceTemplate:
     """Memory of the input downloader."""
     download_inputs_cpu: int | float | str = 2
     """Cores of the input downloader."""
+
+    model: Model | str | None = None
+    """The model to bring: a type of `pod.model`, or a text such as `"Qwen/Qwen2.5-0.5B-Instruct"`, `"models:/fraud/3"`,
+    `"s3://bucket/prefix"` or `"input:model"`. It is downloaded beside the server's start, verified, cached and mounted
+    read-only at `/models/current`. `None`: the server finds its model by itself."""
+    model_cache: Mapping[str, Any] | None = None
+    """The volume that keeps complete versions, as Kubernetes writes a source, e.g. a claim that pods share. `None`:
+    each pod has its own."""
+    model_loader_mem: str = "2Gi"
+    """Memory of the model loader."""
+    model_loader_cpu: int | float | str = 2
+    """Cores of the model loader."""
+    update_interval: int | timedelta | None = None
+    """Seconds between two looks for a newer version of the model; `None` looks once."""
+    startup_timeout: int | timedelta | Literal["auto"] | None = None
+    """Seconds that the whole start may take, or `"auto"`: half an hour, or by the model's size (`startup_budget`).
+    Everything then starts at the same time, and the pod ends with the reason when the server is not ready in time.
+    `None`: the kubelet's startup probe, in order and without an end."""
 
     base: PodTemplate | Mapping[str, Any] | None = None
     """The user's own pod to start from: node selectors, tolerations, service account, volumes, labels. A flytekit
@@ -143,6 +197,7 @@ class ModelInferenceTemplate:
             yield from check.check_path("health_endpoint", self.health_endpoint)
         yield from check.check_port("port", self.port)
         yield from self._resource_problems()
+        yield from self._model_problems()
         yield from check.check_environment(self.env, self._reserved_variables())
         for name in ("command", "args"):
             if getattr(self, name) is not None:
@@ -173,7 +228,7 @@ class ModelInferenceTemplate:
             if name in (self.env or {}):
                 yield f"env[{name!r}] is set by the template; give port= instead"
         pod = self.compile(Helper(image="helper", bundled=False))
-        yield from lint(pod, ours={MODEL_SERVER, INPUT_DOWNLOADER, *self._primary_names()})
+        yield from lint(pod, ours={*_OURS, *self._primary_names()})
 
     def _primary_names(self) -> tuple[str, ...]:
         return (getattr(self.base, "primary_container_name", PRIMARY),)
@@ -190,9 +245,26 @@ class ModelInferenceTemplate:
             yield f"gpu={self.gpu!r} must be a whole number, 0 for none"
         yield from check.check_resource_name("gpu_resource", self.gpu_resource)
 
+    def _model_problems(self) -> Iterator[str]:
+        yield from check.check_quantity("model_loader_cpu", self.model_loader_cpu)
+        yield from check.check_quantity("model_loader_mem", self.model_loader_mem, memory=True)
+        for name in ("update_interval", "startup_timeout"):
+            value = getattr(self, name)
+            if value is not None and (name, value) != ("startup_timeout", "auto"):
+                yield from check.check_seconds(name, value, least=1)
+        if self.model_cache is not None:
+            yield from (f"model_cache: {problem}" for problem in check.check_volume_source(self.model_cache))
+        try:
+            source = self._source
+        except ConfigError as error:
+            yield str(error)
+            return
+        if source is not None:
+            yield from model_problems(source, has_inputs=self.download_inputs)
+
     def _warnings(self) -> Iterator[str]:
         """Yield what the author of the description should know."""
-        for secret in self.server().secrets:
+        for secret in self._secrets():
             yield from secret.warnings()
 
     # The pod
@@ -210,16 +282,11 @@ class ModelInferenceTemplate:
         server = self.server()
         if self.helper_image is not None:
             helper = Helper(image=_image_name(self.helper_image), bundled=False)
-        resources = {
-            "cpu": format_quantity(self.download_inputs_cpu),
-            "memory": format_quantity(self.download_inputs_mem),
-        }
+        container = self._container(server)
         plan = plan_pod(
-            self._container(server),
-            downloader=input_downloader(helper, resources=resources, bound_inputs=bound_inputs)
-            if self.download_inputs
-            else None,
-            volumes=(*server.volumes, *self._shm(), *self.volumes),
+            container,
+            around=self._surroundings(server, container, helper, bound_inputs),
+            volumes=(*self._model_volumes(server), *server.volumes, *self._shm(), *self.volumes),
             primary=getattr(self.base, "primary_container_name", PRIMARY),
             image_pull_secrets=server.image_pull_secrets,
             enable_service_links=server.enable_service_links,
@@ -228,6 +295,85 @@ class ModelInferenceTemplate:
         )
         manifest = compile_plan(plan)
         return manifest if self.base is None else merge_manifests(_manifest_of(self.base), manifest)
+
+    def _hub_token(self, server: Server) -> SecretReference | None:
+        secret = self._source.secret if isinstance(self._source, HuggingFaceModel) else None
+        return secret.reference() if secret else server.hub_token
+
+    def _secrets(self) -> tuple[SecretReference, ...]:
+        """Return every secret of the pod, each once."""
+        server = self.server()
+        token = self._hub_token(server)
+        return tuple(dict.fromkeys((*server.secrets, *((token,) if token else ()))))
+
+    def _model_volumes(self, server: Server) -> tuple[Volume, ...]:
+        return volumes_of(self._source, self.model_cache, has_adapters=bool(server.adapters))
+
+    def _surroundings(
+        self, server: Server, container: Container, helper: Helper, bound_inputs: Iterable[str]
+    ) -> Surroundings:
+        first = adapters = downloader = loader = gate = None
+        token = self._hub_token(server)
+        hub_token = token.env("HF_TOKEN") if token else ()
+        if server.adapters:
+            adapters = lora_downloader(
+                helper,
+                adapters=server.adapters,
+                directory=server.adapters_directory,
+                memory=format_quantity(server.adapters_mem),
+                env=hub_token,
+            )
+        if self.download_inputs:
+            resources = _quantities(self.download_inputs_cpu, self.download_inputs_mem)
+            downloader = input_downloader(helper, resources=resources, bound_inputs=bound_inputs)
+        if self._source is not None and not isinstance(self._source, VolumeModel):
+            refuse_bare_helper(self._source, helper)
+            loader = model_loader(
+                helper,
+                self._source.source,
+                resources=_quantities(self.model_loader_cpu, self.model_loader_mem),
+                env=hub_token,
+                options=("--update-interval", str(_seconds(self.update_interval))) if self.update_interval else (),
+                is_waited_for=self.startup_timeout is None or not container.command,
+            )
+        if self.startup_timeout is not None:
+            tokens = tuple(dict.fromkeys((*self._token_variables(server), *hub_token)))
+            size = bytes_of(self._source)
+            first = preflight(helper, tokens=tokens, model_bytes=size) if tokens or size else None
+            gate = self._gate(server, helper, loader is not None)
+        return Surroundings(preflight=first, adapters=adapters, downloader=downloader, loader=loader, gate=gate)
+
+    def _gate(self, server: Server, helper: Helper, has_loader: bool) -> Container:
+        path = "/" + self.health_endpoint.lstrip("/") if self.health_endpoint else ""
+        options: tuple[str, ...] = ()
+        if server.served_model_name and server.model_api != "none":
+            options += ("--api", server.model_api, "--model", server.served_model_name)
+        if has_loader:
+            options += ("--models", MODELS_DIRECTORY)
+        if self.download_inputs:
+            options += ("--inputs", INPUTS_FILE)
+        url = f"http://localhost:{self.port}{path}"
+        budget = self.startup_timeout
+        seconds = startup_budget(self._source) if isinstance(budget, str) else _seconds(budget)
+        return server_gate(helper, url=url, timeout_seconds=seconds or 0, options=options)
+
+    def _token_variables(self, server: Server) -> tuple[EnvVar, ...]:
+        """Return those of the server's variables that bring its secrets, and those that refer to them."""
+        secret = {reference.variable for reference in server.secrets}
+        return tuple(
+            variable
+            for variable in server.env
+            if variable.name in secret or any(f"$({name})" == variable.value for name in secret)
+        )
+
+    @property
+    def _source(self) -> Model | None:
+        return parse_model(self.model) if isinstance(self.model, str) else self.model
+
+    @property
+    def model_path(self) -> str | None:
+        """Where the server finds the model, or `None` when it finds its own."""
+        return path_of(self._source) if self._source is not None else None
 
     def _container(self, server: Server) -> Container:
         return Container(
@@ -248,7 +394,9 @@ class ModelInferenceTemplate:
         return {key: value for key, value in context.items() if value is not None}
 
     def _environment(self, server: Server) -> tuple[EnvVar, ...]:
-        port = (EnvVar(name=name, value=str(self.port)) for name in (PORT_VARIABLE, *server.port_variables))
+        port = [EnvVar(name=name, value=str(self.port)) for name in (PORT_VARIABLE, *server.port_variables)]
+        if self.model_path is not None:
+            port.append(EnvVar(name=MODEL_PATH_VARIABLE, value=self.model_path))
         user = self.env or {}
         ours = (variable for variable in (*port, *server.env) if variable.name not in user)
         return (*ours, *(EnvVar(name=name, value=value) for name, value in user.items()))
@@ -285,13 +433,13 @@ class ModelInferenceTemplate:
             INPUTS_VARIABLE: "its place is fixed, read it",
             PROGRAMS_VARIABLE: "choose another name",
             PORT_VARIABLE: "give port= instead",
+            MODEL_PATH_VARIABLE: "give model= instead",
         }
 
     @property
     def grace_period_seconds(self) -> int | None:
         """`termination_grace_period` in seconds."""
-        period = self.termination_grace_period
-        return int(period.total_seconds()) if isinstance(period, timedelta) else period
+        return _seconds(self.termination_grace_period)
 
     def _detach(self) -> None:
         """Keep own copies of what the caller gave, so that no later change of theirs reaches this description."""
@@ -332,7 +480,7 @@ class ModelInferenceTemplate:
         """The `flytekit.Secret`s to give to `@task(secret_requests=…)`."""
         from .flyte.secrets import to_secret_requests
 
-        return to_secret_requests(self.server().secrets)
+        return to_secret_requests(self._secrets())
 
     def run_locally(
         self, inputs: Mapping[str, Any] | None = None, *, volumes: Mapping[str, str] | None = None
@@ -356,6 +504,14 @@ class ModelInferenceTemplate:
         from .flyte.local import run_locally
 
         return run_locally(self, inputs or {}, volumes or {})
+
+
+def _quantities(cpu: str | float, memory: str | float) -> dict[str, str]:
+    return {"cpu": format_quantity(cpu), "memory": format_quantity(memory)}
+
+
+def _seconds(period: int | timedelta | None) -> int | None:
+    return int(period.total_seconds()) if isinstance(period, timedelta) else period
 
 
 def _image_name(image: Any) -> str:

@@ -136,5 +136,6 @@ def _is_here(path: str) -> bool:
     A pod's `/tmp` is empty when it starts, so what exists here cannot be meant there; only what the input downloader
     will write is always the pod's.
     """
+    path = path.removeprefix("file://")
     ours = path == INPUTS_DIRECTORY or path.startswith(f"{INPUTS_DIRECTORY}/")
     return path.startswith(f"{TMP_DIRECTORY}/") and not ours and os.path.lexists(path)

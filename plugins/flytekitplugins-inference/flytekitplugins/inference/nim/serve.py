@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..pod import check
 from ..pod.names import path_problem, subdomain_problem
-from ..pod.parts import Volume
+from ..pod.parts import LORA_DOWNLOADER, MODEL_SERVER, EnvVar, Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
@@ -99,17 +99,33 @@ class NIM(ModelInferenceTemplate):
         return Server(
             # microservices that do not serve language models read the second one (NVIDIA/k8s-nim-operator)
             port_variables=("NIM_SERVER_PORT", "NIM_HTTP_API_PORT"),
-            env=self.secrets.ngc().env("NGC_API_KEY"),
+            env=(*self.secrets.ngc().env("NGC_API_KEY"), *self._model_variables()),
+            model_api="openai",
+            served_model_name=self._source.name if self._source else "",
             secrets=self.secrets.references(),
             volumes=(cache, *adapters),
+            hub_token=self.secrets.hugging_face(),
+            adapters={_adapter_name(repository): f"hf://{repository}" for repository in self.hf_repo_ids or ()},
+            adapters_directory=(self.env or {}).get(PEFT_SOURCE, ""),
+            adapters_mem=self.lora_adapter_mem or "",
             security_context={"runAsUser": USER, "runAsNonRoot": True},
             fs_group=USER,
             image_pull_secrets=(image_secret,) if image_secret else (),
             enable_service_links=False,  # its back end is vLLM
         )
 
+    def _model_variables(self) -> tuple[EnvVar, ...]:
+        """NIM 2.x and later read a model of the user's own from a directory; 1.x has one image per model."""
+        if self.model_path is None or self._source is None:
+            return ()
+        return (
+            EnvVar(name="NIM_MODEL_PATH", value=self.model_path),
+            EnvVar(name="NIM_SERVED_MODEL_NAME", value=self._source.name),
+        )
+
     def _adapters(self) -> Volume:
-        return Volume(name="inference-lora", mount_path=(self.env or {})[PEFT_SOURCE])
+        containers = (MODEL_SERVER, LORA_DOWNLOADER)
+        return Volume(name="inference-lora", mount_path=(self.env or {})[PEFT_SOURCE], containers=containers)
 
     def _problems(self) -> Iterator[str]:
         yield from super()._problems()
@@ -150,10 +166,7 @@ class NIM(ModelInferenceTemplate):
         elif problem := path_problem(place):
             yield f"env[{PEFT_SOURCE!r}]: {problem}"
 
-    def _warnings(self) -> Iterator[str]:
-        yield from super()._warnings()
-        if self.hf_repo_ids:
-            yield (
-                "hf_repo_ids: this version does not download LoRA adapters yet; the server starts with an empty "
-                f"{(self.env or {})[PEFT_SOURCE]}."
-            )
+
+def _adapter_name(repository: str) -> str:
+    """Return the directory, and so the model's name in NIM, of an adapter: unique where two owners use one name."""
+    return repository.partition("@")[0].replace("/", "--")

@@ -7,6 +7,7 @@ For images that lack this package, such as the documented default of the input d
 
 from __future__ import annotations
 
+import ast
 import base64
 import bz2
 import functools
@@ -33,14 +34,33 @@ runpy.run_module("{_NAME.replace("/", ".")}.programs." + sys.argv[0], run_name="
 """Given to `python -c`, with the program's name and its arguments behind it."""
 
 
-@functools.lru_cache(maxsize=1)
-def programs_bundle() -> str:
-    """Return the errors and all programs as base64 text, the same bytes for the same sources everywhere."""
+@functools.lru_cache
+def programs_bundle(program: str) -> str:
+    """Return one program, with all it imports of ours, as base64 text; the same bytes for the same sources everywhere.
+
+    Args:
+        program: Its name, such as `download_inputs`.
+    """
     namespace = f"{_NAME.partition('/')[0]}/"  # zipimport finds a namespace package only by its folder's own entry
     sources = {namespace: b"", f"{_NAME}/__init__.py": b"", f"{_NAME}/errors.py": (_PACKAGE / "errors.py").read_bytes()}
-    for path in sorted((_PACKAGE / "programs").glob("*.py")):
-        sources[f"{_NAME}/programs/{path.name}"] = path.read_bytes()
+    for name, source in sorted(_modules(program).items()):
+        sources[f"{_NAME}/programs/{name}.py"] = source
     return base64.b64encode(bz2.compress(_archive(sources))).decode("ascii")
+
+
+def _modules(program: str) -> dict[str, bytes]:
+    """Return the source of `program` and of each module beside it that it needs, by name."""
+    found: dict[str, bytes] = {}
+    wanted = ["__init__", program]
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found[name] = (_PACKAGE / "programs" / f"{name}.py").read_bytes()
+            imports = (node for node in ast.walk(ast.parse(found[name])) if isinstance(node, ast.ImportFrom))
+            beside = [node for node in imports if node.level == 1]
+            wanted += [node.module for node in beside if node.module]
+            wanted += [alias.name for node in beside if not node.module for alias in node.names]
+    return found
 
 
 def _archive(sources: dict[str, bytes]) -> bytes:

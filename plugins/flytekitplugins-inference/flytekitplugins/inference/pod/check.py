@@ -106,13 +106,13 @@ def check_switch(name: str, value: Any) -> Iterator[str]:
         yield f"{name} must be True or False, not {value!r}"
 
 
-def check_seconds(name: str, value: Any) -> Iterator[str]:
+def check_seconds(name: str, value: Any, *, least: int = 0) -> Iterator[str]:
     """Check a period: whole seconds or a timedelta."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
         value = int(value) if value == int(value) else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        yield f"{name} must be whole seconds or a timedelta of such, and not negative; not {value!r}"
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        yield f"{name} must be whole seconds or a timedelta of such, at least {least}; not {value!r}"
 
 
 def check_environment(env: Any, reserved: Mapping[str, str]) -> Iterator[str]:

@@ -73,10 +73,13 @@ def _probe(probe: Probe | None, container_port: int | None) -> Manifest | None:
     if probe is None:
         return None
     port = probe.port or container_port
-    if probe.path is None:
-        ask: Manifest = {"tcpSocket": {"port": port}}
-    else:
+    ask: Manifest
+    if probe.path is not None:
         ask = {"httpGet": {"path": "/" + probe.path.lstrip("/"), "port": port}}
+    elif probe.command:
+        ask = {"exec": {"command": list(probe.command)}}
+    else:
+        ask = {"tcpSocket": {"port": port}}
     timing = {
         "initialDelaySeconds": probe.initial_delay_seconds or None,
         "periodSeconds": probe.period_seconds,

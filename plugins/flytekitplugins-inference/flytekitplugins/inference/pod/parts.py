@@ -14,6 +14,10 @@ __all__ = ["MODEL_SERVER", "Container", "EnvVar", "Helper", "Mount", "PodPlan", 
 
 MODEL_SERVER = "model-server"
 INPUT_DOWNLOADER = "input-downloader"
+MODEL_LOADER = "model-loader"
+LORA_DOWNLOADER = "download-loras"
+PREFLIGHT = "preflight"
+SERVER_GATE = "server-gate"
 PRIMARY = "primary"
 SHARED_VOLUME = "shared-data"
 TMP_VOLUME = "tmp"
@@ -61,12 +65,14 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """A probe of the model server: HTTP GET on `path`, or a TCP connection when there is no path."""
+    """A probe: HTTP GET on `path`, else a `command` in the container, else a TCP connection."""
 
     path: str | None = None
     """HTTP path; a missing leading slash is added."""
     port: int | None = None
     """The port asked; the server's own when `None`."""
+    command: tuple[str, ...] = ()
+    """Run in the container; success is exit code 0."""
     initial_delay_seconds: int = 0
     period_seconds: int = 10
     """Kubernetes' default."""

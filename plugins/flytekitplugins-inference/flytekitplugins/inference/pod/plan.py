@@ -1,57 +1,51 @@
 """A server and what stands around it → containers in order, and the volumes they share.
 
-Order in probe mode: what the server needs stands before it, because the kubelet starts nothing behind a sidecar whose
-startup probe has not succeeded; a container that the server waits for must never stand behind it (deadlock).
+Two orders, by how the start is bounded:
+
+* probe: what the server needs stands before it. The kubelet starts nothing behind a sidecar whose startup probe has not
+  succeeded, so a container that a probed server waits for must never stand behind it (deadlock).
+* gate: nothing is held back. The server's own command waits for the files it needs, everything runs at the same time,
+  and the gate, last, ends the pod when the server is not ready in time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..programs.protocol import (
-    INPUTS_DIRECTORY,
-    INPUTS_FILE,
-    INPUTS_VARIABLE,
-    PROGRAMS_VARIABLE,
-    SHARED_DIRECTORY,
-    TMP_DIRECTORY,
-)
-from .bundle import BOOTSTRAP, programs_bundle
-from .parts import (
-    INPUT_DOWNLOADER,
-    PRIMARY,
-    SHARED_VOLUME,
-    TMP_VOLUME,
-    Container,
-    EnvVar,
-    Helper,
-    Mount,
-    PodPlan,
-    Volume,
-)
+from ..programs.protocol import INPUTS_FILE, INPUTS_VARIABLE, READY_FILE, SHARED_DIRECTORY, TMP_DIRECTORY
+from .helpers import waiting_for
+from .parts import PRIMARY, SHARED_VOLUME, TMP_VOLUME, Container, EnvVar, Mount, PodPlan, Probes, Volume
 
-__all__ = ["LEAST_PRIVILEGE", "input_downloader", "plan_pod"]
+__all__ = ["Surroundings", "plan_pod"]
 
-LEAST_PRIVILEGE: Mapping[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-"""What Kubernetes' Pod Security Standard "restricted" asks for and every image can bear."""
-HELPER_USER = 1000
-"""User of our programs: flytekit's own image has it (`useradd --uid 1000 flytekit`), and no image needs more."""
 _SHARED_MOUNTS = (
     Mount(volume=SHARED_VOLUME, path=SHARED_DIRECTORY),
     Mount(volume=TMP_VOLUME, path=TMP_DIRECTORY),
 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """The containers around a model server."""
+
+    preflight: Container | None = None
+    """Looks for what will be missed later; ends at once."""
+    downloader: Container | None = None
+    """Brings the task's inputs onto the shared volumes."""
+    adapters: Container | None = None
+    """Brings LoRA adapters."""
+    loader: Container | None = None
+    """Brings the model."""
+    gate: Container | None = None
+    """Bounds the start; with it, the rest starts at the same time."""
+
+
 def plan_pod(
     server: Container,
     *,
-    downloader: Container | None = None,
+    around: Surroundings = Surroundings(),
     volumes: Iterable[Volume] = (),
     primary: str = PRIMARY,
     **pod: Any,
@@ -60,53 +54,43 @@ def plan_pod(
 
     Args:
         server: The model server, without the mounts of `volumes`.
-        downloader: The input downloader, when the task's inputs are to lie on the shared volumes.
+        around: What helps it.
         volumes: Volumes with the names of the containers that mount them.
         primary: Name of the task's own container.
         pod: Fields of `PodPlan` that are the pod's own.
     """
     sources: dict[str, Mapping[str, Any]] = {SHARED_VOLUME: {"emptyDir": {}}, TMP_VOLUME: {"emptyDir": {}}}
-    shared = _SHARED_MOUNTS if downloader else ()
-    if downloader:
+    shared = _SHARED_MOUNTS if around.downloader or around.gate else ()
+    if around.downloader:
         inputs = EnvVar(name=INPUTS_VARIABLE, value=INPUTS_FILE)
         server = replace(server, env=(inputs, *server.env))
-    containers = [container for container in (downloader, server) if container]
     volumes = tuple(volumes)
     return PodPlan(
-        init_containers=tuple(_mounted(container, shared, volumes) for container in containers),
+        init_containers=tuple(_mounted(container, shared, volumes) for container in _in_order(server, around)),
         primary=_mounted(Container(name=primary), shared, volumes, alias=PRIMARY),
         volumes={**sources, **{volume.name: volume.source for volume in volumes}},
         **pod,
     )
 
 
-def input_downloader(helper: Helper, *, resources: Mapping[str, str], bound_inputs: Iterable[str] = ()) -> Container:
-    """Return the init container that turns the task's inputs into local files and `inputs.json`.
-
-    Args:
-        helper: The image it runs in.
-        resources: Its requests and limits.
-        bound_inputs: Of a map task, the inputs that are the same for each element.
-    """
-    command, env = program_command("download_inputs", helper)
-    bound = tuple(argument for name in bound_inputs for argument in ("--bound", name))
-    return Container(
-        name=INPUT_DOWNLOADER,
-        image=helper.image,
-        command=command,
-        # the places are named although they are the defaults: on one machine, what names a volume is what moves with it
-        args=("{{.input}}", "--output", INPUTS_FILE, "--directory", INPUTS_DIRECTORY, *bound),
-        env=env,
-        resources=resources,
-        security_context={**LEAST_PRIVILEGE, "runAsNonRoot": True, "runAsUser": HELPER_USER},
-    )
+def _in_order(server: Container, around: Surroundings) -> Iterable[Container]:
+    downloader, loader, gate = around.downloader, around.loader, around.gate
+    order: tuple[Container | None, ...]
+    if gate is None or not server.command:  # an image's own entry point cannot be made to wait
+        order = (around.preflight, around.adapters, downloader, loader, server, gate)
+    else:
+        needed = ((READY_FILE,) if loader else ()) + ((INPUTS_FILE,) if downloader else ())
+        waiting = replace(server, command=waiting_for(needed, server.command))
+        order = (around.preflight, around.adapters, loader, waiting, downloader, gate)
+    return (_unprobed(container, gate) for container in order if container)
 
 
-def program_command(program: str, helper: Helper) -> tuple[tuple[str, ...], tuple[EnvVar, ...]]:
-    """Return the command and the variables that start one of our programs in the helper's image."""
-    if not helper.bundled:
-        return ("python", "-m", f"flytekitplugins.inference.programs.{program}"), ()
-    return ("python", "-c", BOOTSTRAP, program), (EnvVar(name=PROGRAMS_VARIABLE, value=programs_bundle()),)
+def _unprobed(container: Container, gate: Container | None) -> Container:
+    """In front of a gate a startup probe would keep it from running at all, save the loader's of a pod in order."""
+    if gate is None or container.probes.startup is None or container.probes.startup.command:
+        return container
+    probes = container.probes
+    return replace(container, probes=Probes(readiness=probes.readiness, liveness=probes.liveness))
 
 
 def _mounted(

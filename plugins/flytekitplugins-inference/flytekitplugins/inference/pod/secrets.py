@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .names import env_name_problem, subdomain_problem
 from .parts import EnvVar
 
-__all__ = ["FLYTE_PREFIX", "SecretReference", "looks_like_a_token", "masked"]
+__all__ = ["FLYTE_PREFIX", "HFSecret", "SecretReference", "looks_like_a_token", "masked"]
 
 FLYTE_PREFIX = "_FSEC_"
 """What Flyte 1.x puts before the name of a secret's variable (webhook's default `secretEnvVarPrefix`)."""
@@ -98,3 +98,19 @@ class SecretReference:
                 "such variables; prefer '_' in the prefix, group and key."
             )
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class HFSecret:
+    """The Hugging Face token, by the name of its secret."""
+
+    secrets_prefix: str = FLYTE_PREFIX
+    """What the platform puts before the names of secrets' variables (`_FSEC_`, or `_UNION_`)."""
+    hf_token_key: str
+    """The secret's key."""
+    hf_token_group: str | None = None
+    """The secret's group: in Flyte 1.x the name of the Kubernetes secret."""
+
+    def reference(self) -> SecretReference:
+        """Return the secret by its parts."""
+        return SecretReference(prefix=self.secrets_prefix, group=self.hf_token_group, key=self.hf_token_key)

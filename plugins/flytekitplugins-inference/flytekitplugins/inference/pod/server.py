@@ -34,6 +34,18 @@ class Server:
     """Caches and other places it writes to."""
     security_context: Mapping[str, Any] = field(default_factory=dict)
     """What differs from the least privilege that every container gets."""
+    model_api: str = "none"
+    """How the server is asked whether it has the model: `openai`, `v2`, or `none` when it cannot be asked."""
+    served_model_name: str = ""
+    """The name under which it is asked."""
+    hub_token: SecretReference | None = None
+    """The token with which models and adapters are brought from the hub."""
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """LoRA adapters to bring: name → repository or other source."""
+    adapters_directory: str = ""
+    """Where the server finds them, each in a directory of its name."""
+    adapters_mem: str = ""
+    """Memory to download them with."""
     image_pull_secrets: tuple[str, ...] = ()
     enable_service_links: bool | None = None
     """`False` for a server that reads variables which a Service of an unlucky name would inject."""

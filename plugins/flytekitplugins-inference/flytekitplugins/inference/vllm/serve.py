@@ -5,13 +5,15 @@ Facts: vLLM 0.33.0, `vllm/entrypoints/cli/serve.py`, `vllm/envs.py`; docs.vllm.a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..pod import check
 from ..pod.flags import OptionTable, option_problems, render_options
-from ..pod.parts import EnvVar, Volume
-from ..pod.secrets import FLYTE_PREFIX, SecretReference
+from ..pod.parts import LORA_DOWNLOADER, MODEL_SERVER, EnvVar, Volume
+from ..pod.secrets import HFSecret
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
 from . import options
@@ -23,6 +25,8 @@ __all__ = ["VLLM", "HFSecret"]
 
 IMAGE = "vllm/vllm-openai:v0.33.0"
 """The image of the release whose options `options.py` holds."""
+ADAPTERS = "/adapters"
+"""Where LoRA adapters lie, each in a directory of its name."""
 CACHE = "/root/.cache"
 """Holds both caches below; the image's user is root."""
 
@@ -44,23 +48,8 @@ OPTIONS = OptionTable(
     },
     removed=options.REMOVED,
 )
+_ADAPTER = re.compile(r"[A-Za-z0-9][\w.-]*\Z")
 _EVERY_ADDRESS = ("0.0.0.0", "::")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HFSecret:
-    """The Hugging Face token, by the name of its secret."""
-
-    secrets_prefix: str = FLYTE_PREFIX
-    """What the platform puts before the names of secrets' variables (`_FSEC_`, or `_UNION_`)."""
-    hf_token_key: str
-    """The secret's key."""
-    hf_token_group: str | None = None
-    """The secret's group: in Flyte 1.x the name of the Kubernetes secret."""
-
-    def reference(self) -> SecretReference:
-        """Return the secret by its parts."""
-        return SecretReference(prefix=self.secrets_prefix, group=self.hf_token_group, key=self.hf_token_key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +71,12 @@ class VLLM(ModelInferenceTemplate):
     """Options of `vllm serve`, with `_` or `-`. `model` becomes the positional argument; without it the server loads
     its own default model. `host` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
 
+    lora_adapters: Mapping[str, str] | None = None
+    """LoRA adapters to bring and serve: the name under which requests ask for one → `owner/name[@revision]` of the
+    hub, or a prefix of a store."""
+    lora_adapter_mem: str = "2Gi"
+    """Memory of the container that downloads the adapters."""
+
     image: str | ImageSpec | None = IMAGE
     health_endpoint: str | None = "/health"
     cpu: int | float | str = 2
@@ -92,7 +87,8 @@ class VLLM(ModelInferenceTemplate):
     def server(self) -> Server:
         """Return what vLLM needs."""
         arguments = {name: value for name, value in (self.arg_dict or {}).items() if _canonical(name) not in _OURS}
-        model = self._argument("model")
+        model = self.model_path or self._argument("model")
+        name = self._served_model_name()
         host = self._argument("host", _EVERY_ADDRESS[0])
         secrets = (self.hf_secret.reference(),) if self.hf_secret else ()
         return Server(
@@ -100,7 +96,9 @@ class VLLM(ModelInferenceTemplate):
             args=(
                 *((str(model),) if model is not None else ()),
                 *("--host", str(host), "--port", str(self.port)),
+                *(("--served-model-name", name) if self.model_path and not self._argument("served_model_name") else ()),
                 *render_options(arguments, OPTIONS),
+                *self._lora_arguments(),
             ),
             env=(
                 *(variable for secret in secrets for variable in secret.env("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")),
@@ -108,10 +106,37 @@ class VLLM(ModelInferenceTemplate):
                 EnvVar(name="VLLM_CACHE_ROOT", value=f"{CACHE}/vllm"),
             ),
             secrets=secrets,
-            volumes=(Volume(name="inference-cache", mount_path=CACHE),),
+            model_api="openai",
+            served_model_name=name,
+            hub_token=self.hf_secret.reference() if self.hf_secret else None,
+            adapters=self.lora_adapters or {},
+            adapters_directory=ADAPTERS,
+            adapters_mem=self.lora_adapter_mem,
+            volumes=(Volume(name="inference-cache", mount_path=CACHE), *self._lora_volumes()),
             # a Service named "vllm" would inject VLLM_PORT=tcp://…, which vllm/envs.py refuses
             enable_service_links=False,
         )
+
+    def _lora_arguments(self) -> tuple[str, ...]:
+        if not self.lora_adapters:
+            return ()
+        switch = () if self._argument("enable_lora") else ("--enable-lora",)
+        return (*switch, "--lora-modules", *(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters))
+
+    def _lora_volumes(self) -> tuple[Volume, ...]:
+        containers = (MODEL_SERVER, LORA_DOWNLOADER)
+        return (
+            (Volume(name="inference-lora", mount_path=ADAPTERS, containers=containers),) if self.lora_adapters else ()
+        )
+
+    def _served_model_name(self) -> str:
+        """Return the first name under which the server lists the model; empty when that is the server's own default."""
+        names = self._argument("served_model_name")
+        if names:
+            return str(names if isinstance(names, str) else names[0])
+        if self._source is not None:
+            return self._source.name
+        return str(self._argument("model") or "")
 
     def _argument(self, name: str, default: Any = None) -> Any:
         """Return the value of the option `name`, however the user spelled it."""
@@ -125,6 +150,8 @@ class VLLM(ModelInferenceTemplate):
             yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
         elif self.hf_secret is not None:
             yield from (f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems())
+        if self.lora_adapters is not None:
+            yield from self._lora_problems()
         for word in self.args if isinstance(self.args, (list, tuple)) else ():
             if isinstance(word, str) and word.partition("=")[0] in ("--host", "--port"):
                 yield f"args: {word!r} is the template's; give port= instead"
@@ -138,7 +165,24 @@ class VLLM(ModelInferenceTemplate):
             yield from self._address_problems()
             yield from self._parallelism_problems()
 
+    def _lora_problems(self) -> Iterator[str]:
+        if not isinstance(self.lora_adapters, Mapping):
+            yield f"lora_adapters must be a dict of names and sources, not a {type(self.lora_adapters).__name__}"
+            return
+        yield from check.check_quantity("lora_adapter_mem", self.lora_adapter_mem, memory=True)
+        for name, source in self.lora_adapters.items():
+            if not isinstance(name, str) or not _ADAPTER.match(name):
+                yield f"lora_adapters: {name!r} is not a name; expected letters, digits, '.', '_' and '-'"
+            if not isinstance(source, str) or not source:
+                yield f"lora_adapters[{name!r}] must be 'owner/name' or a prefix of a store, not {source!r}"
+        if self._argument("lora_modules") is not None:
+            yield "arg_dict has lora_modules, the template has lora_adapters; give one of them"
+        if self._argument("enable_lora") is False:
+            yield "arg_dict has enable_lora=False, the template has lora_adapters"
+
     def _address_problems(self) -> Iterator[str]:
+        if self.model is not None and (model := self._argument("model")) is not None:
+            yield f"arg_dict has model {model!r}, the template has model={self.model!r}; give one of them"
         port, host = self._argument("port"), self._argument("host")
         if port is not None and port != self.port:
             yield f"arg_dict has port {port!r}, the template has port={self.port!r}; give port= only"

@@ -1,0 +1,206 @@
+"""The containers that run our own programs, and how a server's command waits for what they bring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..programs.protocol import (
+    COLD_START_FILE,
+    INPUTS_DIRECTORY,
+    INPUTS_FILE,
+    INPUTS_VARIABLE,
+    MODEL_CACHE_DIRECTORY,
+    MODELS_DIRECTORY,
+    PROGRAMS_VARIABLE,
+    READY_FILE,
+    TMP_DIRECTORY,
+)
+from .bundle import BOOTSTRAP, programs_bundle
+from .parts import (
+    INPUT_DOWNLOADER,
+    LORA_DOWNLOADER,
+    MODEL_LOADER,
+    PREFLIGHT,
+    SERVER_GATE,
+    Container,
+    EnvVar,
+    Helper,
+    Probe,
+    Probes,
+)
+
+__all__ = [
+    "LEAST_PRIVILEGE",
+    "input_downloader",
+    "lora_downloader",
+    "model_loader",
+    "preflight",
+    "server_gate",
+    "waiting_for",
+]
+
+LEAST_PRIVILEGE: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""What Kubernetes' Pod Security Standard "restricted" asks for and every image can bear."""
+HELPER_USER = 1000
+"""User of our programs: flytekit's own image has it (`useradd --uid 1000 flytekit`), and no image needs more."""
+LOADER_PROBE = Probe(command=("test", "-e", READY_FILE), period_seconds=2, failure_threshold=3600)
+"""Two hours, for a first download of the largest models; the kubelet holds back the server meanwhile."""
+_GATE_RESOURCES = {"cpu": "100m", "memory": "64Mi"}
+_LORA_STATE = f"{TMP_DIRECTORY}/loras"
+PYTHON_IMAGE = "python:3.12.12-slim-bookworm"
+"""For adapters without a helper image: as documented, their client is then installed when the pod starts."""
+HUB_CLIENT = ("huggingface_hub==2.4.0", "requests==2.34.2")
+"""What the loader needs to read the hub."""
+_INSTALL = """\
+packages=; while [ "$1" != -- ]; do packages="$packages $1"; shift; done; shift
+python -m pip install --quiet --disable-pip-version-check --target /tmp/site $packages || exit 69
+PYTHONPATH=/tmp/site exec "$@"
+"""
+"""Installs packages beside the image's own, then becomes the program."""
+_WAIT = """\
+trap 'exit 143' TERM
+while [ "$1" != -- ]; do until [ -e "$1" ]; do sleep 0.2; done; shift; done
+shift
+exec "$@"
+"""
+"""Waits for files, then becomes the server. Fixed text, for `sh` of any image; all that differs are its arguments."""
+
+
+def input_downloader(helper: Helper, *, resources: Mapping[str, str], bound_inputs: Iterable[str] = ()) -> Container:
+    """Return the init container that turns the task's inputs into local files and `inputs.json`.
+
+    Args:
+        helper: The image it runs in.
+        resources: Its requests and limits.
+        bound_inputs: Of a map task, the inputs that are the same for each element.
+    """
+    bound = tuple(argument for name in bound_inputs for argument in ("--bound", name))
+    # the places are named although they are the defaults: on one machine, what names a volume is what moves with it
+    args = ("{{.input}}", "--output", INPUTS_FILE, "--directory", INPUTS_DIRECTORY, *bound)
+    return _program(INPUT_DOWNLOADER, "download_inputs", args, helper=helper, resources=resources)
+
+
+def model_loader(
+    helper: Helper,
+    source: tuple[str, ...],
+    *,
+    resources: Mapping[str, str],
+    env: tuple[EnvVar, ...] = (),
+    options: tuple[str, ...] = (),
+    is_waited_for: bool,
+) -> Container:
+    """Return the sidecar that brings a model and publishes it.
+
+    Args:
+        helper: The image it runs in.
+        source: Where the model comes from, as the loader's arguments.
+        resources: Its requests and limits.
+        env: Its variables: tokens.
+        options: More of its arguments.
+        is_waited_for: Whether the kubelet holds back what comes after it until the model is there.
+    """
+    args = (*source, "--publish", MODELS_DIRECTORY, "--cache", MODEL_CACHE_DIRECTORY, *options)
+    from_inputs = any(word.startswith("input:") for word in source)
+    if from_inputs:
+        env = (*env, EnvVar(name=INPUTS_VARIABLE, value=INPUTS_FILE))
+    probes = Probes(startup=LOADER_PROBE) if is_waited_for else Probes()
+    container = _program(
+        MODEL_LOADER, "load_model", args, helper=helper, resources=resources, env=env, sidecar=True, probes=probes
+    )
+    if from_inputs and not is_waited_for:  # it starts together with the downloader
+        return replace(container, command=waiting_for((INPUTS_FILE,), container.command))
+    return container
+
+
+def lora_downloader(
+    helper: Helper, *, adapters: Mapping[str, str], directory: str, memory: str, env: tuple[EnvVar, ...]
+) -> Container:
+    """Return the init container that brings LoRA adapters, each into a directory of its name.
+
+    Args:
+        helper: The image it runs in. One that lacks this package lacks the hub's client as well: then a plain Python
+            image is used, into which the client is installed at the start.
+        adapters: Source by name.
+        directory: Where they go.
+        memory: Its memory.
+        env: Its variables: tokens.
+    """
+    named = (word for name, source in adapters.items() for word in ("--adapter", f"{name}={source}"))
+    places = ("--adapters-directory", directory, "--cache", MODEL_CACHE_DIRECTORY, "--publish", _LORA_STATE)
+    container = _program(
+        LORA_DOWNLOADER,
+        "load_model",
+        (*named, *places, "--once"),
+        helper=helper,
+        resources={"cpu": "1", "memory": memory},
+        env=env,
+    )
+    if not helper.bundled:
+        return container
+    install = (*("sh", "-c", _INSTALL, "install"), *HUB_CLIENT, "--", *container.command)
+    return replace(container, image=PYTHON_IMAGE, command=install)
+
+
+def preflight(helper: Helper, *, tokens: tuple[EnvVar, ...], model_bytes: int | None) -> Container:
+    """Return the first init container, which ends the pod before a large image is pulled when the start cannot succeed.
+
+    Args:
+        helper: The image it runs in.
+        tokens: The variables that bring the tokens, and those that refer to them: each must have arrived.
+        model_bytes: What the model takes in the cache, if known.
+    """
+    referring = (variable.name for variable in tokens if variable.value is not None)
+    space = ("--space", f"{MODEL_CACHE_DIRECTORY}={model_bytes}") if model_bytes else ()
+    args = ("--preflight", *(word for name in referring for word in ("--require-env", name)), *space)
+    return _program(PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=tokens)
+
+
+def server_gate(helper: Helper, *, url: str, timeout_seconds: int, options: tuple[str, ...]) -> Container:
+    """Return the init container that ends the pod when the server is not ready in time.
+
+    Args:
+        helper: The image it runs in.
+        url: What it asks.
+        timeout_seconds: The budget of the start.
+        options: More of its arguments.
+    """
+    args = (url, "--timeout", str(timeout_seconds), "--report", COLD_START_FILE, *options)
+    return _program(SERVER_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES)
+
+
+def waiting_for(files: Iterable[str], command: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `command`, started once all `files` exist."""
+    files = tuple(files)
+    return ("sh", "-c", _WAIT, "wait", *files, "--", *command) if files else command
+
+
+def _program(
+    name: str,
+    program: str,
+    args: tuple[str, ...],
+    *,
+    helper: Helper,
+    resources: Mapping[str, str],
+    env: tuple[EnvVar, ...] = (),
+    **fields: Any,
+) -> Container:
+    command: tuple[str, ...] = ("python", "-m", f"flytekitplugins.inference.programs.{program}")
+    if helper.bundled:
+        command = ("python", "-c", BOOTSTRAP, program)
+        env = (*env, EnvVar(name=PROGRAMS_VARIABLE, value=programs_bundle(program)))
+    return Container(
+        name=name,
+        image=helper.image,
+        command=command,
+        args=args,
+        env=env,
+        resources=resources,
+        security_context={**LEAST_PRIVILEGE, "runAsNonRoot": True, "runAsUser": HELPER_USER},
+        **fields,
+    )
