@@ -13,7 +13,7 @@ import time
 LEAST_ACCURACY = 0.95
 
 TRAINED = re.compile(r"train: took ([\d.]+) s")
-STARTED = re.compile(r"\[pod\] ready after .*input-downloader ([\d.]+) s, model-server ([\d.]+) s")
+STARTED = re.compile(r"\[pod\] ready after .*input-downloader ([\d.]+) s, server-gate ([\d.]+) s")
 EVALUATED = re.compile(r"evaluate: took ([\d.]+) s, accuracy ([\d.]+)")
 
 

@@ -44,6 +44,7 @@ SERVER = ModelInferenceTemplate(
     gpu=0,
     mem="2Gi",
     download_inputs=True,
+    startup_timeout=120,  # seconds; then the pod ends and says why
 )
 EPOCHS = 60
 BATCH = 60
