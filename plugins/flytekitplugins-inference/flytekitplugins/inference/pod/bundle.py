@@ -7,12 +7,7 @@ For images that lack this package, such as the documented default of the input d
 
 from __future__ import annotations
 
-import ast
-import base64
-import bz2
 import functools
-import io
-import zipfile
 from pathlib import Path
 
 from ..programs.protocol import PROGRAMS_VARIABLE
@@ -41,6 +36,9 @@ def programs_bundle(program: str) -> str:
     Args:
         program: Its name, such as `download_inputs`.
     """
+    import base64  # here and below: `import flytekit` imports this module, and hardly ever needs these
+    import bz2
+
     namespace = f"{_NAME.partition('/')[0]}/"  # zipimport finds a namespace package only by its folder's own entry
     sources = {namespace: b"", f"{_NAME}/__init__.py": b"", f"{_NAME}/errors.py": (_PACKAGE / "errors.py").read_bytes()}
     for name, source in sorted(_modules(program).items()):
@@ -50,6 +48,8 @@ def programs_bundle(program: str) -> str:
 
 def _modules(program: str) -> dict[str, bytes]:
     """Return the source of `program` and of each module beside it that it needs, by name."""
+    import ast
+
     found: dict[str, bytes] = {}
     wanted = ["__init__", program]
     while wanted:
@@ -64,6 +64,9 @@ def _modules(program: str) -> dict[str, bytes]:
 
 
 def _archive(sources: dict[str, bytes]) -> bytes:
+    import io
+    import zipfile
+
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, source in sources.items():

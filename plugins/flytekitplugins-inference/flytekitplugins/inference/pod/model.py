@@ -47,7 +47,7 @@ VOLUME, CACHE_VOLUME = "inference-models", "inference-model-cache"
 FORMS = "'owner/name', 's3://bucket/prefix', 'models:/name/3', 'models:/name@alias' or 'input:name'"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class HuggingFaceModel:
     """A repository of the Hugging Face hub."""
 
@@ -85,7 +85,7 @@ class HuggingFaceModel:
             yield from (f"model: {problem}" for problem in self.secret.reference().problems())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ObjectStoreModel:
     """All files below a prefix of an object store."""
 
@@ -112,7 +112,7 @@ class ObjectStoreModel:
             yield f"model: {self.uri!r} is not a prefix in a store; expected one such as 's3://bucket/prefix'"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RegisteredModel:
     """A model of an MLflow registry, by version or alias."""
 
@@ -131,7 +131,7 @@ class RegisteredModel:
             yield f"model: the registered model {self.name!r} needs either a version or an alias"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskInputModel:
     """A `FlyteFile` or `FlyteDirectory` that is an input of the task; needs `download_inputs=True`."""
 
@@ -154,7 +154,7 @@ class TaskInputModel:
             yield f"model: {self.input!r} is not the name of a task's input"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class VolumeModel:
     """A model that lies on a volume already: a claim, a directory of the node, an OCI image volume."""
 
