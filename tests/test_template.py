@@ -228,6 +228,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: _generic(update_interval="daily"), "update_interval must be whole seconds"),
     (lambda: VLLM(lora_adapters=["a/b"]), "lora_adapters must be a dict of names and sources, not a list"),
     (lambda: VLLM(lora_adapters={"a/b": "a/b"}), "lora_adapters: 'a/b' is not a name"),
+    (lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict=["x"]), "arg_dict must be a dict of vLLM's options, not a list"),
     (lambda: VLLM(lora_adapters={"a": ""}), "lora_adapters['a'] must be 'owner/name' or a prefix of a store"),
     (lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict={"enable_lora": False}), "arg_dict has enable_lora=False"),
     (lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict={"lora_modules": ["x=y"]}), "arg_dict has lora_modules"),

@@ -228,10 +228,7 @@ class ModelInferenceTemplate:
             if name in (self.env or {}):
                 yield f"env[{name!r}] is set by the template; give port= instead"
         pod = self.compile(Helper(image="helper", bundled=False))
-        yield from lint(pod, ours={*_OURS, *self._primary_names()})
-
-    def _primary_names(self) -> tuple[str, ...]:
-        return (getattr(self.base, "primary_container_name", PRIMARY),)
+        yield from lint(pod, ours={*_OURS, self.primary_container_name})
 
     def _resource_problems(self) -> Iterator[str]:
         yield from check.check_quantity("cpu", self.cpu)
@@ -287,7 +284,7 @@ class ModelInferenceTemplate:
             container,
             around=self._surroundings(server, container, helper, bound_inputs),
             volumes=(*self._model_volumes(server), *server.volumes, *self._shm(), *self.volumes),
-            primary=getattr(self.base, "primary_container_name", PRIMARY),
+            primary=self.primary_container_name,
             image_pull_secrets=server.image_pull_secrets,
             enable_service_links=server.enable_service_links,
             fs_group=server.fs_group,
@@ -450,6 +447,12 @@ class ModelInferenceTemplate:
             object.__setattr__(self, field.name, copy.deepcopy(getattr(self, field.name)))
 
     # What users read
+
+    @property
+    def primary_container_name(self) -> str:
+        """The name of the task's own container: that of `base`, else `primary`."""
+        name: str = getattr(self.base, "primary_container_name", PRIMARY)
+        return name
 
     @property
     def base_url(self) -> str:

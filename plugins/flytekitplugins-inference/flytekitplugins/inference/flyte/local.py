@@ -21,7 +21,7 @@ from flytekit.core.type_engine import TypeEngine
 
 from .. import local
 from ..errors import ConfigError, ServerError
-from ..pod.parts import MODEL_SERVER, PRIMARY, Helper
+from ..pod.parts import MODEL_SERVER, Helper
 
 if TYPE_CHECKING:
     from ..sidecar_template import ModelInferenceTemplate
@@ -152,7 +152,7 @@ def _pod(template: ModelInferenceTemplate, literals: bytes, volumes: Mapping[str
     return {
         "manifest": manifest,
         "files": {"input": literals},
-        "primary": getattr(template.base, "primary_container_name", PRIMARY),
+        "primary": template.primary_container_name,
         "volumes": {**_caches(template), **_volumes_of_this_machine(), **volumes},
     }
 

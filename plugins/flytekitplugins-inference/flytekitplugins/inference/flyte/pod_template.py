@@ -68,7 +68,7 @@ def to_pod_template(template: ModelInferenceTemplate) -> PodTemplate:
     metadata = template.manifest["metadata"] if template.base is not None else {}
     return InferencePodTemplate(
         template=template,
-        primary_container_name=getattr(template.base, "primary_container_name", PRIMARY),
+        primary_container_name=template.primary_container_name,
         labels=metadata.get("labels"),
         annotations=metadata.get("annotations"),
     )

@@ -21,7 +21,7 @@ from flytekit.models.task import K8sPod
 
 from ..errors import ConfigError, UnsupportedError
 from ..pod.compile import Manifest
-from ..pod.parts import PRIMARY, Helper
+from ..pod.parts import Helper
 from ..sidecar_template import InferenceWarning, ModelInferenceTemplate
 from .kubernetes_models import to_pod_spec
 
@@ -149,7 +149,7 @@ def _with_spec(template: ModelInferenceTemplate, manifest: Manifest) -> PodTempl
     metadata = manifest["metadata"]
     return PodTemplate(
         pod_spec=to_pod_spec(manifest["spec"]),
-        primary_container_name=getattr(template.base, "primary_container_name", PRIMARY),
+        primary_container_name=template.primary_container_name,
         labels=metadata.get("labels"),
         annotations=metadata.get("annotations"),
     )
@@ -163,7 +163,7 @@ def _pod_template(template: ModelInferenceTemplate) -> PodTemplate:
 
 def _image_of_primary(template: ModelInferenceTemplate) -> str | None:
     """Return the image that `base` gives the primary, which then goes before the task's own (flytekit's rule)."""
-    primary = getattr(template.base, "primary_container_name", PRIMARY)
+    primary = template.primary_container_name
     containers = template.compile(Helper(image="any", bundled=False))["spec"]["containers"]
     image: str | None = next(container.get("image") for container in containers if container["name"] == primary)
     return image

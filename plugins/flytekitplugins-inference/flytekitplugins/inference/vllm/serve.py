@@ -140,7 +140,8 @@ class VLLM(ModelInferenceTemplate):
 
     def _argument(self, name: str, default: Any = None) -> Any:
         """Return the value of the option `name`, however the user spelled it."""
-        spelled = {_canonical(key): value for key, value in (self.arg_dict or {}).items()}
+        given = self.arg_dict if isinstance(self.arg_dict, Mapping) else {}  # checks ask before that is known
+        spelled = {_canonical(key): value for key, value in given.items() if isinstance(key, str)}
         return spelled.get(name, default)
 
     def _problems(self) -> Iterator[str]:
