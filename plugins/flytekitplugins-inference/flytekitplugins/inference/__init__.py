@@ -15,9 +15,10 @@ from .errors import (
     SpecConflictError,
     UnsupportedError,
 )
+from .model_servers import ModelServers
 from .nim.serve import NIM, NIMSecrets
 from .pod.model import HuggingFaceModel, ObjectStoreModel, RegisteredModel, TaskInputModel, VolumeModel
-from .sidecar_template import InferenceWarning, ModelInferenceTemplate, Probe, Probes, Server, Volume
+from .sidecar_template import InferenceWarning, ModelInferenceTemplate, Probe, Probes, Server, Setup, Volume
 from .vllm.serve import VLLM, HFSecret
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "InferenceWarning",
     "MissingDependencyError",
     "ModelInferenceTemplate",
+    "ModelServers",
     "NIMSecrets",
     "ObjectStoreModel",
     "Probe",
@@ -41,6 +43,7 @@ __all__ = [
     "ServerError",
     "ServerExitedError",
     "ServerNotReadyError",
+    "Setup",
     "SpecConflictError",
     "TaskInputModel",
     "UnsupportedError",

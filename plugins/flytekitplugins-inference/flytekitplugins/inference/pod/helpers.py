@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from ..programs.protocol import (
-    COLD_START_FILE,
     INPUTS_DIRECTORY,
     INPUTS_FILE,
     INPUTS_VARIABLE,
@@ -15,7 +14,6 @@ from ..programs.protocol import (
     MODELS_DIRECTORY,
     PROGRAMS_VARIABLE,
     READY_FILE,
-    TMP_DIRECTORY,
 )
 from .bundle import BOOTSTRAP, programs_bundle
 from .parts import (
@@ -24,12 +22,14 @@ from .parts import (
     MODEL_LOADER,
     PREFLIGHT,
     SERVER_GATE,
+    SERVER_SETUP,
     Container,
     EnvVar,
     Helper,
     Probe,
     Probes,
 )
+from .server import Setup
 
 __all__ = [
     "LEAST_PRIVILEGE",
@@ -38,6 +38,7 @@ __all__ = [
     "model_loader",
     "preflight",
     "server_gate",
+    "server_setup",
     "waiting_for",
 ]
 
@@ -52,7 +53,6 @@ HELPER_USER = 1000
 LOADER_PROBE = Probe(command=("test", "-e", READY_FILE), period_seconds=2, failure_threshold=3600)
 """Two hours, for a first download of the largest models; the kubelet holds back the server meanwhile."""
 _GATE_RESOURCES = {"cpu": "100m", "memory": "64Mi"}
-_LORA_STATE = f"{TMP_DIRECTORY}/loras"
 PYTHON_IMAGE = "python:3.12.12-slim-bookworm"
 """For adapters without a helper image: as documented, their client is then installed when the pod starts."""
 HUB_CLIENT = ("huggingface_hub==2.4.0", "requests==2.34.2")
@@ -119,7 +119,7 @@ def model_loader(
 
 
 def lora_downloader(
-    helper: Helper, *, adapters: Mapping[str, str], directory: str, memory: str, env: tuple[EnvVar, ...]
+    helper: Helper, *, adapters: Mapping[str, str], directory: str, state: str, memory: str, env: tuple[EnvVar, ...]
 ) -> Container:
     """Return the init container that brings LoRA adapters, each into a directory of its name.
 
@@ -128,11 +128,12 @@ def lora_downloader(
             image is used, into which the client is installed at the start.
         adapters: Source by name.
         directory: Where they go.
+        state: Directory for what the loader tells about itself.
         memory: Its memory.
         env: Its variables: tokens.
     """
     named = (word for name, source in adapters.items() for word in ("--adapter", f"{name}={source}"))
-    places = ("--adapters-directory", directory, "--cache", MODEL_CACHE_DIRECTORY, "--publish", _LORA_STATE)
+    places = ("--adapters-directory", directory, "--cache", MODEL_CACHE_DIRECTORY, "--publish", state)
     container = _program(
         LORA_DOWNLOADER,
         "load_model",
@@ -161,16 +162,22 @@ def preflight(helper: Helper, *, tokens: tuple[EnvVar, ...], model_bytes: int | 
     return _program(PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=tokens)
 
 
-def server_gate(helper: Helper, *, url: str, timeout_seconds: int, options: tuple[str, ...]) -> Container:
+def server_setup(helper: Helper, setup: Setup) -> Container:
+    """Return the init container that prepares the started server."""
+    return _program(SERVER_SETUP, setup.program, setup.args, helper=helper, resources=setup.resources, env=setup.env)
+
+
+def server_gate(helper: Helper, *, url: str, timeout_seconds: int, report: str, options: tuple[str, ...]) -> Container:
     """Return the init container that ends the pod when the server is not ready in time.
 
     Args:
         helper: The image it runs in.
         url: What it asks.
         timeout_seconds: The budget of the start.
+        report: The file that it writes about the start.
         options: More of its arguments.
     """
-    args = (url, "--timeout", str(timeout_seconds), "--report", COLD_START_FILE, *options)
+    args = (url, "--timeout", str(timeout_seconds), "--report", report, *options)
     return _program(SERVER_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES)
 
 

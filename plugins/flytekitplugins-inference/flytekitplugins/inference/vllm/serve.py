@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..pod import check
 from ..pod.flags import OptionTable, option_problems, render_options
@@ -18,13 +18,11 @@ from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
 from . import options
 
-if TYPE_CHECKING:
-    from flytekit import ImageSpec
-
 __all__ = ["VLLM", "HFSecret"]
 
 IMAGE = "vllm/vllm-openai:v0.33.0"
-"""The image of the release whose options `options.py` holds."""
+CPU_IMAGE = "vllm/vllm-openai-cpu:v0.33.0"
+"""The images of the release whose options `options.py` holds."""
 ADAPTERS = "/adapters"
 """Where LoRA adapters lie, each in a directory of its name."""
 CACHE = "/root/.cache"
@@ -77,12 +75,16 @@ class VLLM(ModelInferenceTemplate):
     lora_adapter_mem: str = "2Gi"
     """Memory of the container that downloads the adapters."""
 
-    image: str | ImageSpec | None = IMAGE
     health_endpoint: str | None = "/health"
     cpu: int | float | str = 2
     mem: str = "10Gi"
     shm_size: str | None = "2Gi"
     """vLLM's workers exchange tensors there; 64 MiB end in a bus error (vllm-project/vllm#1710)."""
+
+    @property
+    def default_image(self) -> str:
+        """The image for GPUs, or for CPUs where none is asked for."""
+        return IMAGE if self.gpu else CPU_IMAGE
 
     def server(self) -> Server:
         """Return what vLLM needs."""
@@ -108,6 +110,7 @@ class VLLM(ModelInferenceTemplate):
             secrets=secrets,
             model_api="openai",
             served_model_name=name,
+            metrics_path="/metrics",
             hub_token=self.hf_secret.reference() if self.hf_secret else None,
             adapters=self.lora_adapters or {},
             adapters_directory=ADAPTERS,
@@ -134,8 +137,8 @@ class VLLM(ModelInferenceTemplate):
         names = self._argument("served_model_name")
         if names:
             return str(names if isinstance(names, str) else names[0])
-        if self._source is not None:
-            return self._source.name
+        if self.model_source is not None:
+            return self.model_source.name
         return str(self._argument("model") or "")
 
     def _argument(self, name: str, default: Any = None) -> Any:
@@ -144,8 +147,9 @@ class VLLM(ModelInferenceTemplate):
         spelled = {_canonical(key): value for key, value in given.items() if isinstance(key, str)}
         return spelled.get(name, default)
 
-    def _problems(self) -> Iterator[str]:
-        yield from super()._problems()
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields."""
+        yield from super().problems()
         if self.hf_secret is not None and not isinstance(self.hf_secret, HFSecret):
             # not its value: a token given by mistake must not end up in a log
             yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
