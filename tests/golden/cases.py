@@ -16,8 +16,10 @@ from flytekitplugins.inference import (
     HuggingFaceModel,
     InferenceWarning,
     ModelInferenceTemplate,
+    ModelServers,
     NIMSecrets,
     ObjectStoreModel,
+    PodDescription,
     Probe,
     Probes,
     Volume,
@@ -54,7 +56,7 @@ def _generic(**options: Any) -> Callable[[], ModelInferenceTemplate]:
     return lambda: ModelInferenceTemplate(image=IMAGE, **options)
 
 
-CASES: dict[str, Callable[[], ModelInferenceTemplate]] = {
+CASES: dict[str, Callable[[], PodDescription]] = {
     "generic-minimal": _generic(),
     "generic-documented": lambda: ModelInferenceTemplate(
         image="my-model-server:latest",
@@ -225,12 +227,39 @@ CASES: dict[str, Callable[[], ModelInferenceTemplate]] = {
     ),
 }
 
+CASES["servers-probe"] = lambda: ModelServers(
+    {
+        "ranker": ModelInferenceTemplate(image=IMAGE, health_endpoint="/health", gpu=0, volumes=[MODELS]),
+        "llm": VLLM(arg_dict={"model": "Qwen/Qwen2.5-0.5B-Instruct"}, port=8001, volumes=[MODELS]),
+    }
+)
+CASES["servers-gate"] = lambda: ModelServers(
+    {
+        "embeddings": VLLM(
+            model="s3://models/bge-m3", mem="8Gi", download_inputs=True, download_inputs_mem="2Gi", startup_timeout=900
+        ),
+        "llm": VLLM(
+            model=HuggingFaceModel(repo="acme/chat", size="15Gi"),
+            hf_secret=HF_GROUPED,
+            lora_adapters={"sql": "acme/sql-lora"},
+            port=8001,
+            gpu=2,
+            mem="48Gi",
+            startup_timeout="auto",
+            helper_image="registry.example.com/task:1",
+            model_cache={"persistentVolumeClaim": {"claimName": "models"}},
+        ),
+        "nim": NIM(secrets=NGC_GROUPED, image=NIM_IMAGE, port=8002, startup_timeout=1800),
+    },
+    base=BASE,
+)
+
 
 OLDEST = {"vllm-model-image-volume": "1.31"}
 """The Kubernetes that a case needs, where it is newer than the oldest supported: OCI image volumes (KEP-4639)."""
 
 
-def make(name: str) -> ModelInferenceTemplate:
+def make(name: str) -> PodDescription:
     """Return the template of one case; what it warns of is tested elsewhere."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InferenceWarning)

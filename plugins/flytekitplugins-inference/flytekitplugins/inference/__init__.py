@@ -18,7 +18,16 @@ from .errors import (
 from .model_servers import ModelServers
 from .nim.serve import NIM, NIMSecrets
 from .pod.model import HuggingFaceModel, ObjectStoreModel, RegisteredModel, TaskInputModel, VolumeModel
-from .sidecar_template import InferenceWarning, ModelInferenceTemplate, Probe, Probes, Server, Setup, Volume
+from .sidecar_template import (
+    InferenceWarning,
+    ModelInferenceTemplate,
+    PodDescription,
+    Probe,
+    Probes,
+    Server,
+    Setup,
+    Volume,
+)
 from .vllm.serve import VLLM, HFSecret
 
 __all__ = [
@@ -35,6 +44,7 @@ __all__ = [
     "ModelServers",
     "NIMSecrets",
     "ObjectStoreModel",
+    "PodDescription",
     "Probe",
     "Probes",
     "QuantityError",
