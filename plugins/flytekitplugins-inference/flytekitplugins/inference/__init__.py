@@ -15,6 +15,7 @@ from .errors import (
     SpecConflictError,
     UnsupportedError,
 )
+from .installed import installed_servers
 from .model_servers import ModelServers
 from .nim.serve import NIM, NIMSecrets
 from .pod.model import HuggingFaceModel, ObjectStoreModel, RegisteredModel, TaskInputModel, VolumeModel
@@ -59,4 +60,5 @@ __all__ = [
     "UnsupportedError",
     "Volume",
     "VolumeModel",
+    "installed_servers",
 ]
