@@ -11,14 +11,17 @@ from kubernetes.client import V1Container, V1PodSpec, V1ResourceRequirements, V1
 
 from flytekitplugins.inference import (
     NIM,
+    TEI,
     VLLM,
     HFSecret,
     HuggingFaceModel,
     InferenceWarning,
+    Model,
     ModelInferenceTemplate,
     ModelServers,
     NIMSecrets,
     ObjectStoreModel,
+    Ollama,
     PodDescription,
     Probe,
     Probes,
@@ -251,6 +254,58 @@ CASES["servers-gate"] = lambda: ModelServers(
         ),
         "nim": NIM(secrets=NGC_GROUPED, image=NIM_IMAGE, port=8002, startup_timeout=1800),
     },
+    base=BASE,
+)
+
+MARIO = """\
+FROM llama3.2
+ADAPTER {inputs.gguf}
+PARAMETER temperature 1
+TEMPLATE "{{ .System }} costs $(PRICE) {{ .Prompt }}"
+SYSTEM \"\"\"
+{inputs.system_prompt} Answer as {"name": "mario"}.
+\"\"\"
+"""
+CASES["ollama-minimal"] = lambda: Ollama(model="llama3.2:1b")
+CASES["ollama-cpu"] = lambda: Ollama(model="llama3.2:1b", gpu=0, cpu=8, port=11500)
+CASES["ollama-amd"] = lambda: Ollama(model="llama3.2:1b", gpu=4, gpu_resource="amd.com/gpu")
+CASES["ollama-modelfile"] = lambda: Ollama(
+    model=Model(name="llama3-mario", mem="4Gi", cpu=2, modelfile=MARIO), gpu=1, cpu=2, mem="10Gi"
+)
+CASES["ollama-model-hub"] = lambda: Ollama(
+    model=Model(
+        name="qwen",
+        modelfile="PARAMETER num_ctx 8192",
+        source=HuggingFaceModel(
+            repo="Qwen/Qwen2.5-7B-Instruct-GGUF", include=("*q4_k_m*.gguf",), secret=HF_GROUPED, size="5Gi"
+        ),
+    ),
+    models_volume={"persistentVolumeClaim": {"claimName": "ollama"}},
+    env={"OLLAMA_NUM_PARALLEL": "4"},
+    helper_image="registry.example.com/tasks/ranker:2.4.1",
+    startup_timeout="auto",
+)
+CASES["tei-minimal"] = lambda: TEI(arg_dict={"model_id": "BAAI/bge-base-en-v1.5"})
+CASES["tei-cpu"] = lambda: TEI(arg_dict={"model_id": "BAAI/bge-base-en-v1.5"}, gpu=0, port=9000)
+CASES["tei-mig"] = lambda: TEI(arg_dict={"model_id": "BAAI/bge-m3"}, gpu_resource="nvidia.com/mig-1g.10gb")
+CASES["tei-gaudi"] = lambda: TEI(arg_dict={"model_id": "BAAI/bge-m3"}, gpu_resource="habana.ai/gaudi")
+CASES["tei-model-store"] = lambda: TEI(model="s3://models/bge-m3/2024-11", startup_timeout=900)
+CASES["tei-full"] = lambda: TEI(
+    hf_secret=HF_GROUPED,
+    arg_dict={
+        "model_id": "acme/private-reranker",
+        "revision": "9f2c1e",
+        "served-model-name": "reranker",
+        "auto_truncate": False,
+        "max_batch_tokens": 65536,
+        "cors_allow_origin": ["https://a.example.com", "https://b.example.com"],
+        "json_output": False,
+    },
+    port=8080,
+    cpu=8,
+    mem="24Gi",
+    env={"RUST_LOG": "info"},
+    probes=Probes(liveness=Probe(period_seconds=30)),
     base=BASE,
 )
 

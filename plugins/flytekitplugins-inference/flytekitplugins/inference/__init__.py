@@ -18,6 +18,7 @@ from .errors import (
 from .installed import installed_servers
 from .model_servers import ModelServers
 from .nim.serve import NIM, NIMSecrets
+from .ollama.serve import Model, Ollama
 from .pod.model import HuggingFaceModel, ObjectStoreModel, RegisteredModel, TaskInputModel, VolumeModel
 from .sidecar_template import (
     InferenceWarning,
@@ -29,10 +30,12 @@ from .sidecar_template import (
     Setup,
     Volume,
 )
+from .tei.serve import TEI
 from .vllm.serve import VLLM, HFSecret
 
 __all__ = [
     "NIM",
+    "TEI",
     "VLLM",
     "ConfigError",
     "FetchError",
@@ -41,10 +44,12 @@ __all__ = [
     "InferenceError",
     "InferenceWarning",
     "MissingDependencyError",
+    "Model",
     "ModelInferenceTemplate",
     "ModelServers",
     "NIMSecrets",
     "ObjectStoreModel",
+    "Ollama",
     "PodDescription",
     "Probe",
     "Probes",

@@ -91,7 +91,11 @@ def _model(
         for text in (
             *container.get("command", ()),
             *container.get("args", ()),
-            *(variable.get("value") for variable in container["env"] if variable["name"] != MODEL_PATH_VARIABLE),
+            *(
+                variable.get("value")
+                for variable in container.get("env", ())
+                if variable["name"] != MODEL_PATH_VARIABLE
+            ),
         )
     ]
     if not any(path in str(text) or f"$({MODEL_PATH_VARIABLE})" in str(text) for text in texts):

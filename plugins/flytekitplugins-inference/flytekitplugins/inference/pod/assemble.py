@@ -25,7 +25,7 @@ from .helpers import (
     server_gate,
     server_setup,
 )
-from .model import VolumeModel, bytes_of, refuse_bare_helper, startup_budget, volumes_of
+from .model import VolumeModel, bytes_of, refuse_bare_helper, volumes_of
 from .parts import MODEL_SERVER, Container, EnvVar, Helper, PodPlan, Probe, Probes, Volume
 from .plan import Group, named, plan_pod
 from .quantity import format_quantity, parse_quantity
@@ -248,7 +248,8 @@ class _Assembly:
 
     def _gate(self) -> Container | None:
         described, server = self._is, self._server
-        if described.startup_timeout is None:
+        bound = described.startup_seconds
+        if bound is None:
             return None
         path = "/" + described.health_endpoint.lstrip("/") if described.health_endpoint else ""
         options: tuple[str, ...] = ()
@@ -258,12 +259,10 @@ class _Assembly:
             options += ("--models", MODELS_DIRECTORY)
         if described.download_inputs:
             options += ("--inputs", INPUTS_FILE)
-        budget = described.startup_timeout
-        bound = startup_budget(self._source) if isinstance(budget, str) else seconds(budget)
         return server_gate(
             self._helper,
             url=f"http://localhost:{described.port}{path}",
-            timeout_seconds=bound or 0,
+            timeout_seconds=bound,
             report=cold_start_file(self._name),
             options=options,
         )

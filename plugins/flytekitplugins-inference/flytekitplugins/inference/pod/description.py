@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import ConfigError
 from ..programs.protocol import INPUTS_VARIABLE, MODEL_PATH_VARIABLE, PORT_VARIABLE, PROGRAMS_VARIABLE
 from . import check
-from .model import HuggingFaceModel, Model, model_problems, parse_model, path_of
+from .model import HuggingFaceModel, Model, model_problems, parse_model, path_of, startup_budget
 from .parts import (
     INPUT_DOWNLOADER,
     LORA_DOWNLOADER,
@@ -223,6 +223,13 @@ class Description:
         """Every secret of the pod, each once."""
         token = self.hub_token
         return tuple(dict.fromkeys((*self.server().secrets, *((token,) if token else ()))))
+
+    @property
+    def startup_seconds(self) -> int | None:
+        """`startup_timeout` in seconds; `None` when the start is not bounded."""
+        if isinstance(self.startup_timeout, str):
+            return startup_budget(self.model_source)
+        return seconds(self.startup_timeout)
 
     @property
     def grace_period_seconds(self) -> int | None:

@@ -4,6 +4,7 @@
 |---|---|
 | `True` | `--x` |
 | `False` | `--no-x` where the server has it, else nothing |
+| `True`, `False` | `--x true`, `--x false` where the server wants the word |
 | `None` | `--x` for what is only switched on or off, else nothing: the server's own default |
 | list | as the option is declared: `--x a b`, `--x a --x b`, `--x a,b` or one JSON text |
 | dict | one JSON text |
@@ -33,6 +34,8 @@ class OptionTable:
     """`--x` and `--no-x`."""
     switches: frozenset[str] = frozenset()
     """`--x` only."""
+    booleans: frozenset[str] = frozenset()
+    """`--x true` and `--x false`."""
     values: frozenset[str] = frozenset()
     """`--x VALUE`."""
     commas: frozenset[str] = frozenset()
@@ -62,7 +65,7 @@ class OptionTable:
     @property
     def names(self) -> frozenset[str]:
         """Every long name."""
-        return self.bare | self.values | self.lists | self.appended | self.json | self.secret.keys()
+        return self.bare | self.booleans | self.values | self.lists | self.appended | self.json | self.secret.keys()
 
     def canonical(self, name: str) -> str:
         """Return the long name, in snake case, of `name` in any spelling; keys behind a dot stay as they are."""
@@ -171,7 +174,7 @@ def _value_problems(name: str, canonical: str, value: Any, table: OptionTable) -
     except (TypeError, ValueError) as error:
         yield f"option {name!r} has a value that a command line cannot hold: {error}"
         return
-    if canonical in table.bare:
+    if canonical in table.bare | table.booleans:
         if value is not None and not isinstance(value, bool):
             yield f"option {name!r} is switched on and off; give True or False, not {value!r}"
     elif "." in canonical or value is None:

@@ -1,0 +1,191 @@
+"""`Ollama`: models of Ollama's library, or of a Modelfile, or GGUF files of one's own.
+
+Facts: ollama/ollama v0.33.0-rc2, `envconfig/config.go`, `server/routes.go`, `Dockerfile`, `docs/docker.mdx`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError
+from ..pod import check
+from ..pod import model as sources
+from ..pod.parts import EnvVar, Probe, Probes, Volume
+from ..pod.quantity import format_quantity
+from ..pod.server import Server, Setup
+from ..programs.modelfile import has_placeholders
+from ..programs.ollama_recipe import deprecated_parameters, listed_name, modelfile_problems, name_problem
+from ..programs.protocol import MODELFILE_VARIABLE, MODELS_DIRECTORY
+from ..sidecar_template import ModelInferenceTemplate
+
+__all__ = ["Model", "Ollama"]
+
+IMAGE = "ollama/ollama:0.33.3"
+"""For NVIDIA's GPUs and for CPUs. The newest of the 0.33 line that package repositories list
+(msys2/MINGW-packages#31414); its API was read at v0.33.0-rc2."""
+ROCM_IMAGE = f"{IMAGE}-rocm"
+"""For AMD's GPUs (`.github/workflows/release.yaml`)."""
+HOME = "/ollama"
+"""The server's home, on a volume: its key, and the models below it as in the image's own `/root/.ollama`."""
+MAX_MODELFILE_BYTES = 100_000
+"""Linux takes 128 KiB for one variable (`MAX_ARG_STRLEN`)."""
+_SCHEMES = ("hf://", "s3://", "gs://", "abfs://", "abfss://", "file://", "models:/", "input:")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of Ollama, by what it is made of."""
+
+    name: str
+    """What is pulled from Ollama's library, such as `llama3.2:1b` or `hf.co/owner/name:Q4_K_M`; with a Modelfile or a
+    source, what the new model is called."""
+    mem: str = "500Mi"
+    """Memory of the container that pulls or creates it; not of the model."""
+    cpu: int | float | str = 1
+    """Cores of that container."""
+    modelfile: str | None = None
+    """A Modelfile. `{inputs.name}` stands for an input of the task; all other braces stay as they are."""
+    source: sources.Model | str | None = field(default=None, kw_only=True)
+    """Where GGUF or safetensors files come from, when not from a library: what `FROM` means where it is left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ollama(ModelInferenceTemplate):
+    """An Ollama server beside a task, ready when it has its model and has loaded it.
+
+    Raises:
+        ConfigError: If the description or the Modelfile is wrong.
+
+    Example:
+        ```python
+        Ollama(model="llama3.2:1b", gpu=0, mem="4Gi")
+        ```
+    """
+
+    # wider than the inherited field; `model_source` answers for it everywhere
+    model: Model | sources.Model | str | None = None  # type: ignore[assignment]
+    """Required: a name of Ollama's library, a `Model`, or where files come from (a type of `pod.model`, or a text with
+    a scheme such as `"hf://owner/name"`)."""
+    models_volume: Mapping[str, Any] | None = None
+    """The volume that keeps Ollama's models, as Kubernetes writes a source, e.g. a claim: pods then do not pull them
+    again. `None`: each pod has its own."""
+    health_endpoint: str | None = "/api/version"
+    """Answers as soon as the server listens; the model is looked after by `server-setup`, before the task starts."""
+    port: int = 11434
+    mem: str = "15Gi"
+
+    def __post_init__(self) -> None:
+        modelfile = self.model.modelfile if isinstance(self.model, Model) else None
+        if isinstance(modelfile, str) and has_placeholders(modelfile):
+            object.__setattr__(self, "download_inputs", True)  # what it asks for is brought
+        super().__post_init__()
+
+    @property
+    def default_image(self) -> str:
+        """The image for NVIDIA's GPUs and CPUs, or for AMD's GPUs."""
+        return ROCM_IMAGE if self.gpu and str(self.gpu_resource).startswith("amd.com/") else IMAGE
+
+    @property
+    def recipe(self) -> Model | None:
+        """The model as a `Model`, however it was given."""
+        if isinstance(self.model, Model) or self.model is None:
+            return self.model
+        if isinstance(self.model, str) and not self.model.startswith(_SCHEMES):
+            return Model(name=self.model)
+        source = sources.parse_model(self.model) if isinstance(self.model, str) else self.model
+        return Model(name=getattr(source, "name", ""), source=source)
+
+    @property
+    def model_source(self) -> sources.Model | None:
+        """Where the model's files come from; `None` when the server pulls it.
+
+        Raises:
+            ConfigError: If the text that tells it is not understood.
+        """
+        source = self.recipe.source if self.recipe else None
+        return sources.parse_model(source) if isinstance(source, str) else source
+
+    def server(self) -> Server:
+        """Return what Ollama needs."""
+        name = listed_name(self.recipe.name) if self.recipe else ""
+        shared = {"OLLAMA_NOPRUNE": "1"} if self.models_volume else {}  # or a start deletes what others still pull
+        variables = {
+            "OLLAMA_HOST": "0.0.0.0:$(INFERENCE_PORT)",
+            "HOME": HOME,
+            "OLLAMA_MODELS": f"{HOME}/models",
+            "OLLAMA_KEEP_ALIVE": "-1",  # the default unloads the model after five idle minutes
+            "OLLAMA_NO_CLOUD": "1",  # what a task sends stays in its pod
+            **shared,
+        }
+        source = dict(self.models_volume or {"emptyDir": {}})
+        return Server(
+            command=("ollama", "serve"),
+            env=tuple(EnvVar(name=name, value=value) for name, value in variables.items()),
+            volumes=(Volume(name="inference-ollama", source=source, mount_path=HOME),),
+            # it listens within seconds; the usual ten between two questions would be lost at each start
+            probes=Probes(startup=Probe(period_seconds=2, failure_threshold=100), liveness=Probe(path="/api/version")),
+            model_api="openai",
+            served_model_name=name,
+            setup=self._setup() if self.recipe else None,
+            enable_service_links=False,  # a Service named "ollama" would inject OLLAMA_PORT and the like
+        )
+
+    def _setup(self) -> Setup:
+        recipe = self.recipe or Model(name="")
+        budget, source = self.startup_seconds, self.model_source
+        is_loaded = source is not None and not isinstance(source, sources.VolumeModel)
+        # `$$` is one `$` once Kubernetes has expanded it
+        text = (recipe.modelfile or "").replace("$", "$$")
+        return Setup(
+            program="create_model",
+            args=(
+                f"http://localhost:{self.port}",
+                *("--name", recipe.name),
+                *(("--source", self.model_path) if self.model_path else ()),
+                *(("--models", MODELS_DIRECTORY) if is_loaded else ()),
+                *(("--timeout", str(budget)) if budget else ()),
+            ),
+            env=(EnvVar(name=MODELFILE_VARIABLE, value=text),) if text else (),
+            resources={"cpu": format_quantity(recipe.cpu), "memory": format_quantity(recipe.mem)},
+        )
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields."""
+        yield from super().problems()
+        if isinstance(self.env, Mapping) and "OLLAMA_HOST" in self.env:
+            yield "env['OLLAMA_HOST'] is set by the template; give port= instead"
+        if self.models_volume is not None:
+            yield from (f"models_volume: {problem}" for problem in check.check_volume_source(self.models_volume))
+        try:
+            recipe = self.recipe
+        except ConfigError:  # reported with the source
+            return
+        if recipe is None:
+            yield "model is missing: name one of Ollama's library, such as model='llama3.2:1b', or give a Model(…)"
+            return
+        yield from check.check_quantity("model: cpu", recipe.cpu)
+        yield from check.check_quantity("model: mem", recipe.mem, memory=True)
+        if not isinstance(recipe.name, str):
+            yield f"model: the name must be a text, not {recipe.name!r}"
+        elif problem := name_problem(recipe.name):
+            yield f"model: {problem}" + ("; give Model(name, source=…)" if recipe.source is not None else "")
+        if recipe.modelfile is not None:
+            found = self._modelfile_problems(recipe.modelfile, has_source=recipe.source is not None)
+            yield from (f"modelfile: {problem}" for problem in found)
+
+    def _modelfile_problems(self, text: object, *, has_source: bool) -> Iterator[str]:
+        if not isinstance(text, str):
+            yield f"it must be a text, not a {type(text).__name__}"
+            return
+        if (size := len(text.encode())) > MAX_MODELFILE_BYTES:
+            yield f"it has {size} bytes; more than {MAX_MODELFILE_BYTES} do not fit into a pod's variable"
+        yield from modelfile_problems(text, has_source=has_source)
+
+    def cautions(self) -> Iterator[str]:
+        """Yield what works, but not as its author may think."""
+        yield from super().cautions()
+        text = self.recipe.modelfile if self.recipe else None
+        for place in deprecated_parameters(text or ""):
+            yield f"modelfile: {place} is left out: Ollama no longer has this parameter"

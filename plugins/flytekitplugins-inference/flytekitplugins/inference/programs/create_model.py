@@ -1,0 +1,381 @@
+"""Gives a started Ollama its model: pulled by name, created from a Modelfile, or made of files; then loaded.
+
+    python -m flytekitplugins.inference.programs.create_model http://localhost:11434 --name llama3.2
+
+runs as a regular init container behind the server, and ends with 0 when the server has the model and has loaded it.
+What is there already, on a volume that outlives the pod, is not brought again; a rerun after a kill continues.
+
+Facts: ollama/ollama v0.33.0-rc2, `server/routes.go`, `server/create.go`, `server/download.go`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..errors import (
+    ConfigError,
+    IntegrityError,
+    ServerError,
+    ServerNotReadyError,
+    SourceUnavailableError,
+    UsageError,
+)
+from .loader_watch import LoaderWatch
+from .main import run
+from .modelfile import Command, fill_inputs, parse_modelfile
+from .ollama_api import OllamaApi, RefusedError
+from .ollama_files import ModelFile, adapter_files, digest_of, model_files
+from .ollama_pull import QUIET_SECONDS, Progress, pull_model
+from .ollama_recipe import Recipe, listed_name, name_problem, to_recipe
+from .protocol import INPUTS_VARIABLE, MODELFILE_VARIABLE
+from .retry import Retry
+from .server_probe import Api, Call, ServerProbe, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+PROGRAM = "create_model"
+WAIT_SECONDS = 300.0
+"""How long the server may take to listen where the whole is not bounded; it was started before."""
+PROGRESS_SECONDS = 5.0
+KEEP_ALIVE = -1
+"""The model stays until the first request, from which on the server's OLLAMA_KEEP_ALIVE counts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """What the command line says."""
+
+    url: str
+    name: str
+    """As Ollama lists it."""
+    commands: tuple[Command, ...]
+    """The Modelfile; none when the model is pulled by its name."""
+    models: Path | None
+    timeout_seconds: float
+    stall_seconds: float
+    retry: Retry
+
+
+class Creation:
+    """One run of the program.
+
+    Args:
+        config: What to create.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._started = config, time.monotonic()
+        self._address = parse_address(config.url.rstrip("/") + "/api/version")
+        self._api = OllamaApi(self._address)
+
+    def run(self) -> None:
+        """Bring the model to the server and into memory.
+
+        Raises:
+            InferenceError: Something failed, or took longer than it may.
+        """
+        config = self._config
+        recipe = to_recipe(config.commands) if config.commands else None
+        self._wait()  # first: it listens only once the loader, if there is one, has brought the files
+        if recipe is None:
+            self._pull(config.name)
+        else:
+            self._create(recipe, _files(recipe))
+        self._load()
+        self._verify()
+
+    # Time
+
+    def _left(self) -> float:
+        return self._config.timeout_seconds - (time.monotonic() - self._started)
+
+    def _check_budget(self, doing: str) -> None:
+        if self._left() <= 0:
+            raise ServerNotReadyError(
+                f"{doing} was not over after {self._config.timeout_seconds:.0f} s, the whole start's budget.",
+                hint="Raise startup_timeout; or keep the model on a volume (models_volume), so that it is there.",
+            )
+
+    def _again(self, doing: str, action: Callable[[], None], reached: Callable[[], int] = lambda: 0) -> None:
+        """Try until it succeeds; an attempt that got further than those before it counts as the first."""
+        attempt, best = 0, 0
+        while True:
+            try:
+                return action()
+            except (SourceUnavailableError, IntegrityError) as error:
+                attempt, best = (1 if reached() > best else attempt + 1), max(best, reached())
+                if attempt >= self._config.retry.attempts:
+                    raise
+                _say(f"{doing} failed, trying again: {error.message}")
+            self._config.retry.wait(attempt, threading.Event())
+            self._check_budget(doing)
+
+    def _wait(self) -> None:
+        """Wait until the server listens; it waits for the model loader, if there is one."""
+        budget = self._config.timeout_seconds
+        budget = WAIT_SECONDS if math.isinf(budget) else budget
+        loader = LoaderWatch(self._config.models) if self._config.models else None
+        tick = loader.check if loader else lambda: None
+        probe = ServerProbe(self._address, model="", api=Api.NONE, token="", tick=tick)
+        while not (answer := probe.ask_readiness(5.0)).is_ready:
+            spent = time.monotonic() - self._started
+            if spent >= budget:
+                raise ServerNotReadyError(
+                    f"Ollama did not answer within {spent:.0f} s. {answer.asked} {answer.text}.",
+                    hint="The log of model-server tells why; exit code 137 means that its memory limit is low.",
+                )
+            tick()
+            time.sleep(0.25)
+
+    # Pulling
+
+    def _pull(self, name: str) -> None:
+        """Have the server pull a model that it does not have."""
+        if _has(self._ask("/api/tags"), name):
+            _say(f"present model={name}")
+            return
+        progress = Progress(f"pulling model={name}")
+        stall = self._config.stall_seconds
+
+        def pull() -> None:
+            pull_model(self._api, name, progress, stall_seconds=stall, tick=lambda: self._check_budget("Pulling"))
+
+        self._again("pulling", pull, lambda: progress.done)
+        _say(f"pulled model={name} mb={progress.done / 1e6:.0f} seconds={time.monotonic() - self._started:.0f}")
+
+    # Creating
+
+    def _create(self, recipe: Recipe, files: Mapping[str, Sequence[ModelFile]]) -> None:
+        for name in recipe.deprecated:
+            _say(f"left out parameter={name}: Ollama no longer has it")
+        body: dict[str, Any] = {"model": self._config.name, **recipe.fields}
+        if recipe.base:
+            body["from"] = listed_name(recipe.base)
+            self._pull(body["from"])
+        for field, found in files.items():
+            if found:
+                body[field] = {file.name: self._uploaded(file) for file in found}
+        self._again("creating", lambda: self._create_once(body))
+        _say(f"created model={self._config.name}")
+
+    def _uploaded(self, file: ModelFile) -> str:
+        """Give the server a file that it does not have and return its digest."""
+        size = file.path.stat().st_size
+        hashing = Progress(f"hashing file={file.name}", size)
+        digest = digest_of(file.path, hashing.add)
+
+        def upload() -> None:
+            self._check_budget("Giving the model's files to Ollama")
+            if not self._api.has_blob(digest):
+                sent = Progress(f"uploading file={file.name}", size).add
+                try:
+                    self._api.upload(digest, file.path, sent, seconds=QUIET_SECONDS)
+                except RefusedError as error:
+                    if error.status != 400:
+                        raise
+                    raise IntegrityError(f"{file.path} did not arrive whole at Ollama: {error.text}.") from error
+
+        try:
+            self._again("uploading", upload)
+        except RefusedError as error:
+            hint = "Give the volume of Ollama's models more space, or look into the log of model-server."
+            raise ServerError(f"Ollama does not take {file.path}: {error.text}.", hint=hint) from error
+        return digest
+
+    def _create_once(self, body: dict[str, Any]) -> None:
+        status = ""
+        try:
+            for event in self._api.stream("/api/create", body, patience_seconds=QUIET_SECONDS).events():
+                self._check_budget("Creating the model")
+                if event.get("status") not in ("", status, None):
+                    status = str(event["status"])
+                    _say(f"creating status={status}")
+        except RefusedError as error:
+            raise ServerError(
+                f"Ollama cannot create {self._config.name}: {error.text}.",
+                hint="Look at the Modelfile and its files, and into the log of model-server.",
+            ) from error
+        if status != "success":
+            raise SourceUnavailableError(f"Creating {self._config.name} broke off behind {status!r}.")
+
+    # Loading
+
+    def _load(self) -> None:
+        """Have the server load the model: an empty request does, for text or, for a model without that, embeddings."""
+        name = self._config.name
+        body: dict[str, Any] = {"model": name, "keep_alive": KEEP_ALIVE}
+        try:
+            known = self._api.post("/api/show", {"model": name}).get("capabilities") or ["completion"]
+            is_text = "completion" in known
+            path = "/api/generate" if is_text else "/api/embed"
+            body |= {"stream": False} if is_text else {"input": list[str]()}
+            call = Call(lambda: self._api.post(path, body, seconds=QUIET_SECONDS))
+            since = time.monotonic()
+            while not call.wait(PROGRESS_SECONDS):
+                self._check_budget("Loading the model")
+                _say(f"loading model={name} seconds={time.monotonic() - since:.0f}")
+            call.result()
+        except RefusedError as error:
+            raise ServerError(
+                f"Ollama cannot load {name}: {error.text}.",
+                hint="If it is memory, raise mem or the number of GPUs, or take a smaller quantization.",
+            ) from error
+
+    def _verify(self) -> None:
+        name = self._config.name
+        if not _has(self._ask("/api/tags"), name):
+            raise ServerError(f"Ollama has no {name} although it was created.", hint="See the log of model-server.")
+        loaded = _find(self._ask("/api/ps"), name)
+        if loaded is None:
+            raise ServerError(
+                f"Ollama unloaded {name} at once.",
+                hint="Another model may have taken its memory: see the log of model-server, OLLAMA_MAX_LOADED_MODELS.",
+            )
+        size, in_vram = int(loaded.get("size") or 0), int(loaded.get("size_vram") or 0)
+        share = f" on_gpu={in_vram / size:.0%}" if size else ""
+        _say(f"ready model={name} seconds={time.monotonic() - self._started:.1f} mb={size / 1e6:.0f}{share}")
+
+    def _ask(self, path: str) -> dict[str, Any]:
+        answers: list[dict[str, Any]] = []
+        self._again(f"GET {path}", lambda: answers.append(self._api.get(path)))
+        return answers[-1]
+
+
+def _files(recipe: Recipe) -> dict[str, Sequence[ModelFile]]:
+    """Return the files that a recipe names, by the field of the request.
+
+    Raises:
+        FetchError: One is not there, or is no model.
+    """
+    local = () if recipe.base else recipe.sources
+    return {
+        "files": model_files([Path(value).expanduser() for value in local]),
+        "adapters": adapter_files([Path(value).expanduser() for value in recipe.adapters]),
+        "draft_files": model_files([Path(value).expanduser() for value in recipe.drafts]),
+    }
+
+
+def _has(models: Mapping[str, Any], name: str) -> bool:
+    return _find(models, name) is not None
+
+
+def _find(models: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """Return what a list of models says of `name`; Ollama's names do not tell upper from lower case."""
+    found = (model for model in models.get("models") or () if str(model.get("name", "")).lower() == name.lower())
+    return next(found, None)
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the program; see `--help`.
+
+    Raises:
+        UsageError: The arguments are wrong.
+        InferenceError: The server did not get the model.
+    """
+    parsed = _parser().parse_args(argv)
+    text = environ.get(MODELFILE_VARIABLE, "") if parsed.modelfile is None else parsed.modelfile
+    commands: tuple[Command, ...] = ()
+    if text or parsed.source:
+        commands = fill_inputs(parse_modelfile(text, default_from=parsed.source), _inputs(environ))
+    config = Config(
+        url=parsed.url,
+        name=listed_name(parsed.name),
+        commands=commands,
+        models=parsed.models,
+        timeout_seconds=parsed.timeout,
+        stall_seconds=parsed.stall_timeout,
+        retry=Retry(attempts=parsed.attempts, backoff_seconds=parsed.backoff),
+    )
+    Creation(config).run()
+    return 0
+
+
+def _inputs(environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the task's inputs, if they were brought.
+
+    Raises:
+        ConfigError: Their file cannot be read.
+    """
+    if not (path := environ.get(INPUTS_VARIABLE)):
+        return None
+    try:
+        inputs = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The task's inputs in {path} cannot be read: {error}.") from error
+    if not isinstance(inputs, dict):
+        raise ConfigError(f"{path} does not hold the task's inputs by name.")
+    return inputs
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"See {PROGRAM} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=PROGRAM, description="Give a started Ollama its model, and have it loaded.")
+    add = parser.add_argument
+    add("url", metavar="URL", help="the server's address, such as http://localhost:11434")
+    add("--name", type=_name, required=True, help="the model to pull, or to create where there is a Modelfile")
+    add("--modelfile", type=_text, metavar="FILE", help=f"its Modelfile; by default the text in {MODELFILE_VARIABLE}")
+    add("--source", default="", metavar="PATH", help="file or directory that a Modelfile without FROM starts from")
+    add("--models", type=Path, metavar="DIRECTORY", help="where the model loader publishes, or says why it cannot")
+    add("--timeout", type=_positive, default=math.inf, metavar="SECONDS", help="what all may take (no bound)")
+    add(
+        "--stall-timeout",
+        type=_positive,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long a pull may stand still (%(default)s)",
+    )
+    add("--attempts", type=_count, default=6, help="how often what fails is tried (%(default)s)")
+    add("--backoff", type=_positive, default=1.0, metavar="SECONDS", help="bound of the first wait (%(default)s)")
+    return parser
+
+
+def _name(text: str) -> str:
+    if problem := name_problem(text):
+        raise argparse.ArgumentTypeError(problem)
+    return text
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path!r} cannot be read: {error}") from error
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdecimal() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+
+
+def _say(text: str) -> None:
+    print(f"{PROGRAM} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    code = run(PROGRAM, main, sys.argv[1:], os.environ)
+    sys.stderr.flush()
+    os._exit(code)  # not sys.exit, which would wait for a thread that waits for an answer

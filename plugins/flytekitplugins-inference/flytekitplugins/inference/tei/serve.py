@@ -1,0 +1,184 @@
+"""`TEI`: Hugging Face's Text Embeddings Inference: embeddings, rerankers, classifiers.
+
+Facts: huggingface/text-embeddings-inference v1.9.3, `router/src/main.rs`, `router/src/lib.rs`,
+`router/src/http/server.rs`, the Dockerfiles and their entry points, `.github/workflows/{build.yaml,matrix.json}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..pod.flags import OptionTable, option_problems, render_options
+from ..pod.parts import EnvVar, Probe, Probes, Volume
+from ..pod.secrets import HFSecret
+from ..pod.server import Server
+from ..sidecar_template import ModelInferenceTemplate
+from . import options
+
+__all__ = ["TEI", "HFSecret"]
+
+_REPOSITORY = "ghcr.io/huggingface/text-embeddings-inference"
+CPU_IMAGE = f"{_REPOSITORY}:cpu-{options.VERSION}"
+"""For amd64."""
+IMAGES: Mapping[str, str] = {
+    "nvidia.com": f"{_REPOSITORY}:cuda-{options.VERSION}",
+    "gpu": f"{_REPOSITORY}:cuda-{options.VERSION}",
+    "habana.ai": f"{_REPOSITORY}:hpu-{options.VERSION}",
+    "gpu.intel.com": f"{_REPOSITORY}:xpu-ipex-{options.VERSION}",
+}
+"""By the vendor of `gpu_resource`. `cuda-` holds a build for each architecture from Turing to Blackwell and takes the
+one that fits when it starts; images for one architecture are smaller (`image=`)."""
+CACHE = "/data"
+"""The images' own place for what they download."""
+_EVERY_ADDRESS = ("0.0.0.0", "::")
+
+OPTIONS = OptionTable(
+    server=f"TEI {options.VERSION}",
+    switches=options.SWITCHES,
+    booleans=options.BOOLEANS,
+    values=options.VALUES,
+    appended=options.APPENDED,
+    secret={
+        "api_key": "give it as API_KEY from a Kubernetes secret, through base=",
+        "hf_token": "give hf_secret=",
+        "hf_api_token": "give hf_secret=",
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TEI(ModelInferenceTemplate):
+    """A Text Embeddings Inference server beside a task.
+
+    Raises:
+        ConfigError: If the description is wrong, or `arg_dict` has an option that TEI does not.
+
+    Example:
+        ```python
+        TEI(arg_dict={"model_id": "BAAI/bge-base-en-v1.5", "auto_truncate": False}, gpu=0)
+        ```
+    """
+
+    hf_secret: HFSecret | None = None
+    """The token for gated or private models; public ones need none."""
+    arg_dict: Mapping[str, Any] | None = None
+    """Options of `text-embeddings-router`, with `_` or `-`; `model_id` is downloaded by the server itself, `model=` by
+    the model loader. `hostname` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
+
+    health_endpoint: str | None = "/health"
+    """Answers once the model is loaded and has embedded a test batch: the server listens no sooner."""
+    cpu: int | float | str = 2
+    mem: str = "8Gi"
+
+    @property
+    def default_image(self) -> str:
+        """The image for the vendor of the GPUs, or for CPUs; none is published for other vendors."""
+        return IMAGES.get(self._vendor, "") if self.gpu else CPU_IMAGE
+
+    @property
+    def _vendor(self) -> str:
+        return str(self.gpu_resource).partition("/")[0]
+
+    def server(self) -> Server:
+        """Return what TEI needs."""
+        # the options are also read from variables without a prefix (HOSTNAME, which Kubernetes sets, PORT, …): an
+        # argument goes before its variable
+        written = {
+            "model_id": self.model_path or self._argument("model_id"),
+            "served_model_name": self._served_model_name() if self.model_path else None,
+            "hostname": _EVERY_ADDRESS[0],
+            "port": self.port,
+            # metrics are on the server's own port; this one is bound and given up at the start, which fails where two
+            # servers of a pod do it, and 0 is always free
+            "prometheus_port": 0,
+        }
+        given = {OPTIONS.canonical(name): value for name, value in (self.arg_dict or {}).items()}
+        secrets = (self.hf_secret.reference(),) if self.hf_secret else ()
+        has_entry_point = bool(self.gpu) and self._vendor in ("nvidia.com", "gpu")
+        return Server(
+            # NVIDIA's images choose build and driver libraries in their entry point, and have no such program in cuda-
+            command=("/entrypoint.sh",) if has_entry_point else ("text-embeddings-router",),
+            args=(*render_options({**written, **given, "port": self.port}, OPTIONS), *self._json_output()),
+            env=(
+                *(variable for secret in secrets for variable in secret.env("HF_TOKEN")),
+                EnvVar(name="HUGGINGFACE_HUB_CACHE", value=CACHE),
+            ),
+            secrets=secrets,
+            hub_token=self.hf_secret.reference() if self.hf_secret else None,
+            volumes=(Volume(name="inference-cache", mount_path=CACHE),),
+            probes=Probes(liveness=Probe(path="/health")),
+            # it has no /v1/models, and does not compare a request's model with its own; /health tells that it is loaded
+            model_api="none",
+            served_model_name=self._served_model_name(),
+            metrics_path="/metrics",
+            # a Service named "prometheus" would inject PROMETHEUS_PORT=tcp://…, an option's variable
+            enable_service_links=False,
+        )
+
+    def _json_output(self) -> tuple[str, ...]:
+        """As the images' own `CMD` has it."""
+        return () if self._argument("json_output") is not None else ("--json-output",)
+
+    def _served_model_name(self) -> str:
+        """Return the name in answers of the OpenAI route, and in `/info`."""
+        if name := self._argument("served_model_name"):
+            return str(name)
+        return self.model_source.name if self.model_source else str(self._argument("model_id") or "")
+
+    def _argument(self, name: str, default: Any = None) -> Any:
+        """Return the value of the option `name`, however the user spelled it."""
+        given = self.arg_dict if isinstance(self.arg_dict, Mapping) else {}  # checks ask before that is known
+        spelled = {OPTIONS.canonical(key): value for key, value in given.items() if isinstance(key, str)}
+        return spelled.get(name, default)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields."""
+        yield from super().problems()
+        if self.gpu and not self.image and not self.default_image:
+            yield f"gpu_resource={self.gpu_resource!r}: TEI publishes no image for it; build one and give image="
+        if isinstance(self.image, str) and self.image.endswith("-grpc"):
+            yield f"image={self.image!r} speaks gRPC only; give the one without -grpc"
+        if self.hf_secret is not None and not isinstance(self.hf_secret, HFSecret):
+            # not its value: a token given by mistake must not end up in a log
+            yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
+        elif self.hf_secret is not None:
+            yield from (f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems())
+        for name in ("HOSTNAME", "PORT"):
+            if isinstance(self.env, Mapping) and name in self.env:
+                yield f"env[{name!r}] is set by the template; give port= instead"
+        for word in self.args if isinstance(self.args, (list, tuple)) else ():
+            if isinstance(word, str) and word.partition("=")[0] in ("--hostname", "--port", "-p"):
+                yield f"args: {word!r} is the template's; give port= instead"
+        if self.arg_dict is not None and not isinstance(self.arg_dict, Mapping):
+            yield f"arg_dict must be a dict of TEI's options, not a {type(self.arg_dict).__name__}"
+            return
+        yield from (f"arg_dict: {problem}" for problem in option_problems(self.arg_dict or {}, OPTIONS))
+        yield from self._contradictions()
+
+    def _contradictions(self) -> Iterator[str]:
+        named = self._argument("model_id")
+        if self.model is None and named is None and "MODEL_ID" not in (self.env or {}):
+            yield "model is missing: give arg_dict={'model_id': 'owner/name'}, or model= to have it loaded and cached"
+        for name in ("model_id", "revision"):
+            if self.model is not None and (value := self._argument(name)) is not None:
+                yield f"arg_dict has {name} {value!r}, the template has model={self.model!r}; give one of them"
+        if self._argument("default_prompt") is not None and self._argument("default_prompt_name") is not None:
+            yield "arg_dict has default_prompt and default_prompt_name; TEI takes one of them"
+        port, host = self._argument("port"), self._argument("hostname")
+        if port is not None and port != self.port:
+            yield f"arg_dict has port {port!r}, the template has port={self.port!r}; give port= only"
+        if host is not None and host not in _EVERY_ADDRESS:
+            yield f"arg_dict has hostname {host!r}, where the kubelet's probes cannot reach the server; leave it out"
+
+    def cautions(self) -> Iterator[str]:
+        """Yield what works, but not as its author may think."""
+        yield from super().cautions()
+        if self._argument("auto_truncate") is None and "AUTO_TRUNCATE" not in (self.env or {}):
+            yield (
+                "TEI cuts inputs that are too long without a word; give arg_dict={'auto_truncate': False} to have them "
+                "refused, or True to keep it so"
+            )
+        if isinstance(self.gpu, int) and self.gpu > 1:
+            yield f"TEI uses one GPU, the template has gpu={self.gpu}"
