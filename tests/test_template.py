@@ -590,3 +590,40 @@ class TestAdapters:
         own = self._downloader(template)
         assert own["image"] == "helper:1"
         assert own["command"] == ["python", "-m", "flytekitplugins.inference.programs.load_model"]
+
+
+@pytest.mark.parametrize(
+    ("options", "image", "shm"),
+    [
+        ({}, "vllm/vllm-openai", "2Gi"),
+        ({"gpu": 2, "mem": "32Gi"}, "vllm/vllm-openai", "4Gi"),
+        ({"gpu": 8, "mem": "64Gi"}, "vllm/vllm-openai", "8Gi"),
+        ({"gpu_resource": "gpu"}, "vllm/vllm-openai", "2Gi"),
+        ({"gpu_resource": "nvidia.com/mig-1g.10gb"}, "vllm/vllm-openai", "2Gi"),
+        ({"gpu_resource": "amd.com/gpu"}, "vllm/vllm-openai-rocm", "2Gi"),
+        ({"gpu": 0}, "vllm/vllm-openai-cpu", "4Gi"),
+        ({"gpu": 4, "shm_size": "1Gi", "image": "acme/vllm:1"}, "acme/vllm", "1Gi"),
+    ],
+)
+def test_vllm_follows_the_hardware(options: dict[str, Any], image: str, shm: str) -> None:
+    template = VLLM(**options)
+    assert _server(template)["image"].partition(":")[0] == image
+    (volume,) = (v for v in template.compile(HELPER)["spec"]["volumes"] if v["name"] == "inference-shm")
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": shm}
+
+
+@pytest.mark.parametrize(
+    ("arg_dict", "words"),
+    [
+        ({"max_lora_rank": 64}, "max_lora_rank, which vLLM does not look at without enable_lora=True"),
+        ({"disable-log-stats": True}, "disable_log_stats, which empties /metrics"),
+    ],
+)
+def test_options_without_effect_are_warned_about(arg_dict: dict[str, Any], words: str) -> None:
+    with pytest.warns(InferenceWarning, match=words):
+        VLLM(arg_dict=arg_dict)
+    if "max_lora_rank" in arg_dict:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            VLLM(arg_dict={**arg_dict, "enable_lora": True})
+            VLLM(arg_dict=arg_dict, lora_adapters={"sql": "acme/sql"})

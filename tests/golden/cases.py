@@ -227,6 +227,18 @@ CASES: dict[str, Callable[[], PodDescription]] = {
     ),
 }
 
+CASES["vllm-cpu"] = lambda: VLLM(
+    model="s3://models/qwen", gpu=0, cpu=8, mem="24Gi", env={"VLLM_CPU_KVCACHE_SPACE": "8"}
+)
+CASES["vllm-amd"] = lambda: VLLM(
+    model="s3://models/qwen",
+    gpu=4,
+    gpu_resource="amd.com/gpu",
+    cpu=16,
+    mem="128Gi",
+    arg_dict={"tensor_parallel_size": 4},
+)
+CASES["vllm-mig"] = lambda: VLLM(model="s3://models/qwen", gpu_resource="nvidia.com/mig-3g.20gb", startup_timeout=900)
 CASES["servers-probe"] = lambda: ModelServers(
     {
         "ranker": ModelInferenceTemplate(image=IMAGE, health_endpoint="/health", gpu=0, volumes=[MODELS]),

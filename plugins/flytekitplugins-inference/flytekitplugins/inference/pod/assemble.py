@@ -191,9 +191,10 @@ class _Assembly:
         return {key: value for key, value in context.items() if value is not None}
 
     def _shm(self) -> tuple[Volume, ...]:
-        if self._is.shm_size is None:
+        size = self._is.shm_size or self._server.shm_size
+        if size is None:
             return ()
-        source = {"emptyDir": {"medium": "Memory", "sizeLimit": format_quantity(self._is.shm_size)}}
+        source = {"emptyDir": {"medium": "Memory", "sizeLimit": format_quantity(size)}}
         return (Volume(name=f"{OUR_PREFIX}shm", source=source, mount_path="/dev/shm"),)
 
     # What stands around it

@@ -95,7 +95,8 @@ class Description:
     `None`: the kubelet's startup probe, in order and without an end."""
 
     shm_size: str | None = None
-    """Size of `/dev/shm`, in memory and within `mem`; `None` leaves the container runtime's 64 MiB."""
+    """Size of `/dev/shm`, in memory and within `mem`; `None` is the server's own choice, else the container runtime's
+    64 MiB."""
     gpu_resource: str = "nvidia.com/gpu"
     """The resource that `gpu` counts: another vendor's, a MIG profile, or `"gpu"`, which Flyte renames."""
     command: Sequence[str] | None = None
