@@ -166,6 +166,7 @@ def test_it_is_frozen_and_shares_nothing() -> None:
     servers = ModelServers(members)
     members["b"] = _echo(8001)
     assert list(servers.servers) == ["a"]
+    assert (servers["a"].name, members["a"].name) == ("a", "")
     assert pickle.loads(pickle.dumps(servers)).compile(HELPER) == servers.compile(HELPER)
 
 
