@@ -50,6 +50,8 @@ class Snapshot:
     store: Store
     slow_down: Callable[[int], None] = lambda _: None
     """Tells the store how many connections are left, where it has some of its own."""
+    staging_bytes: int = 0
+    """Bytes that somebody else's client has still to bring to the cache's volume; until then `store` has none."""
 
     @property
     def size(self) -> int:
@@ -106,10 +108,16 @@ class Reading:
     environ: Mapping[str, str]
     connections: int
     stall_seconds: float
+    may_write: bool = True
+    """Whether what only another client can read is fetched, and not only listed."""
 
     def stores(self) -> Stores:
         """Return all stores that are read with Flyte's credentials."""
         return Stores(self.environ, connections=self.connections, stall_seconds=self.stall_seconds)
+
+    def is_readable(self, uri: str) -> bool:
+        """Whether one of the stores can read `uri` from here."""
+        return (scheme(uri) == "file" and Path(uri.removeprefix("file://")).exists()) or self.stores().is_readable(uri)
 
 
 class ModelSource(Protocol):
@@ -195,9 +203,14 @@ class RegisteredModel:
 
     def resolve(self) -> Snapshot:
         """See `ModelSource`."""
-        from .model_registry import lookup
+        from .model_registry import listing, lookup
 
         version, uri = lookup(self._name, self._alias or self.ref, bool(self._alias), self._staging, self._reading)
+        if not self._reading.is_readable(uri):
+            listed = listing(uri, f"models:/{self._name}, version {version}", self._reading)
+            files = tuple(ModelFile(path=s.uri, source=s, digest=Digest()) for s in listed)
+            size = sum(file.source.size or 0 for file in files)
+            return Snapshot(revision=version, files=files, store=self._reading.stores(), staging_bytes=size)
         found = StoreModel(uri, reading=self._reading).resolve()
         return Snapshot(revision=f"{version}-{found.revision}", files=found.files, store=found.store)
 
