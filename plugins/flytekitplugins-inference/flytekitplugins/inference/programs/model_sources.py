@@ -181,10 +181,11 @@ def _digest(source: Source) -> Digest:
     """Return what a store says of the content: an ETag or checksum that is an md5 (or looks like one)."""
     if scheme(source.uri) in ("s3", "s3a") and (etag := _MD5_ETAG.fullmatch(source.version)):
         return Digest(algorithm=MD5, value=etag[1], is_certain=False)  # with KMS it looks the same and is none
-    if scheme(source.uri) in ("gs", "gcs"):
-        sums = [word for word in source.version.split() if _MD5_BASE64.fullmatch(word)]
+    if scheme(source.uri) in ("gs", "gcs", "abfs", "abfss"):
+        sums = {word for word in source.version.split() if _MD5_BASE64.fullmatch(word)}  # an ETag may repeat it
         if len(sums) == 1:
-            return Digest(algorithm=MD5, value=base64.b64decode(sums[0]).hex())
+            is_certain = scheme(source.uri) in ("gs", "gcs")  # Azure keeps what the uploader said
+            return Digest(algorithm=MD5, value=base64.b64decode(sums.pop()).hex(), is_certain=is_certain)
     return Digest()
 
 
