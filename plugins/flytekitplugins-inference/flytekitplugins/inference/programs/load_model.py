@@ -276,13 +276,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--model-name", default="", metavar="NAME", help="what the server calls the model (last part of SOURCE)")
     add("--once", action="store_true", help="end when everything is published")
     add("--check", action="store_true", help="only tell whether all this can succeed; writes and downloads nothing")
-    add(
-        "--require-env",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="--check: a variable that must hold something",
-    )
+    variable = "--check: a variable that must hold something"
+    add("--require-env", action="append", default=[], metavar="NAME", help=variable)
     add("--jobs", type=_at_least(int, 1), default=8, metavar="N", help="parts fetched at once (%(default)s)")
     add("--attempts", type=_at_least(int, 1), default=8, metavar="N", help="tries of each part (%(default)s)")
     add("--backoff", type=_at_least(float, 0), default=0.5, metavar="SECONDS", help="longest first wait (%(default)s)")

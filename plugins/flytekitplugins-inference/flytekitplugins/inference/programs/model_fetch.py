@@ -152,15 +152,17 @@ class Fetcher:
     def missing_bytes(self, look: Look) -> int:
         """Return the bytes that `obtain` would need on the cache's volume. Changes nothing.
 
-        Reads the first byte of the largest file when something has to be fetched: a hub tells what a gated model holds
-        also to who may not read it, and its bytes come from another host.
+        Reads the first byte of the largest file when something has to be fetched (a block where a store hands out no
+        parts of it): a hub tells what a gated model holds also to who may not read it, and its bytes come from another
+        host.
         """
         if look.snapshot is None or look.is_cached:
             return 0
         store = ThrottledStore(look.snapshot.store, 1, self.stall_seconds, look.snapshot.slow_down)
         source = max((file.source for file in look.files), key=lambda source: source.size or 0)
         if source.size and not look.snapshot.staging_bytes:
-            self.retry.call(lambda: next(store.read(source, 0, 1 if source.ranges else None), b""), Crew(1).stop)
+            with contextlib.suppress(SourceChangedError):  # it may be read; `obtain` looks at it again
+                self.retry.call(lambda: next(store.read(source, 0, 1 if source.ranges else None), b""), Crew(1).stop)
         return Download(self, look.snapshot, look.files, look.version).missing_bytes() + look.snapshot.staging_bytes
 
     def _resolve(
