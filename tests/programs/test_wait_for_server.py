@@ -522,24 +522,18 @@ def test_a_report_that_cannot_be_written_does_not_end_a_start(servers: Servers, 
 
 
 def test_a_preflight_that_finds_nothing(gate: Gate) -> None:
-    ended = gate.preflight("--space", f"{gate.root}/not/there=1", "--require-env", "TOKEN", TOKEN="geheim")
+    ended = gate.preflight("--require-env", "TOKEN", TOKEN="geheim")
     assert (ended.code, ended.stderr) == (0, "")
 
 
 def test_a_preflight_names_all_problems_at_once(gate: Gate) -> None:
-    needs = ("--space", f"{gate.root}={HUGE}", "--require-env", "A", "--require-env", "B")
-    ended = gate.preflight(*needs, A="$(B)", TOKEN="geheim")
+    ended = gate.preflight("--require-env", "A", "--require-env", "B", A="$(B)", TOKEN="geheim")
     texts = [
-        "3 problems. (1) The environment variable A still is a reference",
-        "The environment variable B is not set.",
-        f"(3) {HUGE} bytes are needed in {gate.root}, but ",
+        "2 problems. (1) The environment variable A still is a reference",
+        "(2) The environment variable B is not set.",
     ]
-    ended.failed(77, "SourceForbiddenError", *texts, "A secret did not arrive", "Give the volume a larger size limit")
+    ended.failed(77, "SourceForbiddenError", *texts, "A secret did not arrive")
     assert "geheim" not in ended.stderr
-
-
-def test_a_preflight_without_space(gate: Gate) -> None:
-    gate.preflight("--space", f"/={HUGE}").failed(74, "DestinationError", "bytes are free")
 
 
 # The program
@@ -575,11 +569,8 @@ def test_sigterm_ends_it_within_a_second(closed_port: int, servers: Servers, gat
         (["http://localhost/\nx", "--timeout", "5"], "not a plain http or https URL"),
         (["http://localhost/", "--timeout", "0"], "'0' is not a number of seconds above 0"),
         (["http://localhost/", "--timeout", "nan"], "'nan' is not a number of seconds above 0"),
-        (["http://localhost/", "--timeout", "5", "--space", "/=1"], "--space goes with --preflight only"),
         (["http://localhost/", "--preflight"], "URL does not go with --preflight"),
         (["--preflight", "--token-env", "X"], "--token-env does not go with --preflight"),
-        (["--preflight", "--space", "/x"], "is not DIRECTORY=BYTES"),
-        (["--preflight", "--space", "/x=1Gi"], "is not DIRECTORY=BYTES"),
     ],
 )
 def test_wrong_arguments(words: list[str], text: str, gate: Gate) -> None:

@@ -23,7 +23,7 @@ from ..errors import DestinationError, InferenceError, ServerExitedError, Server
 from .loader_watch import LoaderWatch
 from .main import Terminated, run
 from .partial import write_json
-from .preflight import combined, space_problems, token, variable_problems
+from .preflight import combined, token, variable_problems
 from .server_probe import Address, Answer, Api, ServerProbe, parse_address
 from .start_report import report, start_phases, table
 
@@ -205,12 +205,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             ("url", "timeout", "model", "models", "inputs", "report", "token_env"),
             "does not go with --preflight",
         )
-        problems = variable_problems(parsed.require_env, environ)
-        problems += [problem for directory, size in parsed.space for problem in space_problems(directory, size)]
-        if problems:
+        if problems := variable_problems(parsed.require_env, environ):
             raise combined(problems)
         return 0
-    _refuse(parsed, ("space",), "goes with --preflight only")
     if parsed.url is None or parsed.timeout is None:
         raise UsageError("URL and --timeout are needed.", hint=f"See {PROGRAM} --help.")
     config = Config(
@@ -247,12 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--report", type=Path, metavar="FILE", help="write what the start took, by phase, as JSON")
     add("--require-env", action="append", default=[], metavar="NAME", help="a variable that must hold something")
     add("--token-env", default="", metavar="NAME", help="the variable with the token for the server")
-    checks = parser.add_argument_group("checks before anything starts")
-    add = checks.add_argument
-    add("--preflight", action="store_true", help="check these and --require-env, then end; no URL")
-    add(
-        "--space", action="append", default=[], type=_space, metavar="DIRECTORY=BYTES", help="free space that is needed"
-    )
+    add("--preflight", action="store_true", help="check --require-env, then end; no URL")
     return parser
 
 
@@ -268,13 +260,6 @@ def _positive(text: str) -> float:
         if 0 < (value := float(text)) < math.inf:
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-
-
-def _space(text: str) -> tuple[Path, int]:
-    directory, _, size = text.rpartition("=")
-    if directory and size.isascii() and size.isdecimal():
-        return Path(directory).absolute(), int(size)
-    raise argparse.ArgumentTypeError(f"{text!r} is not DIRECTORY=BYTES")
 
 
 def _say(text: str) -> None:
