@@ -25,8 +25,8 @@ SERVER_EXAMPLE = 12
 """`LLAMA_EXAMPLE_SERVER` of `enum llama_example`: whose options there are."""
 DEFAULT_PORT = 8080
 """llama.cpp's own; xllamacpp starts from 0, which is any free port."""
-USAGE_ERROR = 64
-START_FAILED = 1
+FAILED = 1
+"""The exit code of llama.cpp's own, for a refused command line as for a model that does not load."""
 
 
 def address_of(params: xllamacpp.CommonParams) -> int:
@@ -74,14 +74,14 @@ def main(words: list[str]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
     params = parse(words)
     if params is None:
-        return USAGE_ERROR
+        return FAILED
     # no Python code runs while the model is loaded: until then the signals' default ends the process
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         server = xllamacpp.Server(params)
     except (RuntimeError, ValueError) as error:
         print(f"llama-server: error: {error}", file=sys.stderr)
-        return START_FAILED
+        return FAILED
     print("llama-server: listening on", server.listening_address, flush=True)
     wait_for_end()
     del server  # waits for its threads
