@@ -1,0 +1,141 @@
+"""Real model servers, installed by `dev/servers`, and pods that run them on this machine.
+
+A server that is not installed skips its tests; with `INFERENCE_REQUIRE_LIVE=1`, which continuous integration sets after
+`dev/servers`, it fails them, unless `dev/servers` found that this platform has no such server. vLLM is optional there
+too: it is required where `INFERENCE_TEST_VLLM=1`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from live.models import made
+
+from flytekitplugins.inference import ModelInferenceTemplate, Probe, Probes
+from flytekitplugins.inference.pod.parts import MODEL_SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from flytekitplugins.inference.flyte.local import LocalServer
+
+ROOT = Path(__file__).parents[2]
+SERVERS = ROOT / ".venv" / "servers"
+VLLM_ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding needs NUMA information, which containers hide
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+class Servers:
+    """The environments of the servers, and the models made for them."""
+
+    def environment(self, name: str) -> Path:
+        """Return a server's environment; without it the test ends here: skipped, or failed where it is required."""
+        directory = SERVERS / name
+        if (directory / "stamp").exists():
+            return directory
+        obstacle = SERVERS / f"{name}.obstacle"
+        if obstacle.exists():
+            pytest.skip(f"{name} is not to be had here: {obstacle.read_text().strip()}")
+        reason = f"{name} is not installed in {directory}; to get it: dev/servers {name}"
+        required = os.environ.get("INFERENCE_REQUIRE_LIVE") == "1"
+        if required and (name != "vllm" or os.environ.get("INFERENCE_TEST_VLLM") == "1"):
+            pytest.fail(f"{reason}. INFERENCE_REQUIRE_LIVE=1 says that it must be there.")
+        pytest.skip(reason)
+
+    def model(self, name: str, kind: str, *options: str) -> Path:
+        """Return the directory of a model, made by a server's environment; see `live.models`."""
+        return made(self.environment(name) / "bin" / "python", kind, *options, cache=SERVERS / "models")
+
+    @contextmanager
+    def on_path(self, name: str) -> Iterator[None]:
+        """Let manifests find a server's command, as its image would have it."""
+        programs = self.environment(name) / "bin"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", str(programs), prepend=os.pathsep)
+            yield
+
+    @contextmanager
+    def running(self, name: str, template: ModelInferenceTemplate) -> Iterator[LocalServer]:
+        """Run the pod of a template, and see that its server ends by itself when it is told to."""
+        with self.on_path(name), template.run_locally() as server:
+            yield server
+        happened = [event.kind for event in server.pod.events if event.container == MODEL_SERVER]
+        assert "killed" not in happened, server.pod.events
+        assert happened.count("started") == 1, server.pod.events
+        assert happened[-1] == "exited", server.pod.events
+
+
+@pytest.fixture(scope="session")
+def servers() -> Servers:
+    return Servers()
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Return ports that nothing listens on."""
+
+    def choose() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return choose
+
+
+@pytest.fixture(scope="session")
+def startup() -> Callable[..., Probes]:
+    """Return probes for a server that is asked each second, not every tenth as on a cluster."""
+
+    def probes(path: str, *, seconds: int = 120) -> Probes:
+        return Probes(startup=Probe(path=path, period_seconds=1, failure_threshold=seconds))
+
+    return probes
+
+
+@pytest.fixture(scope="session")
+def metric_names() -> Callable[[str], set[str]]:
+    """Return the names of the metrics on a page."""
+
+    def names(page: str) -> set[str]:
+        return set(re.findall(r"^# TYPE (\S+) ", page, flags=re.MULTILINE))
+
+    return names
+
+
+@pytest.fixture(scope="session")
+def saved_metrics() -> Callable[[str], str]:
+    """Return a page of metrics as a real server gave it, kept for tests that start none."""
+    return lambda name: (ROOT / "tests" / "data" / "metrics" / f"{name}.txt").read_text()
+
+
+@pytest.fixture(scope="session")
+def vllm_server(servers: Servers, startup: Callable[..., Probes]) -> Iterator[LocalServer]:
+    """A vLLM with the model `tiny` and the adapter `back`. It starts for a minute: once for all tests that need one."""
+    servers.environment("vllm")
+    model = servers.model("vllm", "llama")
+    adapter = servers.model("vllm", "adapter", "--step=-1")
+    command = ["vllm", "serve", str(model), "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", "8000"]
+    limits = ["--max-model-len", "1024", "--enforce-eager", "--enable-lora", "--max-lora-rank", "8"]
+    template = ModelInferenceTemplate(
+        image="vllm-cpu",
+        command=[*command, *limits, "--lora-modules", f"back={adapter}"],
+        env=VLLM_ENVIRONMENT,
+        gpu=0,
+        health_endpoint="/health",
+        probes=startup("/health", seconds=400),
+        termination_grace_period=30,
+    )
+    with servers.running("vllm", template) as server:
+        yield server
