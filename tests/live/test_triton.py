@@ -29,7 +29,7 @@ def describe(repository: Path, startup: Any, free_port: Any, **env: str) -> Mode
         gpu=0,
         health_endpoint="/v2/health/ready",
         probes=startup("/v2/health/ready"),
-        termination_grace_period=30,
+        termination_grace_period=45,  # longer than the 30 s that it waits for a client that stays connected
     )
 
 
@@ -59,8 +59,8 @@ def test_each_version_answers_for_itself(server: LocalServer, version: int, expe
 
 def test_an_unknown_version_is_an_error(server: LocalServer) -> None:
     answer = infer(server, 3, [1.0])
-    assert answer.status_code == 400
-    assert "version 3 is not" in answer.json()["error"] or "unknown model" in answer.json()["error"]
+    assert answer.status_code == 404
+    assert "version 3 is not" in answer.json()["error"]
 
 
 def test_its_metrics_are_on_a_port_of_their_own(
