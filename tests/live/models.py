@@ -2,10 +2,10 @@
 
 usage: python models.py <kind> <directory> [options of the kind …]
 
-The language model is not trained but built so that its answers are known: the last token alone decides the next one, and
-with a margin that no rounding of a server reaches. It counts: after " two" comes " three", after " eight" the end, and
-after anything that is no number, " one". So a completion of "one two" is " three four five six seven eight", whoever
-serves it. It is a complete Llama nevertheless: 147 thousand parameters, attention and all, a trained tokenizer, a chat
+The language model is not trained: it is built, so that its answers are known. The last token alone decides the next
+one, by a margin that no server's rounding reaches. It counts: after " two" comes " three", after " eight" the end, and
+after whatever is no number, " one". So a completion of "one two" is " three four five six seven eight", whoever serves
+it. It is a complete Llama nevertheless: 147 thousand parameters, attention and all, a trained tokenizer, a chat
 template. An adapter of it counts in other steps: backwards with -1, in twos with 2.
 
 The same input makes the same bytes; nothing is downloaded.
@@ -130,9 +130,7 @@ def make_adapter(directory: Path, *, step: int) -> None:
 
     down, up = _adapter(step)
     module = f"base_model.model.model.layers.{ADAPTED_LAYER}.mlp.down_proj"
-    save_file(
-        {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}, directory / "adapter_model.safetensors"
-    )
+    save_file({f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}, directory / "adapter_model.safetensors")
     _write_json(
         directory / "adapter_config.json",
         {
@@ -275,7 +273,7 @@ def _train_tokenizer() -> Any:
     prose = ["The quick brown fox jumps over the lazy dog. ", "user: Tell me a story.\nassistant: Once upon a time. "]
     tokenizer.train_from_iterator([*counting, *prose], trainer)
     filler = [f"<unused{i}>" for i in range(VOCABULARY - tokenizer.get_vocab_size())]
-    tokenizer.add_special_tokens(filler)  # what is said in the prose does not fill the vocabulary
+    tokenizer.add_special_tokens(filler)  # so few words do not fill the vocabulary
     for word in NUMBERS:
         for text in (word, f" {word}"):
             if len(tokenizer.encode(text).ids) != 1:
@@ -310,17 +308,18 @@ def _weights(tokenizer: Any) -> Weights:
 
 
 def _head(tokenizer: Any, embeddings: Any) -> Any:
-    """Return the head, for embeddings that are changed to fit: row `t` is the sum of the embeddings of the tokens that `t` comes after.
+    """Return the head, and change the embeddings to fit: a token's row is the embedding of the one it comes after.
 
-    Embeddings are random and so nearly orthogonal: of the last token's embedding the right row makes about 64, each
-    other row about 0 ± 8 for each embedding in it. What is no number gets its " one" from a dimension of its own.
+    Embeddings are random and so nearly orthogonal: with the last token's the right row makes about 64, each other one
+    0 ± 8. What is no number gets its " one" from a dimension of its own.
     """
     import numpy as np
 
     head = np.zeros_like(embeddings)
     pairs = [[tokenizer.encode(text).ids[0] for text in (word, f" {word}")] for word in NUMBERS]
     embeddings[:, NUMBER_OR_NOT] = 8.0
-    for (bare, spaced), after in zip(pairs, [*(spaced for _, spaced in pairs[1:]), tokenizer.token_to_id(END)]):
+    followers = [*(spaced for _, spaced in pairs[1:]), tokenizer.token_to_id(END)]
+    for (bare, spaced), after in zip(pairs, followers, strict=True):
         embeddings[spaced, NUMBER_OR_NOT] = -8.0
         embeddings[bare] = embeddings[spaced]  # "two" and " two" are the same number
         head[after] = embeddings[spaced]
@@ -388,9 +387,7 @@ def _add_tokenizer(writer: Any, tokenizer: Any) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
-    writer.add_token_types(
-        [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens]
-    )
+    writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens])
     writer.add_token_merges([" ".join(merge) for merge in described["model"]["merges"]])
     writer.add_bos_token_id(tokenizer.token_to_id(BEGIN))
     writer.add_eos_token_id(tokenizer.token_to_id(END))

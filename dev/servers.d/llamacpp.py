@@ -1,9 +1,9 @@
 """`llama-server` from a wheel: llama.cpp's own argument parser and server, as xllamacpp has them in one library.
 
-xllamacpp offers the server to Python, but of the command line only the result: a `CommonParams` with a property for each
-option. The parser itself is in the library as well, an exported C++ function, so every option and every `LLAMA_ARG_*`
-variable means here what it means in llama.cpp, and one that it does not know is refused in its words. The calls below
-are for the version in `dev/servers.d/llamacpp.txt`; whether they fit is checked before they are made.
+xllamacpp offers the server to Python, but of the command line only the result: a `CommonParams` with a property for
+each option. The parser is in the library too, an exported C++ function. Called from here, every option and every
+`LLAMA_ARG_*` variable means what it means in llama.cpp, and one that it does not know is refused in its words. The call
+fits the version in `dev/servers.d/llamacpp.txt`; whether it fits the one installed is checked before it is made.
 
 Source: https://github.com/xorbitsai/xllamacpp (`xllamacpp.pyx`, `server.cpp`) and `common/arg.h`, `common/common.h` of
 https://github.com/ggml-org/llama.cpp, as of October 2026.
@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 
-import xllamacpp
+import xllamacpp  # type: ignore[import-not-found]  # in the environment of the server alone
 
 PARSE = "_Z19common_params_parseiPPcR13common_params13llama_examplePFviS0_E"
 """`bool common_params_parse(int argc, char ** argv, common_params &, llama_example, void (*)(int, char **))`."""
