@@ -37,10 +37,10 @@ def address_of(params: xllamacpp.CommonParams) -> int:
     """
     address = id(params) + object.__basicsize__
     before = params.n_predict  # the first field of the structure
-    params.n_predict = 20_26
+    params.n_predict = 1_234_567
     found = ctypes.c_int32.from_address(address).value
     params.n_predict = before
-    if found != 20_26:
+    if found != 1_234_567:
         raise RuntimeError(f"xllamacpp {xllamacpp.__version__} keeps its parameters in another place than expected.")
     return address
 

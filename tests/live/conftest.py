@@ -11,6 +11,7 @@ import os
 import re
 import socket
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,15 +38,18 @@ VLLM_ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True)
 class Servers:
     """The environments of the servers, and the models made for them."""
 
+    directory: Path = SERVERS
+
     def environment(self, name: str) -> Path:
         """Return a server's environment; without it the test ends here: skipped, or failed where it is required."""
-        directory = SERVERS / name
+        directory = self.directory / name
         if (directory / "stamp").exists():
             return directory
-        obstacle = SERVERS / f"{name}.obstacle"
+        obstacle = self.directory / f"{name}.obstacle"
         if obstacle.exists():
             pytest.skip(f"{name} is not to be had here: {obstacle.read_text().strip()}")
         reason = f"{name} is not installed in {directory}; to get it: dev/servers {name}"
@@ -56,7 +60,7 @@ class Servers:
 
     def model(self, name: str, kind: str, *options: str) -> Path:
         """Return the directory of a model, made by a server's environment; see `live.models`."""
-        return made(self.environment(name) / "bin" / "python", kind, *options, cache=SERVERS / "models")
+        return made(self.environment(name) / "bin" / "python", kind, *options, cache=self.directory / "models")
 
     @contextmanager
     def on_path(self, name: str) -> Iterator[None]:
@@ -80,6 +84,12 @@ class Servers:
 @pytest.fixture(scope="session")
 def servers() -> Servers:
     return Servers()
+
+
+@pytest.fixture
+def no_servers(servers: Servers, tmp_path: Path) -> Servers:
+    """Return what a machine has on which nothing is installed."""
+    return replace(servers, directory=tmp_path)
 
 
 @pytest.fixture(scope="session")
