@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flytekitplugins.inference import ModelInferenceTemplate, Probe, Probes
+from flytekitplugins.inference import VLLM, ModelInferenceTemplate, Probe, Probes
 from flytekitplugins.inference.pod.parts import MODEL_SERVER
 from live.models import made
 
@@ -133,22 +133,26 @@ def saved_metrics() -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def vllm_server(servers: Servers, startup: Callable[..., Probes]) -> Iterator[LocalServer]:
     """A vLLM with the model `tiny` and the adapter `back`. It starts for a minute: once for all tests that need one."""
-    servers.environment("vllm")
-    model = servers.model("vllm", "llama")
-    adapter = servers.model("vllm", "adapter", "--step=-1")
-    command = ["vllm", "serve", str(model), "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", "8000"]
-    limits = ["--max-model-len", "1024", "--enforce-eager", "--enable-lora", "--max-lora-rank", "8"]
-    # More than the tests load, so that the last stays empty: batched with an adapter's requests, those without one get
-    # what is in the last on CPUs. https://github.com/vllm-project/vllm/pull/48421, not merged in 0.32
-    limits += ["--max-loras", "4"]
-    template = ModelInferenceTemplate(
-        image="vllm-cpu",
-        command=[*command, *limits, "--lora-modules", f"back={adapter}"],
-        env=VLLM_ENVIRONMENT,
+    options = {
+        "model": str(servers.model("vllm", "llama")),
+        "served_model_name": "tiny",
+        "max_model_len": 1024,
+        "enforce_eager": True,
+        "enable_lora": True,
+        "max_lora_rank": 8,
+        # More than the tests load, so that the last place stays empty: on CPUs, requests without an adapter get what is
+        # there when they are batched with some that have one. https://github.com/vllm-project/vllm/pull/48421
+        "max_loras": 4,
+        "lora_modules": [f"back={servers.model('vllm', 'adapter', '--step=-1')}"],
+    }
+    template = VLLM(
         gpu=0,
-        health_endpoint="/health",
+        arg_dict=options,
+        env=VLLM_ENVIRONMENT,
         probes=startup("/health", seconds=400),
         termination_grace_period=30,
     )
-    with servers.running("vllm", template) as server:
-        yield server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(servers.directory / "cache"))
+        with servers.running("vllm", template) as server:
+            yield server

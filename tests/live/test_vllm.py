@@ -1,4 +1,4 @@
-"""vLLM for CPUs, by its real command."""
+"""`VLLM` and vLLM for CPUs: the compiled pod, run as processes."""
 
 from __future__ import annotations
 
@@ -71,3 +71,4 @@ def test_its_metrics_are_those_that_were_saved(
 ) -> None:
     page = requests.get(f"{vllm_server.base_url}/metrics", timeout=10).text
     assert metric_names(saved_metrics("vllm-cpu")) <= metric_names(page)
+    assert set(vllm_server.template.server().metric_names.values()) <= metric_names(page)
