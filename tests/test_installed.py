@@ -71,7 +71,7 @@ def test_another_distribution_adds_a_server_with_everything_ours_have(installed:
     assert "bentoml" in said["servers"]
     assert "vllm" in said["servers"]
     assert said["unanswered"] == []
-    assert said["containers"] == ["model-loader", "model-server", "server-gate"]
+    assert said["containers"] == ["preflight", "model-loader", "model-server", "server-gate"]
     assert said["task"] == "InferenceTask"
 
 

@@ -592,9 +592,13 @@ class TestAdapters:
 
     def test_of_vllm_are_static_modules(self) -> None:
         server = _server(VLLM(lora_adapters={"sql": "a/sql-lora", "chat": "s3://b/chat"}))
-        assert server["args"][-4:] == ["--enable-lora", "--lora-modules", "sql=/adapters/sql", "chat=/adapters/chat"]
+        assert server["args"][-6:] == [
+            *("--enable-lora", "--max-loras", "3", "--lora-modules", "sql=/adapters/sql", "chat=/adapters/chat")
+        ]
         enabled = _server(VLLM(lora_adapters={"sql": "a/b"}, arg_dict={"enable_lora": True}))
         assert enabled["args"].count("--enable-lora") == 1
+        chosen = _server(VLLM(lora_adapters={"sql": "a/b"}, arg_dict={"max_loras": 8}))
+        assert chosen["args"].count("--max-loras") == 1
 
     def test_without_a_helper_image_their_client_is_installed_at_the_start_and_never_with_one(self) -> None:
         template = VLLM(lora_adapters={"sql": "a/b"})

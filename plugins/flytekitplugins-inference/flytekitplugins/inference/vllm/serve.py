@@ -140,7 +140,10 @@ class VLLM(ModelInferenceTemplate):
         if not self.lora_adapters:
             return ()
         switch = () if self._argument("enable_lora") else ("--enable-lora",)
-        return (*switch, "--lora-modules", *(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters))
+        # with no slot left over, requests for the base model that are batched with an adapter's get the adapter's
+        # answers on CPUs (vllm-project/vllm#48421, seen with 0.32.0)
+        slots = () if self._argument("max_loras") else ("--max-loras", str(len(self.lora_adapters) + 1))
+        return (*switch, *slots, "--lora-modules", *(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters))
 
     def _lora_volumes(self) -> tuple[Volume, ...]:
         containers = (MODEL_SERVER, LORA_DOWNLOADER)
