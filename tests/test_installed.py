@@ -71,7 +71,7 @@ def test_another_distribution_adds_a_server_with_everything_ours_have(installed:
     assert "bentoml" in said["servers"]
     assert "vllm" in said["servers"]
     assert said["unanswered"] == []
-    assert said["containers"] == ["model-loader", "model-server", "server-gate"]
+    assert said["containers"] == ["preflight", "model-loader", "model-server", "server-gate"]
     assert said["task"] == "InferenceTask"
 
 
@@ -118,7 +118,7 @@ class _Silent(ModelInferenceTemplate):
         return "acme/server"
 
     def server(self) -> Server:
-        return Server(model_api="openai")
+        return Server(model_api="openai", metric_names={"queue": "acme_queue"}, metrics_port=9999)
 
 
 def test_every_open_question_is_named() -> None:
@@ -130,6 +130,9 @@ def test_every_open_question_is_named() -> None:
         "there is no startup probe",
         "model= is brought to /models/current, of which the server is not told",
         "the server speaks 'openai', but its model has no name",
+        "there are names of metrics, but no path",
+        "the metrics' port 9999 is not among the server's ports",
+        "metric_names: there is no quantity 'queue'",
     ):
         assert question in found
     assert "nothing that the server writes lies on a volume" in "\n".join(unanswered(_Silent))

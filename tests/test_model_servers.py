@@ -65,7 +65,15 @@ def test_in_gate_mode_everything_starts_at_once_and_the_gates_come_last() -> Non
         }
     )
     assert _names(servers) == [
-        *("download-loras-b", "model-loader-a", "model-server-a", "model-loader-b", "model-server-b"),
+        *(
+            "preflight-a",
+            "preflight-b",
+            "download-loras-b",
+            "model-loader-a",
+            "model-server-a",
+            "model-loader-b",
+            "model-server-b",
+        ),
         *("input-downloader", "server-gate-a", "server-gate-b"),
     ]
     gates = [_by_name(servers)[f"server-gate-{name}"]["args"] for name in "ab"]
@@ -80,7 +88,7 @@ def test_a_server_that_cannot_wait_stands_behind_those_that_can() -> None:
     )
     names = _names(servers)
     assert names == [
-        *("preflight-nim", "input-downloader", "model-loader-b", "model-server-b"),
+        *("preflight-nim", "preflight-b", "input-downloader", "model-loader-b", "model-server-b"),
         *("model-loader-nim", "model-server-nim", "server-gate-nim", "server-gate-b"),
     ]
     containers = _by_name(servers)
@@ -166,6 +174,7 @@ def test_it_is_frozen_and_shares_nothing() -> None:
     servers = ModelServers(members)
     members["b"] = _echo(8001)
     assert list(servers.servers) == ["a"]
+    assert (servers["a"].name, members["a"].name) == ("a", "")
     assert pickle.loads(pickle.dumps(servers)).compile(HELPER) == servers.compile(HELPER)
 
 

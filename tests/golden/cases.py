@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flytekit import PodTemplate
@@ -123,14 +124,6 @@ CASES: dict[str, Callable[[], PodDescription]] = {
     ),
     "generic-gate": _generic(health_endpoint="/health", startup_timeout=600),
     "generic-gate-with-image-entry-point": _generic(model="s3://models/ranker/v3", startup_timeout=600),
-    "vllm-model-hub": lambda: VLLM(
-        model=HuggingFaceModel(repo="Qwen/Qwen2.5-7B-Instruct", revision="a09a354", exclude=("*.pth",)),
-        hf_secret=HF_GROUPED,
-        mem="64Gi",
-        model_cache={"persistentVolumeClaim": {"claimName": "model-cache"}},
-        helper_image="registry.example.com/tasks/ranker:2.4.1",
-        startup_timeout=1800,
-    ),
     "vllm-lora": lambda: VLLM(
         model="Qwen/Qwen2.5-7B-Instruct",
         lora_adapters={"sql": "acme/sql-lora@v2", "chat": "s3://adapters/chat"},
@@ -139,21 +132,6 @@ CASES: dict[str, Callable[[], PodDescription]] = {
     ),
     "vllm-model-sized": lambda: VLLM(
         model=ObjectStoreModel(uri="s3://models/qwen2.5-7b", size="15Gi"), startup_timeout="auto"
-    ),
-    "vllm-model-store": lambda: VLLM(model="s3://models/qwen2.5-7b/2024-11", mem="64Gi"),
-    "vllm-model-registered": lambda: VLLM(
-        model="models:/qwen@production",
-        update_interval=300,
-        helper_image="registry.example.com/tasks/ranker:2.4.1",
-        startup_timeout=1800,
-    ),
-    "vllm-model-image-volume": lambda: VLLM(
-        model=VolumeModel(volume={"image": {"reference": "registry.example.com/models/qwen:7b"}}, path="qwen"),
-        arg_dict={"served_model_name": "qwen"},
-        startup_timeout=900,
-    ),
-    "vllm-model-volume": lambda: VLLM(
-        model=VolumeModel(volume={"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}, path="qwen/7b")
     ),
     "nim-model-store": lambda: NIM(secrets=NGC_GROUPED, image=NIM_IMAGE, model="gs://models/llama/8b"),
     "vllm-minimal": VLLM,
@@ -230,6 +208,43 @@ CASES: dict[str, Callable[[], PodDescription]] = {
     ),
 }
 
+HELPER_IMAGE = "registry.example.com/tasks/ranker:2.4.1"
+SOURCES: dict[str, dict[str, Any]] = {
+    "hub": {
+        "model": HuggingFaceModel(repo="Qwen/Qwen2.5-7B-Instruct", revision="a09a354", exclude=("*.pth",)),
+        "hf_secret": HF_GROUPED,
+        "model_cache": {"persistentVolumeClaim": {"claimName": "model-cache"}},
+        "helper_image": HELPER_IMAGE,
+    },
+    "store": {"model": "s3://models/qwen2.5-7b/2024-11"},
+    "registered": {"model": "models:/qwen@production", "update_interval": 300, "helper_image": HELPER_IMAGE},
+    "input": {"model": "input:weights", "download_inputs": True},
+    "claim": {
+        "model": VolumeModel(
+            volume={"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}, path="qwen/7b"
+        )
+    },
+    "host": {"model": VolumeModel(volume={"hostPath": {"path": "/data/models", "type": "Directory"}}, path="qwen/7b")},
+    "image-volume": {
+        "model": VolumeModel(volume={"image": {"reference": "registry.example.com/models/qwen:7b"}}, path="qwen"),
+        "arg_dict": {"served_model_name": "qwen"},
+    },
+}
+for _source, _options in SOURCES.items():
+    CASES[f"model-{_source}-probe"] = partial(VLLM, mem="64Gi", **_options)
+    CASES[f"model-{_source}-gate"] = partial(VLLM, mem="64Gi", startup_timeout=1800, **_options)
+CASES["vllm-cpu"] = lambda: VLLM(
+    model="s3://models/qwen", gpu=0, cpu=8, mem="24Gi", env={"VLLM_CPU_KVCACHE_SPACE": "8"}
+)
+CASES["vllm-amd"] = lambda: VLLM(
+    model="s3://models/qwen",
+    gpu=4,
+    gpu_resource="amd.com/gpu",
+    cpu=16,
+    mem="128Gi",
+    arg_dict={"tensor_parallel_size": 4},
+)
+CASES["vllm-mig"] = lambda: VLLM(model="s3://models/qwen", gpu_resource="nvidia.com/mig-3g.20gb", startup_timeout=900)
 CASES["servers-probe"] = lambda: ModelServers(
     {
         "ranker": ModelInferenceTemplate(image=IMAGE, health_endpoint="/health", gpu=0, volumes=[MODELS]),
@@ -310,7 +325,7 @@ CASES["tei-full"] = lambda: TEI(
 )
 
 
-OLDEST = {"vllm-model-image-volume": "1.31"}
+OLDEST = {"model-image-volume-probe": "1.31", "model-image-volume-gate": "1.31"}
 """The Kubernetes that a case needs, where it is newer than the oldest supported: OCI image volumes (KEP-4639)."""
 
 

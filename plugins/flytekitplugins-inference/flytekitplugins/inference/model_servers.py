@@ -55,6 +55,8 @@ class ModelServers(PodDescription):
 
     def __post_init__(self) -> None:
         self.settle(self._problems())
+        for name, server in self.members.items():
+            object.__setattr__(server, "name", name)
 
     @property
     def servers(self) -> Mapping[str, ModelInferenceTemplate]:

@@ -216,9 +216,13 @@ class ModelInferenceTemplate(Description, PodDescription):
         Raises:
             ServerError: Read in a thread that cannot tell which of several local servers is its function's.
         """
+        server = self._local_server
+        return server.base_url if server else f"http://localhost:{self.port}"
+
+    @property
+    def _local_server(self) -> LocalServer | None:
         local = sys.modules.get(f"{__package__}.flyte.local")
-        port = local.port_of(self) if local else None
-        return f"http://localhost:{port or self.port}"
+        return local.server_of(self) if local else None
 
     @contextlib.contextmanager
     def run_locally(

@@ -15,6 +15,7 @@ from typing import Any
 
 from .pod.compile import Manifest
 from .pod.parts import MODEL_SERVER, SERVER_GATE, SERVER_SETUP, Helper
+from .pod.server import METRICS
 from .programs.protocol import MODEL_PATH_VARIABLE, PORT_VARIABLE
 from .sidecar_template import ModelInferenceTemplate
 
@@ -33,7 +34,7 @@ def unanswered(make: Callable[..., ModelInferenceTemplate], **options: Any) -> l
         options: What it cannot be made without; with a `model=`, its way to the server is looked at too.
     """
     template = make(**options)
-    checks = (_image, _address, _probes, _caches, _model, _start, _sameness)
+    checks = (_image, _address, _probes, _metrics, _caches, _model, _start, _sameness)
     return [problem for check in checks for problem in check(make, template, options)]
 
 
@@ -69,6 +70,18 @@ def _probes(
         yield "there is no startup probe (health_endpoint): the task would start before the server"
     elif probe["timeoutSeconds"] < 2:
         yield "the startup probe times out after a second, which a server that loads misses"
+
+
+def _metrics(
+    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+) -> Iterator[str]:
+    server = template.server()
+    if server.metric_names and not server.metrics_path:
+        yield "there are names of metrics, but no path to read them from"
+    if server.metrics_port not in (None, template.port, *server.more_ports):
+        yield f"the metrics' port {server.metrics_port} is not among the server's ports"
+    for unknown in sorted(set(server.metric_names) - METRICS):
+        yield f"metric_names: there is no quantity {unknown!r}; there are {', '.join(sorted(METRICS))}"
 
 
 def _caches(

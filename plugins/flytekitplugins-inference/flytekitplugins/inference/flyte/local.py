@@ -27,7 +27,7 @@ from ..pod.plan import named
 if TYPE_CHECKING:
     from ..sidecar_template import ModelInferenceTemplate, PodDescription
 
-__all__ = ["LocalServer", "async_server_for_task", "port_of", "run_locally", "server_for_task"]
+__all__ = ["LocalServer", "async_server_for_task", "run_locally", "server_for_task", "server_of"]
 
 LOCAL_HELPER = Helper(image="this-machine", bundled=False)
 """Our programs run with this machine's Python, where this package is installed."""
@@ -66,22 +66,22 @@ _everywhere: list[LocalServer] = []
 """The same for threads that the user's function starts, which do not inherit the context."""
 
 
-def port_of(template: ModelInferenceTemplate) -> int | None:
-    """Return the port that `template`'s server has here, or `None` when it does not run here.
+def server_of(template: ModelInferenceTemplate) -> LocalServer | None:
+    """Return `template`'s server on this machine, or `None` when it does not run here.
 
     Raises:
         ServerError: Asked from a thread that cannot tell which of several servers is its function's.
     """
     for server in reversed(_here.get()):
         if server.template == template:
-            return server.port
-    ports = {server.port for server in tuple(_everywhere) if server.template == template}
-    if len(ports) > 1:
+            return server
+    servers = {server.port: server for server in tuple(_everywhere) if server.template == template}
+    if len(servers) > 1:
         raise ServerError(
-            f"{type(template).__name__} has {len(ports)} servers here, and this thread belongs to none of them.",
+            f"{type(template).__name__} has {len(servers)} servers here, and this thread belongs to none of them.",
             hint="Read base_url in the function itself and pass it to the threads that it starts.",
         )
-    return ports.pop() if ports else None
+    return next(iter(servers.values()), None)
 
 
 @contextlib.contextmanager

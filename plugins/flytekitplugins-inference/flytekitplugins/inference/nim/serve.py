@@ -25,6 +25,14 @@ CACHE = "/opt/nim/.cache"
 USER = 1000
 """The image's user; its cache must be writable for it (NVIDIA/nim-deploy#15)."""
 PEFT_SOURCE = "NIM_PEFT_SOURCE"
+METRIC_NAMES = {
+    "requests_running": "num_requests_running",
+    "requests_waiting": "num_requests_waiting",
+    "kv_cache_usage": "gpu_cache_usage_perc",
+    "prompt_tokens": "prompt_tokens_total",
+    "generation_tokens": "generation_tokens_total",
+}
+"""Of NIM 1.x (docs.nvidia.com, "Observability"); 2.x and later have the names of their back end."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?\Z")
 
 
@@ -103,6 +111,7 @@ class NIM(ModelInferenceTemplate):
             probes=Probes(liveness=Probe(path="/v1/health/live")),
             model_api="openai",
             metrics_path="/v1/metrics",
+            metric_names=METRIC_NAMES,
             served_model_name=self.model_source.name if self.model_source else "",
             secrets=self.secrets.references(),
             volumes=(cache, *adapters),

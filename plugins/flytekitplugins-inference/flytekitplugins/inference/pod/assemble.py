@@ -18,6 +18,7 @@ from .check import OUR_PREFIX
 from .description import Description, seconds
 from .helpers import (
     LEAST_PRIVILEGE,
+    adapter_sources,
     input_downloader,
     lora_downloader,
     model_loader,
@@ -25,7 +26,7 @@ from .helpers import (
     server_gate,
     server_setup,
 )
-from .model import VolumeModel, bytes_of, refuse_bare_helper, volumes_of
+from .model import TaskInputModel, VolumeModel, refuse_bare_helper, volumes_of
 from .parts import MODEL_SERVER, Container, EnvVar, Helper, PodPlan, Probe, Probes, Volume
 from .plan import Group, named, plan_pod
 from .quantity import format_quantity, parse_quantity
@@ -191,19 +192,28 @@ class _Assembly:
         return {key: value for key, value in context.items() if value is not None}
 
     def _shm(self) -> tuple[Volume, ...]:
-        if self._is.shm_size is None:
+        size = self._is.shm_size or self._server.shm_size
+        if size is None:
             return ()
-        source = {"emptyDir": {"medium": "Memory", "sizeLimit": format_quantity(self._is.shm_size)}}
+        source = {"emptyDir": {"medium": "Memory", "sizeLimit": format_quantity(size)}}
         return (Volume(name=f"{OUR_PREFIX}shm", source=source, mount_path="/dev/shm"),)
 
     # What stands around it
 
     def _preflight(self) -> Container | None:
         tokens = tuple(dict.fromkeys((*self._token_variables(), *self._hub_token)))
-        size = bytes_of(self._source)
-        if not self._is_gated or not (tokens or size):
+        sources = self._sources_to_look_at()
+        if not self._is_gated or not (tokens or sources):
             return None
-        return preflight(self._helper, tokens=tokens, model_bytes=size)
+        return preflight(self._helper, tokens=tokens, sources=sources, resources=self._loader_resources())
+
+    def _sources_to_look_at(self) -> tuple[str, ...]:
+        """Return the sources of model and adapters, without those that are there only later: inputs and volumes."""
+        server, source = self._server, self._source
+        model = () if source is None or isinstance(source, TaskInputModel | VolumeModel) else source.source
+        # adapters are brought by an image of their own when the helper's has no client of the hub
+        adapters = {} if self._helper.bundled else server.adapters
+        return model + adapter_sources(adapters, server.adapters_directory)
 
     def _token_variables(self) -> tuple[EnvVar, ...]:
         """Return those of the server's variables that bring its secrets, and those that refer to them."""
@@ -237,14 +247,18 @@ class _Assembly:
         return model_loader(
             self._helper,
             source.source,
-            resources={
-                "cpu": format_quantity(described.model_loader_cpu),
-                "memory": format_quantity(described.model_loader_mem),
-            },
+            resources=self._loader_resources(),
             env=self._hub_token,
             options=updates,
             is_waited_for=not self._is_gated or not self._command,
         )
+
+    def _loader_resources(self) -> dict[str, str]:
+        described = self._is
+        return {
+            "cpu": format_quantity(described.model_loader_cpu),
+            "memory": format_quantity(described.model_loader_mem),
+        }
 
     def _gate(self) -> Container | None:
         described, server = self._is, self._server

@@ -7,7 +7,7 @@ read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +50,8 @@ _RESERVED_VARIABLES = {
 class Description:
     """One model server: image, resources, model, probes, and how its start is bounded."""
 
+    name: str = field(default="", init=False)
+    """Its name in a pod with several servers, which gives it."""
     image: str | ImageSpec | None = None
     """The model server's image; `None` is `default_image`. `spec.initContainers[model-server].image`."""
     health_endpoint: str | None = None
@@ -95,7 +97,8 @@ class Description:
     `None`: the kubelet's startup probe, in order and without an end."""
 
     shm_size: str | None = None
-    """Size of `/dev/shm`, in memory and within `mem`; `None` leaves the container runtime's 64 MiB."""
+    """Size of `/dev/shm`, in memory and within `mem`; `None` is the server's own choice, else the container runtime's
+    64 MiB."""
     gpu_resource: str = "nvidia.com/gpu"
     """The resource that `gpu` counts: another vendor's, a MIG profile, or `"gpu"`, which Flyte renames."""
     command: Sequence[str] | None = None

@@ -33,6 +33,7 @@ from .server import Setup
 
 __all__ = [
     "LEAST_PRIVILEGE",
+    "adapter_sources",
     "input_downloader",
     "lora_downloader",
     "model_loader",
@@ -118,6 +119,12 @@ def model_loader(
     return container
 
 
+def adapter_sources(adapters: Mapping[str, str], directory: str) -> tuple[str, ...]:
+    """Return where adapters come from and go to, as the loader's arguments."""
+    named = (word for name, source in adapters.items() for word in ("--adapter", f"{name}={source}"))
+    return (*named, "--adapters-directory", directory) if adapters else ()
+
+
 def lora_downloader(
     helper: Helper, *, adapters: Mapping[str, str], directory: str, state: str, memory: str, env: tuple[EnvVar, ...]
 ) -> Container:
@@ -132,12 +139,11 @@ def lora_downloader(
         memory: Its memory.
         env: Its variables: tokens.
     """
-    named = (word for name, source in adapters.items() for word in ("--adapter", f"{name}={source}"))
-    places = ("--adapters-directory", directory, "--cache", MODEL_CACHE_DIRECTORY, "--publish", state)
+    places = ("--cache", MODEL_CACHE_DIRECTORY, "--publish", state)
     container = _program(
         LORA_DOWNLOADER,
         "load_model",
-        (*named, *places, "--once"),
+        (*adapter_sources(adapters, directory), *places, "--once"),
         helper=helper,
         resources={"cpu": "1", "memory": memory},
         env=env,
@@ -148,18 +154,29 @@ def lora_downloader(
     return replace(container, image=PYTHON_IMAGE, command=install)
 
 
-def preflight(helper: Helper, *, tokens: tuple[EnvVar, ...], model_bytes: int | None) -> Container:
+def preflight(
+    helper: Helper,
+    *,
+    tokens: tuple[EnvVar, ...],
+    sources: tuple[str, ...],
+    resources: Mapping[str, str],
+) -> Container:
     """Return the first init container, which ends the pod before a large image is pulled when the start cannot succeed.
 
     Args:
         helper: The image it runs in.
         tokens: The variables that bring the tokens, and those that refer to them: each must have arrived.
-        model_bytes: What the model takes in the cache, if known.
+        sources: The model and the adapters, as the loader's arguments; none when they cannot be looked at from here.
+        resources: Requests and limits, those of the loader: whether they suffice is looked at too.
     """
-    referring = (variable.name for variable in tokens if variable.value is not None)
-    space = ("--space", f"{MODEL_CACHE_DIRECTORY}={model_bytes}") if model_bytes else ()
-    args = ("--preflight", *(word for name in referring for word in ("--require-env", name)), *space)
-    return _program(PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=tokens)
+    required = tuple(
+        word for variable in tokens if variable.value is not None for word in ("--require-env", variable.name)
+    )
+    if not sources:
+        args = ("--preflight", *required)
+        return _program(PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=tokens)
+    args = (*sources, "--cache", MODEL_CACHE_DIRECTORY, "--check", *required)
+    return _program(PREFLIGHT, "load_model", args, helper=helper, resources=resources, env=tokens)
 
 
 def server_setup(helper: Helper, setup: Setup) -> Container:

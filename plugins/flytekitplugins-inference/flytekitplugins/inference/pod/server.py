@@ -9,7 +9,19 @@ from typing import Any
 from .parts import EnvVar, Probes, Volume
 from .secrets import SecretReference
 
-__all__ = ["Server", "Setup"]
+__all__ = ["METRICS", "Server", "Setup"]
+
+METRICS = frozenset(
+    {
+        "requests_running",  # gauge
+        "requests_waiting",  # gauge
+        "kv_cache_usage",  # gauge, 0 to 1
+        "prompt_tokens",  # counter
+        "generation_tokens",  # counter
+        "preemptions",  # counter
+    }
+)
+"""The quantities by which a report and a router judge any server; each server calls them something else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +71,8 @@ class Server:
     """Path of its Prometheus metrics; empty when it has none."""
     metrics_port: int | None = None
     """The port of its metrics, when it is not the template's."""
+    metric_names: Mapping[str, str] = field(default_factory=dict)
+    """Its name for each quantity of `METRICS` that it tells; one that is missing here it does not tell."""
     setup: Setup | None = None
     """What one of our programs does to it once it runs, before the task starts."""
     update_options: tuple[str, ...] = ()
@@ -71,6 +85,8 @@ class Server:
     """Where the server finds them, each in a directory of its name."""
     adapters_mem: str = ""
     """Memory to download them with."""
+    shm_size: str | None = None
+    """`/dev/shm` unless the user sizes it; `None` leaves the container runtime's 64 MiB."""
     image_pull_secrets: tuple[str, ...] = ()
     enable_service_links: bool | None = None
     """`False` for a server that reads variables which a Service of an unlucky name would inject."""

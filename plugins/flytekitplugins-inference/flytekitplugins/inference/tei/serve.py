@@ -113,6 +113,7 @@ class TEI(ModelInferenceTemplate):
             model_api="none",
             served_model_name=self._served_model_name(),
             metrics_path="/metrics",
+            metric_names={"requests_waiting": "te_queue_size"},
             # a Service named "prometheus" would inject PROMETHEUS_PORT=tcp://…, an option's variable
             enable_service_links=False,
         )

@@ -21,8 +21,18 @@ from . import options
 __all__ = ["VLLM", "HFSecret"]
 
 IMAGE = "vllm/vllm-openai:v0.33.0"
+ROCM_IMAGE = "vllm/vllm-openai-rocm:v0.33.0"
 CPU_IMAGE = "vllm/vllm-openai-cpu:v0.33.0"
-"""The images of the release whose options `options.py` holds."""
+"""The images of the release whose options `options.py` holds (docs.vllm.ai, "Using Docker", November 2026)."""
+METRIC_NAMES = {
+    "requests_running": "vllm:num_requests_running",
+    "requests_waiting": "vllm:num_requests_waiting",
+    "kv_cache_usage": "vllm:kv_cache_usage_perc",
+    "prompt_tokens": "vllm:prompt_tokens_total",
+    "generation_tokens": "vllm:generation_tokens_total",
+    "preemptions": "vllm:num_preemptions_total",
+}
+"""`vllm/v1/metrics/loggers.py`, 0.33.0."""
 ADAPTERS = "/adapters"
 """Where LoRA adapters lie, each in a directory of its name."""
 CACHE = "/root/.cache"
@@ -78,13 +88,13 @@ class VLLM(ModelInferenceTemplate):
     health_endpoint: str | None = "/health"
     cpu: int | float | str = 2
     mem: str = "10Gi"
-    shm_size: str | None = "2Gi"
-    """vLLM's workers exchange tensors there; 64 MiB end in a bus error (vllm-project/vllm#1710)."""
 
     @property
     def default_image(self) -> str:
-        """The image for GPUs, or for CPUs where none is asked for."""
-        return IMAGE if self.gpu else CPU_IMAGE
+        """The image for the vendor's GPUs, or for CPUs where none is asked for."""
+        if not self.gpu:
+            return CPU_IMAGE
+        return ROCM_IMAGE if self.gpu_resource.startswith("amd.com/") else IMAGE
 
     def server(self) -> Server:
         """Return what vLLM needs."""
@@ -111,6 +121,8 @@ class VLLM(ModelInferenceTemplate):
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics",
+            metric_names=METRIC_NAMES,
+            shm_size=self._shared_memory(),
             hub_token=self.hf_secret.reference() if self.hf_secret else None,
             adapters=self.lora_adapters or {},
             adapters_directory=ADAPTERS,
@@ -120,11 +132,18 @@ class VLLM(ModelInferenceTemplate):
             enable_service_links=False,
         )
 
+    def _shared_memory(self) -> str:
+        """Workers exchange tensors there; 64 MiB end in a bus error (vllm-project/vllm#1710). On CPUs: docs.vllm.ai."""
+        return f"{min(2 * self.gpu, 8)}Gi" if self.gpu else "4Gi"
+
     def _lora_arguments(self) -> tuple[str, ...]:
         if not self.lora_adapters:
             return ()
         switch = () if self._argument("enable_lora") else ("--enable-lora",)
-        return (*switch, "--lora-modules", *(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters))
+        # with no slot left over, requests for the base model that are batched with an adapter's get the adapter's
+        # answers on CPUs (vllm-project/vllm#48421, seen with 0.32.0)
+        slots = () if self._argument("max_loras") else ("--max-loras", str(len(self.lora_adapters) + 1))
+        return (*switch, *slots, "--lora-modules", *(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters))
 
     def _lora_volumes(self) -> tuple[Volume, ...]:
         containers = (MODEL_SERVER, LORA_DOWNLOADER)
@@ -170,6 +189,16 @@ class VLLM(ModelInferenceTemplate):
             yield from self._address_problems()
             yield from self._parallelism_problems()
 
+    def cautions(self) -> Iterator[str]:
+        """Yield what works, but not as its author may think."""
+        yield from super().cautions()
+        given = {_canonical(name) for name in self.arg_dict or {}}
+        if not self.lora_adapters and not self._argument("enable_lora"):
+            for name in sorted(given & _LORA_OPTIONS):
+                yield f"arg_dict has {name}, which vLLM does not look at without enable_lora=True"
+        if self._argument("disable_log_stats"):
+            yield "arg_dict has disable_log_stats, which empties /metrics: neither reports nor alerts see the server"
+
     def _lora_problems(self) -> Iterator[str]:
         if not isinstance(self.lora_adapters, Mapping):
             yield f"lora_adapters must be a dict of names and sources, not a {type(self.lora_adapters).__name__}"
@@ -207,6 +236,7 @@ class VLLM(ModelInferenceTemplate):
 
 _OURS = frozenset({"model", "host", "port"})
 """Options that the template writes itself."""
+_LORA_OPTIONS = frozenset({"max_loras", "max_lora_rank", "max_cpu_loras", "lora_modules", "lora_dtype"})
 _NO_HTTP = frozenset({"uds", "headless", "grpc"})
 
 
