@@ -15,10 +15,12 @@ import pytest
 
 from flytekitplugins.inference import (
     NIM,
+    TEI,
     VLLM,
     InferenceWarning,
     ModelInferenceTemplate,
     NIMSecrets,
+    Ollama,
     Server,
     installed_servers,
 )
@@ -144,6 +146,9 @@ def test_every_open_question_is_named() -> None:
         (VLLM, {"model": "s3://models/x"}),
         (VLLM, {"arg_dict": {"model": "a/b"}}),
         (NIM, {"secrets": NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="key"), "model": "s3://models/x"}),
+        (Ollama, {"model": "llama3.2:1b"}),
+        (Ollama, {"model": "s3://models/x"}),
+        (TEI, {"model": "s3://models/x", "arg_dict": {"auto_truncate": False}}),
     ],
 )
 def test_ours_answer_every_question(make: Any, options: dict[str, Any]) -> None:

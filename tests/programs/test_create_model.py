@@ -177,10 +177,12 @@ def test_what_no_repetition_mends_is_told_at_once(
     assert len(ollama.asked("/api/pull")) == 1
 
 
-def test_a_500_is_tried_again(ollama: StandIn, create: Creator) -> None:
-    ollama.faults["/api/pull"] = ["500"]
-    assert create("--name", "llama3.2").code == 0
-    assert len(ollama.asked("/api/pull")) == 2
+@pytest.mark.parametrize("path", ["/api/pull", "/api/tags", "/api/ps"])
+def test_a_500_is_tried_again(ollama: StandIn, create: Creator, path: str) -> None:
+    ollama.faults[path] = ["500"]
+    done = create("--name", "llama3.2")
+    assert done.code == 0, done.stderr
+    assert "trying again" in done.stderr
 
 
 # Creating
@@ -354,6 +356,13 @@ def test_a_model_that_cannot_be_loaded_is_told(ollama: StandIn, create: Creator)
     assert "memory" in done.message["hint"]
 
 
+def test_a_server_that_dies_while_it_loads_is_told(ollama: StandIn, create: Creator) -> None:
+    ollama.faults["/api/generate"] = ["die"]
+    done = create("--name", "llama3.2")
+    assert done.failure == (69, "ServerExitedError")
+    assert "137" in done.message["hint"]
+
+
 def test_a_model_that_is_missing_afterwards_is_told(ollama: StandIn, create: Creator) -> None:
     ollama.faults["/api/tags"] = ["empty", "empty"]
     done = create("--name", "llama3.2")
@@ -385,10 +394,21 @@ def test_a_loader_that_failed_for_good_is_told_instead(create: Creator) -> None:
     assert "The model loader failed: no such repository" in done.message["message"]
 
 
-@pytest.mark.parametrize(("path", "fault"), [("/api/pull", "stall"), ("/api/generate", "slow")])
+def test_a_loader_that_has_not_finished_is_named(create: Creator) -> None:
+    (create.root / "models").mkdir()
+    arguments = ("--name", "m", "--timeout", "0.5", "--models", str(create.root / "models"))
+    done = create.wait(create.start(*arguments, url="http://127.0.0.1:9"))
+    assert done.failure == (69, "ServerNotReadyError")
+    assert "The model loader had not finished." in done.message["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [("/api/pull", "stall"), ("/api/pull", "silence"), ("/api/create", "silence"), ("/api/generate", "slow")],
+)
 def test_the_budget_holds_for_the_whole(ollama: StandIn, create: Creator, path: str, fault: str) -> None:
     ollama.faults[path] = [fault]
-    done = create("--name", "llama3.2", "--timeout", "1")
+    done = create("--name", "mine", "--timeout", "1", INFERENCE_MODELFILE="FROM llama3.2")
     assert done.failure == (69, "ServerNotReadyError")
     assert "startup_timeout" in done.message["hint"]
 

@@ -193,6 +193,8 @@ def handler(state: StandIn) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a cl
                 elif fault == "end":
                     pass
                 else:
+                    if fault == "silence":
+                        state.over.wait()
                     self._line(status="writing manifest")
                     self._line(status="success")
                     state.models[body["model"]] = body
@@ -223,6 +225,9 @@ def handler(state: StandIn) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a cl
                 return
             if fault == "slow":
                 state.over.wait()
+            if fault == "die":
+                self.close_connection = True
+                raise ConnectionAbortedError
             state.loaded.append(body["model"])
             self._found(body, {"done": True, "done_reason": "load"})
 

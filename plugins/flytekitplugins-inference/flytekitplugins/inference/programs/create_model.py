@@ -26,6 +26,7 @@ from ..errors import (
     ConfigError,
     IntegrityError,
     ServerError,
+    ServerExitedError,
     ServerNotReadyError,
     SourceUnavailableError,
     UsageError,
@@ -98,15 +99,19 @@ class Creation:
 
     # Time
 
-    def _left(self) -> float:
-        return self._config.timeout_seconds - (time.monotonic() - self._started)
+    def _left(self, doing: str) -> float:
+        """Return the seconds that are left for all.
 
-    def _check_budget(self, doing: str) -> None:
-        if self._left() <= 0:
+        Raises:
+            ServerNotReadyError: None are.
+        """
+        left = self._config.timeout_seconds - (time.monotonic() - self._started)
+        if left <= 0:
             raise ServerNotReadyError(
                 f"{doing} was not over after {self._config.timeout_seconds:.0f} s, the whole start's budget.",
                 hint="Raise startup_timeout; or keep the model on a volume (models_volume), so that it is there.",
             )
+        return left
 
     def _again(self, doing: str, action: Callable[[], None], reached: Callable[[], int] = lambda: 0) -> None:
         """Try until it succeeds; an attempt that got further than those before it counts as the first."""
@@ -120,7 +125,7 @@ class Creation:
                     raise
                 _say(f"{doing} failed, trying again: {error.message}")
             self._config.retry.wait(attempt, threading.Event())
-            self._check_budget(doing)
+            self._left(doing)
 
     def _wait(self) -> None:
         """Wait until the server listens; it waits for the model loader, if there is one."""
@@ -132,8 +137,9 @@ class Creation:
         while not (answer := probe.ask_readiness(5.0)).is_ready:
             spent = time.monotonic() - self._started
             if spent >= budget:
+                loading = " The model loader had not finished." if loader and not loader.is_ready else ""
                 raise ServerNotReadyError(
-                    f"Ollama did not answer within {spent:.0f} s. {answer.asked} {answer.text}.",
+                    f"Ollama did not answer within {spent:.0f} s. {answer.asked} {answer.text}.{loading}",
                     hint="The log of model-server tells why; exit code 137 means that its memory limit is low.",
                 )
             tick()
@@ -150,7 +156,7 @@ class Creation:
         stall = self._config.stall_seconds
 
         def pull() -> None:
-            pull_model(self._api, name, progress, stall_seconds=stall, tick=lambda: self._check_budget("Pulling"))
+            pull_model(self._api, name, progress, stall_seconds=stall, tick=lambda: self._left("Pulling"))
 
         self._again("pulling", pull, lambda: progress.done)
         _say(f"pulled model={name} mb={progress.done / 1e6:.0f} seconds={time.monotonic() - self._started:.0f}")
@@ -172,16 +178,14 @@ class Creation:
 
     def _uploaded(self, file: ModelFile) -> str:
         """Give the server a file that it does not have and return its digest."""
-        size = file.path.stat().st_size
-        hashing = Progress(f"hashing file={file.name}", size)
-        digest = digest_of(file.path, hashing.add)
+        digest = digest_of(file.path, self._counting("hashing", file))
 
         def upload() -> None:
-            self._check_budget("Giving the model's files to Ollama")
+            left = self._left("Giving Ollama the model's files")
             if not self._api.has_blob(digest):
-                sent = Progress(f"uploading file={file.name}", size).add
+                sent = self._counting("uploading", file)
                 try:
-                    self._api.upload(digest, file.path, sent, seconds=QUIET_SECONDS)
+                    self._api.upload(digest, file.path, sent, seconds=min(QUIET_SECONDS, left))
                 except RefusedError as error:
                     if error.status != 400:
                         raise
@@ -194,11 +198,22 @@ class Creation:
             raise ServerError(f"Ollama does not take {file.path}: {error.text}.", hint=hint) from error
         return digest
 
+    def _counting(self, doing: str, file: ModelFile) -> Callable[[int], None]:
+        """Return what counts bytes of a file, says how far they are, and ends what takes too long."""
+        progress = Progress(f"{doing} file={file.name}", file.path.stat().st_size)
+
+        def count(size: int) -> None:
+            progress.add(size)
+            self._left("Giving Ollama the model's files")
+
+        return count
+
     def _create_once(self, body: dict[str, Any]) -> None:
-        status = ""
+        status, doing = "", "Creating the model"
+        stream = self._api.stream("/api/create", body, patience_seconds=min(QUIET_SECONDS, self._left(doing)))
         try:
-            for event in self._api.stream("/api/create", body, patience_seconds=QUIET_SECONDS).events():
-                self._check_budget("Creating the model")
+            for event in stream.events():
+                stream.patience_seconds = min(QUIET_SECONDS, self._left(doing))
                 if event.get("status") not in ("", status, None):
                     status = str(event["status"])
                     _say(f"creating status={status}")
@@ -224,13 +239,18 @@ class Creation:
             call = Call(lambda: self._api.post(path, body, seconds=QUIET_SECONDS))
             since = time.monotonic()
             while not call.wait(PROGRESS_SECONDS):
-                self._check_budget("Loading the model")
+                self._left("Loading the model")
                 _say(f"loading model={name} seconds={time.monotonic() - since:.0f}")
             call.result()
         except RefusedError as error:
             raise ServerError(
                 f"Ollama cannot load {name}: {error.text}.",
                 hint="If it is memory, raise mem or the number of GPUs, or take a smaller quantization.",
+            ) from error
+        except SourceUnavailableError as error:
+            raise ServerExitedError(
+                f"Ollama broke off while it loaded {name}. {error.message}",
+                hint="The log of model-server tells why; exit code 137 means that its memory limit (mem) is low.",
             ) from error
 
     def _verify(self) -> None:
@@ -248,8 +268,18 @@ class Creation:
         _say(f"ready model={name} seconds={time.monotonic() - self._started:.1f} mb={size / 1e6:.0f}{share}")
 
     def _ask(self, path: str) -> dict[str, Any]:
+        """Return the answer to a question that is safe to ask again."""
         answers: list[dict[str, Any]] = []
-        self._again(f"GET {path}", lambda: answers.append(self._api.get(path)))
+
+        def ask() -> None:
+            try:
+                answers.append(self._api.get(path))
+            except RefusedError as error:
+                if error.status < 500:
+                    raise
+                raise SourceUnavailableError(error.message) from error
+
+        self._again(f"GET {path}", ask)
         return answers[-1]
 
 

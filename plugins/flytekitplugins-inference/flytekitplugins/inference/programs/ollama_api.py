@@ -11,7 +11,7 @@ import json
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ServerError, SourceUnavailableError, UsageError
+from ..errors import InferenceError, ServerError, SourceUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -212,7 +212,7 @@ def _broken(asked: str) -> Iterator[None]:
     """Turn what a connection can do wrong into an error that may be tried again."""
     try:
         yield
-    except SourceUnavailableError:
+    except InferenceError:  # some of which are OSErrors too
         raise
     except TimeoutError as error:
         raise SourceUnavailableError(f"{asked} did not go on: nothing came from the server for too long.") from error

@@ -94,7 +94,7 @@ class PullWatch:
 
 
 def pull_model(
-    api: OllamaApi, name: str, progress: Progress, *, stall_seconds: float, tick: Callable[[], None]
+    api: OllamaApi, name: str, progress: Progress, *, stall_seconds: float, tick: Callable[[], float]
 ) -> None:
     """Have the server pull a model.
 
@@ -103,7 +103,7 @@ def pull_model(
         name: The model.
         progress: Told how far it is.
         stall_seconds: How long a download may bring nothing.
-        tick: Called for each line; may raise.
+        tick: Called for each line; returns the seconds that are left for all, and raises when none are.
 
     Raises:
         SourceUnavailableError: It broke off or stands still; the next one goes on from there.
@@ -112,14 +112,14 @@ def pull_model(
         ServerError: Ollama refuses the name.
     """
     watch = PullWatch()
-    stream = api.stream("/api/pull", {"model": name}, patience_seconds=stall_seconds)
+    stream = api.stream("/api/pull", {"model": name}, patience_seconds=min(stall_seconds, tick()))
     try:
         with contextlib.closing(stream.events()) as events:
             for event in events:
-                tick()
+                left = tick()
                 if watch.still_seconds(event) > stall_seconds:
                     raise SourceUnavailableError(f"Pulling {name} brought nothing for {stall_seconds:g} s.")
-                stream.patience_seconds = stall_seconds if watch.is_pulling else QUIET_SECONDS
+                stream.patience_seconds = min(stall_seconds if watch.is_pulling else QUIET_SECONDS, left)
                 progress.reach(watch.done, watch.total)
     except RefusedError as error:
         raise _pull_error(name, error) from error
@@ -130,7 +130,11 @@ def pull_model(
 def _pull_error(name: str, error: RefusedError) -> InferenceError:
     kind = PULL_ERRORS.get(error.text)
     if kind is SourceNotFoundError:
-        return kind(f"Ollama's registry has no model {name}.", hint="Check the spelling and the tag at ollama.com.")
+        return kind(
+            f"Ollama's registry has no model {name}.",
+            hint="Check name and tag at ollama.com. A repository of Hugging Face is hf.co/owner/name for Ollama, and "
+            "model='hf://owner/name' for the model loader.",
+        )
     if kind is SourceForbiddenError:
         return kind(
             f"Ollama may not pull {name}: {error.text}.",
