@@ -1,6 +1,6 @@
 """Asking a server whether it is there: one short request, of the standard library's client.
 
-Not `programs/server_probe.py`, which belongs to the containers beside the task: this one only tells an answer from none.
+`programs/server_probe.py` belongs to the containers beside the task and judges readiness; this tells an answer from none.
 """
 
 from __future__ import annotations
@@ -43,32 +43,36 @@ def ask(url: str, *, api_key: str = "", seconds: float = REQUEST_SECONDS) -> Ans
         seconds: Bound of connecting, and of each part of the answer.
     """
     parts = urlsplit(url)
-    host, path = parts.hostname or "", f"{parts.path}?{parts.query}" if parts.query else parts.path
+    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     asked = f"GET {parts.scheme}://{parts.netloc}{parts.path}" if path else f"TCP {parts.netloc}"
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(host, parts.port, timeout=seconds)
+    connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+    is_there = False
     try:
-        connection.connect()
-        if not path:
-            return Answer(asked=asked, text="is open", is_there=True)
-        headers = {"Accept": "*/*", **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
-        connection.request("GET", path, headers=headers)
-        response = connection.getresponse()
-        if response.status < 500:
-            return Answer(asked=asked, text=f"answered {response.status}", is_there=True)
-        text = f"answered {response.status}: {shown(response.read(4 * MAX_SHOWN))}"
-        return Answer(asked=asked, text=text, is_there=False)
+        is_there, text = _exchange(connection, path, api_key)
     except ConnectionRefusedError:
-        return Answer(asked=asked, text="was refused: nothing listens on the port", is_there=False)
+        text = "was refused: nothing listens on the port"
     except TimeoutError:
-        return Answer(asked=asked, text=f"did not answer within {seconds:.3g} s", is_there=False)
+        text = f"did not answer within {seconds:.3g} s"
     except OSError as error:
-        return Answer(asked=asked, text=f"found no server: {error.strerror or type(error).__name__}", is_there=False)
+        text = f"found no server: {error.strerror or type(error).__name__}"
     except (HTTPException, ValueError) as error:  # whose text may quote a header
         text = f"answered something that is not HTTP ({type(error).__name__})"
-        return Answer(asked=asked, text=text, is_there=False)
     finally:
         connection.close()
+    return Answer(asked=asked, text=text, is_there=is_there)
+
+
+def _exchange(connection: HTTPConnection, path: str, api_key: str) -> tuple[bool, str]:
+    connection.connect()
+    if not path:
+        return True, "is open"
+    headers = {"Accept": "*/*", **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    if response.status < 500:
+        return True, f"answered {response.status}"
+    return False, f"answered {response.status}: {shown(response.read(4 * MAX_SHOWN))}"
 
 
 def is_loopback(url: str) -> bool:

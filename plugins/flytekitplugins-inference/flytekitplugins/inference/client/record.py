@@ -53,7 +53,7 @@ class Histogram:
         for index, count in enumerate(self._counts):
             left -= count
             if count and left <= 0:
-                middle = self.SMALLEST_SECONDS * self.GROWTH ** (index + 0.5)
+                middle: float = self.SMALLEST_SECONDS * self.GROWTH ** (index + 0.5)
                 return min(max(middle, self.min_seconds), self.max_seconds)
         return None
 
@@ -124,11 +124,11 @@ class _State:
     failed: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
-    repeats: int = 0
     outages: int = 0
     returns: int = 0
     statuses: dict[int, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
+    repeats: dict[str, int] = field(default_factory=dict)
 
 
 class Record:
@@ -164,10 +164,10 @@ class Record:
             self._timeline.add("begun", now - self._began)
         return Seen(request, now)
 
-    def repeat(self) -> None:
-        """Say that a request is sent once more."""
+    def repeat(self, reason: str) -> None:
+        """Say that a request is sent once more, because of an error's name or a status."""
         with self._lock:
-            self._state.repeats += 1
+            self._state.repeats[reason] = self._state.repeats.get(reason, 0) + 1
 
     def answer(self, seen: Seen, status: int) -> None:
         """Say that the head of an answer has come."""
@@ -257,7 +257,7 @@ class Record:
                 "requests": state.requests,
                 "answered": state.answered,
                 "failed": state.failed,
-                "repeats": state.repeats,
+                "repeats": dict(state.repeats),
                 "in_flight": state.in_flight,
                 "most_in_flight": state.most_in_flight,
                 "statuses": {str(status): count for status, count in sorted(state.statuses.items())},

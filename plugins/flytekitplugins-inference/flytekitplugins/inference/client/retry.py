@@ -51,6 +51,8 @@ class Limits:
 class Wait:
     """What comes before the next attempt."""
 
+    reason: str
+    """What the last attempt came to: the name of an error, or a status."""
     for_server: bool
     """Whether the server must answer its readiness address first."""
     pause_seconds: float = 0.0
@@ -60,31 +62,31 @@ class Attempts:
     """The attempts to get one request answered.
 
     Args:
-        asked: The request, as errors show it: method and URL without query.
+        request: The request, of `http`.
         limits: How long it is tried.
         watch: Knows whether the server is there.
         record: Knows how often it went away.
-        can_repeat: Whether the request's body can be sent again.
         http: The library whose exceptions are told apart.
         clock: Seconds that never go back.
     """
 
     def __init__(
         self,
-        asked: str,
+        request: Any,
         *,
         limits: Limits,
         watch: Watch,
         record: Record,
-        can_repeat: bool,
         http: Any,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._asked, self._limits, self._watch, self._record = asked, limits, watch, record
-        self._can_repeat, self._http, self._clock = can_repeat, http, clock
+        self._request, self._limits, self._watch, self._record = request, limits, watch, record
+        self._http, self._clock = http, clock
+        self._can_repeat = isinstance(request.stream, http.ByteStream)  # in memory: can be sent again
         self._trouble_since: float | None = None
-        self._losses = self._pauses = 0
+        self._losses = self._pauses = self._left_before = 0
         self._reason = ""
+        self._error: Exception | None = None
 
     def after_error(self, error: Exception) -> Wait:
         """Return what comes before the next attempt, when the last one got no answer.
@@ -98,50 +100,69 @@ class Attempts:
             raise self._too_slow(error) from error
         if isinstance(error, http.ConnectError | http.ConnectTimeout):
             self._refuse_hopeless(error)
-            self._reason = f"found no connection: {_text(error)}"
-            return self._wait(Wait(for_server=True), error)
+            self._record.server_left()
+            return self._wait_after(error, f"found no connection: {_text(error)}")
         if isinstance(error, http.ReadError | http.WriteError | http.RemoteProtocolError):
-            self._reason = f"was sent, and the connection ended without an answer: {_text(error)}"
             self._losses += 1
+            wait = self._wait_after(error, f"was sent, and the connection ended without an answer: {_text(error)}")
             if not self._can_repeat or self._losses >= MAX_LOSSES:
                 raise self._lost() from error
-            return self._wait(Wait(for_server=True), error)
+            return wait
         raise error
 
     def after_answer(self, status: int, headers: Mapping[str, str]) -> Wait | None:
         """Return what comes before the next attempt, or `None` when this answer is the caller's."""
-        if status not in BUSY or not self._can_repeat:
+        if status not in BUSY or not self._can_repeat or (status not in AWAY and not self._limits.retry_busy):
             return None
+        self._begin_trouble(f"was answered {status}")
+        self._error = None
         wanted = _retry_after(headers.get("retry-after"))
         pause = self._backoff() if wanted is None else wanted * random.uniform(1, 1.1)  # noqa: S311 (not for secrets)
-        self._begin_trouble()
-        self._reason = f"was answered {status}"
-        if pause > self._left():
-            return None
-        return Wait(for_server=status in AWAY, pause_seconds=pause)
+        return Wait(str(status), status in AWAY, pause) if pause <= self._left() else None
 
-    def repeats_busy(self) -> bool:
-        """Return whether an answer of a server that is well, but busy, is asked again."""
-        return self._limits.retry_busy
+    def after_wait(self, is_there: bool) -> None:
+        """Go on when the server is there.
+
+        Raises:
+            ServerNotReadyError: It did not come back in time.
+        """
+        if not is_there:
+            raise self._away() from self._error
+
+    def is_callers(self) -> bool:
+        """Return whether an answer such as 503, of a server that turned out not to have been away, is the caller's."""
+        return not self._limits.retry_busy and self._record.outages[0] == self._left_before
 
     def left(self) -> float:
         """Return for how many seconds the server's return may still be waited for."""
         return max(self._left(), 0.0)
 
-    def away(self) -> ServerNotReadyError:
-        """Return the error of a request whose server did not come back."""
+    def _wait_after(self, error: Exception, reason: str) -> Wait:
+        is_first = self._trouble_since is None
+        self._begin_trouble(reason)
+        self._error = error
+        if self._left() <= 0:
+            raise self._away() from error
+        return Wait(type(error).__name__, True, 0.0 if is_first else min(self._backoff(), self.left()))
+
+    def _away(self) -> ServerNotReadyError:
         return ServerNotReadyError(
             f"{self._asked} {self._reason}. {self._health()} Waited {self._spent():.0f} s for the server's return. "
             f"{self._history()}",
-            hint="Read the log of the model server: whether it ended (exit code 137: its memory limit is too low) or is "
-            "still loading; if it only needs longer, raise outage_seconds.",
+            hint="The model server's log tells whether it ended (exit code 137: its memory limit is too low) or still "
+            "loads. If it only needs longer, raise outage_seconds.",
         )
+
+    @property
+    def _asked(self) -> str:
+        url = self._request.url
+        return f"{self._request.method} {url.scheme}://{url.netloc.decode()}{url.path}"
 
     def broken(self, error: Exception, size: int) -> ServerExitedError:
         """Return the error of a request whose answer broke off after so many bytes."""
         return ServerExitedError(
             f"The answer to {self._asked} broke off after {size} bytes: {_text(error)}. {self._history()}",
-            hint="It is not asked again, since its answer had begun. The log of the model server tells whether it ended "
+            hint="It is not asked again, since its answer had begun. The model server's log tells whether it ended "
             "(exit code 137: its memory limit is too low).",
         )
 
@@ -151,6 +172,14 @@ class Attempts:
             f"The answer to {self._asked} stopped after {size} bytes: nothing more came within "
             f"{self._limits.timeout_seconds:g} s ({type(error).__name__}). {self._history()}",
             hint="It is not asked again, since its answer had begun. Raise timeout if parts of it may take longer.",
+        )
+
+    def not_json(self, body_type: str) -> ServerError:
+        """Return the error of a request that is answered by a web page."""
+        return ServerError(
+            f"{self._asked} was answered with {body_type} instead of JSON.",
+            hint="This is not the address of a model server's API, or something stands before it (a sign-in page, a "
+            "proxy): check url and the server's port.",
         )
 
     def _too_slow(self, error: Exception) -> ServerNotReadyError:
@@ -184,18 +213,14 @@ class Attempts:
             hint = "This request may be what ends the server (too long, too large): read the log of the model server."
         return ServerExitedError(f"{self._asked} {self._reason}. {why} {self._health()} {self._history()}", hint=hint)
 
-    def _wait(self, wait: Wait, error: Exception) -> Wait:
-        self._begin_trouble()
-        if self._left() <= 0:
-            raise self.away() from error
-        return wait
-
     def _backoff(self) -> float:
         longest = min(FIRST_PAUSE_SECONDS * 2**self._pauses, MAX_PAUSE_SECONDS)
         self._pauses += 1
         return random.uniform(longest / 2, longest)  # noqa: S311 (not for secrets)
 
-    def _begin_trouble(self) -> None:
+    def _begin_trouble(self, reason: str) -> None:
+        self._reason = reason
+        self._left_before = self._record.outages[0]
         if self._trouble_since is None:
             self._trouble_since = self._clock()
 
@@ -232,7 +257,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Return the seconds of a `Retry-After` header (RFC 9110, 10.2.3: seconds or a date), `None` when there are none."""
+    """Return the seconds of a `Retry-After` header (RFC 9110, 10.2.3: a number or a date), or `None`."""
     if value is None:
         return None
     if value.strip().isdecimal():
