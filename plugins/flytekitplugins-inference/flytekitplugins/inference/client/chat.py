@@ -26,11 +26,11 @@ _Client = TypeVar("_Client", openai.OpenAI, openai.AsyncOpenAI)
 __all__ = ["async_openai_client", "openai_client"]
 
 
-class _Unreachable(Exception):
+class _UnreachableError(Exception):
     """What the errors below share: those who catch OpenAI's errors and those who catch this package's get the same."""
 
     def __init__(self, error: errors.ServerError, request: Any) -> None:
-        super(Exception, self).__init__(error.message)  # neither base's own: they do not know each other's arguments
+        BaseException.__init__(self, error.message)  # neither base's own: they do not know each other's arguments
         self._plain = type(error)
         self.message, self.hint, self.log_tail = error.message, error.hint, error.log_tail
         self.request, self.body, self.param, self.type = request, None, None, None  # an APIError's
@@ -39,15 +39,15 @@ class _Unreachable(Exception):
         return _plain, (self._plain, self.message, self.hint, self.log_tail)
 
 
-class ServerError(_Unreachable, errors.ServerError, openai.APIConnectionError):  # type: ignore[misc]
+class ServerError(_UnreachableError, errors.ServerError, openai.APIConnectionError):  # type: ignore[misc]
     """A server that cannot be spoken to."""
 
 
-class ServerNotReadyError(_Unreachable, errors.ServerNotReadyError, openai.APIConnectionError):  # type: ignore[misc]
+class ServerNotReadyError(_UnreachableError, errors.ServerNotReadyError, openai.APIConnectionError):  # type: ignore[misc]
     """A server that did not answer, or did not come back, in time."""
 
 
-class ServerExitedError(_Unreachable, errors.ServerExitedError, openai.APIConnectionError):  # type: ignore[misc]
+class ServerExitedError(_UnreachableError, errors.ServerExitedError, openai.APIConnectionError):  # type: ignore[misc]
     """A server that ended while it was needed."""
 
 

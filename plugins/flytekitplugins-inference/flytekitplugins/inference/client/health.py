@@ -1,6 +1,7 @@
 """Asking a server whether it is there: one short request, of the standard library's client.
 
-`programs/server_probe.py` belongs to the containers beside the task and judges readiness; this tells an answer from none.
+`programs/server_probe.py` belongs to the containers beside the task and judges readiness; this only asks whether
+anybody answers.
 """
 
 from __future__ import annotations

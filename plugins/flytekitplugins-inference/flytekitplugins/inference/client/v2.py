@@ -134,7 +134,7 @@ class _Base:
             value = response.json()
         except ValueError as error:
             raise ServerError(
-                f"{self._asked(call)} was answered {response.status_code}, but not with JSON: {shown(response.content)}."
+                f"{self._asked(call)} was answered {response.status_code}, not with JSON: {shown(response.content)}."
             ) from error
         return value
 
