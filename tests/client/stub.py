@@ -1,7 +1,7 @@
 """A server that misbehaves on demand: no real one answers 503 when a test wants it to.
 
-It speaks HTTP over real sockets, dies with all of its connections, and comes back on the same port. What it cannot show,
-how real model servers word things, is tested in `test_live.py`.
+It speaks HTTP over real sockets, dies with all of its connections, and comes back on the same port. How real model
+servers word things is tested in `test_live.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from typing import Any
 Behaviour = Callable[["Handler"], None]
 
 
+_USED: set[int] = set()
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -26,7 +29,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Any
     body = b""
 
-    def do_GET(self) -> None:  # noqa: N802 (named by http.server)
+    def do_GET(self) -> None:
         stub: Stub = self.server.stub
         stub.gets.append((self.path, self._headers()))
         behaviour = stub.pages.get(self.path.partition("?")[0])
@@ -35,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             behaviour(self)
 
-    def do_POST(self) -> None:  # noqa: N802 (named by http.server)
+    def do_POST(self) -> None:
         stub: Stub = self.server.stub
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         behaviour = stub.take(self.path, self._headers(), self.body)
@@ -101,9 +104,13 @@ class Stub:
             return self.script.pop(0) if self.script else self.default
 
     def start(self) -> None:
-        """Begin to listen: the first time on a free port, later on the same."""
-        self._server = _Server(("127.0.0.1", self._port), self)
-        self._port = self._server.server_address[1]
+        """Begin to listen: the first time on a port that no test had before, later on the same."""
+        server = _Server(("127.0.0.1", self._port), self)
+        while not self._port and server.server_address[1] in _USED:  # its record, which a process keeps, would be there
+            server.server_close()
+            server = _Server(("127.0.0.1", 0), self)
+        self._server, self._port = server, server.server_address[1]
+        _USED.add(self._port)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def start_in(self, seconds: float) -> None:

@@ -156,7 +156,7 @@ def test_an_answer_that_is_no_list_is_told(stub: Stub, value: Any) -> None:
 
 def test_a_refused_list_is_told(stub: Stub) -> None:
     stub.pages["/v1/models"] = send(401, {"error": "no key"})
-    with pytest.raises(ServerError, match="/v1/models was answered 401: .*no key"):
+    with pytest.raises(ServerError, match=r"/v1/models was answered 401: .*no key"):
         Endpoint(url=stub.url, protocol="openai").served_model_name()
 
 
@@ -197,7 +197,7 @@ def test_the_older_library_does_the_same(stub: Stub) -> None:
         assert isinstance(client, httpx.Client)
         assert client.post("/").json() == {"y": 1}
         stub.die()
-        with pytest.raises(ServerNotReadyError, match=r"went away once and came back never|went away once"):
+        with pytest.raises(ServerNotReadyError, match="the server went away once and came back 0 times"):
             client.post("/")
 
 
@@ -224,7 +224,9 @@ def test_a_host_that_needs_no_proxy_gets_none(stub: Stub, monkeypatch: pytest.Mo
 
 def run(code: str, path: Path | None = None) -> str:
     environ = {**os.environ, "PYTHONPATH": str(path or "")}
-    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

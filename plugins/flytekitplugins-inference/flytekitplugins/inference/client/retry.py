@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerError, ServerExitedError, ServerNotReadyError
 from .health import is_unknown_host
+from .outage import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,7 +85,7 @@ class Attempts:
         self._http, self._clock = http, clock
         self._can_repeat = isinstance(request.stream, http.ByteStream)  # in memory: can be sent again
         self._trouble_since: float | None = None
-        self._losses = self._pauses = self._left_before = 0
+        self._losses = self._pauses = 0
         self._reason = ""
         self._error: Exception | None = None
 
@@ -120,18 +121,15 @@ class Attempts:
         pause = self._backoff() if wanted is None else wanted * random.uniform(1, 1.1)  # noqa: S311 (not for secrets)
         return Wait(str(status), status in AWAY, pause) if pause <= self._left() else None
 
-    def after_wait(self, is_there: bool) -> None:
-        """Go on when the server is there.
+    def after_wait(self, finding: Finding) -> bool:
+        """Return whether there is a next attempt; if not, the answer of the last one is the caller's.
 
         Raises:
-            ServerNotReadyError: It did not come back in time.
+            ServerNotReadyError: The server did not come back in time.
         """
-        if not is_there:
+        if finding is Finding.AWAY:
             raise self._away() from self._error
-
-    def is_callers(self) -> bool:
-        """Return whether an answer such as 503, of a server that turned out not to have been away, is the caller's."""
-        return not self._limits.retry_busy and self._record.outages[0] == self._left_before
+        return self._error is not None or self._limits.retry_busy or finding is Finding.BACK
 
     def left(self) -> float:
         """Return for how many seconds the server's return may still be waited for."""
@@ -220,7 +218,6 @@ class Attempts:
 
     def _begin_trouble(self, reason: str) -> None:
         self._reason = reason
-        self._left_before = self._record.outages[0]
         if self._trouble_since is None:
             self._trouble_since = self._clock()
 

@@ -112,11 +112,9 @@ class Transport(_Layer):
                 if wait is None:
                     return response
             try:
-                if wait.for_server:
-                    attempts.after_wait(self._watch.wait(attempts.left()))
-                    if response is not None and attempts.is_callers():
-                        kept, response = response, None
-                        return kept
+                if wait.for_server and not attempts.after_wait(self._watch.wait(attempts.left())):
+                    kept, response = response, None
+                    return kept
             finally:
                 if response is not None:
                     response.close()
@@ -169,11 +167,9 @@ class AsyncTransport(_Layer):
                 if wait is None:
                     return response
             try:
-                if wait.for_server:
-                    attempts.after_wait(await self._watch.wait_async(attempts.left()))
-                    if response is not None and attempts.is_callers():
-                        kept, response = response, None
-                        return kept
+                if wait.for_server and not attempts.after_wait(await self._watch.wait_async(attempts.left())):
+                    kept, response = response, None
+                    return kept
             finally:
                 if response is not None:
                     await response.aclose()
