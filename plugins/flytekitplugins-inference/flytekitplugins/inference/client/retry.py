@@ -234,7 +234,8 @@ class Attempts:
         left, returned = self._record.outages
         if not left:
             return "Since the first client was made, the server was not seen to go away."
-        return f"Since the first client was made, the server went away {_times(left)} and came back {_times(returned)}."
+        end = f"came back {_times(returned)}" if returned else "did not come back"
+        return f"Since the first client was made, the server went away {_times(left)} and {end}."
 
 
 def _times(count: int) -> str:

@@ -126,7 +126,9 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, str | bytes):
         raise ValueError(f"{name!r} is a single {type(value).__name__}; give a list or an array, which has a shape")
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
+        is_bytes = array.dtype.kind == "S" and not _has_dtype(value)
+        return np.array(value, dtype=object) if is_bytes else array  # NumPy's own type drops zeros at the end
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"{name!r} is not an array: {error}") from error
 
@@ -175,7 +177,7 @@ def _from_numbers(name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any], 
 
 
 def _as_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return an array of objects that are `bytes`: NumPy's own type for them drops zeros at the end."""
+    """Return an array of objects that are `bytes`."""
     texts = np.empty(array.shape, dtype=object)
     for index, item in np.ndenumerate(array):
         if not isinstance(item, str | bytes):
