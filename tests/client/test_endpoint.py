@@ -130,6 +130,7 @@ def test_a_name_that_was_given_is_not_asked_for() -> None:
     ("protocol", "page", "value"),
     [
         ("openai", "/v1/models", {"object": "list", "data": [{"id": "org/tiny"}]}),
+        ("v2", None, [{"name": "org/tiny", "state": "READY"}, {"name": "old", "state": "UNAVAILABLE"}]),
         ("v2", None, [{"name": "org/tiny", "version": "1"}, {"name": "org/tiny", "version": "2"}]),
     ],
 )

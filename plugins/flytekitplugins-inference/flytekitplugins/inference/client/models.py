@@ -24,7 +24,7 @@ def question(endpoint: Endpoint) -> tuple[str, str, dict[str, Any] | None]:
     if endpoint.protocol == "openai":
         return "GET", "/v1/models", None
     if endpoint.protocol == "v2":  # an extension of the protocol that Triton and MLServer have
-        return "POST", "/v2/repository/index", {"ready": True}
+        return "POST", "/v2/repository/index", {}
     raise ConfigError(
         f"The server at {endpoint.url} has no API that lists models.", hint="Give the name: Endpoint(model=…)."
     )
@@ -59,10 +59,12 @@ def _names(endpoint: Endpoint, response: Any) -> list[str]:
         raise ServerError(f"{asked} was answered {response.status_code}: {shown(response.content)}.")
     try:
         value = response.json()
-        models = (
-            [model["id"] for model in value["data"]] if endpoint.protocol == "openai" else [m["name"] for m in value]
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        if endpoint.protocol == "openai":
+            models = [model["id"] for model in value["data"]]
+        else:
+            models = [model["name"] for model in value if model.get("state") == "READY"]
+            models = models or [model["name"] for model in value]  # while they are being loaded
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         text = shown(response.content)
         raise ServerError(f"{asked} was answered with something that is no list of models: {text}.") from error
     return [str(name) for name in dict.fromkeys(models)]  # V2 lists each version of a model
