@@ -119,11 +119,11 @@ def _in_loop(future: concurrent.futures.Future[Finding]) -> asyncio.Future[Findi
     return here
 
 
-_WATCHES: dict[str, Watch] = {}
+_WATCHES: dict[tuple[str, str], Watch] = {}
 _LOCK = threading.Lock()
 
 
 def watch_of(url: str, *, api_key: str, record: Record) -> Watch:
     """Return the watch of a readiness address, the same for every client in this process."""
     with _LOCK:
-        return _WATCHES.setdefault(url, Watch(url, api_key=api_key, record=record))
+        return _WATCHES.setdefault((url, api_key), Watch(url, api_key=api_key, record=record))

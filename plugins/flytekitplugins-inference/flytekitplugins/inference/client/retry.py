@@ -207,7 +207,7 @@ class Attempts:
             why = "Its body was read from a stream and cannot be sent again."
             hint = "Send a body that is in memory, or ask again."
         else:
-            why = f"That is the {self._losses}rd time." if self._losses == 3 else f"That is {self._losses} times."
+            why = f"That happened {_times(self._losses)}."
             hint = "This request may be what ends the server (too long, too large): read the log of the model server."
         return ServerExitedError(f"{self._asked} {self._reason}. {why} {self._health()} {self._history()}", hint=hint)
 
