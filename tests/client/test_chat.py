@@ -100,6 +100,13 @@ def test_a_busy_server_is_asked_again_when_it_says(stub: Stub, ask: Ask, status:
     assert endpoint.record.snapshot()["repeats"] == {str(status): 3}
 
 
+@pytest.mark.parametrize("text", ["Wed, 21 Oct 2015 07:28:00 GMT", "soon", ""])
+def test_a_date_and_what_is_none_are_understood_too(stub: Stub, ask: Ask, text: str) -> None:
+    stub.script = [send(503, {}, headers={"Retry-After": text})]
+    assert ask(endpoint_of(stub)) == "hello"
+    assert len(stub.posts) == 2
+
+
 def test_a_server_that_wants_longer_than_the_bound_is_not_waited_for(stub: Stub, ask: Ask) -> None:
     stub.script = [send(429, {"error": {"message": "come back tomorrow"}}, headers={"Retry-After": "86400"})]
     with pytest.raises(openai.RateLimitError, match="come back tomorrow"):
@@ -145,6 +152,12 @@ def test_a_request_that_takes_too_long_is_not_asked_again(stub: Stub, ask: Ask) 
     text = str(caught.value)
     assert f"POST {stub.url}/v1/chat/completions was sent, and nothing came within 0.3 s" in text
     assert "the server may still work on it. Raise timeout" in text
+
+
+def test_the_timeout_of_a_single_request_is_the_one_that_is_told(stub: Stub) -> None:
+    stub.default = hang
+    with endpoint_of(stub).client() as client, pytest.raises(ServerNotReadyError, match=r"nothing came within 0\.2 s"):
+        client.chat.completions.create(model="tiny", messages=MESSAGES, timeout=0.2)
 
 
 # Answers that break off

@@ -156,6 +156,12 @@ class Attempts:
         url = self._request.url
         return f"{self._request.method} {url.scheme}://{url.netloc.decode()}{url.path}"
 
+    @property
+    def _timeout(self) -> float:
+        """The seconds that this request has, which its caller may have changed."""
+        seconds = self._request.extensions.get("timeout", {}).get("read")
+        return self._limits.timeout_seconds if seconds is None else float(seconds)
+
     def broken(self, error: Exception, size: int) -> ServerExitedError:
         """Return the error of a request whose answer broke off after so many bytes."""
         return ServerExitedError(
@@ -168,7 +174,7 @@ class Attempts:
         """Return the error of a request whose answer stopped coming after so many bytes."""
         return ServerNotReadyError(
             f"The answer to {self._asked} stopped after {size} bytes: nothing more came within "
-            f"{self._limits.timeout_seconds:g} s ({type(error).__name__}). {self._history()}",
+            f"{self._timeout:g} s ({type(error).__name__}). {self._history()}",
             hint="It is not asked again, since its answer had begun. Raise timeout if parts of it may take longer.",
         )
 
@@ -182,7 +188,7 @@ class Attempts:
 
     def _too_slow(self, error: Exception) -> ServerNotReadyError:
         return ServerNotReadyError(
-            f"{self._asked} was sent, and nothing came within {self._limits.timeout_seconds:g} s "
+            f"{self._asked} was sent, and nothing came within {self._timeout:g} s "
             f"({type(error).__name__}). {self._history()}",
             hint="It is not asked again: the server may still work on it. Raise timeout, ask for less (max_tokens), or "
             "stream the answer, for then each part has the whole timeout.",
