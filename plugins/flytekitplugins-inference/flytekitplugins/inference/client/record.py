@@ -108,6 +108,7 @@ class Seen:
     began: float
     first_byte_seconds: float | None = None
     status: int | None = None
+    """Of its answer, once the head of it has come."""
     is_over: bool = False
 
 
@@ -168,10 +169,6 @@ class Record:
         """Say that a request is sent once more, because of an error's name or a status."""
         with self._lock:
             self._state.repeats[reason] = self._state.repeats.get(reason, 0) + 1
-
-    def answer(self, seen: Seen, status: int) -> None:
-        """Say that the head of an answer has come."""
-        seen.status = status
 
     def first_byte(self, seen: Seen) -> None:
         """Say that the first byte of a streamed answer's body has come; later calls change nothing."""
