@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConfigError
 from .pod import check
-from .pod.assemble import assemble
+from .pod.assemble import assemble, cold_start_file
 from .pod.compile import Manifest, compile_plan
 from .pod.description import OUR_CONTAINERS, Description
 from .pod.lint import lint
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flytekit import PodTemplate, Secret
     from typing_extensions import Self
 
+    from .client.endpoint import Endpoint
     from .flyte.local import LocalServer
 
 __all__ = [
@@ -211,13 +212,67 @@ class ModelInferenceTemplate(Description, PodDescription):
     def base_url(self) -> str:
         """Where the server answers: `http://localhost:{port}`.
 
-        In a local run whose port was busy, the port that was taken instead.
+        In a local run whose port was busy, the port that was taken instead; and what the variable `INFERENCE_URL`
+        says, if it is set (`INFERENCE_URL_<NAME>` for one of several servers).
 
         Raises:
+            ConfigError: If that variable holds no address.
             ServerError: Read in a thread that cannot tell which of several local servers is its function's.
         """
-        server = self._local_server
-        return server.base_url if server else f"http://localhost:{self.port}"
+        return self.endpoint.url
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the server answers and how it is spoken to: address, protocol, model's name, health, metrics.
+
+        Raises:
+            ConfigError: If the variable `INFERENCE_URL` holds no address.
+            ServerError: Read in a thread that cannot tell which of several local servers is its function's.
+        """
+        from .client.endpoint import Endpoint, from_environment
+
+        server, here = self.server(), self._local_server
+        url = here.base_url if here else f"http://localhost:{self.port}"
+        metrics_port = server.metrics_port or self.port
+        metrics = f"http://localhost:{here.pod.port(metrics_port) if here else metrics_port}{server.metrics_path}"
+        report = cold_start_file(self.name)
+        endpoint = Endpoint(
+            url=url,
+            protocol=server.model_api,
+            model=server.served_model_name,
+            health_url=f"{url}/{self.health_endpoint.lstrip('/')}" if self.health_endpoint else None,
+            metrics_url=metrics if server.metrics_path else None,
+            cold_start=(str(here.pod.path(report)) if here else report) if self.startup_timeout else None,
+        )
+        elsewhere = from_environment(self.name)
+        return endpoint.at(elsewhere[0], api_key=elsewhere[1]) if elsewhere else endpoint
+
+    def at(self, url: str, *, api_key: str = "") -> Endpoint:
+        """Return the endpoint of a server of this kind that runs elsewhere; the same clients work with it.
+
+        Args:
+            url: Where its API begins.
+            api_key: Sent as a bearer token.
+
+        Raises:
+            ConfigError: If it is no address.
+        """
+        return self.endpoint.at(url, api_key=api_key)
+
+    def client(self, **options: Any) -> Any:
+        """Return a client of the server; see `Endpoint.client`.
+
+        Returns:
+            `openai.OpenAI` for a server with OpenAI's API, `V2Client` for Triton and MLServer, else an HTTP client.
+
+        Raises:
+            MissingDependencyError: If the client's library is not installed.
+        """
+        return self.endpoint.client(**options)
+
+    def async_client(self, **options: Any) -> Any:
+        """As `client`, for asyncio."""
+        return self.endpoint.async_client(**options)
 
     @property
     def _local_server(self) -> LocalServer | None:

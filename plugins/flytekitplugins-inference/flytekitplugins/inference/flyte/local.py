@@ -20,6 +20,7 @@ from flytekit import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 
 from .. import local
+from ..client.endpoint import from_environment
 from ..errors import ConfigError, ServerError
 from ..pod.parts import MODEL_SERVER, Helper
 from ..pod.plan import named
@@ -103,7 +104,7 @@ def run_locally(
 def server_for_task(
     description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]
 ) -> Iterator[Mapping[str, LocalServer]]:
-    """Have the servers of a task run around its function.
+    """Have the servers of a task run around its function, unless `INFERENCE_URL` names ones that run elsewhere.
 
     They are leased: an equal pod with equal inputs that runs already is used again, and one that nobody uses is stopped
     after a while.
@@ -113,6 +114,9 @@ def server_for_task(
         inputs: The function's arguments.
         types: Their types.
     """
+    if _is_elsewhere(description):
+        yield {}
+        return
     with _lease(description, inputs, types) as pod, _known(description, pod) as servers:
         yield servers
 
@@ -122,9 +126,17 @@ async def async_server_for_task(
     description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]
 ) -> AsyncIterator[Mapping[str, LocalServer]]:
     """Have the servers of a task run around its `async` function; the event loop goes on while they start."""
+    if _is_elsewhere(description):
+        yield {}
+        return
     async with _lease(description, inputs, types) as pod:
         with _known(description, pod) as servers:
             yield servers
+
+
+def _is_elsewhere(description: PodDescription) -> bool:
+    """Whether the environment names an address for each server, so that none is to be started here."""
+    return all(from_environment(name) for name in description.servers)
 
 
 def _wants_inputs(description: PodDescription) -> bool:

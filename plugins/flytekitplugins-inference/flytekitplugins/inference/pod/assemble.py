@@ -31,7 +31,7 @@ from .parts import MODEL_SERVER, Container, EnvVar, Helper, PodPlan, Probe, Prob
 from .plan import Group, named, plan_pod
 from .quantity import format_quantity, parse_quantity
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "cold_start_file"]
 
 STARTUP_FAILURE_THRESHOLD = 100
 """Documented: with a period of 10 s, a server has about 16 minutes to load its model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .parts import EnvVar, Probes, Volume
 from .secrets import SecretReference
@@ -63,7 +63,7 @@ class Server:
     probes: Probes = field(default_factory=Probes)
     """Its startup probe, where the usual one does not fit; and the paths of readiness and liveness probes, which it has
     only when the user asks for them."""
-    model_api: str = "none"
+    model_api: Literal["openai", "v2", "none"] = "none"
     """The protocol it speaks, and so how it is asked whether it has the model: `openai`, `v2`, or `none`."""
     served_model_name: str = ""
     """The name under which requests ask for the model; empty when only the server knows."""
