@@ -267,7 +267,7 @@ class _Assembly:
             return None
         path = "/" + described.health_endpoint.lstrip("/") if described.health_endpoint else ""
         options: tuple[str, ...] = ()
-        if server.served_model_name and server.model_api != "none":
+        if server.served_model_name and server.model_api != "none" and server.lists_models:
             options += ("--api", server.model_api, "--model", server.served_model_name)
         if self._is_loaded:
             options += ("--models", MODELS_DIRECTORY)

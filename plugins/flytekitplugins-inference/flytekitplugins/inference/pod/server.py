@@ -64,9 +64,11 @@ class Server:
     """Its startup probe, where the usual one does not fit; and the paths of readiness and liveness probes, which it has
     only when the user asks for them."""
     model_api: Literal["openai", "v2", "none"] = "none"
-    """The protocol it speaks, and so how it is asked whether it has the model: `openai`, `v2`, or `none`."""
+    """The protocol it speaks: OpenAI's, the Open Inference Protocol, or one of its own."""
     served_model_name: str = ""
     """The name under which requests ask for the model; empty when only the server knows."""
+    lists_models: bool = True
+    """Whether it can be asked for its models (`/v1/models`, `/v2/models/<name>/ready`), which the gate then does."""
     metrics_path: str = ""
     """Path of its Prometheus metrics; empty when it has none."""
     metrics_port: int | None = None

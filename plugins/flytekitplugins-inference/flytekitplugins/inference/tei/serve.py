@@ -109,9 +109,10 @@ class TEI(ModelInferenceTemplate):
             hub_token=self.hf_secret.reference() if self.hf_secret else None,
             volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             probes=Probes(liveness=Probe(path="/health")),
-            # it has no /v1/models, and does not compare a request's model with its own; /health tells that it is loaded
-            model_api="none",
+            # it has /v1/embeddings but no /v1/models, and takes any name; /health tells that the model is loaded
+            model_api="openai",
             served_model_name=self._served_model_name(),
+            lists_models=False,
             metrics_path="/metrics",
             metric_names={"requests_waiting": "te_queue_size"},
             # a Service named "prometheus" would inject PROMETHEUS_PORT=tcp://…, an option's variable
