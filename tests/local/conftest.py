@@ -91,7 +91,9 @@ class Manifests:
     )
     """The source of a program that waits for its end."""
 
-    def pod(self, *init: Mapping[str, Any], volumes: Sequence[str] = (), grace: float = 5, **spec: Any) -> Manifest:
+    def pod(self, *init: Mapping[str, Any], volumes: Sequence[str] = (), grace: float = 0, **spec: Any) -> Manifest:
+        # as containers, programs that are ended before they handle SIGTERM use all of it
+        grace = grace or (2 if self.image else 5)
         return {
             "apiVersion": "v1",
             "kind": "Pod",

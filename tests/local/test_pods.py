@@ -156,7 +156,7 @@ def test_a_crash_looping_server_is_given_up(manifests: Any) -> None:
 
 
 def test_a_server_that_never_gets_ready(manifests: Any, free_port: int) -> None:
-    source = "import time; print('loading', flush=True); time.sleep(600)"
+    source = f"print('loading', flush=True); {manifests.sleep}"
     probe = manifests.probe(free_port, failureThreshold=1, periodSeconds=1)
     server = manifests.sidecar("server", source, startupProbe=probe)
     with pytest.raises(ServerNotReadyError, match="connection refused") as caught:
@@ -208,7 +208,7 @@ def test_a_shim_that_is_killed_leaves_nothing(manifests: Any, alive: Any, eventu
 
 
 def test_a_command_may_be_a_probe(manifests: Any, eventually: Any) -> None:
-    source = "import pathlib, sys, time; time.sleep(0.3); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+    source = f"import pathlib, sys, time; time.sleep(0.3); pathlib.Path(sys.argv[1]).touch(); {manifests.sleep}"
     probe = {"exec": {"command": ["python", "-c", "import os, sys; sys.exit(not os.path.exists('/shared/ready'))"]}}
     server = manifests.sidecar(
         "loader",

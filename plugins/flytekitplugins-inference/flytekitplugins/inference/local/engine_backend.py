@@ -41,6 +41,7 @@ _VOLUME_MODE = 0o777  # kubelet `pkg/volume/emptydir` (v1.36): whatever user an 
 _LOG_MODE = 0o666  # kubelet `pkg/kubelet/kuberuntime` (v1.36), for the same reason
 _LOST = 137  # what a kubelet reports of a container that it lost sight of (ContainerStatusUnknown)
 _PERIOD_MICROSECONDS = 100_000  # the kernel's default; the quota is a part of it
+_END_SECONDS = 1.0  # between the end of a container's output and its removal
 _counter = itertools.count(1)
 
 
@@ -370,11 +371,16 @@ class EngineRun:
         self._stop_signal = stop_signal
         self._write_line = write_line
         self._code: int | None = None
+        self._is_silent = False
+        self._is_over = threading.Event()
         self._command: threading.Thread | None = None
         threading.Thread(target=self._follow, args=(stream,), name=f"read {container[:12]}", daemon=True).start()
 
     def poll(self) -> int | None:
         """Return the exit code once the container is removed and its lines are delivered, `None` before."""
+        if self._is_silent:  # its end is near, or it has closed its output: only the first look waits for that
+            self._is_silent = False
+            self._is_over.wait(_END_SECONDS)
         return self._code
 
     def terminate(self) -> None:
@@ -416,6 +422,7 @@ class EngineRun:
     def _follow(self, stream: Iterator[tuple[bytes | None, bytes | None]]) -> None:
         try:
             self._read(stream)
+            self._is_silent = True
             end = self._engine.wait(self._container)
             self.reason = OUT_OF_MEMORY if end.is_out_of_memory else ""
             self._engine.remove(self._container)
@@ -426,6 +433,7 @@ class EngineRun:
         finally:
             if self._code is None:
                 self._code = _LOST
+            self._is_over.set()
 
     def _read(self, stream: Iterator[tuple[bytes | None, bytes | None]]) -> None:
         splitters = LineSplitter(), LineSplitter()
