@@ -156,11 +156,26 @@ def manifests(request: pytest.FixtureRequest) -> Manifests:
     return Manifests(podman.IMAGE if is_engine else "")
 
 
+@dataclass(frozen=True)
+class ServedRegistry:
+    """A registry that the engine of the tests can reach."""
+
+    registry: podman.Registry
+    address: str
+
+
 @pytest.fixture(scope="session")
-def _service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def registry() -> Iterator[ServedRegistry]:
+    served = podman.Registry()
+    with podman.serve(served) as address:
+        yield ServedRegistry(served, address)
+
+
+@pytest.fixture(scope="session")
+def _service(tmp_path_factory: pytest.TempPathFactory, registry: ServedRegistry) -> Iterator[str]:
     """The address of an engine, or `no engine: …`."""
     try:
-        with podman.podman_service(tmp_path_factory.mktemp("podman")) as address:
+        with podman.podman_service(tmp_path_factory.mktemp("podman"), registry.address) as address:
             yield address
     except podman.NoEngineError as error:
         yield f"no engine: {error}"

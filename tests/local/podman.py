@@ -7,6 +7,8 @@ machine, mounted by the manifests (`host_volumes`).
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import http.server
 import io
 import json
 import os
@@ -15,14 +17,16 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 IMAGE = "localhost/inference-test:machine"
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _ANSWER_SECONDS = 20.0
 _LINKS = ("bin", "sbin", "lib", "lib64")  # to /usr, as Debian has had them since 12
 _EMPTY = ("dev", "etc", "proc", "run", "sys", "tmp", "usr", "var")
@@ -62,7 +66,8 @@ def podman_service(directory: Path, registry: str = "") -> Iterator[str]:
     with (directory / "log").open("wb") as log, subprocess.Popen(command, env=environment, stderr=log) as service:
         try:
             _wait(directory / "podman.sock", service, directory / "log")
-            _import_image(address)
+            import_image(address, IMAGE)
+            _try(address)
             yield address
         finally:
             service.terminate()
@@ -104,15 +109,34 @@ def _wait(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.05)
 
 
-def _import_image(address: str) -> None:
+def import_image(address: str, name: str, *changes: str, programs: Sequence[str] = ()) -> None:
+    """Make an image of an empty file system.
+
+    Args:
+        address: The engine's.
+        name: Repository and tag.
+        changes: More instructions of a Dockerfile, such as `USER 1000`.
+        programs: Programs of this machine that it holds, with their libraries.
+    """
     import docker
 
     client = docker.APIClient(base_url=address, version="auto")
-    repository, _, tag = IMAGE.partition(":")
-    path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-    answer = client.import_image_from_data(_file_system(), changes=[f"ENV PATH={path}"])
+    path = f"ENV PATH={Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+    answer = client.import_image_from_data(_file_system(programs), changes=[path, *changes])
     image = json.loads(answer.splitlines()[-1])["status"]  # podman 4 does not take the name at once
-    client.tag(image, repository, tag)
+    client.tag(image, *name.rsplit(":", 1))
+    client.close()
+
+
+def _try(address: str) -> None:
+    """Run a container that does nothing.
+
+    Raises:
+        NoEngineError: It does not run.
+    """
+    import docker
+
+    client = docker.APIClient(base_url=address, version="auto")
     try:
         host = client.create_host_config(binds=["/usr:/usr:ro"], network_mode="host")
         container = client.create_container(IMAGE, ["true"], host_config=host)
@@ -125,7 +149,7 @@ def _import_image(address: str) -> None:
         client.close()
 
 
-def _file_system() -> bytes:
+def _file_system(programs: Sequence[str] = ()) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name in _EMPTY:
@@ -138,4 +162,80 @@ def _file_system() -> bytes:
             archive.addfile(entry)
         for name in _COPIED:
             archive.add(name)
+        for name in (*programs, *_libraries(programs)):
+            archive.add(Path(name).resolve(), arcname=name if name.startswith("/usr") else f"/usr{name}")
     return buffer.getvalue()
+
+
+def _libraries(programs: Sequence[str]) -> list[str]:
+    listed = [subprocess.run(["ldd", program], capture_output=True, text=True, check=True) for program in programs]
+    words = [word for listing in listed for word in listing.stdout.split()]
+    return list(dict.fromkeys(word for word in words if word.startswith("/")))
+
+
+class Registry:
+    """A registry of this machine with one image, which prints its arguments' number. It counts what is asked of it.
+
+    It speaks what a pull needs of the distribution API (OCI distribution-spec v1.1, "Pulling").
+    """
+
+    def __init__(self) -> None:
+        self.pulls = 0
+        layer = _file_system()
+        config = {
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine),
+            "os": "linux",
+            "config": {"Entrypoint": ["/usr/bin/env"], "Cmd": ["echo", "from the registry"]},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+        }
+        blobs = [json.dumps(config).encode(), layer]
+        kinds = ["application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar"]
+        described = [
+            {"mediaType": kind, "size": len(blob), "digest": _digest(blob)}
+            for kind, blob in zip(kinds, blobs, strict=True)
+        ]
+        manifest = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": described[0], "layers": described[1:]}
+        self._blobs = {_digest(blob): blob for blob in blobs}
+        self._manifest = json.dumps(manifest).encode()
+
+    def answer(self, path: str) -> tuple[int, str, bytes]:
+        """Return status, content type and body."""
+        kind, _, reference = path.removeprefix("/v2/").rpartition("/")
+        if path == "/v2/":
+            return 200, "application/json", b"{}"
+        if kind == "tools/echo/manifests" and reference in ("1", _digest(self._manifest)):
+            self.pulls += 1
+            return 200, _MANIFEST, self._manifest
+        if kind == "tools/echo/blobs" and reference in self._blobs:
+            return 200, "application/octet-stream", self._blobs[reference]
+        return 404, "application/json", b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "no such image"}]}'
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@contextlib.contextmanager
+def serve(registry: Registry) -> Iterator[str]:
+    """Serve a registry as long as the block lasts; give its `host:port`."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, kind, body = registry.answer(self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Docker-Content-Digest", _digest(body))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()

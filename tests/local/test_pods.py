@@ -245,7 +245,7 @@ def test_the_environment_is_this_machines_and_the_containers(
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"name": "a", "image": "nim:1"}, ["a has no command", "'nim:1'", "backend="]),
+        ({"name": "a", "image": "nim:1"}, ["a has no command", "'nim:1'", "INFERENCE_LOCAL_BACKEND"]),
         ({"name": "a", "image": "nim:1", "args": ["--x"]}, ["a has no command"]),
         ({"name": "a", "image": "vllm:1", "command": ["vllm", "serve"]}, ["'vllm'", "pip install vllm"]),
         ({"name": "a", "image": "i", "command": ["/opt/no/such"]}, ["'/opt/no/such'", "command="]),

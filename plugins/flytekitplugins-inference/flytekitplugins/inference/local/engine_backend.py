@@ -142,7 +142,10 @@ class ContainerBackend:
 
     def _remove_leftovers(self) -> None:
         """Remove the pods of processes that have ended and whose wardens have ended with them."""
-        for container, directory, owner in self._engine.find():
+        found: list[tuple[str, Path, str]] = []
+        with contextlib.suppress(OSError):  # an engine that has gone away is told of with the images
+            found = self._engine.find()
+        for container, directory, owner in found:
             if is_gone(owner):
                 with contextlib.suppress(OSError):
                     self._engine.remove(container)
@@ -283,7 +286,7 @@ def _device_requests(gpus: int, facts: Facts) -> list[dict[str, Any]] | None:
         return None
     if facts.is_podman:  # it has no driver of its own for them, only the container device interface
         return [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"], "Capabilities": [["gpu"]]}]
-    return [{"Driver": "nvidia", "Count": gpus, "Capabilities": [["gpu"]]}]
+    return [{"Count": gpus, "Capabilities": [["gpu"]]}]  # as `docker run --gpus`
 
 
 def _limits(container: ContainerPlan, facts: Facts) -> dict[str, int]:
