@@ -330,7 +330,7 @@ def test_directories_that_do_not_exist(manifests: Any, tmp_path: Path) -> None:
 
 
 def test_what_an_engine_cannot_do_is_noted(manifests: Any, engine: Engine) -> None:
-    engine.facts = replace(engine.facts, name="podman 4.3.1", is_virtual=True, ignores_gpu_requests=True)
+    engine.facts = replace(engine.facts, name="podman 4.3.1", may_hide_network=True, ignores_gpu_requests=True)
     manifest = manifests.pod({"name": "server", "image": podman.IMAGE, "command": ["x"]})
     manifest["spec"]["initContainers"][0]["resources"] = {"limits": {"nvidia.com/gpu": 1}}
     told: list[tuple[str, ...]] = []
@@ -338,9 +338,9 @@ def test_what_an_engine_cannot_do_is_noted(manifests: Any, engine: Engine) -> No
         manifests.plan(manifest, runs_image=bool),
         lambda container, kind, detail: told.append((container, kind, detail)),
     )
-    (virtual, gpu) = told
-    assert virtual[:2] == ("pod", "noted")
-    assert "Enable host networking" in virtual[2]
+    network, gpu = told
+    assert network[:2] == ("pod", "noted")
+    assert "Enable host networking" in network[2]
     assert gpu[:2] == ("server", "noted")
     assert "podman 4.3.1 gives containers no GPU" in gpu[2]
 

@@ -20,7 +20,7 @@ PODMAN = Facts(
     cpus=4,
     memory_bytes=16 * 2**30,
     has_selinux=False,
-    is_virtual=False,
+    may_hide_network=False,
     ignores_gpu_requests=False,
 )
 DOCKER = replace(PODMAN, name="docker 28.5.1", is_podman=False)

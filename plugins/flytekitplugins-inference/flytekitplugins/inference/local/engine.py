@@ -32,6 +32,7 @@ OWNER_LABEL = "flytekitplugins.inference.owner"
 _ANSWER_SECONDS = 120.0  # what a busy engine may take for one request; streams and waits have no limit
 _REMOVALS = 5  # attempts
 _FIRST_PODMAN_WITH_DEVICE_REQUESTS = (5, 4)  # github.com/containers/podman/pull/25171; older ones ignore them silently
+_FIRST_ROOTLESS_DOCKER = (29,)  # with the machine's network: docs.docker.com/engine/security/rootless/troubleshoot
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -45,8 +46,8 @@ class Facts:
     cpus: int
     memory_bytes: int
     has_selinux: bool
-    is_virtual: bool
-    """Whether it runs containers in a virtual machine, whose network is this machine's only if that is switched on."""
+    may_hide_network: bool
+    """Whether the host network that it gives containers may be another than this machine's."""
     ignores_gpu_requests: bool
 
 
@@ -308,6 +309,7 @@ def _facts(api: Any) -> Facts:
     components = [str(component.get("Name", "")) for component in version.get("Components") or ()]
     is_podman = any("podman" in name.lower() for name in components)
     number = str(version.get("Version") or "")
+    is_rootless = any("rootless" in str(option) for option in info.get("SecurityOptions") or ())
     release = tuple(int(part) for part in re.findall(r"\d+", number)[:2])
     return Facts(
         name=f"{'podman' if is_podman else 'docker'} {number}".strip(),
@@ -315,9 +317,13 @@ def _facts(api: Any) -> Facts:
         cpus=int(info.get("NCPU") or 0),
         memory_bytes=int(info.get("MemTotal") or 0),
         has_selinux=any("selinux" in str(option) for option in info.get("SecurityOptions") or ()),
-        is_virtual=os.uname().sysname != "Linux" or info.get("OperatingSystem") == "Docker Desktop",
+        may_hide_network=_is_virtual(info) or (is_rootless and not is_podman and release < _FIRST_ROOTLESS_DOCKER),
         ignores_gpu_requests=is_podman and release < _FIRST_PODMAN_WITH_DEVICE_REQUESTS,
     )
+
+
+def _is_virtual(info: Mapping[str, Any]) -> bool:
+    return os.uname().sysname != "Linux" or info.get("OperatingSystem") == "Docker Desktop"
 
 
 def _split(image: str) -> tuple[str, str]:

@@ -184,13 +184,13 @@ class ContainerBackend:
 
     def _note_facts(self, containers: Sequence[ContainerPlan], report: Report) -> None:
         facts = self._engine.facts
-        if facts.is_virtual:
+        if facts.may_hide_network:
             report(
                 POD,
                 "noted",
-                f"{facts.name} runs containers in a virtual machine; they are reached on localhost only if it shares "
-                "this machine's network (Docker Desktop 4.34 or newer: Settings, Resources, Network, Enable host "
-                "networking)",
+                f"{facts.name} may keep containers off this machine's network, and then nothing finds them on "
+                "localhost; Docker Desktop 4.34 or newer does not when told so (Settings, Resources, Network, Enable "
+                "host networking), nor does rootless Docker 29 or newer",
             )
         for container in containers:
             if container.sandbox.gpus and facts.ignores_gpu_requests:
