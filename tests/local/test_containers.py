@@ -413,9 +413,10 @@ def test_files_of_other_users_are_removed_by_a_container(engine: Engine, tmp_pat
 class LostEngine:
     """An engine that goes away. A real one cannot be ended here without what it runs."""
 
-    removed = False
-
     def wait(self, container: str) -> None:
+        raise OSError("connection refused")
+
+    def remove(self, container: str) -> None:
         raise OSError("connection refused")
 
 

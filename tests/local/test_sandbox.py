@@ -11,7 +11,7 @@ from docker.types import HostConfig
 
 from flytekitplugins.inference.errors import UnsupportedError
 from flytekitplugins.inference.local.engine import Facts
-from flytekitplugins.inference.local.engine_backend import create_arguments
+from flytekitplugins.inference.local.engine_request import create_arguments
 from flytekitplugins.inference.local.sandbox import Sandbox
 
 PODMAN = Facts(

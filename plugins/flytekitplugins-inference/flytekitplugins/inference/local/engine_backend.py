@@ -9,7 +9,6 @@ once more at their own path: what a process of this machine has written into a v
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import subprocess
 import sys
@@ -19,30 +18,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnsupportedError
-from ..programs.protocol import TERMINATION_LOG
 from .backend import THIS_MACHINE
-from .engine import OWNER_LABEL, POD_LABEL
+from .engine_request import LIMITS, bound_mounts, create_arguments, mounted_directories
 from .events import POD
 from .failures import OUT_OF_MEMORY
 from .output import LineSplitter
-from .owners import is_gone, this_process
-from .processes import MARKER, ProcessBackend
-from .volumes import SHM
+from .owners import is_gone
+from .processes import ProcessBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from .backend import LineSink, Process, Report
-    from .engine import Engine, Facts
+    from .engine import Engine
     from .plan import ContainerPlan, PodPlan
-    from .volumes import Mount
 
 _VOLUME_MODE = 0o777  # kubelet `pkg/volume/emptydir` (v1.36): whatever user an image runs as may write
 _LOG_MODE = 0o666  # kubelet `pkg/kubelet/kuberuntime` (v1.36), for the same reason
 _LOST = 137  # what a kubelet reports of a container that it lost sight of (ContainerStatusUnknown)
-_PERIOD_MICROSECONDS = 100_000  # the kernel's default; the quota is a part of it
 _END_SECONDS = 1.0  # between the end of a container's output and its removal
-_counter = itertools.count(1)
 
 
 class ContainerBackend:
@@ -102,7 +96,7 @@ class ContainerBackend:
         try:
             return self._run(arguments, write_line, container, plan)
         except OSError as error:
-            host = {key: value for key, value in arguments["host"].items() if key not in _LIMITS}
+            host = {key: value for key, value in arguments["host"].items() if key not in LIMITS}
             if host == arguments["host"]:
                 raise
             run = self._run({**arguments, "host": host}, write_line, container, plan)
@@ -202,107 +196,9 @@ class ContainerBackend:
                 )
 
 
-_LIMITS = ("mem_limit", "memswap_limit", "cpu_period", "cpu_quota")
-
-
-def create_arguments(plan: PodPlan, container: ContainerPlan, facts: Facts) -> dict[str, Any]:
-    """Return how a container of a pod is made: the arguments of `Engine.create`. Pure.
-
-    Args:
-        plan: The pod.
-        container: The container.
-        facts: What the engine says of itself.
-    """
-    sandbox = container.sandbox
-    marker = f"{plan.root.name}/{container.name}"
-    # without a command the image's entry point stays, and its own arguments too unless the manifest has some
-    words = {"entrypoint": list(container.command), "command": list(container.args)} if container.command else {}
-    if container.args:
-        words["command"] = list(container.args)
-    return {
-        "image": container.image,
-        "name": f"{plan.root.name}-{container.name}-{os.getpid()}-{next(_counter)}",
-        "labels": {POD_LABEL: str(plan.root), OWNER_LABEL: this_process()},
-        "environment": {MARKER: marker, **container.env},
-        "user": sandbox.user or None,
-        "working_dir": container.working_dir,
-        **words,
-        "host": {
-            "network_mode": "host",
-            "binds": _binds(plan, container),
-            "group_add": list(sandbox.groups) or None,
-            "cap_add": list(sandbox.added_capabilities) or None,
-            "cap_drop": list(sandbox.dropped_capabilities) or None,
-            "security_opt": _security_options(container, facts) or None,
-            "privileged": sandbox.is_privileged,
-            "read_only": sandbox.has_read_only_root,
-            "shm_size": _shm_size(container, facts),
-            "device_requests": _device_requests(sandbox.gpus, facts),
-            **_limits(container, facts),
-        },
-    }
-
-
-def _binds(plan: PodPlan, container: ContainerPlan) -> list[str]:
-    """Return what is mounted where, as `source:path:mode`."""
-    log = f"{container.termination_log}:{container.sandbox.termination_path or TERMINATION_LOG}:rw"
-    directories = _directories(plan, container).items()
-    return [*(f"{source}:{path}:{'ro' if is_ro else 'rw'}" for path, (source, is_ro) in directories), log]
-
-
-def _directories(plan: PodPlan, container: ContainerPlan) -> dict[str, tuple[Path, bool]]:
-    """Return the directory by path in the container, and whether it is read-only there.
-
-    Volumes are there twice, see above, but directories of the node once: at their own path they could hide the image's.
-    """
-    files = plan.root / "files"
-    own = {str(mount.directory): mount for mount in _bound(container) if not mount.is_host_path}
-    given = {mount.path: mount for mount in _bound(container)}
-    found = {path: (mount.directory, mount.read_only) for path, mount in (own | given).items()}
-    return {str(files): (files, True), **found} if files.is_dir() else found
-
-
-def _bound(container: ContainerPlan) -> list[Mount]:
-    """Return the mounts that are directories; shared memory is made by the engine."""
-    has_shm = container.sandbox.shm_bytes is not None
-    return [mount for mount in container.mounts if not (has_shm and mount.path == SHM)]
-
-
-def _security_options(container: ContainerPlan, facts: Facts) -> list[str]:
-    sandbox = container.sandbox
-    options = [] if sandbox.may_gain_privileges else ["no-new-privileges"]
-    options += [] if sandbox.is_confined else ["seccomp=unconfined"]
-    return options + (["label=disable"] if facts.has_selinux else [])  # volumes are ordinary directories of the user
-
-
-def _shm_size(container: ContainerPlan, facts: Facts) -> int | None:
-    """Return the bytes of `/dev/shm`; without a limit half of the memory, as a kubelet's tmpfs has."""
-    size = container.sandbox.shm_bytes
-    return size if size is None or size > 0 else (container.sandbox.memory_bytes or facts.memory_bytes // 2)
-
-
-def _device_requests(gpus: int, facts: Facts) -> list[dict[str, Any]] | None:
-    if not gpus:
-        return None
-    if facts.is_podman:  # it has no driver of its own for them, only the container device interface
-        return [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"], "Capabilities": [["gpu"]]}]
-    return [{"Count": gpus, "Capabilities": [["gpu"]]}]  # as `docker run --gpus`
-
-
-def _limits(container: ContainerPlan, facts: Facts) -> dict[str, int]:
-    """Return the limits of memory and CPU that mean something here: a limit beyond the machine is none."""
-    memory, cpus = container.sandbox.memory_bytes, container.sandbox.cpus
-    limits: dict[str, int] = {}
-    if 0 < memory < facts.memory_bytes:
-        limits |= {"mem_limit": memory, "memswap_limit": memory}  # a pod does not swap
-    if 0 < cpus < facts.cpus:
-        limits |= {"cpu_period": _PERIOD_MICROSECONDS, "cpu_quota": round(cpus * _PERIOD_MICROSECONDS)}
-    return limits
-
-
 def _mount_problems(plan: PodPlan, container: ContainerPlan, report: Report) -> Iterator[str]:
     """Find directories that do not exist, which an engine would make as root; make those that the caller has named."""
-    for mount in _bound(container):
+    for mount in bound_mounts(container):
         if ":" in str(mount.directory):
             yield f"{container.name} mounts {mount.directory}, but an engine takes no directory with a colon."
         if mount.directory.exists() or mount.directory.is_relative_to(plan.root):
@@ -325,8 +221,8 @@ def _make_places(plan: PodPlan, container: ContainerPlan) -> None:
             directory.chmod(_VOLUME_MODE)
     container.termination_log.write_bytes(b"")
     container.termination_log.chmod(_LOG_MODE)
-    for mount in _bound(container):
-        for target in map(Path, _directories(plan, container)):
+    for mount in bound_mounts(container):
+        for target in map(Path, mounted_directories(plan, container)):
             if target.is_relative_to(mount.path) and target != Path(mount.path):
                 with contextlib.suppress(OSError):  # a read-only directory of this machine
                     (mount.directory / target.relative_to(mount.path)).mkdir(parents=True, exist_ok=True)
@@ -423,19 +319,18 @@ class EngineRun:
             self._write_line(f"{number} was not sent: {error}")
 
     def _follow(self, stream: Iterator[tuple[bytes | None, bytes | None]]) -> None:
+        code, self.reason = _LOST, "lost"
         try:
             self._read(stream)
             self._is_silent = True
             end = self._engine.wait(self._container)
-            self.reason = OUT_OF_MEMORY if end.is_out_of_memory else ""
-            self._engine.remove(self._container)
-            self._code = end.code
+            code, self.reason = end.code, OUT_OF_MEMORY if end.is_out_of_memory else ""
         except OSError as error:
             self._write_line(f"the engine lost it: {error}")
-            self.reason = "lost"
         finally:
-            if self._code is None:
-                self._code = _LOST
+            with contextlib.suppress(OSError):  # the end of the pod tries again, and then the next start
+                self._engine.remove(self._container)
+            self._code = code
             self._is_over.set()
 
     def _read(self, stream: Iterator[tuple[bytes | None, bytes | None]]) -> None:
