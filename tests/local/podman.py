@@ -63,7 +63,10 @@ def podman_service(directory: Path, registry: str = "") -> Iterator[str]:
     address = f"unix://{directory}/podman.sock"
     options = ("--tmpdir", str(directory / "tmp"), "--cgroup-manager", "cgroupfs", "--events-backend", "file")
     command = ["podman", *options, "system", "service", "--time", "0", address]
-    with (directory / "log").open("wb") as log, subprocess.Popen(command, env=environment, stderr=log) as service:
+    with (
+        (directory / "log").open("wb") as log,
+        subprocess.Popen(command, env=environment, stderr=log, cwd=directory) as service,
+    ):
         try:
             _wait(directory / "podman.sock", service, directory / "log")
             import_image(address, IMAGE)
