@@ -11,29 +11,36 @@ import textwrap
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from flytekitplugins.inference.local import processes
 from flytekitplugins.inference.local.backoff import Backoff
+from flytekitplugins.inference.local.choice import BACKEND_VARIABLE
 from flytekitplugins.inference.local.container import Surroundings
+from flytekitplugins.inference.local.engine import connect
 from flytekitplugins.inference.local.events import History
 from flytekitplugins.inference.local.output import Output
 from flytekitplugins.inference.local.plan import ContainerPlan, PodPlan, compile_plan, declared_ports
 from flytekitplugins.inference.local.probes import Answer, Probe
 from flytekitplugins.inference.local.supervisor import Phase, Supervisor
+from local import podman
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from flytekitplugins.inference.local.backend import LineSink
+    from flytekitplugins.inference.local.backend import LineSink, Report
+    from flytekitplugins.inference.local.engine import Engine
 
 Manifest = dict[str, Any]
 
 SERVER = textwrap.dedent(
     """
     import http.server, os, pathlib, signal, sys, time
+
+    # the first process of a container ignores signals that it has no handler for
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -69,10 +76,24 @@ SERVER = textwrap.dedent(
 """`python -c SERVER --port N [--stubborn] [--workers]`: answers with its arguments."""
 
 
+@dataclass(frozen=True)
 class Manifests:
-    """Builds manifests."""
+    """Builds manifests.
 
-    def pod(self, *init: Mapping[str, Any], volumes: Sequence[str] = (), grace: float = 5, **spec: Any) -> Manifest:
+    Args:
+        image: The containers' image, which gets this machine's programs mounted; empty for processes.
+    """
+
+    image: str = ""
+
+    sleep: ClassVar[str] = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); time.sleep(600)"
+    )
+    """The source of a program that waits for its end."""
+
+    def pod(self, *init: Mapping[str, Any], volumes: Sequence[str] = (), grace: float = 0, **spec: Any) -> Manifest:
+        # as containers, programs that are ended before they handle SIGTERM use all of it
+        grace = grace or (2 if self.image else 5)
         return {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -82,14 +103,27 @@ class Manifests:
                 "containers": [
                     {"name": "primary", "volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in volumes]}
                 ],
-                "volumes": [{"name": name, "emptyDir": {}} for name in volumes],
+                "volumes": [*({"name": name, "emptyDir": {}} for name in volumes), *self._machine()],
                 "terminationGracePeriodSeconds": grace,
                 **spec,
             },
         }
 
     def init(self, name: str, source: str = "", *args: str, **fields: Any) -> Manifest:
-        return {"name": name, "command": ["python", "-c", source], "args": list(args), **fields}
+        return self.container(name=name, command=["python", "-c", source], args=list(args), **fields)
+
+    def container(self, **fields: Any) -> Manifest:
+        """An init container that runs in the image, if there is one, on this machine's programs."""
+        if not self.image:
+            return fields
+        places = podman.host_volumes().items()
+        mounts = [{"name": name, "mountPath": path, "readOnly": True} for name, path in places]
+        mounts += fields.get("volumeMounts", ())
+        return {"image": self.image, "imagePullPolicy": "Never", **fields, "volumeMounts": mounts}
+
+    def _machine(self) -> list[Manifest]:
+        places = podman.host_volumes().items() if self.image else ()
+        return [{"name": name, "hostPath": {"path": path}} for name, path in places]
 
     def sidecar(self, name: str, source: str = "", *args: str, **fields: Any) -> Manifest:
         return self.init(name, source, *args, restartPolicy="Always", **fields)
@@ -116,8 +150,55 @@ class Manifests:
 
 
 @pytest.fixture
-def manifests() -> Manifests:
-    return Manifests()
+def manifests(request: pytest.FixtureRequest) -> Manifests:
+    """Of processes, or of what the fixture `backend` says."""
+    is_engine = "backend" in request.fixturenames and request.getfixturevalue("backend") == "containers"
+    return Manifests(podman.IMAGE if is_engine else "")
+
+
+@dataclass(frozen=True)
+class ServedRegistry:
+    """A registry that the engine of the tests can reach."""
+
+    registry: podman.Registry
+    address: str
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[ServedRegistry]:
+    served = podman.Registry()
+    with podman.serve(served) as address:
+        yield ServedRegistry(served, address)
+
+
+@pytest.fixture(scope="session")
+def _service(tmp_path_factory: pytest.TempPathFactory, registry: ServedRegistry) -> Iterator[str]:
+    """The address of an engine, or `no engine: …`."""
+    try:
+        with podman.podman_service(tmp_path_factory.mktemp("podman"), registry.address) as address:
+            yield address
+    except podman.NoEngineError as error:
+        yield f"no engine: {error}"
+
+
+@pytest.fixture
+def engine(_service: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """A container engine, found by what is tested; nothing may be left in it."""
+    if _service.startswith("no engine"):
+        pytest.skip(_service)
+    monkeypatch.setenv("DOCKER_HOST", _service)
+    connected = connect(_service)
+    yield connected
+    wait_for(lambda: connected.find() == [])
+
+
+@pytest.fixture(params=["processes", "containers"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What runs pods: a test that uses it runs once for each."""
+    monkeypatch.setenv(BACKEND_VARIABLE, request.param)
+    if request.param == "containers":
+        request.getfixturevalue("engine")
+    return str(request.param)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +212,7 @@ class Run:
     term_takes: float | None = 0.0  # None: SIGTERM is ignored
     lines: tuple[str, ...] = ()
     message: str = ""
+    reason: str = ""
 
 
 @dataclass
@@ -138,6 +220,7 @@ class FakeProcess:
     run: Run
     clock: Callable[[], float]
     began: float = 0.0
+    reason: str = ""
     terminated: float | None = None
     killed: bool = False
 
@@ -171,7 +254,6 @@ class Scenario:
     manifest: Mapping[str, Any]
     runs: Mapping[str, Sequence[Run]]
     options: Mapping[str, Any] = field(default_factory=dict)
-    own_filesystem: bool = False
     now: float = 100.0
 
     def __post_init__(self) -> None:
@@ -193,7 +275,13 @@ class Scenario:
     def clock(self) -> float:
         return self.now
 
-    def prepare(self, plan: PodPlan) -> None:
+    def runs_image(self, image: str) -> bool:
+        return False
+
+    def clean_up(self, plan: PodPlan) -> None:
+        raise AssertionError("not a task of the supervisor")
+
+    def prepare(self, plan: PodPlan, report: Report) -> None:
         raise AssertionError("not a task of the supervisor")
 
     def start(self, plan: PodPlan, container: ContainerPlan, write_line: LineSink) -> FakeProcess:
@@ -204,7 +292,7 @@ class Scenario:
         for line in run.lines:
             write_line(line)
         self._messages[container.name] = run.message
-        return FakeProcess(run, self.clock, self.now)
+        return FakeProcess(run, self.clock, self.now, run.reason)
 
     def termination_message(self, container: ContainerPlan) -> str:
         return self._messages.get(container.name, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -10,34 +11,24 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("backend")
+SERVER = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in sys.argv else signal.SIG_DFL)
+for _ in range(2):
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+if "stubborn" not in sys.argv:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+time.sleep(600)
+"""
 SCRIPT = """
-    import asyncio, sys, time
+    import asyncio, json, sys, time
     from flytekitplugins.inference import local
 
-    SERVER = '''
-    import os, signal, sys, time
-    if "stubborn" in sys.argv:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for _ in range(2):
-        if os.fork() == 0:
-            os.setsid()
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            time.sleep(600)
-    time.sleep(600)
-    '''
-    mode = sys.argv[1:]
-    probe = {"tcpSocket": {"port": 1}, "failureThreshold": 100}
-    manifest = {
-        "metadata": {"name": "x"},
-        "spec": {
-            "initContainers": [
-                {"name": "server", "command": ["python", "-c", SERVER, *mode], "restartPolicy": "Always",
-                 **({"startupProbe": probe} if "starting" in mode else {})},
-            ],
-            "containers": [{"name": "primary"}],
-            "terminationGracePeriodSeconds": 600 if "stubborn" in mode else 5,
-        },
-    }
+    manifest, mode = json.loads(sys.argv[1]), sys.argv[2:]
 
     if "leased" in mode:
         with local.lease(manifest, idle_timeout=600):
@@ -58,7 +49,14 @@ SCRIPT = """
 """
 
 
-def _identity(tmp_path: Path, eventually: Any, alive: Any, count: int = 4) -> str:
+def _manifest(manifests: Any, modes: list[str]) -> str:
+    probe = {"tcpSocket": {"port": 1}, "failureThreshold": 100}
+    fields = {"startupProbe": probe} if "starting" in modes else {}
+    server = manifests.sidecar("server", SERVER, *modes, **fields)
+    return json.dumps(manifests.pod(server, grace=600 if "stubborn" in modes else 5))
+
+
+def _identity(tmp_path: Path, eventually: Any, alive: Any, count: int = 3) -> str:
     directory = eventually(lambda: next(tmp_path.glob("inference-pod-*"), None))
     eventually(lambda: len(alive(directory.name)) >= count)
     return str(directory.name)
@@ -80,17 +78,26 @@ def _identity(tmp_path: Path, eventually: Any, alive: Any, count: int = 4) -> st
     ],
 )
 def test_a_signal_leaves_nothing(
-    run_script: Any, alive: Any, eventually: Any, tmp_path: Path, modes: list[str], number: int, code: set[int]
+    manifests: Any,
+    run_script: Any,
+    alive: Any,
+    eventually: Any,
+    tmp_path: Path,
+    modes: list[str],
+    number: int,
+    code: set[int],
 ) -> None:
-    script = run_script(SCRIPT, *modes)
+    script = run_script(SCRIPT, _manifest(manifests, modes), *modes)
     identity = _identity(tmp_path, eventually, alive)
     assert script.end(number) in code
     eventually(lambda: not alive(identity))
     eventually(lambda: not list(tmp_path.glob("inference-pod-*")))
 
 
-def test_ctrl_c_twice_waits_for_nobody(run_script: Any, alive: Any, eventually: Any, tmp_path: Path) -> None:
-    script = run_script(SCRIPT, "stubborn")
+def test_ctrl_c_twice_waits_for_nobody(
+    manifests: Any, run_script: Any, alive: Any, eventually: Any, tmp_path: Path
+) -> None:
+    script = run_script(SCRIPT, _manifest(manifests, ["stubborn"]), "stubborn")
     identity = _identity(tmp_path, eventually, alive)
     script.process.send_signal(signal.SIGINT)
     with pytest.raises(Exception, match="timed out"):
@@ -102,9 +109,9 @@ def test_ctrl_c_twice_waits_for_nobody(run_script: Any, alive: Any, eventually: 
 
 @pytest.mark.parametrize(("modes", "code"), [(["forgotten"], 5), (["leased", "ending"], 0)])
 def test_the_end_of_the_interpreter_stops_what_was_forgotten(
-    run_script: Any, alive: Any, eventually: Any, tmp_path: Path, modes: list[str], code: int
+    manifests: Any, run_script: Any, alive: Any, eventually: Any, tmp_path: Path, modes: list[str], code: int
 ) -> None:
-    script = run_script(SCRIPT, *modes)
+    script = run_script(SCRIPT, _manifest(manifests, modes), *modes)
     identity = _identity(tmp_path, eventually, alive)
     assert script.process.wait(15) == code
     assert alive(identity) == []

@@ -134,6 +134,15 @@ def test_a_startup_timeout_takes_the_place_of_the_budget(
     assert pod.seconds("server", "stopping") == [timeout]
 
 
+def test_a_container_whose_memory_was_not_enough(manifests: Any, scenario: Any, run: Any) -> None:
+    runs = {"x": [run(exits_after=0, code=137, reason="OOMKilled")]}
+    pod = scenario(manifests.pod(manifests.init("x")), runs).step_until(STOPPED)
+    assert pod.supervisor.failure.message == (
+        "x ended with exit code 137 (SIGKILL, OOMKilled) and the pod cannot start without it."
+    )
+    assert pod.supervisor.failure.hint == "It needs more memory than its limit; raise mem=."
+
+
 def test_a_startup_timeout_bounds_init_containers_too(manifests: Any, scenario: Any, run: Any) -> None:
     pod = scenario(manifests.pod(manifests.init("slow")), {}, {"startup_timeout": 5}).step_until(STOPPED)
     assert pod.supervisor.failure.message == "slow was not ready after 5 s: its end."

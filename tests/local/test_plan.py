@@ -153,7 +153,7 @@ def test_a_backend_with_a_file_system_of_its_own_sees_the_mount_paths(manifests:
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]
     env = [{"name": "A", "value": "/tmp/a"}]
     manifest = manifests.pod(manifests.init("x", "", "/tmp/x", env=env, volumeMounts=mounts), volumes=["tmp"])
-    container = manifests.plan(manifest, own_filesystem=True).containers[0]
+    container = manifests.plan(manifest, runs_image=lambda image: True).containers[0]
     assert (container.args, container.env) == (("/tmp/x",), {"A": "/tmp/a"})
     assert container.mounts == (Mount(path="/tmp", directory=Path("/here/volumes/tmp")),)
 

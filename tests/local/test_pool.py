@@ -1,4 +1,4 @@
-"""Pods that are used again."""
+"""Pods that are used again, as processes and as containers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("backend")
+only_processes = pytest.mark.parametrize("backend", ["processes"], indirect=True)
 FAST = local.Backoff(base=0.05, cap=0.1)
-SLEEP = "import time; time.sleep(600)"
 
 
 @pytest.fixture(autouse=True)
-def _private_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> Iterator[None]:
+def _private_pool(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> Iterator[None]:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     yield
     local.stop_idle()
@@ -35,7 +36,7 @@ def identity(pod: local.LocalPod) -> str:
 
 
 def test_an_equal_key_gets_the_running_pod(manifests: Any) -> None:
-    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
     with local.lease(manifest, key="a") as first:
         pass
     with local.lease(manifest, key="a") as second, local.lease(manifest, key="b") as other:
@@ -53,8 +54,8 @@ def test_an_equal_key_gets_the_running_pod(manifests: Any) -> None:
 
 
 def test_without_a_key_manifest_and_variables_decide(manifests: Any) -> None:
-    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
-    changed = manifests.pod(manifests.sidecar("server", SLEEP), grace=4)
+    manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
+    changed = manifests.pod(manifests.sidecar("server", manifests.sleep), grace=4)
     with local.lease(manifest) as one, local.lease(manifest) as same:
         assert one is same
         with local.lease(changed) as other, local.lease(manifest, variables={"input": "/x"}) as third:
@@ -63,7 +64,9 @@ def test_without_a_key_manifest_and_variables_decide(manifests: Any) -> None:
 
 def test_files_lie_in_the_pod_and_count_for_its_key(manifests: Any) -> None:
     source = "import sys; print(open(sys.argv[1]).read(), flush=True)"
-    manifest = manifests.pod(manifests.init("reader", source, "{{.input}}"), manifests.sidecar("server", SLEEP))
+    manifest = manifests.pod(
+        manifests.init("reader", source, "{{.input}}"), manifests.sidecar("server", manifests.sleep)
+    )
     with local.lease(manifest, files={"input": b"one"}) as one, local.lease(manifest, files={"input": b"one"}) as same:
         assert one is same
         assert one.log_tail("reader") == ("one",)
@@ -73,7 +76,7 @@ def test_files_lie_in_the_pod_and_count_for_its_key(manifests: Any) -> None:
 
 def test_a_pod_whose_server_has_just_ended_is_not_lent(manifests: Any, alive: Any, eventually: Any) -> None:
     """The state machine looks every now and then; between two looks it does not know of the end."""
-    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
     with local.lease(manifest, key="a", max_restarts=0, backoff=FAST) as pod:
         pass
     (process,) = [container._process for container in pod._supervisor.containers]
@@ -87,7 +90,7 @@ def test_a_pod_whose_server_has_just_ended_is_not_lent(manifests: Any, alive: An
 
 
 def test_it_is_stopped_after_an_idle_time(manifests: Any, alive: Any, eventually: Any) -> None:
-    with local.lease(manifests.pod(manifests.sidecar("server", SLEEP)), key="a", idle_timeout=0.3) as pod:
+    with local.lease(manifests.pod(manifests.sidecar("server", manifests.sleep)), key="a", idle_timeout=0.3) as pod:
         assert alive(identity(pod))
     assert alive(identity(pod))
     eventually(lambda: pod.events[-1].kind == "stopped")
@@ -95,7 +98,7 @@ def test_it_is_stopped_after_an_idle_time(manifests: Any, alive: Any, eventually
 
 
 def test_a_lease_in_time_keeps_it(manifests: Any, eventually: Any) -> None:
-    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
     with local.lease(manifest, key="a", idle_timeout=0.2) as pod:
         pass
     with local.lease(manifest, key="a", idle_timeout=0.2) as again:
@@ -106,7 +109,7 @@ def test_a_lease_in_time_keeps_it(manifests: Any, eventually: Any) -> None:
 
 
 def test_no_idle_time_stops_it_with_the_last_user(manifests: Any) -> None:
-    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
     with local.lease(manifest, key="a", idle_timeout=0) as pod:
         with local.lease(manifest, key="a", idle_timeout=0) as same:
             assert same is pod
@@ -131,6 +134,7 @@ def test_threads_that_ask_at_once_share_one_start(manifests: Any, free_port: int
     assert [event.kind for event in pods[0].events if event.container == "model-server"] == ["started", "passed"]
 
 
+@only_processes
 def test_threads_that_wait_for_a_failing_start_get_its_error(manifests: Any, tmp_path: Path) -> None:
     count = tmp_path / "count"
     source = "import sys, time; open(sys.argv[1], 'a').write('x'); time.sleep(0.5); sys.exit(3)"
@@ -150,6 +154,7 @@ def test_threads_that_wait_for_a_failing_start_get_its_error(manifests: Any, tmp
     count.unlink()
 
 
+@only_processes
 def test_a_failed_start_is_tried_anew_by_the_next(manifests: Any, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     source = "import os, sys; sys.exit(not os.path.exists(sys.argv[1]))"
@@ -173,7 +178,7 @@ def test_a_pod_beyond_hope_is_replaced(manifests: Any, eventually: Any) -> None:
 
 
 def test_a_pod_that_was_stopped_is_replaced(manifests: Any) -> None:
-    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
     with local.lease(manifest, key="a") as stopped:
         stopped.stop()
     with local.lease(manifest, key="a") as fresh:
@@ -194,7 +199,7 @@ def test_a_server_that_is_being_restarted_is_waited_for(manifests: Any, eventual
 
 
 def test_a_body_that_raises_gives_its_lease_back(manifests: Any) -> None:
-    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
     with pytest.raises(ZeroDivisionError), local.lease(manifest, key="a") as pod:
         _ = 1 / 0
     assert pod.events[-1].detail == "raised ZeroDivisionError"
@@ -202,8 +207,9 @@ def test_a_body_that_raises_gives_its_lease_back(manifests: Any) -> None:
     assert pod.events[-1].kind == "stopped"
 
 
+@only_processes
 def test_a_forked_process_has_a_pool_of_its_own(manifests: Any) -> None:
-    manifest = manifests.pod(manifests.sidecar("server", SLEEP))
+    manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
     with local.lease(manifest, key="a") as pod:
         child = os.fork()
         if child == 0:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalServer", "async_server_for_task", "run_locally", "server_for_task", "server_of"]
 
-LOCAL_HELPER = Helper(image="this-machine", bundled=False)
+LOCAL_HELPER = Helper(image=local.THIS_MACHINE, bundled=False)
 """Our programs run with this machine's Python, where this package is installed."""
 LOCAL_VOLUMES_VARIABLE = "INFERENCE_LOCAL_VOLUMES"
 """Directories of this machine for volumes that exist on a cluster only, such as claims."""

@@ -1,21 +1,33 @@
-"""Runs a pod manifest on this machine, as processes, with the kubelet's semantics.
+"""Runs a pod manifest on this machine, as processes or containers, with the kubelet's semantics.
 
 ```
-manifest ──▶ plan (pure) ──▶ supervisor (state machine, no threads) ──▶ backend ──▶ shim ──▶ program
-             rewrite            container, probes, events                processes
+manifest ──▶ plan (pure) ──▶ supervisor (state machine, no threads) ──▶ backend ──▶ processes: shim ──▶ program
+             rewrite            container, probes, events                choice      engine_backend: engine, warden
              environment        pod: the thread and the public object
-             volumes            pool: pods that are used again
+             volumes, sandbox   pool: pods that are used again
 ```
 
 `start` runs a pod for one `with` block, `lease` lends one that others may use too. Imports the standard library and
 this package's errors and names of programs only: neither flytekit nor kubernetes. Linux and macOS.
 """
 
-from .backend import Backend, Process
+from .backend import THIS_MACHINE, Backend, Process
 from .backoff import Backoff
 from .events import Event
 from .launch import start
 from .pod import LocalPod, stop_all
 from .pool import Lease, lease, stop_idle
 
-__all__ = ["Backend", "Backoff", "Event", "Lease", "LocalPod", "Process", "lease", "start", "stop_all", "stop_idle"]
+__all__ = [
+    "THIS_MACHINE",
+    "Backend",
+    "Backoff",
+    "Event",
+    "Lease",
+    "LocalPod",
+    "Process",
+    "lease",
+    "start",
+    "stop_all",
+    "stop_idle",
+]

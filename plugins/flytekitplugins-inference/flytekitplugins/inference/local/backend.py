@@ -1,7 +1,8 @@
 """The seam between the state machine and what really runs containers.
 
-The state machine knows these protocols only. `processes.ProcessBackend` implements them with processes of this machine;
-a container engine would be another. Containers share this machine's network in either case, as a pod's share one.
+The state machine knows these protocols only. `processes.ProcessBackend` implements them with processes of this machine,
+`engine_backend.ContainerBackend` with a container engine, beside which containers without an image are processes too.
+All share this machine's network, as the containers of a pod share one.
 """
 
 from __future__ import annotations
@@ -10,14 +11,31 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from .events import Kind
     from .plan import ContainerPlan, PodPlan
+
+THIS_MACHINE = "this-machine"
+"""The image of containers whose programs this machine has: no engine is asked for it."""
 
 LineSink = Callable[[str], None]
 """Takes one line that a container has written."""
 
 
+class Report(Protocol):
+    """Records an event of a container, and tells it."""
+
+    def __call__(self, container: str, kind: Kind, detail: str) -> None:
+        """Record that something happens now."""
+        ...
+
+
 class Process(Protocol):
     """One run of a container."""
+
+    @property
+    def reason(self) -> str:
+        """What is known about its end beside the code, such as `OOMKilled`; empty for most."""
+        ...
 
     def poll(self) -> int | None:
         """Return the exit code (128 + n for signal n), or `None` while it runs.
@@ -42,11 +60,19 @@ class Process(Protocol):
 class Backend(Protocol):
     """Runs containers."""
 
-    own_filesystem: bool
-    """Whether containers see volumes at their mount paths; otherwise their text is mapped to private directories."""
+    def runs_image(self, image: str) -> bool:
+        """Tell whether a container of `image` runs in it, and sees volumes at their mount paths.
 
-    def prepare(self, plan: PodPlan) -> None:
-        """Check before anything is started that every container can run.
+        Otherwise it is a process of this machine, and its text is mapped to the directories of the volumes.
+        """
+        ...
+
+    def prepare(self, plan: PodPlan, report: Report) -> None:
+        """Check before anything is started that every container can run; bring what that needs.
+
+        Args:
+            plan: The pod.
+            report: Takes what happens meanwhile, and until `clean_up`.
 
         Raises:
             UnsupportedError: One cannot; every problem is listed.
@@ -63,4 +89,8 @@ class Backend(Protocol):
 
     def termination_message(self, container: ContainerPlan) -> str:
         """Return what the last run wrote to its termination log, or nothing."""
+        ...
+
+    def clean_up(self, plan: PodPlan) -> None:
+        """Remove what is left of a pod outside of its directory, and in it what this user may not remove."""
         ...

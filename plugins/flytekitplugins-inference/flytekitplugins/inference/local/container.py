@@ -74,6 +74,8 @@ class Container:
         self.state = State.WAITING
         self.exit_code: int | None = None
         """How the last run ended."""
+        self.exit_reason = ""
+        """What is known about that beside the code."""
         self.runs = 0
         self.crashes = 0
         """Ends in a row without a success of the startup probe between them."""
@@ -131,6 +133,7 @@ class Container:
             self._process = shared.backend.start(shared.plan, self.plan, self._write_line)
         except OSError as error:
             self._write_line(str(error))
+            self._process = None
             self._end(_CANNOT_RUN)
             return
         self._schedules = {
@@ -207,6 +210,7 @@ class Container:
         return exited_error(
             self.name,
             self.exit_code or 0,
+            reason=self.exit_reason,
             what=what,
             termination_message=shared.backend.termination_message(self.plan),
             log_tail=shared.output.tail(self.name, TAIL_LINES),
@@ -234,8 +238,9 @@ class Container:
 
     def _record_end(self, code: int) -> None:
         self.exit_code = code
+        self.exit_reason = self._process.reason if self._process is not None else ""
         self.ready = self.started = False
-        self._shared.history.record(self.name, "exited", describe_exit(code))
+        self._shared.history.record(self.name, "exited", describe_exit(code, self.exit_reason))
 
     def _first_delay(self, kind: str, probe: Probe) -> float:
         return min(_FIRST_PROBE_SECONDS, probe.period) if kind == "startup" else probe.initial_delay

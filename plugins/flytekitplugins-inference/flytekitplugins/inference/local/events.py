@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 
 Kind = Literal[
     "noted",
+    "pulling",
+    "pulled",
     "started",
     "passed",
     "ready",
@@ -26,7 +28,8 @@ Kind = Literal[
 ]
 """What happened.
 
-`noted`: the plan differs from the manifest · `started`: it runs (the primary: the body of the `with` block) ·
+`noted`: what runs differs from the manifest · `pulling`, `pulled`: its image is brought ·
+`started`: it runs (the primary: the body of the `with` block) ·
 `passed`: its startup probe succeeded · `ready`, `unready`: its readiness probe changed · `unhealthy`: a probe failed so
 often that it is stopped · `exited`: nothing of it runs any more · `restarting`: it will be started again · `stopping`:
 it got SIGTERM · `killed`: it got SIGKILL · `ended`: the body of the `with` block is over · `stopped`: nothing of the

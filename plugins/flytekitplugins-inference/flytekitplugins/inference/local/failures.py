@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 
@@ -10,18 +11,20 @@ from ..errors import ServerExitedError, ServerNotReadyError
 TAIL_LINES = 20
 """Log lines that an error carries."""
 
+OUT_OF_MEMORY = "OOMKilled"
+"""The reason of an end because memory ran out, as the kubelet calls it."""
+
 _KILLED = 128 + signal.SIGKILL
 _NOT_FOUND = 127
 
 
-def describe_exit(code: int) -> str:
+def describe_exit(code: int, reason: str = "") -> str:
     """Return an exit code for a person, with the signal it stands for (128 + n, as the kubelet reports it)."""
-    if code > 128:
-        try:
-            return f"exit code {code} ({signal.Signals(code - 128).name})"
-        except ValueError:
-            pass
-    return f"exit code {code}"
+    name = ""
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(code - 128).name if code > 128 else ""
+    known = ", ".join(word for word in (name, reason) if word)
+    return f"exit code {code} ({known})" if known else f"exit code {code}"
 
 
 def read_termination_message(text: str) -> tuple[str, str]:
@@ -36,13 +39,14 @@ def read_termination_message(text: str) -> tuple[str, str]:
 
 
 def exited_error(
-    container: str, code: int, *, what: str, termination_message: str, log_tail: tuple[str, ...]
+    container: str, code: int, *, reason: str = "", what: str, termination_message: str, log_tail: tuple[str, ...]
 ) -> ServerExitedError:
     """Return the error for a container that ended.
 
     Args:
         container: Its name.
         code: Its exit code, 128 + n for signal n.
+        reason: What is known about its end beside the code.
         what: The rest of the sentence after the exit code, e.g. `and the pod cannot start without it`.
         termination_message: What it wrote to its termination log; where that is empty its last line counts, as with
             `terminationMessagePolicy: FallbackToLogsOnError`.
@@ -52,11 +56,14 @@ def exited_error(
     message, hint = read_termination_message(termination_message.strip() or last_line)
     if message and last_line.startswith("{"):
         log_tail = log_tail[:-1]  # said in words already
-    text = f"{container} ended with {describe_exit(code)} {what}".rstrip() + (f": {message}" if message else ".")
-    return ServerExitedError(text, hint=hint or _hint(code), log_tail=log_tail)
+    ended = describe_exit(code, reason)
+    text = f"{container} ended with {ended} {what}".rstrip() + (f": {message}" if message else ".")
+    return ServerExitedError(text, hint=hint or _hint(code, reason), log_tail=log_tail)
 
 
-def _hint(code: int) -> str:
+def _hint(code: int, reason: str) -> str:
+    if reason == OUT_OF_MEMORY:
+        return "It needs more memory than its limit; raise mem=."
     if code == _KILLED:
         return "Something else killed it; often that is the system, because memory ran out."
     if code == _NOT_FOUND:

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..programs.protocol import INPUTS_DIRECTORY, TMP_DIRECTORY
 from .backoff import Backoff
+from .choice import choose_backend, prepared
 from .container import Surroundings
-from .events import Clock, History
+from .events import POD, Clock, History, Kind
 from .output import Output
 from .plan import compile_plan, declared_ports
 from .pod import LocalPod
 from .ports import release_ports, reserve_ports
 from .probes import Prober, ask
-from .processes import ProcessBackend
 from .supervisor import MAX_RESTARTS, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .backend import Backend
-
+    from .plan import PodPlan
 
 DIRECTORY_VARIABLE = "INFERENCE_LOCAL_DIRECTORY"
 """Environment variable with the directory in which pods get theirs: for models that are too large for `/tmp`."""
@@ -65,7 +65,7 @@ def start(
         backoff: When a sidecar that ended is started again.
         max_restarts: Restarts in a row before a start is given up.
         output: Where the containers' lines are written; `None` is `sys.stderr`.
-        backend: What runs containers; `None` is processes of this machine.
+        backend: What runs containers; `None` leaves it to `INFERENCE_LOCAL_BACKEND` and to what this machine can.
         clock: Where time comes from.
         prober: Who asks the probes.
 
@@ -75,6 +75,7 @@ def start(
     Raises:
         ConfigError: The manifest is not one that can be run.
         UnsupportedError: This machine lacks what it needs; every problem is listed and nothing was started.
+        MissingDependencyError: Containers are asked for, and the `docker` SDK is not installed.
         ServerExitedError: An init container failed, or a sidecar ended again and again. Everything is stopped.
         ServerNotReadyError: A sidecar did not get ready within its budget. Everything is stopped.
 
@@ -82,16 +83,16 @@ def start(
         >>> with start(manifest) as pod:  # doctest: +SKIP
         ...     urllib.request.urlopen(f"http://localhost:{pod.port(8000)}/health")
     """
-    backend = ProcessBackend() if backend is None else backend
     root = Path(tempfile.mkdtemp(prefix="inference-pod-", dir=_place())).resolve()  # 0700
     ports: Mapping[int, int] = {}
-    try:
-        paths = {name: root / "files" / name for name in files or {}}
-        for name, path in paths.items():
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes((files or {})[name])
-        ports = reserve_ports(declared_ports(manifest))
-        plan = compile_plan(
+    lines, history = Output(sys.stderr if output is None else output), History(clock)
+
+    def report(container: str, kind: Kind, detail: str) -> None:
+        history.record(container, kind, detail)
+        lines.write_line(POD, detail if container == POD else f"{container}: {detail}")
+
+    def compile_for(backend: Backend) -> PodPlan:
+        return compile_plan(
             manifest,
             root=root,
             environ=os.environ,
@@ -99,18 +100,27 @@ def start(
             primary=primary,
             volumes={name: Path(path) for name, path in (volumes or {}).items()},
             ports=ports,
-            own_filesystem=backend.own_filesystem,
+            runs_image=backend.runs_image,
             is_here=_is_here,
         )
-        backend.prepare(plan)
+
+    try:
+        paths = {name: root / "files" / name for name in files or {}}
+        for name, path in paths.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes((files or {})[name])
+        ports = reserve_ports(declared_ports(manifest))
+        if backend is None:
+            backend, plan = choose_backend(compile_for, report, os.environ)
+        else:
+            backend, plan = prepared(backend, compile_for, report)
         for directory in (root / "termination", *plan.directories):
             directory.mkdir(parents=True, exist_ok=True)
-        lines, history = Output(sys.stderr if output is None else output), History(clock)
         shared = Surroundings(
             plan=plan, backend=backend, history=history, output=lines, clock=clock, prober=prober, backoff=backoff
         )
         supervisor = Supervisor(shared, startup_timeout=startup_timeout, max_restarts=max_restarts)
-        pod = LocalPod(plan, supervisor, history=history, output=lines)
+        pod = LocalPod(plan, supervisor, history=history, output=lines, backend=backend)
     except BaseException:
         release_ports(ports)
         shutil.rmtree(root, ignore_errors=True)

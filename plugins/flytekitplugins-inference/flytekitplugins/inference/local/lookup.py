@@ -71,7 +71,8 @@ def why_no_module(container: ContainerPlan, package: str) -> str:
     hint = INSTALL_HINTS.get(package, "install it in this environment")
     return (
         f"{container.name} runs `python -m` with the package {package!r}, which this environment does not have. "
-        f"To get it: {hint}. Or give command= with a program of this machine, or backend= one that runs images."
+        f"To get it: {hint}. Or give command= with a program of this machine, or run the image: "
+        "INFERENCE_LOCAL_BACKEND=containers."
     )
 
 
@@ -80,12 +81,14 @@ def why_missing(container: ContainerPlan) -> str:
     image = f"image {container.image!r}" if container.image else "its image"
     if not container.command:
         return (
-            f"{container.name} has no command: its program is the entry point of {image}, which only a container "
-            "backend can run. Give command= with a program of this machine, or backend= one that runs images."
+            f"{container.name} has no command: its program is the entry point of {image}, which only a "
+            "container engine can run. Give command= with a program of this machine, or run the image: "
+            "INFERENCE_LOCAL_BACKEND=containers."
         )
     name = container.command[0]
     hint = INSTALL_HINTS.get(Path(name).name, "install it")
     return (
         f"{container.name} runs {name!r} of {image}, which this machine does not have on its PATH. "
-        f"To get it: {hint}. Or give command= with a program of this machine, or backend= one that runs images."
+        f"To get it: {hint}. Or give command= with a program of this machine, or run the image: "
+        "INFERENCE_LOCAL_BACKEND=containers."
     )

@@ -5,8 +5,9 @@ of a manifest are reported at once. The order in which a word of a container is 
 manifest says is mapped (ports, then paths), Flyte's variables are filled in, `$(NAME)` is expanded. So nothing that
 came from this machine is mapped.
 
-Ignored, because a process of this machine has no such thing: images, resources, security contexts, scheduling and
-lifecycle hooks (the last are noted).
+A container that runs in its image sees its volumes at their mount paths, so that none of its text is mapped save for
+ports. Ignored where a process of this machine stands for it: image, resources and security context; everywhere:
+scheduling and lifecycle hooks (the last are noted).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .rewrite import (
     map_port_words,
     unfilled_variables,
 )
+from .sandbox import Sandbox, compile_sandbox
 from .volumes import Mount, compile_mounts, locate_volumes, map_mounts
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class ContainerPlan:
     name: str
     role: Role
     image: str
+    own_filesystem: bool
+    """Whether it runs in its image; otherwise it is a process of this machine."""
     command: tuple[str, ...] = field(repr=False)
     """`command` of the manifest; empty when the image's entry point is meant."""
     args: tuple[str, ...] = field(repr=False)
@@ -68,6 +72,8 @@ class ContainerPlan:
     readiness: Probe | None
     termination_log: Path
     """The file that stands for `/dev/termination-log`."""
+    sandbox: Sandbox = field(default_factory=Sandbox)
+    """What the engine is told of a container that runs in its image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +115,7 @@ def compile_plan(
     primary: str,
     volumes: Mapping[str, Path],
     ports: Mapping[int, int],
-    own_filesystem: bool = False,
+    runs_image: Callable[[str], bool] = lambda image: False,
     is_here: Callable[[str], bool] = lambda path: False,
     platform: str = sys.platform,
 ) -> PodPlan:
@@ -123,7 +129,7 @@ def compile_plan(
         primary: The name of the container that is the caller's own code.
         volumes: Directories for volumes, by name.
         ports: Port on this machine by container port.
-        own_filesystem: Whether containers see their volumes at the mount paths, so that no text is mapped.
+        runs_image: Whether a container of an image runs in it, see `Backend.runs_image`.
         is_here: Whether a path names something of this machine, although a volume is mounted above it.
         platform: `sys.platform`.
 
@@ -139,15 +145,18 @@ def compile_plan(
             hint="Give primary= the name of the container that your own code stands for.",
         )
     located, missing = locate_volumes(spec, root=root, given=volumes)
+    host_paths = {volume["name"] for volume in spec.get("volumes") or () if volume.get("hostPath")} - volumes.keys()
     compiler = _Compiler(
         root=root,
+        spec=spec,
         metadata=manifest.get("metadata") or {},
         environ=environ,
         variables=variables,
         ports={container: here for container, here in ports.items() if container != here},
         located=located,
         missing=missing,
-        own_filesystem=own_filesystem,
+        host_paths=frozenset(host_paths),
+        runs_image=runs_image,
         is_here=is_here,
         platform=platform,
     )
@@ -192,13 +201,15 @@ class _Compiler:
     """What all containers of one pod have in common, and what was found on the way."""
 
     root: Path
+    spec: Mapping[str, Any]
     metadata: Mapping[str, Any]
     environ: Mapping[str, str]
     variables: Mapping[str, str]
     ports: Mapping[int, int]
     located: Mapping[str, Path]
     missing: Mapping[str, str]
-    own_filesystem: bool
+    host_paths: frozenset[str]
+    runs_image: Callable[[str], bool]
     is_here: Callable[[str], bool]
     platform: str
     problems: list[str] = field(default_factory=list)
@@ -206,16 +217,20 @@ class _Compiler:
 
     def compile_primary(self, entry: Mapping[str, Any]) -> tuple[tuple[Mount, ...], Environment]:
         """Compile what the caller's own code can ask for; what it lacks here is no problem of the pod."""
-        mounts = compile_mounts(entry, located=self.located, missing=self.missing, problems=[])
+        mounts = self._mounts(entry, [])
         mapping = map_mounts(mounts, self.platform)
         return mounts, self._environment(entry, mapping)
 
     def compile_container(self, entry: Mapping[str, Any], role: Role) -> ContainerPlan:
         name = str(entry["name"])
-        mounts = compile_mounts(entry, located=self.located, missing=self.missing, problems=self.problems)
-        mapping = {} if self.own_filesystem else map_mounts(mounts, self.platform)
+        mounts = self._mounts(entry, self.problems)
+        image = str(entry.get("image") or "")
+        own_filesystem = self.runs_image(image)
+        mapping = {} if own_filesystem else map_mounts(mounts, self.platform)
         environment = self._environment(entry, mapping)
         self.problems.extend(environment.problems)
+        # a container inherits nothing of this machine: what was left out for that reason is given to it
+        env = environment.visible if own_filesystem else self._process_environment(name, environment, mapping)
         words = self._words(entry, mapping, environment)
         count = len(entry.get("command") or ())
         probes = {kind: self._probe(entry, f"{kind}Probe", mapping) for kind in ("startup", "liveness", "readiness")}
@@ -224,15 +239,28 @@ class _Compiler:
         return ContainerPlan(
             name=name,
             role=role,
-            image=str(entry.get("image") or ""),
+            image=image,
+            own_filesystem=own_filesystem,
             command=tuple(words[:count]),
             args=tuple(words[count:]),
-            env=self._process_environment(name, environment, mapping),
+            env=env,
             working_dir=self._map_paths(str(working_dir), mapping) if working_dir else None,
             mounts=mounts,
             ports=tuple(self._here(port) for port in _own_ports(entry)),
             **probes,
             termination_log=self._termination_log(name),
+            sandbox=self._sandbox(entry) if own_filesystem else Sandbox(),
+        )
+
+    def _sandbox(self, entry: Mapping[str, Any]) -> Sandbox:
+        notes: list[str] = []
+        sandbox = compile_sandbox(entry, self.spec, problems=self.problems, notes=notes)
+        self.notes.extend((str(entry["name"]), note) for note in notes)
+        return sandbox
+
+    def _mounts(self, entry: Mapping[str, Any], problems: list[str]) -> tuple[Mount, ...]:
+        return compile_mounts(
+            entry, located=self.located, missing=self.missing, host_paths=self.host_paths, problems=problems
         )
 
     def _environment(self, entry: Mapping[str, Any], mapping: Mapping[str, str]) -> Environment:
@@ -249,8 +277,6 @@ class _Compiler:
     def _process_environment(
         self, name: str, environment: Environment, mapping: Mapping[str, str]
     ) -> Mapping[str, str]:
-        if self.own_filesystem:
-            return environment.values
         own = {TERMINATION_LOG_VARIABLE: str(self._termination_log(name))}
         if TMP_DIRECTORY in mapping:
             own["TMPDIR"] = mapping[TMP_DIRECTORY]

@@ -8,9 +8,9 @@ What is guaranteed about ends:
 * The block ends, also by an exception or Ctrl-C, at any moment of start or stop: everything is stopped in order, and
   nothing of it runs when `stop` returns. Ctrl-C during the stop (the second, mostly) kills at once.
 * The interpreter ends without that (`sys.exit` in another place, a forgotten `stop`): the same, from `atexit`.
-* This process is ended by a signal, SIGKILL too: no Python code of it runs any more, but each container's shim notices
-  within a second and ends its container within three, and removes the private directory. The directory stays only when
-  no container runs at that moment: between two init containers, or before the first.
+* This process is ended by a signal, SIGKILL too: no Python code of it runs any more, but each process's shim, and the
+  warden of containers, notices within a second and ends them within three, and removes the private directory. The
+  directory stays only when there is neither at that moment: between two init containers, or before the first.
 * A process forked from this one (`multiprocessing`) stops nothing of its parent's.
 """
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from .backend import Backend
     from .container import Container
     from .output import Output
     from .plan import PodPlan
@@ -46,11 +47,14 @@ _live: set[LocalPod] = set()
 class LocalPod:
     """A pod that runs on this machine. Made by `start` and `lease`; a context manager that stops it."""
 
-    def __init__(self, plan: PodPlan, supervisor: Supervisor, *, history: History, output: Output) -> None:
+    def __init__(
+        self, plan: PodPlan, supervisor: Supervisor, *, history: History, output: Output, backend: Backend
+    ) -> None:
         self._plan = plan
         self._supervisor = supervisor
         self._history = history
         self._output = output
+        self._backend = backend
         self._owner = os.getpid()
         self._bodies = 0
         self._steps = 0
@@ -264,6 +268,7 @@ class LocalPod:
 
     def _clean_up(self) -> None:
         release_ports(self._plan.ports)
+        self._backend.clean_up(self._plan)
         shutil.rmtree(self._plan.root, ignore_errors=True)
         if self._plan.root.exists():
             self._output.write_line(POD, f"could not remove all of {self._plan.root}")

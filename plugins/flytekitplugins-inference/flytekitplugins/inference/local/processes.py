@@ -25,7 +25,7 @@ from .output import LineSplitter
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from .backend import LineSink
+    from .backend import LineSink, Report
     from .plan import ContainerPlan, PodPlan
 
 MARKER = "INFERENCE_LOCAL_CONTAINER"
@@ -46,19 +46,28 @@ class ProcessBackend:
         environ: This machine's environment; `None` is `os.environ` at each start.
     """
 
-    own_filesystem = False
-
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._environ = environ
 
-    def prepare(self, plan: PodPlan) -> None:
+    def runs_image(self, image: str) -> bool:
+        """Return `False`: there are no images here."""
+        return False
+
+    def prepare(self, plan: PodPlan, report: Report) -> None:
         """Check that each container's program and working directory exist.
 
         Raises:
             UnsupportedError: At least one does not; all are listed.
         """
+        if problems := self.problems(plan):
+            raise UnsupportedError("This pod cannot run as processes of this machine.", problems=problems)
+
+    def problems(self, plan: PodPlan) -> list[str]:
+        """Return why containers of `plan` that have no image cannot run here, as sentences."""
         problems: list[str] = []
         for container in plan.containers:
+            if container.own_filesystem:
+                continue
             if not container.command or not (self._find(container) or _comes_later(container, plan)):
                 problems.append(why_missing(container))
             elif package := missing_module(container):
@@ -66,8 +75,7 @@ class ProcessBackend:
             working_dir = container.working_dir
             if working_dir and not Path(working_dir).is_dir() and Path(working_dir) not in plan.directories:
                 problems.append(f"{container.name} works in {working_dir}, which this machine does not have.")
-        if problems:
-            raise UnsupportedError("This pod cannot run as processes of this machine.", problems=problems)
+        return problems
 
     def start(self, plan: PodPlan, container: ContainerPlan, write_line: LineSink) -> ContainerProcess:
         """Start one container.
@@ -101,6 +109,9 @@ class ProcessBackend:
         except OSError:
             return ""
 
+    def clean_up(self, plan: PodPlan) -> None:
+        """Do nothing: what a run leaves is gone when it is over."""
+
     def _find(self, container: ContainerPlan) -> str | None:
         return find_program(container.command[0], self._environment(container)["PATH"])
 
@@ -117,6 +128,9 @@ def _comes_later(container: ContainerPlan, plan: PodPlan) -> bool:
 
 class ContainerProcess:
     """One run of a container as a process."""
+
+    reason = ""
+    """The kernel does not say why a process was killed."""
 
     def __init__(
         self,

@@ -27,6 +27,8 @@ class Mount:
     directory: Path
     """Where it lies on this machine."""
     read_only: bool = False
+    is_host_path: bool = False
+    """Whether the manifest itself names the directory, as one of its node's."""
 
 
 def locate_volumes(
@@ -64,9 +66,22 @@ def _is_optional(source: Any) -> bool:
 
 
 def compile_mounts(
-    container: Mapping[str, Any], *, located: Mapping[str, Path], missing: Mapping[str, str], problems: list[str]
+    container: Mapping[str, Any],
+    *,
+    located: Mapping[str, Path],
+    missing: Mapping[str, str],
+    host_paths: frozenset[str] = frozenset(),
+    problems: list[str],
 ) -> tuple[Mount, ...]:
-    """Return the mounts of one container that have a directory here; add a sentence for each that has none."""
+    """Return the mounts of one container that have a directory here.
+
+    Args:
+        container: The container of the manifest.
+        located: Directory by volume.
+        missing: Kind by volume that has no directory.
+        host_paths: The volumes that are directories of the node.
+        problems: Takes a sentence for each mount that has none.
+    """
     mounts: list[Mount] = []
     for entry in container.get("volumeMounts") or ():
         name, path = str(entry["name"]), str(PurePosixPath(entry["mountPath"]))
@@ -83,7 +98,8 @@ def compile_mounts(
             problems.append(f"{where}: subPath must not leave the volume.")
         else:
             directory = located[name] / (entry.get("subPath") or "")
-            mounts.append(Mount(path=path, directory=directory, read_only=bool(entry.get("readOnly"))))
+            read_only, is_host_path = bool(entry.get("readOnly")), name in host_paths
+            mounts.append(Mount(path=path, directory=directory, read_only=read_only, is_host_path=is_host_path))
     return tuple(mounts)
 
 

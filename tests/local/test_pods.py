@@ -1,4 +1,4 @@
-"""Pods of real processes."""
+"""Pods of real processes, and the same as containers where a container engine can be had."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from flytekitplugins.inference.errors import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("backend")
+only_processes = pytest.mark.parametrize("backend", ["processes"], indirect=True)
 FAST = local.Backoff(base=0.05, cap=0.1)
 
 
@@ -46,7 +48,7 @@ def identity(pod: local.LocalPod) -> str:
     return pod._plan.root.name
 
 
-def test_a_pod_from_start_to_end(manifests: Any, alive: Any, free_port: int, tmp_path: Path) -> None:
+def test_a_pod_from_start_to_end(backend: str, manifests: Any, alive: Any, free_port: int, tmp_path: Path) -> None:
     mounts = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
     write = "import pathlib, sys; pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text())"
     manifest = manifests.pod(
@@ -54,15 +56,14 @@ def test_a_pod_from_start_to_end(manifests: Any, alive: Any, free_port: int, tmp
         manifests.server(free_port, "/shared/inputs.json", **mounts),
         volumes=["shared"],
     )
-    given = tmp_path / "in"
-    given.write_text("hello")
     output = io.StringIO()
-    with local.start(manifest, variables={"input": str(given)}, output=output) as pod:
+    with local.start(manifest, files={"input": b"hello"}, output=output) as pod:
         inputs = pod.path("/shared/inputs.json")
         assert inputs.read_text() == "hello"
         assert inputs.parent.parent.parent.stat().st_mode & 0o777 == 0o700
         assert pod.port(free_port) == free_port
-        assert get(free_port) == repr(["--port", str(free_port), str(inputs)])
+        seen = inputs if backend == "processes" else "/shared/inputs.json"
+        assert get(free_port) == repr(["--port", str(free_port), str(seen)])
         assert alive(identity(pod))
         assert pod.log_tail("model-server") == (f"listening on {free_port}",)
         pod.check()
@@ -80,7 +81,7 @@ def test_a_pod_from_start_to_end(manifests: Any, alive: Any, free_port: int, tmp
     assert output.getvalue().startswith(f"[model-server] listening on {free_port}\n[pod] ready after ")
     assert alive(identity(pod)) == []
     assert not inputs.parent.exists()
-    assert list(tmp_path.iterdir()) == [given]
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ServerExitedError, match="not running any more"):
         pod.check()
 
@@ -111,7 +112,7 @@ def test_a_busy_port_is_replaced_wherever_it_is_named(manifests: Any) -> None:
 
 
 def test_pods_of_one_process_do_not_choose_the_same_port(manifests: Any, free_port: int) -> None:
-    manifest = manifests.pod(manifests.sidecar("idle", "import time; time.sleep(60)", "--port", str(free_port)))
+    manifest = manifests.pod(manifests.sidecar("idle", manifests.sleep, "--port", str(free_port)))
     manifest["spec"]["initContainers"][0]["ports"] = [{"containerPort": free_port}]
     with local.start(manifest) as one, local.start(manifest) as other:
         assert one.port(free_port) == free_port != other.port(free_port)
@@ -121,10 +122,10 @@ def test_pods_of_one_process_do_not_choose_the_same_port(manifests: Any, free_po
 
 def test_an_init_container_that_fails_says_why(manifests: Any, alive: Any, tmp_path: Path) -> None:
     source = (
-        "import json, os, sys; open(os.environ['INFERENCE_TERMINATION_LOG'], 'w')"
+        "import json, os, sys; open(os.environ.get('INFERENCE_TERMINATION_LOG', '/dev/termination-log'), 'w')"
         ".write(json.dumps({'message': 'No such thing.', 'hint': 'Look again.'})); print('x'); sys.exit(66)"
     )
-    sleeper = manifests.sidecar("sleeper", "import time; time.sleep(600)")
+    sleeper = manifests.sidecar("sleeper", manifests.sleep)
     with pytest.raises(ServerExitedError) as caught:
         local.start(manifests.pod(sleeper, manifests.init("downloader", source)))
     assert str(caught.value) == (
@@ -134,6 +135,7 @@ def test_an_init_container_that_fails_says_why(manifests: Any, alive: Any, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@only_processes
 def test_a_program_of_this_package_as_init_container(manifests: Any, tmp_path: Path) -> None:
     module = "flytekitplugins.inference.local.probes"
     entry = {
@@ -154,7 +156,7 @@ def test_a_crash_looping_server_is_given_up(manifests: Any) -> None:
 
 
 def test_a_server_that_never_gets_ready(manifests: Any, free_port: int) -> None:
-    source = "import time; print('loading'); time.sleep(600)"
+    source = f"print('loading', flush=True); {manifests.sleep}"
     probe = manifests.probe(free_port, failureThreshold=1, periodSeconds=1)
     server = manifests.sidecar("server", source, startupProbe=probe)
     with pytest.raises(ServerNotReadyError, match="connection refused") as caught:
@@ -182,7 +184,7 @@ def test_a_server_that_ignores_sigterm_is_killed(manifests: Any, alive: Any, fre
 
 def test_workers_with_sessions_of_their_own_end_too(manifests: Any, alive: Any, free_port: int) -> None:
     with local.start(manifests.pod(manifests.server(free_port, "--workers"))) as pod:
-        assert len(alive(identity(pod))) >= 4  # shim, server, two workers
+        assert len(alive(identity(pod))) >= 3  # server, two workers
     assert alive(identity(pod)) == []
     assert "model-server killed" not in kinds(pod)
 
@@ -196,6 +198,7 @@ def test_workers_end_before_a_restart(manifests: Any, alive: Any, eventually: An
         assert not before & set(alive(identity(pod)))
 
 
+@only_processes
 def test_a_shim_that_is_killed_leaves_nothing(manifests: Any, alive: Any, eventually: Any, free_port: int) -> None:
     with local.start(manifests.pod(manifests.server(free_port, "--workers")), backoff=FAST) as pod:
         before = set(alive(identity(pod)))
@@ -205,7 +208,7 @@ def test_a_shim_that_is_killed_leaves_nothing(manifests: Any, alive: Any, eventu
 
 
 def test_a_command_may_be_a_probe(manifests: Any, eventually: Any) -> None:
-    source = "import pathlib, sys, time; time.sleep(0.3); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+    source = f"import pathlib, sys, time; time.sleep(0.3); pathlib.Path(sys.argv[1]).touch(); {manifests.sleep}"
     probe = {"exec": {"command": ["python", "-c", "import os, sys; sys.exit(not os.path.exists('/shared/ready'))"]}}
     server = manifests.sidecar(
         "loader",
@@ -218,6 +221,7 @@ def test_a_command_may_be_a_probe(manifests: Any, eventually: Any) -> None:
         assert pod.path("/shared/ready").exists()
 
 
+@only_processes
 def test_the_environment_is_this_machines_and_the_containers(
     manifests: Any, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,10 +241,11 @@ def test_the_environment_is_this_machines_and_the_containers(
     assert "from" not in output.getvalue() + repr(pod.events) + repr(pod)
 
 
+@only_processes
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"name": "a", "image": "nim:1"}, ["a has no command", "'nim:1'", "backend="]),
+        ({"name": "a", "image": "nim:1"}, ["a has no command", "'nim:1'", "INFERENCE_LOCAL_BACKEND"]),
         ({"name": "a", "image": "nim:1", "args": ["--x"]}, ["a has no command"]),
         ({"name": "a", "image": "vllm:1", "command": ["vllm", "serve"]}, ["'vllm'", "pip install vllm"]),
         ({"name": "a", "image": "i", "command": ["/opt/no/such"]}, ["'/opt/no/such'", "command="]),
@@ -260,6 +265,7 @@ def test_what_this_machine_does_not_have_is_told_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+@only_processes
 def test_sigterm_is_not_lost_however_early_it_comes(manifests: Any) -> None:
     manifest = manifests.pod(manifests.sidecar("server", "import time; time.sleep(600)"), grace=60)
     for milliseconds in range(0, 60, 4):
@@ -274,6 +280,7 @@ def test_binary_junk_does_no_harm(manifests: Any) -> None:
         assert pod.log_tail("junk")[-1] == "end"
 
 
+@only_processes
 def test_questions_about_what_is_not_there(manifests: Any) -> None:
     with local.start(manifests.pod(volumes=["shared"])) as pod:
         for question in (lambda: pod.port(1), lambda: pod.path("/x"), lambda: pod.log_tail("x")):
@@ -316,6 +323,7 @@ def test_a_forked_process_leaves_the_pod_alone(manifests: Any, alive: Any, free_
         assert get(free_port)
 
 
+@only_processes
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
 def test_a_shell_command_finds_this_interpreter(manifests: Any) -> None:
     entry = {"name": "shell", "command": ["sh", "-c", "python -c 'import sys; print(sys.prefix)'"]}
@@ -337,6 +345,7 @@ def test_a_program_may_come_from_an_earlier_container(manifests: Any) -> None:
         local.start(manifests.pod({"name": "tool", "command": ["/shared/tool"], **mounts}, volumes=["shared"]))
 
 
+@only_processes
 def test_a_missing_python_package_is_told_before_anything_starts(manifests: Any, tmp_path: Path) -> None:
     entry = {"name": "server", "command": ["python3", "-m", "no_such_package.serve"]}
     with pytest.raises(UnsupportedError, match="package 'no_such_package'"):
@@ -348,6 +357,7 @@ def test_a_missing_python_package_is_told_before_anything_starts(manifests: Any,
         assert pod.log_tail("server") == ("found",)
 
 
+@only_processes
 def test_the_room_imports_neither_flytekit_nor_a_kubernetes_client() -> None:
     import subprocess
     import sys
@@ -363,6 +373,7 @@ def test_the_room_imports_neither_flytekit_nor_a_kubernetes_client() -> None:
     )
 
 
+@only_processes
 def test_a_pods_directory_leaves_room_for_the_path_of_a_socket(
     manifests: Any, free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
