@@ -238,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout", type=_positive, metavar="SECONDS", help="the budget")
     add("--model", metavar="NAME", help="wait until the server has this model, too")
     add("--api", choices=[api.value for api in Api], default=Api.OPENAI.value, help="how to ask for it (%(default)s)")
-    add("--interval", type=_positive, default=0.5, metavar="SECONDS", help="pause between questions (%(default)s)")
+    add("--interval", type=_positive, default=0.25, metavar="SECONDS", help="pause between questions (%(default)s)")
     add("--models", type=Path, metavar="DIRECTORY", help="where the model loader publishes, or says why it cannot")
     add("--inputs", type=Path, metavar="FILE", help="the input downloader's JSON file, for the report")
     add("--report", type=Path, metavar="FILE", help="write what the start took, by phase, as JSON")
