@@ -412,7 +412,6 @@ REMOVED: Final[Mapping[str, tuple[str, str]]] = {
     "draft_min": ("b11549 or earlier", "spec_draft_n_min"),
     "draft_n": ("b11549 or earlier", "spec_draft_n_max"),
     "draft_n_min": ("b11549 or earlier", "spec_draft_n_min"),
-    "fim_qwen_1.5b_default": ("b11549", ""),
     "mlock": ("b11549 or earlier", "load_mode"),
     "mmap": ("b11549 or earlier", "load_mode"),
     "no_mmap": ("b11549 or earlier", "load_mode"),
