@@ -2,17 +2,19 @@
 
     python dev/server_options.py sglang > new.py && mv new.py <sglang/options.py>
     python dev/server_options.py llamacpp b11549 > new.py && mv new.py <llamacpp/options.py>
+    python dev/server_options.py sglang --check
 
 For SGLang, run it with the Python of an environment that has it. llama.cpp is asked with `llama-server --help`, which
 must be on the PATH (`dev/servers llamacpp` installs one) and does not know its own build number. What the old text says
 about removed options is kept; options that it lists but the parser no longer has join them, to be completed by hand.
-`dev/vllm_options.py` does the same for vLLM.
+`--check` parses the cases of `tests/servers/data/sglang.json`. `dev/vllm_options.py` does the same for vLLM.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import re
 import runpy
 import subprocess
@@ -26,7 +28,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ROOMS = Path(__file__).resolve().parent.parent / "plugins/flytekitplugins-inference/flytekitplugins/inference"
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ROOT / "plugins/flytekitplugins-inference/flytekitplugins/inference"
+CASES = ROOT / "tests/servers/data/sglang.json"
 KINDS = {
     "NEGATABLE": "Booleans: `--x`, and `--no-x` for False.",
     "SWITCHES": "Booleans that can only be switched on: `--x`.",
@@ -79,10 +83,28 @@ def snake(name: str) -> str:
 # SGLang: a parser of Python's argparse
 
 
-def read_sglang() -> Options:
-    """Return the options of `ServerArgs`."""
+def sglang_parser() -> argparse.ArgumentParser:
+    """Return the parser of `ServerArgs`."""
     parser = argparse.ArgumentParser()
     importlib.import_module("sglang.srt.server_args").ServerArgs.add_cli_args(parser)
+    return parser
+
+
+def check_sglang() -> int:
+    """Return 1 when the parser makes something else of a recorded command line."""
+    parser, status = sglang_parser(), 0
+    usual = vars(parser.parse_args(["--model-path", "m"]))
+    for case in json.loads(CASES.read_text())["cases"]:
+        parsed = vars(parser.parse_args(["--model-path", "m", *case["argv"]]))
+        if (found := {name: value for name, value in parsed.items() if value != usual[name]}) != case["parsed"]:
+            print(f"{case['about']}: {found!r}", file=sys.stderr)
+            status = 1
+    return status
+
+
+def read_sglang() -> Options:
+    """Return the options of `ServerArgs`."""
+    parser = sglang_parser()
     version = importlib.import_module("sglang.version").__version__.split("+")[0]
     options = Options("SGLang", "the argument parser of `sglang.srt.server_args.ServerArgs`", version)
     for action in parser._actions:
@@ -254,6 +276,8 @@ def keep_removed(options: Options, old: Path) -> None:
 
 def main(words: list[str]) -> int:
     """Print the module that the command line asks for."""
+    if words == ["sglang", "--check"]:
+        return check_sglang()
     if words == ["sglang"]:
         options = read_sglang()
     elif len(words) == 2 and words[0] == "llamacpp":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ import requests
 
 from flytekitplugins.inference import LlamaCpp
 from flytekitplugins.inference.errors import ServerError
+from flytekitplugins.inference.llamacpp import options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +98,7 @@ def test_a_probed_start_works_as_well(servers: Any, startup: Any, models: Path) 
 
 def test_a_file_that_the_model_lacks_is_named_by_the_server(servers: Any, models: Path) -> None:
     template = describe(models, model_file="tiny-q4_k_m.gguf")
-    with servers.on_path("llamacpp"), pytest.raises(ServerError, match="tiny-q4_k_m.gguf"), template.run_locally():
+    with servers.on_path("llamacpp"), pytest.raises(ServerError, match=r"tiny-q4_k_m\.gguf"), template.run_locally():
         pytest.fail("it started")
 
 
@@ -106,3 +110,13 @@ def test_options_become_what_the_real_parser_takes(servers: Any, models: Path, n
     arg_dict = {"alias": "tiny", "ctx_size": 512, name: value}
     with servers.running("llamacpp", describe(models, arg_dict=arg_dict)) as server:
         assert complete(server, "one two", max_tokens=1) == " three"
+
+
+def test_the_options_are_those_of_the_installed_server(servers: Any) -> None:
+    root = Path(__file__).parents[2]
+    path = f"{servers.environment('llamacpp') / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "dev/server_options.py", "llamacpp", options.VERSION]
+    environ = {**os.environ, "PATH": path}
+    done = subprocess.run(command, cwd=root, env=environ, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout == Path(options.__file__).read_text()
