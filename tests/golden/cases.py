@@ -17,6 +17,7 @@ from flytekitplugins.inference import (
     HFSecret,
     HuggingFaceModel,
     InferenceWarning,
+    LlamaCpp,
     Model,
     ModelInferenceTemplate,
     ModelServers,
@@ -26,6 +27,7 @@ from flytekitplugins.inference import (
     PodDescription,
     Probe,
     Probes,
+    SGLang,
     Volume,
     VolumeModel,
 )
@@ -270,6 +272,52 @@ CASES["servers-gate"] = lambda: ModelServers(
         "nim": NIM(secrets=NGC_GROUPED, image=NIM_IMAGE, port=8002, startup_timeout=1800),
     },
     base=BASE,
+)
+CASES["sglang-minimal"] = lambda: SGLang(model="s3://models/qwen2.5-7b")
+CASES["sglang-full"] = lambda: SGLang(
+    model=HuggingFaceModel(repo="Qwen/Qwen2.5-32B-Instruct", revision="5ede1c9", size="66Gi"),
+    hf_secret=HF_GROUPED,
+    arg_dict={
+        "served-model-name": "qwen",
+        "tensor_parallel_size": 2,
+        "context_length": 32768,
+        "max_queued_requests": 256,
+        "json_model_override_args": {"rope_scaling": None},
+        "lora_strict_loading": True,
+    },
+    lora_adapters={"sql": "acme/sql-lora@v2", "chat": "s3://adapters/chat"},
+    gpu=2,
+    cpu=8,
+    mem="96Gi",
+    update_interval=300,
+    model_cache={"persistentVolumeClaim": {"claimName": "model-cache"}},
+    helper_image="registry.example.com/tasks/ranker:2.4.1",
+    startup_timeout="auto",
+)
+CASES["sglang-cpu"] = lambda: SGLang(arg_dict={"model_path": "Qwen/Qwen2.5-0.5B-Instruct"}, gpu=0, cpu=16, mem="32Gi")
+CASES["sglang-amd"] = lambda: SGLang(
+    image="lmsysorg/sglang:v0.5.23-rocm10-mi30x", model="s3://models/qwen2.5-7b", gpu_resource="amd.com/gpu"
+)
+CASES["llamacpp-minimal"] = lambda: LlamaCpp(model="s3://models/qwen2.5-0.5b-q4_k_m.gguf", gpu=0)
+CASES["llamacpp-full"] = lambda: LlamaCpp(
+    model=HuggingFaceModel(repo="acme/mixtral-GGUF", include=("*-Q4_K_M-*.gguf", "sql-lora.gguf"), size="26Gi"),
+    model_file="mixtral-Q4_K_M-00001-of-00003.gguf",
+    lora_files=["sql-lora.gguf"],
+    arg_dict={"ctx_size": 65536, "parallel": 8, "fa": "on", "no-ui": True, "cache-ram": 2048},
+    gpu=2,
+    cpu=8,
+    mem="16Gi",
+    port=9000,
+    startup_timeout="auto",
+    helper_image="registry.example.com/tasks/ranker:2.4.1",
+    base=BASE,
+)
+CASES["llamacpp-hub"] = lambda: LlamaCpp(
+    arg_dict={"hf_repo": "acme/private-GGUF:Q4_K_M"}, hf_secret=HF_GROUPED, gpu_resource="nvidia.com/mig-1g.10gb"
+)
+CASES["llamacpp-amd"] = lambda: LlamaCpp(
+    model=VolumeModel(volume={"persistentVolumeClaim": {"claimName": "models"}}, path="qwen/q8_0.gguf"),
+    gpu_resource="amd.com/gpu",
 )
 
 MARIO = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,11 @@ def test_a_problem_says_what_was_given_and_what_to_do(options: dict, words: list
     assert len(problems) == 1
     for word in words:
         assert word in problems[0]
+
+
+def test_a_server_without_keys_of_options_is_given_the_whole() -> None:
+    (problem,) = option_problems({"config.a": 1}, replace(TABLE, has_keys=False))
+    assert problem == "option 'config.a': Server 1 does not set single keys; give 'config' as a whole"
 
 
 def test_a_secret_is_not_repeated_in_the_message() -> None:

@@ -16,10 +16,12 @@ from .errors import (
     UnsupportedError,
 )
 from .installed import installed_servers
+from .llamacpp.serve import LlamaCpp
 from .model_servers import ModelServers
 from .nim.serve import NIM, NIMSecrets
 from .ollama.serve import Model, Ollama
 from .pod.model import HuggingFaceModel, ObjectStoreModel, RegisteredModel, TaskInputModel, VolumeModel
+from .sglang.serve import SGLang
 from .sidecar_template import (
     InferenceWarning,
     ModelInferenceTemplate,
@@ -43,6 +45,7 @@ __all__ = [
     "HuggingFaceModel",
     "InferenceError",
     "InferenceWarning",
+    "LlamaCpp",
     "MissingDependencyError",
     "Model",
     "ModelInferenceTemplate",
@@ -55,6 +58,7 @@ __all__ = [
     "Probes",
     "QuantityError",
     "RegisteredModel",
+    "SGLang",
     "Server",
     "ServerError",
     "ServerExitedError",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .plan import ContainerPlan
 
@@ -42,13 +42,26 @@ def find_program(name: str, path: str) -> str | None:
     """Return the absolute path of a program, or `None`.
 
     Args:
-        name: First word of a container's command.
+        name: First word of a container's command; a path of its image means the program of that name.
         path: The `PATH` to look on.
     """
     if name in PYTHONS:
         return sys.executable
     found = shutil.which(name, path=path)
+    if found is None and Path(name).is_absolute():
+        found = shutil.which(Path(name).name, path=path)
     return str(Path(found).absolute()) if found else None
+
+
+def with_programs(command: Sequence[str], path: str) -> list[str]:
+    """Return a command whose paths of its image are those of this machine.
+
+    A command that first waits for something names the program that it then becomes behind `--`.
+    """
+    return [
+        (find_program(word, path) or word) if before == "--" and Path(word).is_absolute() else word
+        for before, word in zip(("", *command), command)  # noqa: B905 - one is longer
+    ]
 
 
 def missing_module(container: ContainerPlan) -> str | None:

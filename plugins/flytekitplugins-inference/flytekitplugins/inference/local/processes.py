@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedError
-from .lookup import find_program, missing_module, search_path, why_missing, why_no_module
+from .lookup import find_program, missing_module, search_path, why_missing, why_no_module, with_programs
 from .output import LineSplitter
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class ProcessBackend:
             container.termination_log.unlink()
         marker = f"{plan.root.name}/{container.name}"
         env = self._environment(container) | {MARKER: marker}
-        words = [program, *container.command[1:], *container.args]
+        words = [program, *with_programs(container.command, env["PATH"])[1:], *container.args]
         shim = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()), str(plan.root), *words],
             env=env,

@@ -56,6 +56,8 @@ class OptionTable:
     """JSON options → those of their keys that hold a secret."""
     removed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Name → the version that removed it, and the option that took its place, if any."""
+    has_keys: bool = True
+    """Whether `--x.key` sets one key of a JSON option."""
 
     @property
     def bare(self) -> frozenset[str]:
@@ -155,6 +157,8 @@ def _name_problems(name: str, canonical: str, table: OptionTable) -> list[str]:
     if head not in table.names and head not in table.inverses:
         advice = "give it through args= if your image has it"
         return [f"{table.server} has no option {name!r}{_closest(head, table)}; {advice}"]
+    if dot and not table.has_keys:
+        return [f"option {name!r}: {table.server} does not set single keys; give {head!r} as a whole"]
     if dot and head not in table.json:
         return [f"option {name!r}: only options that take JSON have keys, and {head!r} takes none"]
     return []

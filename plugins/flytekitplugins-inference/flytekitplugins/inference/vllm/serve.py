@@ -5,14 +5,14 @@ Facts: vLLM 0.33.0, `vllm/entrypoints/cli/serve.py`, `vllm/envs.py`; docs.vllm.a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..pod import check
-from ..pod.flags import OptionTable, option_problems, render_options
-from ..pod.parts import LORA_DOWNLOADER, MODEL_SERVER, EnvVar, Volume
+from ..pod.adapters import ADAPTERS, WithAdapters
+from ..pod.arguments import WithArguments
+from ..pod.flags import OptionTable
+from ..pod.parts import EnvVar, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
@@ -33,8 +33,6 @@ METRIC_NAMES = {
     "preemptions": "vllm:num_preemptions_total",
 }
 """`vllm/v1/metrics/loggers.py`, 0.33.0."""
-ADAPTERS = "/adapters"
-"""Where LoRA adapters lie, each in a directory of its name."""
 CACHE = "/root/.cache"
 """Holds both caches below; the image's user is root."""
 
@@ -56,12 +54,10 @@ OPTIONS = OptionTable(
     },
     removed=options.REMOVED,
 )
-_ADAPTER = re.compile(r"[A-Za-z0-9][\w.-]*\Z")
-_EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True, kw_only=True)
-class VLLM(ModelInferenceTemplate):
+class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
     """A vLLM server beside a task.
 
     Raises:
@@ -73,21 +69,15 @@ class VLLM(ModelInferenceTemplate):
         ```
     """
 
-    hf_secret: HFSecret | None = None
-    """The token for gated or private models; public ones need none."""
     arg_dict: Mapping[str, Any] | None = None
     """Options of `vllm serve`, with `_` or `-`. `model` becomes the positional argument; without it the server loads
     its own default model. `host` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
 
-    lora_adapters: Mapping[str, str] | None = None
-    """LoRA adapters to bring and serve: the name under which requests ask for one → `owner/name[@revision]` of the
-    hub, or a prefix of a store."""
-    lora_adapter_mem: str = "2Gi"
-    """Memory of the container that downloads the adapters."""
-
     health_endpoint: str | None = "/health"
     cpu: int | float | str = 2
     mem: str = "10Gi"
+
+    _option_table = OPTIONS
 
     @property
     def default_image(self) -> str:
@@ -98,36 +88,34 @@ class VLLM(ModelInferenceTemplate):
 
     def server(self) -> Server:
         """Return what vLLM needs."""
-        arguments = {name: value for name, value in (self.arg_dict or {}).items() if _canonical(name) not in _OURS}
         model = self.model_path or self._argument("model")
         name = self._served_model_name()
-        host = self._argument("host", _EVERY_ADDRESS[0])
-        secrets = (self.hf_secret.reference(),) if self.hf_secret else ()
+        token = self._token()
         return Server(
             command=("vllm", "serve"),
             args=(
                 *((str(model),) if model is not None else ()),
-                *("--host", str(host), "--port", str(self.port)),
+                *self._address(),
                 *(("--served-model-name", name) if self.model_path and not self._argument("served_model_name") else ()),
-                *render_options(arguments, OPTIONS),
+                *self._other_arguments("model", "host", "port"),
                 *self._lora_arguments(),
             ),
             env=(
-                *(variable for secret in secrets for variable in secret.env("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")),
+                *self._token_variables("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
                 EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
                 EnvVar(name="VLLM_CACHE_ROOT", value=f"{CACHE}/vllm"),
             ),
-            secrets=secrets,
+            secrets=(token,) if token else (),
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics",
             metric_names=METRIC_NAMES,
             shm_size=self._shared_memory(),
-            hub_token=self.hf_secret.reference() if self.hf_secret else None,
+            hub_token=token,
             adapters=self.lora_adapters or {},
             adapters_directory=ADAPTERS,
             adapters_mem=self.lora_adapter_mem,
-            volumes=(Volume(name="inference-cache", mount_path=CACHE), *self._lora_volumes()),
+            volumes=(Volume(name="inference-cache", mount_path=CACHE), *self._adapter_volumes()),
             # a Service named "vllm" would inject VLLM_PORT=tcp://…, which vllm/envs.py refuses
             enable_service_links=False,
         )
@@ -143,13 +131,7 @@ class VLLM(ModelInferenceTemplate):
         # with no slot left over, requests for the base model that are batched with an adapter's get the adapter's
         # answers on CPUs (vllm-project/vllm#48421, seen with 0.32.0)
         slots = () if self._argument("max_loras") else ("--max-loras", str(len(self.lora_adapters) + 1))
-        return (*switch, *slots, "--lora-modules", *(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters))
-
-    def _lora_volumes(self) -> tuple[Volume, ...]:
-        containers = (MODEL_SERVER, LORA_DOWNLOADER)
-        return (
-            (Volume(name="inference-lora", mount_path=ADAPTERS, containers=containers),) if self.lora_adapters else ()
-        )
+        return (*switch, *slots, "--lora-modules", *self._adapter_paths())
 
     def _served_model_name(self) -> str:
         """Return the first name under which the server lists the model; empty when that is the server's own default."""
@@ -160,32 +142,11 @@ class VLLM(ModelInferenceTemplate):
             return self.model_source.name
         return str(self._argument("model") or "")
 
-    def _argument(self, name: str, default: Any = None) -> Any:
-        """Return the value of the option `name`, however the user spelled it."""
-        given = self.arg_dict if isinstance(self.arg_dict, Mapping) else {}  # checks ask before that is known
-        spelled = {_canonical(key): value for key, value in given.items() if isinstance(key, str)}
-        return spelled.get(name, default)
-
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
-        if self.hf_secret is not None and not isinstance(self.hf_secret, HFSecret):
-            # not its value: a token given by mistake must not end up in a log
-            yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
-        elif self.hf_secret is not None:
-            yield from (f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems())
-        if self.lora_adapters is not None:
-            yield from self._lora_problems()
-        for word in self.args if isinstance(self.args, (list, tuple)) else ():
-            if isinstance(word, str) and word.partition("=")[0] in ("--host", "--port"):
-                yield f"args: {word!r} is the template's; give port= instead"
-        if self.arg_dict is None:
-            return
-        if not isinstance(self.arg_dict, Mapping):
-            yield f"arg_dict must be a dict of vLLM's options, not a {type(self.arg_dict).__name__}"
-            return
-        yield from (f"arg_dict: {problem}" for problem in option_problems(self.arg_dict, OPTIONS))
-        if all(isinstance(name, str) for name in self.arg_dict):
+        yield from self._lora_problems()
+        if isinstance(self.arg_dict, Mapping) and all(isinstance(name, str) for name in self.arg_dict):
             yield from self._address_problems()
             yield from self._parallelism_problems()
 
@@ -200,15 +161,8 @@ class VLLM(ModelInferenceTemplate):
             yield "arg_dict has disable_log_stats, which empties /metrics: neither reports nor alerts see the server"
 
     def _lora_problems(self) -> Iterator[str]:
-        if not isinstance(self.lora_adapters, Mapping):
-            yield f"lora_adapters must be a dict of names and sources, not a {type(self.lora_adapters).__name__}"
+        if not self.lora_adapters:
             return
-        yield from check.check_quantity("lora_adapter_mem", self.lora_adapter_mem, memory=True)
-        for name, source in self.lora_adapters.items():
-            if not isinstance(name, str) or not _ADAPTER.match(name):
-                yield f"lora_adapters: {name!r} is not a name; expected letters, digits, '.', '_' and '-'"
-            if not isinstance(source, str) or not source:
-                yield f"lora_adapters[{name!r}] must be 'owner/name' or a prefix of a store, not {source!r}"
         if self._argument("lora_modules") is not None:
             yield "arg_dict has lora_modules, the template has lora_adapters; give one of them"
         if self._argument("enable_lora") is False:
@@ -217,11 +171,6 @@ class VLLM(ModelInferenceTemplate):
     def _address_problems(self) -> Iterator[str]:
         if self.model is not None and (model := self._argument("model")) is not None:
             yield f"arg_dict has model {model!r}, the template has model={self.model!r}; give one of them"
-        port, host = self._argument("port"), self._argument("host")
-        if port is not None and port != self.port:
-            yield f"arg_dict has port {port!r}, the template has port={self.port!r}; give port= only"
-        if host is not None and host not in _EVERY_ADDRESS:
-            yield f"arg_dict has host {host!r}, where the kubelet's probes cannot reach the server; leave it out"
         for name in self.arg_dict or ():
             if _canonical(name) in _NO_HTTP or _canonical(name).startswith("ssl_"):
                 yield f"arg_dict: with {name!r} the server does not answer plain HTTP on the template's port"
@@ -234,8 +183,6 @@ class VLLM(ModelInferenceTemplate):
             yield f"arg_dict: tensor and pipeline parallelism need {wanted} GPUs, the template has gpu={self.gpu}"
 
 
-_OURS = frozenset({"model", "host", "port"})
-"""Options that the template writes itself."""
 _LORA_OPTIONS = frozenset({"max_loras", "max_lora_rank", "max_cpu_loras", "lora_modules", "lora_dtype"})
 _NO_HTTP = frozenset({"uds", "headless", "grpc"})
 

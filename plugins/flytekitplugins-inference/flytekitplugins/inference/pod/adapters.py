@@ -1,0 +1,78 @@
+"""`WithHubToken`, `WithAdapters`: the parts of a description whose server reads a hub and serves LoRA adapters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from . import check
+from .description import Description
+from .parts import LORA_DOWNLOADER, MODEL_SERVER, EnvVar, Volume
+from .secrets import HFSecret, SecretReference
+
+__all__ = ["ADAPTERS", "WithAdapters", "WithHubToken"]
+
+ADAPTERS = "/adapters"
+"""Where LoRA adapters lie, each in a directory of its name."""
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithHubToken(Description):
+    """A server that can fetch from the Hugging Face hub by itself."""
+
+    hf_secret: HFSecret | None = None
+    """The token for gated or private models; public ones need none."""
+
+    def _token(self) -> SecretReference | None:
+        return self.hf_secret.reference() if self.hf_secret else None
+
+    def _token_variables(self, *names: str) -> tuple[EnvVar, ...]:
+        """Return the variables by which the server gets the token, under its own names for it."""
+        token = self._token()
+        return token.env(*names) if token else ()
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields."""
+        yield from super().problems()
+        if self.hf_secret is not None and not isinstance(self.hf_secret, HFSecret):
+            # not its value: a token given by mistake must not end up in a log
+            yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
+        elif self.hf_secret is not None:
+            yield from (f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems())
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithAdapters(WithHubToken):
+    """A server of LoRA adapters in PEFT's form, which an init container brings."""
+
+    lora_adapters: Mapping[str, str] | None = None
+    """LoRA adapters to bring and serve: the name under which requests ask for one → `owner/name[@revision]` of the
+    hub, or a prefix of a store."""
+    lora_adapter_mem: str = "2Gi"
+    """Memory of the container that downloads the adapters."""
+
+    def _adapter_paths(self) -> tuple[str, ...]:
+        """Return `name=path` of each adapter, as servers take them."""
+        return tuple(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters or ())
+
+    def _adapter_volumes(self) -> tuple[Volume, ...]:
+        containers = (MODEL_SERVER, LORA_DOWNLOADER)
+        volume = Volume(name="inference-lora", mount_path=ADAPTERS, containers=containers)
+        return (volume,) if self.lora_adapters else ()
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields."""
+        yield from super().problems()
+        if self.lora_adapters is None:
+            return
+        if not isinstance(self.lora_adapters, Mapping):
+            yield f"lora_adapters must be a dict of names and sources, not a {type(self.lora_adapters).__name__}"
+            return
+        yield from check.check_quantity("lora_adapter_mem", self.lora_adapter_mem, memory=True)
+        for name, source in self.lora_adapters.items():
+            if not isinstance(name, str) or not _NAME.match(name):
+                yield f"lora_adapters: {name!r} is not a name; expected letters, digits, '.', '_' and '-'"
+            if not isinstance(source, str) or not source:
+                yield f"lora_adapters[{name!r}] must be 'owner/name' or a prefix of a store, not {source!r}"

@@ -1,0 +1,200 @@
+"""`SGLang`: SGLang's OpenAI-compatible server.
+
+Facts: SGLang 0.5.23, `sglang/cli/serve.py`, `sglang/srt/entrypoints/http_server.py`, `sglang/srt/environ.py`;
+docs.sglang.io "Install SGLang".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..pod.adapters import ADAPTERS, WithAdapters
+from ..pod.arguments import WithArguments
+from ..pod.flags import OptionTable
+from ..pod.parts import EnvVar, Probe, Probes, Volume
+from ..pod.secrets import HFSecret
+from ..pod.server import Server
+from ..sidecar_template import ModelInferenceTemplate
+from . import options
+
+__all__ = ["HFSecret", "SGLang"]
+
+IMAGE = "lmsysorg/sglang:v0.5.23"
+"""For CUDA 13; the last one for CUDA 12 is `v0.5.19-cu129`."""
+INTEL_IMAGE = f"{IMAGE}-xpu"
+CPU_IMAGE = f"{IMAGE}-xeon"
+"""For x86-64 only. The images of a release: its notes, "To upgrade" (github.com/sgl-project/sglang, November 2026)."""
+AMD_IMAGES = {f"{IMAGE}-rocm10-mi30x": "MI300X and MI325X", f"{IMAGE}-rocm10-mi35x": "MI350X and MI355X"}
+METRIC_NAMES = {
+    "requests_running": "sglang:num_running_reqs",
+    "requests_waiting": "sglang:num_queue_reqs",
+    "kv_cache_usage": "sglang:token_usage",
+    "prompt_tokens": "sglang:prompt_tokens_total",
+    "generation_tokens": "sglang:generation_tokens_total",
+    "preemptions": "sglang:num_retracted_requests_total",
+}
+"""`sglang/srt/observability/metrics_collector.py`, 0.5.23."""
+CACHE = "/var/cache/inference"
+"""Not `/root/.cache`: the image may bring kernels there, which a volume would hide."""
+HEALTH_TIMEOUT = 25
+"""`/health` generates a token, which it looks for once a second and for `SGLANG_HEALTH_CHECK_TIMEOUT`, 20 seconds."""
+_KEY = "give args=['--{}', '$(NAME)'] with a variable that base= takes from a Kubernetes secret"
+
+OPTIONS = OptionTable(
+    server=f"SGLang {options.VERSION}",
+    negatable=options.NEGATABLE,
+    switches=options.SWITCHES,
+    values=options.VALUES,
+    lists=options.LISTS,
+    json=options.JSON,
+    aliases=options.ALIASES,
+    secret={name: _KEY.format(name.replace("_", "-")) for name in ("api_key", "admin_api_key", "ssl_keyfile_password")},
+    secret_keys={"watermark_config": ("key", "key_b")},
+    removed=options.REMOVED,
+    has_keys=False,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
+    """An SGLang server beside a task.
+
+    A request asks for an adapter as `model="<model>:<adapter>"`.
+
+    Raises:
+        ConfigError: If the description is wrong, or `arg_dict` has an option that SGLang does not.
+
+    Example:
+        ```python
+        SGLang(model="Qwen/Qwen2.5-0.5B-Instruct", arg_dict={"context_length": 4096})
+        ```
+    """
+
+    arg_dict: Mapping[str, Any] | None = None
+    """Options of `sglang serve`, with `_` or `-`. `model_path` is needed unless there is a `model`. `host` and `port`
+    are the template's. Options newer than `OPTIONS` go into `args`."""
+
+    health_endpoint: str | None = "/health"
+    """Generates a token. `/ready` only tells of the one at the start, and 0.5.19 does not have it."""
+    port: int = 30000
+    """SGLang's own default."""
+    cpu: int | float | str = 4
+    """Tokenizer, scheduler and detokenizer are processes that want a core each."""
+    mem: str = "16Gi"
+
+    _option_table = OPTIONS
+
+    @property
+    def default_image(self) -> str:
+        """The image for the hardware; empty for AMD's, of which there are two."""
+        if not self.gpu:
+            return CPU_IMAGE
+        vendor = self.gpu_resource.partition("/")[0]
+        return {"amd.com": "", "gpu.intel.com": INTEL_IMAGE}.get(vendor, IMAGE)
+
+    def server(self) -> Server:
+        """Return what SGLang needs."""
+        name, token = self._served_model_name(), self._token()
+        has_metrics = self._argument("enable_metrics") is not False
+        return Server(
+            # without the type, the hub would be asked whether the model is one that makes images
+            command=("sglang", "serve", "--model-type", "llm"),
+            args=(
+                *("--model-path", str(self.model_path or self._argument("model_path")), *self._address()),
+                *(("--served-model-name", name) if self._argument("served_model_name") is None else ()),
+                *(("--device", "cpu") if not self.gpu and self._argument("device") is None else ()),
+                *(("--enable-metrics",) if has_metrics else ()),
+                *self._other_arguments("model_path", "host", "port", "enable_metrics"),
+                *self._lora_arguments(),
+            ),
+            env=(
+                *self._token_variables("HF_TOKEN"),
+                EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
+                # under it are those of Triton, Inductor and FlashInfer too (`redirect_third_party_caches`)
+                EnvVar(name="SGLANG_CACHE_DIR", value=f"{CACHE}/sglang"),
+            ),
+            secrets=(token,) if token else (),
+            probes=Probes(startup=Probe(timeout_seconds=HEALTH_TIMEOUT, failure_threshold=100)),
+            model_api="openai",
+            served_model_name=name,
+            metrics_path="/metrics" if has_metrics else "",
+            metric_names=METRIC_NAMES if has_metrics else {},
+            shm_size=f"{min(2 * self.gpu, 8)}Gi" if self.gpu else "4Gi",  # what workers exchange, as in vLLM
+            hub_token=token,
+            adapters=self.lora_adapters or {},
+            adapters_directory=ADAPTERS,
+            adapters_mem=self.lora_adapter_mem,
+            update_options=("--notify", f"sglang=http://localhost:{self.port}"),
+            volumes=(Volume(name="inference-cache", mount_path=CACHE), *self._adapter_volumes()),
+            # a Service named "sglang" would inject SGLANG_PORT=tcp://…, which is read as a number
+            enable_service_links=False,
+        )
+
+    def _lora_arguments(self) -> tuple[str, ...]:
+        if not self.lora_adapters:
+            return ()
+        switch = () if self._argument("enable_lora") else ("--enable-lora",)
+        return (*switch, "--lora-paths", *self._adapter_paths())
+
+    def _served_model_name(self) -> str:
+        named = self._argument("served_model_name")
+        if named is not None:
+            return str(named)
+        return self.model_source.name if self.model_source is not None else str(self._argument("model_path"))
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields."""
+        yield from super().problems()
+        if not self.image and self.gpu and str(self.gpu_resource).startswith("amd.com/"):
+            images = " or ".join(f"{image!r} ({gpus})" for image, gpus in AMD_IMAGES.items())
+            yield f"image: for AMD's GPUs SGLang has one for each generation; give {images}"
+        yield from self._model_path_problems()
+        if self.lora_adapters and self._argument("lora_paths") is not None:
+            yield "arg_dict has lora_paths, the template has lora_adapters; give one of them"
+        if self.lora_adapters and self._argument("enable_lora") is False:
+            yield "arg_dict has enable_lora=False, the template has lora_adapters"
+        for name in ("smg_grpc_mode", "grpc_mode", "encoder_only", "ssl_certfile", "ssl_keyfile"):
+            if self._argument(name):
+                yield f"arg_dict: with {name!r} the server does not answer plain HTTP on the template's port"
+        yield from self._parallelism_problems()
+
+    def _model_path_problems(self) -> Iterator[str]:
+        path, named = self._argument("model_path"), self._argument("served_model_name")
+        if self.model is None and path is None:
+            yield "the model is missing: give model=, or arg_dict={'model_path': …}, which the server then downloads"
+        if self.model is not None and path is not None:
+            yield f"arg_dict has model_path {path!r}, the template has model={self.model!r}; give one of them"
+        if isinstance(named, str) and ":" in named:
+            yield f"arg_dict has served_model_name {named!r}; SGLang takes what follows a colon for an adapter"
+
+    def _parallelism_problems(self) -> Iterator[str]:
+        """Each rank needs a GPU; with `enable_dp_attention` data parallelism is within tensor parallelism."""
+        names = ["tp_size", "pp_size", *([] if self._argument("enable_dp_attention") else ["dp_size"])]
+        sizes = [self._argument(name, 1) for name in names]
+        if self._argument("nnodes", 1) != 1:
+            yield "arg_dict has nnodes; a server beside a task is one node"
+        if not all(isinstance(size, int) for size in (*sizes, self.gpu)):
+            return
+        wanted = sizes[0] * sizes[1] * (sizes[2] if len(sizes) > 2 else 1)
+        if 0 < self.gpu < wanted:
+            yield f"arg_dict: {', '.join(names)} need {wanted} GPUs, the template has gpu={self.gpu}"
+
+    def cautions(self) -> Iterator[str]:
+        """Yield what works, but not as its author may think."""
+        yield from super().cautions()
+        if not self.gpu and not self.image:
+            yield "gpu=0: SGLang's image for CPUs is for x86-64 with AMX (Xeon of the 4th generation or newer)"
+        if self.update_interval is not None:
+            yield (
+                "update_interval: after an update SGLang 0.5.23 calls the model by the new version's path, in "
+                "/v1/models and in answers; requests may go on using its name"
+            )
+        if not self.lora_adapters and not self._argument("enable_lora") and self._argument("lora_paths") is None:
+            for name in _LORA_OPTIONS:
+                if self._argument(name) is not None:
+                    yield f"arg_dict has {name}, which SGLang does not look at without enable_lora=True"
+
+
+_LORA_OPTIONS = ("lora_backend", "lora_target_modules", "max_loaded_loras", "max_lora_rank", "max_loras_per_batch")
