@@ -24,6 +24,8 @@ class WithArguments(Description):
 
     _option_table: ClassVar[OptionTable]
     """What the server's parser knows."""
+    _host_option: ClassVar[str] = "host"
+    """What it calls the address on which it listens."""
 
     def _argument(self, name: str, default: Any = None) -> Any:
         """Return the value of the option `name`, however the user spelled it."""
@@ -39,13 +41,14 @@ class WithArguments(Description):
 
     def _address(self) -> tuple[str, ...]:
         """Return the arguments that say where the server listens."""
-        return ("--host", str(self._argument("host", EVERY_ADDRESS[0])), "--port", str(self.port))
+        host = str(self._argument(self._host_option, EVERY_ADDRESS[0]))
+        return (f"--{self._host_option}", host, "--port", str(self.port))
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
         for word in self.args if isinstance(self.args, (list, tuple)) else ():
-            if isinstance(word, str) and word.partition("=")[0] in ("--host", "--port"):
+            if isinstance(word, str) and word.partition("=")[0] in (f"--{self._host_option}", "--port"):
                 yield f"args: {word!r} is the template's; give port= instead"
         if self.arg_dict is None:
             return
@@ -54,8 +57,9 @@ class WithArguments(Description):
             yield f"arg_dict must be a dict of {server}'s options, not a {type(self.arg_dict).__name__}"
             return
         yield from (f"arg_dict: {problem}" for problem in option_problems(self.arg_dict, self._option_table))
-        port, host = self._argument("port"), self._argument("host")
+        port, host = self._argument("port"), self._argument(self._host_option)
         if port is not None and port != self.port:
             yield f"arg_dict has port {port!r}, the template has port={self.port!r}; give port= only"
         if host is not None and host not in EVERY_ADDRESS:
-            yield f"arg_dict has host {host!r}, where the kubelet's probes cannot reach the server; leave it out"
+            named = f"arg_dict has {self._host_option} {host!r}"
+            yield f"{named}, where the kubelet's probes cannot reach the server; leave it out"

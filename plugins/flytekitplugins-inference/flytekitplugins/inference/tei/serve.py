@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..pod.flags import OptionTable, option_problems, render_options
+from ..pod.adapters import WithHubToken
+from ..pod.arguments import EVERY_ADDRESS, WithArguments
+from ..pod.flags import OptionTable, render_options
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
@@ -32,7 +34,6 @@ IMAGES: Mapping[str, str] = {
 one that fits when it starts; images for one architecture are smaller (`image=`)."""
 CACHE = "/data"
 """The images' own place for what they download."""
-_EVERY_ADDRESS = ("0.0.0.0", "::")
 
 OPTIONS = OptionTable(
     server=f"TEI {options.VERSION}",
@@ -49,7 +50,7 @@ OPTIONS = OptionTable(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TEI(ModelInferenceTemplate):
+class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
     """A Text Embeddings Inference server beside a task.
 
     Raises:
@@ -61,8 +62,6 @@ class TEI(ModelInferenceTemplate):
         ```
     """
 
-    hf_secret: HFSecret | None = None
-    """The token for gated or private models; public ones need none."""
     arg_dict: Mapping[str, Any] | None = None
     """Options of `text-embeddings-router`, with `_` or `-`; `model_id` is downloaded by the server itself, `model=` by
     the model loader. `hostname` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
@@ -71,6 +70,9 @@ class TEI(ModelInferenceTemplate):
     """Answers once the model is loaded and has embedded a test batch: the server listens no sooner."""
     cpu: int | float | str = 2
     mem: str = "8Gi"
+
+    _option_table = OPTIONS
+    _host_option = "hostname"
 
     @property
     def default_image(self) -> str:
@@ -88,25 +90,25 @@ class TEI(ModelInferenceTemplate):
         written = {
             "model_id": self.model_path or self._argument("model_id"),
             "served_model_name": self._served_model_name() if self.model_path else None,
-            "hostname": _EVERY_ADDRESS[0],
+            "hostname": EVERY_ADDRESS[0],
             "port": self.port,
             # metrics are on the server's own port; this one is bound and given up at the start, which fails where two
             # servers of a pod do it, and 0 is always free
             "prometheus_port": 0,
         }
         given = {OPTIONS.canonical(name): value for name, value in (self.arg_dict or {}).items()}
-        secrets = (self.hf_secret.reference(),) if self.hf_secret else ()
+        token = self._token()
         has_entry_point = bool(self.gpu) and self._vendor in ("nvidia.com", "gpu")
         return Server(
             # NVIDIA's images choose build and driver libraries in their entry point, and have no such program in cuda-
             command=("/entrypoint.sh",) if has_entry_point else ("text-embeddings-router",),
             args=(*render_options({**written, **given, "port": self.port}, OPTIONS), *self._json_output()),
             env=(
-                *(variable for secret in secrets for variable in secret.env("HF_TOKEN")),
+                *self._token_variables("HF_TOKEN"),
                 EnvVar(name="HUGGINGFACE_HUB_CACHE", value=CACHE),
             ),
-            secrets=secrets,
-            hub_token=self.hf_secret.reference() if self.hf_secret else None,
+            secrets=(token,) if token else (),
+            hub_token=token,
             volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             probes=Probes(liveness=Probe(path="/health")),
             # it has /v1/embeddings but no /v1/models, and takes any name; /health tells that the model is loaded
@@ -129,12 +131,6 @@ class TEI(ModelInferenceTemplate):
             return str(name)
         return self.model_source.name if self.model_source else str(self._argument("model_id") or "")
 
-    def _argument(self, name: str, default: Any = None) -> Any:
-        """Return the value of the option `name`, however the user spelled it."""
-        given = self.arg_dict if isinstance(self.arg_dict, Mapping) else {}  # checks ask before that is known
-        spelled = {OPTIONS.canonical(key): value for key, value in given.items() if isinstance(key, str)}
-        return spelled.get(name, default)
-
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
@@ -142,21 +138,11 @@ class TEI(ModelInferenceTemplate):
             yield f"gpu_resource={self.gpu_resource!r}: TEI publishes no image for it; build one and give image="
         if isinstance(self.image, str) and self.image.endswith("-grpc"):
             yield f"image={self.image!r} speaks gRPC only; give the one without -grpc"
-        if self.hf_secret is not None and not isinstance(self.hf_secret, HFSecret):
-            # not its value: a token given by mistake must not end up in a log
-            yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
-        elif self.hf_secret is not None:
-            yield from (f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems())
         for name in ("HOSTNAME", "PORT"):
             if isinstance(self.env, Mapping) and name in self.env:
                 yield f"env[{name!r}] is set by the template; give port= instead"
-        for word in self.args if isinstance(self.args, (list, tuple)) else ():
-            if isinstance(word, str) and word.partition("=")[0] in ("--hostname", "--port", "-p"):
-                yield f"args: {word!r} is the template's; give port= instead"
-        if self.arg_dict is not None and not isinstance(self.arg_dict, Mapping):
-            yield f"arg_dict must be a dict of TEI's options, not a {type(self.arg_dict).__name__}"
-            return
-        yield from (f"arg_dict: {problem}" for problem in option_problems(self.arg_dict or {}, OPTIONS))
+        if "-p" in (self.args or ()):
+            yield "args: '-p' is the template's; give port= instead"
         yield from self._contradictions()
 
     def _contradictions(self) -> Iterator[str]:
@@ -168,11 +154,6 @@ class TEI(ModelInferenceTemplate):
                 yield f"arg_dict has {name} {value!r}, the template has model={self.model!r}; give one of them"
         if self._argument("default_prompt") is not None and self._argument("default_prompt_name") is not None:
             yield "arg_dict has default_prompt and default_prompt_name; TEI takes one of them"
-        port, host = self._argument("port"), self._argument("hostname")
-        if port is not None and port != self.port:
-            yield f"arg_dict has port {port!r}, the template has port={self.port!r}; give port= only"
-        if host is not None and host not in _EVERY_ADDRESS:
-            yield f"arg_dict has hostname {host!r}, where the kubelet's probes cannot reach the server; leave it out"
 
     def cautions(self) -> Iterator[str]:
         """Yield what works, but not as its author may think."""
