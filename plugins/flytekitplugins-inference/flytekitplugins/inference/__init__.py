@@ -16,6 +16,7 @@ from .errors import (
     UnsupportedError,
 )
 from .installed import installed_servers
+from .mlserver.serve import MLServer
 from .model_servers import ModelServers
 from .nim.serve import NIM, NIMSecrets
 from .ollama.serve import Model, Ollama
@@ -31,6 +32,7 @@ from .sidecar_template import (
     Volume,
 )
 from .tei.serve import TEI
+from .triton.serve import Triton
 from .vllm.serve import VLLM, HFSecret
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "HuggingFaceModel",
     "InferenceError",
     "InferenceWarning",
+    "MLServer",
     "MissingDependencyError",
     "Model",
     "ModelInferenceTemplate",
@@ -62,6 +65,7 @@ __all__ = [
     "Setup",
     "SpecConflictError",
     "TaskInputModel",
+    "Triton",
     "UnsupportedError",
     "Volume",
     "VolumeModel",
