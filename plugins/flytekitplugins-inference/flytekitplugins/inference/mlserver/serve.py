@@ -131,7 +131,8 @@ class MLServer(ModelInferenceTemplate):
             yield EnvVar(name="MLSERVER_ENV_TARBALL", value=f"{directory}/environment.tar.gz")
         if runtime := self._runtime():
             yield EnvVar(name="MLSERVER_MODEL_IMPLEMENTATION", value=runtime)
-            yield EnvVar(name="MLSERVER_MODEL_URI", value=directory)
+            # with the slash MLflow takes it for the root of its artifacts, else the link "current" for one that leads out
+            yield EnvVar(name="MLSERVER_MODEL_URI", value=f"{directory}/")
             yield EnvVar(name="MLSERVER_MODEL_NAME", value=names[0])
 
     def problems(self) -> Iterator[str]:
