@@ -116,7 +116,7 @@ class Updater:
     def _retire(self, record: dict[str, Any], target: Target, old: Path | None) -> None:
         """Keep the version that was published until now, and let go of the one before it."""
         before = record["previous"].get(target.name)
-        if before and Path(before) != old:
+        if before and Path(before) not in (old, target_of(target.link)):  # the one before may have come back
             version = Version(Path(before).parent, "")
             self._release(version)
             if self._fetcher.cache.is_unlimited:
