@@ -28,6 +28,14 @@ x = np.arange(4.0).reshape(-1, 1)
 joblib.dump(LinearRegression().fit(x, float(sys.argv[2]) * x[:, 0]), sys.argv[1])
 """
 
+MAKE_FOR_MLFLOW = """
+import sys, mlflow, numpy as np
+from sklearn.linear_model import LinearRegression
+x = np.arange(4.0).reshape(-1, 1)
+model = LinearRegression().fit(x, float(sys.argv[2]) * x[:, 0])
+mlflow.sklearn.save_model(model, sys.argv[1], signature=mlflow.models.infer_signature(x, model.predict(x)))
+"""
+
 
 def make_model(servers: Any, directory: Path, factor: float) -> Path:
     """Return a directory with a regression of scikit-learn that multiplies, and nothing else."""
@@ -103,3 +111,34 @@ def test_a_model_that_is_not_there_ends_the_start(servers: Any, free_port: Any, 
     template = describe(store, free_port, model_names=["triple"], startup_timeout=15)
     with servers.on_path("mlserver"), pytest.raises(ServerError, match="triple"), template.run_locally():
         pytest.fail("it started")
+
+
+def test_a_registered_model_follows_its_alias(
+    servers: Any, free_port: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real registry, in a sqlite file. MLflow's runtime is large and may be missing in MLServer's environment."""
+    environment = servers.environment("mlserver")
+    if not list(environment.glob("lib/python*/site-packages/mlserver_mlflow")):
+        pytest.skip("mlserver-mlflow is not installed in MLServer's environment")
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("GIT_PYTHON_REFRESH", "quiet")
+    registry = mlflow.MlflowClient()
+    registry.create_registered_model("fraud")
+
+    def register(factor: float) -> None:
+        directory = tmp_path / f"times-{factor}"
+        command = [str(environment / "bin" / "python"), "-c", MAKE_FOR_MLFLOW, str(directory), str(factor)]
+        subprocess.run(command, check=True, capture_output=True)
+        version = registry.create_model_version("fraud", source=directory.as_uri()).version
+        registry.set_registered_model_alias("fraud", "champion", version)
+
+    register(2)
+    ports = {"port": free_port(), "grpc_port": free_port(), "metrics_port": free_port()}
+    template = MLServer(model="models:/fraud@champion", startup_timeout=300, update_interval=1, **ports)
+    with servers.running("mlserver", template) as server:
+        assert answer(server, "fraud") == 20
+        register(20)
+        until(lambda: answer(server, "fraud") == 200, seconds=120)
+        registry.set_registered_model_alias("fraud", "champion", "1")
+        until(lambda: answer(server, "fraud") == 20, seconds=120)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def model_variables(template: MLServer) -> dict[str, str]:
 
 
 def following(words: list[str], flag: str) -> list[str]:
-    return [word for before, word in zip(words, words[1:], strict=False) if before == flag]
+    return [word for before, word in pairwise(words) if before == flag]
 
 
 def problems(**fields: Any) -> str:
@@ -71,7 +72,11 @@ def test_a_registered_model_just_works(model: Any, name: str) -> None:
     [
         ("acme/fraud", "/models/current/", "fraud"),
         ("s3://models/fraud", "/models/current/", "fraud"),
-        (VolumeModel(volume={"persistentVolumeClaim": {"claimName": "x"}}, path="a/fraud"), "/models/a/fraud/", "fraud"),
+        (
+            VolumeModel(volume={"persistentVolumeClaim": {"claimName": "x"}}, path="a/fraud"),
+            "/models/a/fraud/",
+            "fraud",
+        ),
         (TaskInputModel(input="fraud"), "/models/current/", "fraud"),
     ],
 )

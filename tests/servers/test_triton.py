@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def arguments(template: Triton) -> list[str]:
 
 
 def following(words: list[str], flag: str) -> list[str]:
-    return [word for before, word in zip(words, words[1:], strict=False) if before == flag]
+    return [word for before, word in pairwise(words) if before == flag]
 
 
 def problems(**fields: Any) -> str:
@@ -113,7 +114,8 @@ def test_each_control_mode(fields: Any, mode: str, loaded: list[str], asked: lis
 def test_ports_are_passed_declared_and_distinct() -> None:
     template = Triton(model=REPOSITORY, port=9000, grpc_port=9001, metrics_port=9002)
     words = arguments(template)
-    assert [following(words, f"--{name}-port") for name in ("http", "grpc", "metrics")] == [["9000"], ["9001"], ["9002"]]
+    passed = [following(words, f"--{name}-port") for name in ("http", "grpc", "metrics")]
+    assert passed == [["9000"], ["9001"], ["9002"]]
     declared = containers(template)["model-server"]["ports"]
     assert [port["containerPort"] for port in declared] == [9000, 9001, 9002]
     assert template.endpoint.metrics_url == "http://localhost:9002/metrics"

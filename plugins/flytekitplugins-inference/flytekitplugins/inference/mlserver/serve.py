@@ -131,7 +131,7 @@ class MLServer(ModelInferenceTemplate):
             yield EnvVar(name="MLSERVER_ENV_TARBALL", value=f"{directory}/environment.tar.gz")
         if runtime := self._runtime():
             yield EnvVar(name="MLSERVER_MODEL_IMPLEMENTATION", value=runtime)
-            # with the slash MLflow takes it for the root of its artifacts, else the link "current" for one that leads out
+            # without the slash MLflow (3.17) takes the link "current" for a path that leads out of "/models"
             yield EnvVar(name="MLSERVER_MODEL_URI", value=f"{directory}/")
             yield EnvVar(name="MLSERVER_MODEL_NAME", value=names[0])
 
