@@ -17,8 +17,8 @@ from flytekitplugins.inference import (
     HFSecret,
     HuggingFaceModel,
     InferenceWarning,
-    Model,
     MLServer,
+    Model,
     ModelInferenceTemplate,
     ModelServers,
     NIMSecrets,
@@ -324,6 +324,7 @@ CASES["tei-full"] = lambda: TEI(
     env={"RUST_LOG": "info"},
     probes=Probes(liveness=Probe(period_seconds=30)),
     base=BASE,
+)
 CASES["triton-minimal"] = lambda: Triton(model="s3://models/repository")
 CASES["triton-full"] = lambda: Triton(
     model=ObjectStoreModel(uri="s3://models/repository", size="12Gi"),
