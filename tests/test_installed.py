@@ -18,10 +18,12 @@ from flytekitplugins.inference import (
     TEI,
     VLLM,
     InferenceWarning,
+    MLServer,
     ModelInferenceTemplate,
     NIMSecrets,
     Ollama,
     Server,
+    Triton,
     installed_servers,
 )
 from flytekitplugins.inference.testing import unanswered
@@ -145,6 +147,10 @@ def test_every_open_question_is_named() -> None:
     [
         (VLLM, {"model": "s3://models/x"}),
         (VLLM, {"arg_dict": {"model": "a/b"}}),
+        (Triton, {"model": "s3://models/repository", "model_names": ["ranker"]}),
+        (Triton, {"model_repository": "s3://models/repository"}),
+        (MLServer, {"model": "models:/fraud/3"}),
+        (MLServer, {"model_repository": "/opt/models", "model_names": ["fraud"]}),
         (NIM, {"secrets": NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="key"), "model": "s3://models/x"}),
         (Ollama, {"model": "llama3.2:1b"}),
         (Ollama, {"model": "s3://models/x"}),

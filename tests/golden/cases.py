@@ -18,6 +18,7 @@ from flytekitplugins.inference import (
     HuggingFaceModel,
     InferenceWarning,
     LlamaCpp,
+    MLServer,
     Model,
     ModelInferenceTemplate,
     ModelServers,
@@ -28,6 +29,7 @@ from flytekitplugins.inference import (
     Probe,
     Probes,
     SGLang,
+    Triton,
     Volume,
     VolumeModel,
 )
@@ -370,6 +372,68 @@ CASES["tei-full"] = lambda: TEI(
     env={"RUST_LOG": "info"},
     probes=Probes(liveness=Probe(period_seconds=30)),
     base=BASE,
+)
+CASES["triton-minimal"] = lambda: Triton(model="s3://models/repository")
+CASES["triton-full"] = lambda: Triton(
+    model=ObjectStoreModel(uri="s3://models/repository", size="12Gi"),
+    model_names=["ranker", "tokenizer"],
+    model_cache={"persistentVolumeClaim": {"claimName": "models"}},
+    update_interval=300,
+    hf_secret=HF_GROUPED,
+    arg_dict={
+        "backend-config": ["python,shm-default-byte-size=16777216", "default-max-batch-size=64"],
+        "exit_timeout_secs": 60,
+        "log_format": "ISO8601",
+        "metrics_config": "histogram_latencies=true",
+    },
+    env={"LD_PRELOAD": "/usr/lib/x86_64-linux-gnu/libtcmalloc.so.4"},
+    port=9000,
+    grpc_port=9001,
+    metrics_port=9002,
+    gpu=4,
+    cpu=16,
+    mem="64Gi",
+    probes=Probes(liveness=Probe()),
+    termination_grace_period=90,
+    startup_timeout=900,
+)
+CASES["triton-own-repositories-cpu"] = lambda: Triton(
+    model_repository=["s3://models/shared", "/opt/models"], gpu=0, ephemeral_storage="20Gi", base=BASE
+)
+CASES["triton-backend-image-mig"] = lambda: Triton(
+    image="nvcr.io/nvidia/tritonserver:26.07-vllm-python-py3",
+    model=VolumeModel(volume={"persistentVolumeClaim": {"claimName": "repository"}}),
+    gpu_resource="nvidia.com/mig-3g.40gb",
+    mem="32Gi",
+)
+CASES["mlserver-registered-model"] = lambda: MLServer(
+    model="models:/fraud/3", helper_image="registry.example.com/task:1", startup_timeout=600, update_interval=60
+)
+CASES["mlserver-folders"] = lambda: MLServer(
+    model="s3://models/tabular",
+    model_names=["fraud", "churn"],
+    env={"MLSERVER_PARALLEL_WORKERS": "4"},
+    port=9000,
+    grpc_port=9001,
+    metrics_port=9002,
+    cpu=4,
+    mem="12Gi",
+    probes=Probes(liveness=Probe()),
+)
+CASES["mlserver-own-image"] = lambda: MLServer(image="registry.example.com/models/fraud:7", model_names=["fraud"])
+CASES["tgi-recipe"] = lambda: ModelInferenceTemplate(
+    image="ghcr.io/huggingface/text-generation-inference:3.3.7",
+    command=["/tgi-entrypoint.sh"],
+    args=["--model-id", "/models/current", "--hostname", "0.0.0.0", "--port", "$(INFERENCE_PORT)", "--num-shard", "2"],
+    model=HuggingFaceModel(repo="Qwen/Qwen2.5-7B-Instruct", size="16Gi"),
+    helper_image="registry.example.com/task:1",
+    health_endpoint="/health",
+    volumes=[Volume(name="tgi-cache", mount_path="/data")],
+    gpu=2,
+    cpu=8,
+    mem="48Gi",
+    shm_size="1Gi",
+    startup_timeout="auto",
 )
 
 

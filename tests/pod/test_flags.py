@@ -62,6 +62,7 @@ def test_each_kind_has_one_form(options: dict, argv: list[str]) -> None:
     ("options", "words"),
     [
         ({"sead": 1}, ["Server 1 has no option 'sead'", "did you mean 'seed'?", "args="]),
+        ({"layer": {"a": 1}}, ["'layer' takes one value, not the dict"]),
         ({"old": 1}, ["'old' is gone since 0.9", "'new'"]),
         ({"config": {"a": 1, "password": "abc"}}, ["the secret 'password'"]),
         ({"c.password": "abc"}, ["the secret 'password'"]),

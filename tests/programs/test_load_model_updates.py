@@ -24,6 +24,8 @@ class ModelServer:
     port: int = 0
     told: list[tuple[str, Any]] = field(default_factory=list)
     status: int = 200
+    refused: str = ""
+    """A model that is answered with 400 instead."""
     answer: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -42,7 +44,8 @@ def server() -> Iterator[ModelServer]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.told.append((self.path, body))
             data = json.dumps(state.answer).encode()
-            self.send_response(state.status)
+            is_refused = f"/{state.refused}/" in self.path
+            self.send_response(400 if is_refused else state.status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -124,6 +127,42 @@ def test_the_server_is_told_in_its_own_way(hub: Any, serve: Any, server: ModelSe
     assert [told for told, _ in server.told] == [path]
     if kind == "sglang":
         assert server.told[0][1] == {"model_path": str((sidecar.root / "models" / "current").resolve())}
+
+
+def test_each_model_of_a_repository_is_told(hub: Any, serve: Any, server: ModelServer) -> None:
+    hub.commit({"model.bin": b"first", "a/1/x": b"1", "b/1/x": b"1"})
+    sidecar = serve("--notify", f"mlserver={server.url}", "--model-name", "a", "--model-name", "b c")
+    second = hub.commit({"model.bin": b"second", "a/1/x": b"2", "b/1/x": b"2"})
+    sidecar.until(lambda: sidecar.metadata["revision"] == second)
+    assert [told for told, _ in server.told] == [f"/v2/repository/models/{name}/load" for name in ("a", "b%20c")]
+
+
+def test_triton_is_shown_directories_that_are_newer_than_all_before(hub: Any, serve: Any, server: ModelServer) -> None:
+    """It reloads only what is: `ModelTimestamp::IsModified` in triton-inference-server/core, 26.06."""
+    files = {"model.bin": b"first", "a/config.pbtxt": b"", "a/1/x": b"1"}
+    first = hub.commit(files)
+    sidecar = serve("--notify", f"triton={server.url}", "--model-name", "a")
+    model = sidecar.root / "models" / "current" / "a"
+    old = model.resolve()
+    second = hub.commit({**files, "a/1/x": b"2"})
+    sidecar.until(lambda: sidecar.metadata["revision"] == second)
+    newest = max((model / part).stat().st_mtime_ns for part in ("", "1", "1/x", "config.pbtxt"))
+    revisions = f"api/models/{hub.repository}/revision"
+    hub.web.files[f"{revisions}/main"] = hub.web.files[f"{revisions}/{first}"]  # whose files are in the cache
+    sidecar.until(lambda: sidecar.metadata["revision"] == first)
+    assert model.resolve() == old
+    assert (old / "1" / "x").stat().st_mtime_ns < newest
+    assert all((old / part).stat().st_mtime_ns > newest for part in ("", "1"))
+
+
+def test_whoever_took_a_refused_version_takes_the_old_one_back(hub: Any, serve: Any, server: ModelServer) -> None:
+    first = hub.commit({"model.bin": b"first"})
+    server.refused = "b"
+    sidecar = serve("--notify", f"mlserver={server.url}", "--model-name", "a", "--model-name", "b")
+    hub.commit({"model.bin": b"second"})
+    sidecar.until(lambda: sidecar.metadata["updates"]["refused"])
+    assert [told.split("/")[4] for told, _ in server.told] == ["a", "b", "a"]
+    assert (sidecar.current, sidecar.metadata["revision"]) == (b"first", first)
 
 
 @pytest.mark.parametrize(("status", "answer"), [(400, {"error": "bad weights"}), (200, {"success": False})])

@@ -256,6 +256,15 @@ def test_a_model_of_the_inference_protocol_has_to_be_ready(servers: Servers, gat
     assert [path for _, path, _ in server.requests].count("/v2/models/org%2Fmodel/ready") == 3
 
 
+def test_every_model_has_to_be_ready(servers: Servers, gate: Gate) -> None:
+    names = ("org/model", "other")
+    server = servers(health=Reply(), v2=Reply(), **{"v2/models/other/ready": [Reply(400), Reply()]})
+    wanted = [word for name in names for word in ("--model", name)]
+    assert gate(f"{server.origin}/health", *wanted, "--api", "v2").code == 0
+    asked = [path for _, path, _ in server.requests if path.startswith("/v2")]
+    assert asked == ["/v2/models/org%2Fmodel/ready", "/v2/models/other/ready"] * 2
+
+
 def test_api_none_asks_for_no_model(servers: Servers, gate: Gate) -> None:
     server = servers(health=Reply())
     assert gate(f"{server.origin}/health", "--model", "org/model", "--api", "none").code == 0

@@ -17,6 +17,7 @@ from .errors import (
 )
 from .installed import installed_servers
 from .llamacpp.serve import LlamaCpp
+from .mlserver.serve import MLServer
 from .model_servers import ModelServers
 from .nim.serve import NIM, NIMSecrets
 from .ollama.serve import Model, Ollama
@@ -33,6 +34,7 @@ from .sidecar_template import (
     Volume,
 )
 from .tei.serve import TEI
+from .triton.serve import Triton
 from .vllm.serve import VLLM, HFSecret
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "InferenceError",
     "InferenceWarning",
     "LlamaCpp",
+    "MLServer",
     "MissingDependencyError",
     "Model",
     "ModelInferenceTemplate",
@@ -66,6 +69,7 @@ __all__ = [
     "Setup",
     "SpecConflictError",
     "TaskInputModel",
+    "Triton",
     "UnsupportedError",
     "Volume",
     "VolumeModel",

@@ -268,7 +268,9 @@ class _Assembly:
         path = "/" + described.health_endpoint.lstrip("/") if described.health_endpoint else ""
         options: tuple[str, ...] = ()
         if server.served_model_name and server.model_api != "none" and server.lists_models:
-            options += ("--api", server.model_api, "--model", server.served_model_name)
+            options += ("--api", server.model_api)
+            wanted = (server.served_model_name, *server.more_models)
+            options += tuple(word for name in wanted for word in ("--model", name))
         if self._is_loaded:
             options += ("--models", MODELS_DIRECTORY)
         if described.download_inputs:

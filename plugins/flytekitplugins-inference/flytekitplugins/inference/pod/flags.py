@@ -187,7 +187,7 @@ def _value_problems(name: str, canonical: str, value: Any, table: OptionTable) -
         yield f"option {name!r} takes a value, not {value!r}"
     elif many and canonical in table.values - table.commas:
         yield f"option {name!r} takes one value, not the list {value!r}"
-    elif isinstance(value, Mapping) and canonical in table.values:
+    elif isinstance(value, Mapping) and canonical in table.values | table.appended:
         yield f"option {name!r} takes one value, not the dict {value!r}"
     elif many and canonical not in table.json:
         yield from _item_problems(name, value)

@@ -69,6 +69,8 @@ class Server:
     """The name under which requests ask for the model; empty when only the server knows."""
     lists_models: bool = True
     """Whether it can be asked for its models (`/v1/models`, `/v2/models/<name>/ready`), which the gate then does."""
+    more_models: tuple[str, ...] = ()
+    """Further models that the server must have before it is ready."""
     metrics_path: str = ""
     """Path of its Prometheus metrics; empty when it has none."""
     metrics_port: int | None = None

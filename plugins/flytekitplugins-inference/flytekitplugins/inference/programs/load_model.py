@@ -90,7 +90,7 @@ class Loader:
                 model_target(
                     options.source,
                     revision=options.revision,
-                    served_name=options.model_name,
+                    served_names=tuple(options.model_name),
                     selection=Selection(include=tuple(options.include), exclude=tuple(options.exclude)),
                     link=self._publication.current,
                     reading=reading,
@@ -273,7 +273,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--adapters-directory", default="", metavar="DIR", help="where adapters appear, each under its name")
     add("--update-interval", type=_at_least(float, 0), default=0.0, metavar="SECONDS", help="look for new revisions")
     add("--notify", action="append", default=[], metavar="KIND=URL", help=f"who is told: {', '.join(KINDS)}")
-    add("--model-name", default="", metavar="NAME", help="what the server calls the model (last part of SOURCE)")
+    named = "what the server calls the model (last part of SOURCE); repeatable where SOURCE holds several"
+    add("--model-name", action="append", default=[], metavar="NAME", help=named)
     add("--once", action="store_true", help="end when everything is published")
     add("--check", action="store_true", help="only tell whether all this can succeed; writes and downloads nothing")
     variable = "--check: a variable that must hold something"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ class Notifier:
     """One server that is told.
 
     Sources: Triton and MLServer: the model repository extension of the Open Inference Protocol,
-    github.com/triton-inference-server/server `docs/protocol/extension_model_repository.md`. SGLang:
+    github.com/triton-inference-server/server `docs/protocol/extension_model_repository.md`; for `_renew`
+    github.com/triton-inference-server/core `src/model_repository_manager/model_repository_manager.cc`. SGLang:
     `python/sglang/srt/entrypoints/http_server.py`, 0.5. vLLM: docs.vllm.ai "LoRA Adapters", dynamic serving.
     """
 
@@ -42,6 +44,8 @@ class Notifier:
             ServerNotReadyError: It does not answer.
             ServerError: It refuses.
         """
+        if self.kind == "triton":
+            self._renew(path / name)
         if self.kind in ("triton", "mlserver"):
             answer = self._post(f"/v2/repository/models/{quote(name, safe='')}/load", {})
         elif self.kind == "sglang":
@@ -51,6 +55,22 @@ class Notifier:
             answer = self._post("/v1/load_lora_adapter", body)
         if isinstance(answer, dict) and answer.get("success") is False:
             raise self._refused(200, str(answer.get("message", "")))
+
+    def _renew(self, model: Path) -> None:
+        """Make the directories of a model in a repository newer than anything that Triton has seen.
+
+        It answers 200 and goes on with the old files unless something in the directory of that model version was
+        changed later than all it has loaded (`ModelTimestamp::IsModified`, `IsModelVersionModified`, 24.10 to 26.06).
+        Files that were downloaded earlier, as after an alias was moved back, would never be loaded.
+        """
+        try:
+            for directory, _, _ in os.walk(model):
+                os.utime(directory)
+        except OSError as error:
+            raise ServerError(
+                f"Triton would not see that {model} is another version: its time cannot be set ({error.strerror}).",
+                hint="The loader must own the files in its cache.",
+            ) from error
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(  # noqa: S310 (checked in `parse_notifier`)

@@ -30,8 +30,8 @@ class Target:
 
     name: str
     """Names it in metadata and log."""
-    served_name: str
-    """What the server calls it."""
+    served_names: tuple[str, ...]
+    """What the server calls it; several for a repository of models, which is replaced as a whole."""
     source: ModelSource
     selection: Selection
     link: Path
@@ -65,12 +65,19 @@ class Target:
 
 
 def model_target(
-    text: str, *, revision: str, served_name: str, selection: Selection, link: Path, reading: Reading, staging: Path
+    text: str,
+    *,
+    revision: str,
+    served_names: tuple[str, ...],
+    selection: Selection,
+    link: Path,
+    reading: Reading,
+    staging: Path,
 ) -> Target:
     """Return the model as a target."""
     source = parse_source(text, revision=revision, reading=reading, staging=staging / "model")
-    name = served_name or PurePosixPath(source.label).name.removeprefix("input:")
-    return Target(name="model", served_name=name, source=source, selection=selection, link=link)
+    names = served_names or (PurePosixPath(source.label).name.removeprefix("input:"),)
+    return Target(name="model", served_names=names, source=source, selection=selection, link=link)
 
 
 def adapter_targets(texts: Sequence[str], *, directory: Path, reading: Reading, staging: Path) -> list[Target]:
@@ -89,6 +96,11 @@ def adapter_targets(texts: Sequence[str], *, directory: Path, reading: Reading, 
             raise UsageError(f"There are two adapters {name!r}.", hint="Name them: --adapter NAME=SOURCE.")
         selection = Selection(optional=ADAPTER_FILES, either=ADAPTER_WEIGHTS)
         targets[name] = Target(
-            name=name, served_name=name, source=source, selection=selection, link=directory / name, is_adapter=True
+            name=name,
+            served_names=(name,),
+            source=source,
+            selection=selection,
+            link=directory / name,
+            is_adapter=True,
         )
     return list(targets.values())

@@ -81,12 +81,15 @@ class Updater:
         record, old = fields["updates"], target_of(target.link)
         begun = time.monotonic()
         swap_link(target.link, found.version.files)
+        accepted: list[tuple[Notifier, str]] = []
         try:
-            for notifier in self._notifiers:
-                if notifier.is_for_adapters == target.is_adapter:
-                    notifier.tell(target.served_name, found.version.files)
+            for notifier in self._notifiers_of(target):
+                for name in target.served_names:
+                    notifier.tell(name, found.version.files)
+                    accepted.append((notifier, name))
         except ServerError as error:
             swap_link(target.link, old) if old else remove_link(target.link)
+            self._take_back(accepted, old)
             if not isinstance(error, ServerNotReadyError):
                 record["refused"][target.name] = {"revision": found.version.revision, "error": error.message}
             self._release(found.version)
@@ -97,10 +100,23 @@ class Updater:
         self._retire(record, target, old)
         self._say(f"updated target={target.name} revision={found.version.revision}")
 
+    def _notifiers_of(self, target: Target) -> list[Notifier]:
+        return [notifier for notifier in self._notifiers if notifier.is_for_adapters == target.is_adapter]
+
+    def _take_back(self, accepted: Sequence[tuple[Notifier, str]], old: Path | None) -> None:
+        """Have whoever took the new version load the old one again, so that nobody serves a mixture."""
+        if old is None:
+            return
+        for notifier, name in accepted:
+            try:
+                notifier.tell(name, old)
+            except ServerError as error:
+                self._say(f"not taken back model={name} reason={error.message!r}")
+
     def _retire(self, record: dict[str, Any], target: Target, old: Path | None) -> None:
         """Keep the version that was published until now, and let go of the one before it."""
         before = record["previous"].get(target.name)
-        if before and Path(before) != old:
+        if before and Path(before) not in (old, target_of(target.link)):  # the one before may have come back
             version = Version(Path(before).parent, "")
             self._release(version)
             if self._fetcher.cache.is_unlimited:

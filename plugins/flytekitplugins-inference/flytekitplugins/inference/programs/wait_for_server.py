@@ -48,7 +48,8 @@ class Config:
     address: Address
     timeout_seconds: float
     interval_seconds: float
-    model: str
+    wanted: tuple[str, ...]
+    """The models that the server must have."""
     api: Api
     models: Path | None
     inputs: Path | None
@@ -97,13 +98,17 @@ class Gate:
         if problems:
             raise combined(problems)
         key = token(config.token_variable, self._environ)
-        probe = ServerProbe(config.address, model=config.model, api=config.api, token=key, tick=self._tick)
+        probes = [
+            ServerProbe(config.address, model=name, api=config.api, token=key, tick=self._tick)
+            for name in config.wanted or ("",)
+        ]
         while True:
             self._tick()
-            answer = self._note(probe.ask_readiness(self._request_seconds()))
-            if answer.is_ready and probe.asks_for_model:
-                answer = self._note(probe.ask_model(self._request_seconds()))
-                self._first_answer = answer if answer.is_ready else None
+            answer = self._note(probes[0].ask_readiness(self._request_seconds()))
+            for probe in probes:
+                if answer.is_ready and probe.asks_for_model:
+                    answer = self._note(probe.ask_model(self._request_seconds()))
+                    self._first_answer = answer if answer.is_ready else None
             if answer.is_ready:
                 _say(f"ready seconds={self._spent():.1f}")
                 return
@@ -214,7 +219,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         address=parse_address(parsed.url),
         timeout_seconds=parsed.timeout,
         interval_seconds=parsed.interval,
-        model=parsed.model or "",
+        wanted=tuple(parsed.model),
         api=Api(parsed.api),
         models=parsed.models,
         inputs=parsed.inputs,
@@ -236,7 +241,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("url", metavar="URL", nargs="?", help="readiness address; without a path an open port is enough")
     add("--timeout", type=_positive, metavar="SECONDS", help="the budget")
-    add("--model", metavar="NAME", help="wait until the server has this model, too")
+    model = "wait until the server has this model, too (repeatable)"
+    add("--model", action="append", default=[], metavar="NAME", help=model)
     add("--api", choices=[api.value for api in Api], default=Api.OPENAI.value, help="how to ask for it (%(default)s)")
     add("--interval", type=_positive, default=0.25, metavar="SECONDS", help="pause between questions (%(default)s)")
     add("--models", type=Path, metavar="DIRECTORY", help="where the model loader publishes, or says why it cannot")

@@ -1,0 +1,186 @@
+"""`MLServer`: Seldon's server for scikit-learn, XGBoost, MLflow and the like.
+
+Facts: SeldonIO/MLServer 1.7.1: `mlserver/settings.py`, `mlserver/repository/`, `mlserver/handlers/`, `Dockerfile`,
+`hack/activate-env.sh`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from ..pod import v2
+from ..pod.assemble import STARTUP_FAILURE_THRESHOLD
+from ..pod.model import HuggingFaceModel, RegisteredModel
+from ..pod.names import path_problem
+from ..pod.parts import EnvVar, Probe, Probes, Volume
+from ..pod.server import Server
+from ..sidecar_template import ModelInferenceTemplate
+
+__all__ = ["MLServer"]
+
+IMAGE = "seldonio/mlserver:1.7.1"
+"""With all runtimes; `1.7.1-slim` has none."""
+USER = 1000
+"""The image's user."""
+CACHE = "/opt/mlserver/.cache"
+"""The image's own place for caches; metrics and environments of models go there too, and must be writable."""
+MLFLOW_RUNTIME = "mlserver_mlflow.MLflowRuntime"
+METRIC_NAMES = {"requests_running": "rest_server_requests_in_progress"}
+"""`mlserver/rest/app.py`: starlette_exporter's names behind `metrics_rest_server_prefix`."""
+_START = """\
+if [ -n "${CONDA_PATH-}" ]; then
+  . "$CONDA_PATH/etc/profile.d/conda.sh"
+  . "$MLSERVER_PATH/hack/activate-env.sh" "$MLSERVER_ENV_TARBALL"
+fi
+exec mlserver start "${1:-${MLSERVER_MODELS_DIR:-/mnt/models}}"
+"""
+"""The image's own start (`CMD` of its Dockerfile), which activates conda and, if it is there, the environment that was
+packed with the model; but with `exec`, so that SIGTERM reaches the server. Other images have neither."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLServer(ModelInferenceTemplate):
+    """An MLServer beside a task: for folders with a `model-settings.json`, or for the bare files of one model.
+
+    Raises:
+        ConfigError: If the description is wrong.
+
+    Example:
+        ```python
+        MLServer(model="models:/fraud/3", mem="4Gi")
+        ```
+    """
+
+    implementation: str | None = None
+    """The runtime for a model without `model-settings.json`, such as `"mlserver_sklearn.SKLearnModel"`; for a model of
+    an MLflow registry `None` is MLflow's."""
+    model_names: Sequence[str] = ()
+    """The models that must answer before the task starts, by the names in their `model-settings.json`. A bare model
+    gets its only name here; without one it is called as its source is."""
+    model_repository: str | None = None
+    """A directory of the image or of a volume, where `model=` brings none; `None` is the image's own."""
+    grpc_port: int = 8081
+    """The port of gRPC."""
+    metrics_port: int = 8082
+    """The port of the metrics."""
+
+    health_endpoint: str | None = "/v2/health/ready"
+    """Also 200 when there is no model at all; a model that is named is asked for as well."""
+    port: int = 8080
+    gpu: int = 0
+    """Most runtimes use none."""
+    mem: str = "4Gi"
+    """The server and each of its workers (`MLSERVER_PARALLEL_WORKERS`, 1) load the model's libraries."""
+
+    @property
+    def default_image(self) -> str:
+        """Seldon's image, which holds CUDA's libraries too."""
+        return IMAGE
+
+    def server(self) -> Server:
+        """Return what MLServer needs."""
+        names, directory = self._names(), self._directory()
+        one = f"/v2/models/{quote(names[0], safe='')}/ready" if len(names) == 1 else None
+        return Server(
+            command=("bash", "-c", _START, "mlserver"),
+            args=(directory,) if directory else (),
+            port_variables=("MLSERVER_HTTP_PORT",),
+            env=(
+                EnvVar(name="MLSERVER_HOST", value="0.0.0.0"),
+                EnvVar(name="MLSERVER_GRPC_PORT", value=str(self.grpc_port)),
+                EnvVar(name="MLSERVER_METRICS_PORT", value=str(self.metrics_port)),
+                EnvVar(name="MLSERVER_METRICS_DIR", value=f"{CACHE}/metrics"),
+                EnvVar(name="MLSERVER_ENVIRONMENTS_DIR", value=f"{CACHE}/environments"),
+                EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
+                *self._model_variables(directory, names),
+            ),
+            more_ports=(self.grpc_port, self.metrics_port),
+            probes=Probes(
+                startup=Probe(path=one, failure_threshold=STARTUP_FAILURE_THRESHOLD),
+                liveness=Probe(path="/v2/health/live"),
+            ),
+            model_api="v2",
+            served_model_name=names[0] if names else "",
+            more_models=names[1:],
+            metrics_path="/metrics",
+            metrics_port=self.metrics_port,
+            metric_names=METRIC_NAMES,
+            update_options=v2.update_options("mlserver", self.port, names),
+            volumes=(Volume(name="inference-cache", mount_path=CACHE),),
+            security_context={"runAsUser": USER, "runAsNonRoot": True},
+            fs_group=USER,
+        )
+
+    def _directory(self) -> str:
+        return self.model_path or self.model_repository or ""
+
+    def _runtime(self) -> str | None:
+        is_registered = isinstance(self.model_source, RegisteredModel)
+        return self.implementation or (MLFLOW_RUNTIME if is_registered else None)
+
+    def _names(self) -> tuple[str, ...]:
+        if self.model_names or not self._runtime() or self.model_source is None:
+            return tuple(self.model_names)
+        return (self.model_source.name.rpartition("/")[2],)
+
+    def _model_variables(self, directory: str, names: tuple[str, ...]) -> Iterator[EnvVar]:
+        """MLServer makes a model of these where it finds no `model-settings.json` (`repository/repository.py`)."""
+        if directory:
+            yield EnvVar(name="MLSERVER_ENV_TARBALL", value=f"{directory}/environment.tar.gz")
+        if runtime := self._runtime():
+            yield EnvVar(name="MLSERVER_MODEL_IMPLEMENTATION", value=runtime)
+            # without the slash MLflow (3.17) takes the link "current" for a path that leads out of "/models"
+            yield EnvVar(name="MLSERVER_MODEL_URI", value=f"{directory}/")
+            yield EnvVar(name="MLSERVER_MODEL_NAME", value=names[0])
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields."""
+        yield from super().problems()
+        yield from v2.port_problems({"port": self.port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port})
+        for name, field in _FIELDS.items():
+            if isinstance(self.env, Mapping) and name in self.env:
+                yield f"env[{name!r}] is set by the template; give {field}= instead"
+        if self.model_repository is not None and (problem := path_problem(self.model_repository)):
+            yield f"model_repository: {problem}"
+        elif self.model_repository is not None and self.model is not None:
+            yield f"MLServer has one repository: give model= or model_repository={self.model_repository!r}, not both"
+        if self.args and self.command is None:
+            yield f"args={list(self.args)!r}: MLServer takes no options, only variables (MLSERVER_…); give env="
+        yield from (found := list(v2.model_name_problems(self.model_names)))
+        if self.implementation is not None and not _is_import_path(self.implementation):
+            yield f"implementation={self.implementation!r} is no class; expected one such as {MLFLOW_RUNTIME!r}"
+        elif not found:
+            yield from self._bare_model_problems()
+
+    def _bare_model_problems(self) -> Iterator[str]:
+        if self.implementation is not None and not (self.model or self.model_repository):
+            yield "implementation is for the files of a model: give model= or model_repository= as well"
+        elif self.implementation is not None and len(self.model_names) > 1:
+            yield f"implementation is for one model, but model_names has {len(self.model_names)}"
+        elif self.implementation is not None and not (self.model or self.model_names):
+            yield "model_names is missing: the model of model_repository= and implementation= needs a name"
+        if self.update_interval is not None and not (self.model_names or self.implementation or self._is_registered()):
+            yield "update_interval needs model_names= with the names of the models that are to be loaded again"
+
+    def _is_registered(self) -> bool:
+        return isinstance(self.model, RegisteredModel) or str(self.model).startswith("models:/")
+
+    def cautions(self) -> Iterator[str]:
+        """Yield what works, but not as its author may think."""
+        yield from super().cautions()
+        if not self._names():
+            yield "MLServer is ready also when it finds no model; name in model_names= those that must answer"
+        if isinstance(self.model_source, HuggingFaceModel) and not (self._runtime() or self.model_names):
+            yield (
+                f"model={self.model_source.repo!r} has to hold a model-settings.json; else give implementation=, such "
+                "as 'mlserver_huggingface.HuggingFaceRuntime'"
+            )
+
+
+_FIELDS = {"MLSERVER_GRPC_PORT": "grpc_port", "MLSERVER_METRICS_PORT": "metrics_port"}
+
+
+def _is_import_path(text: object) -> bool:
+    return isinstance(text, str) and "." in text and all(part.isidentifier() for part in text.split("."))
