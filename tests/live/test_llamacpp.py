@@ -1,94 +1,124 @@
-"""llama.cpp's server, by its real command."""
+"""`LlamaCpp` against the real server: its pod, with the model loader and the gate, as processes of this machine."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
-from flytekitplugins.inference import ModelInferenceTemplate
+from flytekitplugins.inference import LlamaCpp
 from flytekitplugins.inference.errors import ServerError
+from flytekitplugins.inference.llamacpp import options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from flytekitplugins.inference.flyte.local import LocalServer
 
 pytestmark = pytest.mark.live
 
 
-def describe(servers: Any, startup: Any, *options: str, **fields: Any) -> ModelInferenceTemplate:
+@pytest.fixture(scope="module")
+def models(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory such as repositories have: two models, of which one is meant, and an adapter."""
+    directory = Path(tmp_path_factory.mktemp("repository"))
     model = servers.model("llamacpp", "llama-gguf") / "model.gguf"
-    command = ["llama-server", "--model", str(model), "--host", "127.0.0.1", "--port", "8080", "--threads", "1"]
-    given: dict[str, Any] = {"probes": startup("/health"), "termination_grace_period": 20, **fields}
-    return ModelInferenceTemplate(
-        image="llama.cpp", command=[*command, *options], port=8080, gpu=0, health_endpoint="/health", **given
-    )
+    for name in ("tiny-f32.gguf", "tiny-q8_0.gguf"):
+        shutil.copy(model, directory / name)
+    shutil.copy(servers.model("llamacpp", "adapter-gguf", "--step=-1") / "adapter.gguf", directory / "back.gguf")
+    return directory
+
+
+def describe(models: Path, **fields: Any) -> LlamaCpp:
+    given: dict[str, Any] = {
+        "model": f"file://{models}",
+        "model_file": "tiny-f32.gguf",
+        "arg_dict": {"ctx_size": 512, "alias": "tiny"},
+        "startup_timeout": 120,
+        "termination_grace_period": 20,
+        "gpu": 0,
+        "cpu": 1,
+        "mem": "1Gi",
+    }
+    return LlamaCpp(**{**given, **fields})
 
 
 @pytest.fixture(scope="module")
-def server(servers: Any, startup: Any) -> Iterator[LocalServer]:
-    adapter = servers.model("llamacpp", "adapter-gguf", "--step=-1") / "adapter.gguf"
-    # not --lora-init-without-apply, which leaves adapters applied: https://github.com/ggml-org/llama.cpp/issues/28674
-    options = ["--alias", "tiny", "--metrics", "--lora-scaled", f"{adapter}:0"]
-    template = describe(servers, startup, *options, env={"LLAMA_ARG_CTX_SIZE": "512"})
-    with servers.running("llamacpp", template) as running:
+def server(servers: Any, models: Path) -> Iterator[LocalServer]:
+    with servers.running("llamacpp", describe(models, lora_files=["back.gguf"])) as running:
         yield running
 
 
-def post(server: LocalServer, path: str, **body: Any) -> Any:
-    answer = requests.post(f"{server.base_url}{path}", json={"model": "tiny", "max_tokens": 20, **body}, timeout=60)
+def complete(server: LocalServer, prompt: str, **body: Any) -> str:
+    answer = requests.post(
+        f"{server.base_url}/v1/completions", json={"model": "tiny", "prompt": prompt, **body}, timeout=60
+    )
     assert answer.status_code == 200, answer.text
-    return answer.json()
+    text: str = answer.json()["choices"][0]["text"]
+    return text
 
 
-def complete(server: LocalServer, prompt: str, **body: Any) -> Any:
-    (choice,) = post(server, "/v1/completions", prompt=prompt, **body)["choices"]
-    return choice["text"], choice["finish_reason"]
-
-
-def test_it_is_healthy_and_gives_the_model_its_name(server: LocalServer) -> None:
-    assert requests.get(f"{server.base_url}/health", timeout=10).json() == {"status": "ok"}
+def test_the_gate_let_the_named_model_pass(server: LocalServer) -> None:
     models = requests.get(f"{server.base_url}/v1/models", timeout=10).json()["data"]
     assert [model["id"] for model in models] == ["tiny"]
+    props = requests.get(f"{server.base_url}/props", timeout=10).json()
+    assert props["model_path"].endswith("/current/tiny-f32.gguf")
 
 
-def test_a_completion_goes_on_counting(server: LocalServer) -> None:
-    assert complete(server, "one two") == (" three four five six seven eight", "stop")
-    assert complete(server, "one two", max_tokens=2) == (" three four", "length")
-
-
-def test_a_chat_goes_through_the_template(server: LocalServer) -> None:
-    answer = post(server, "/v1/chat/completions", messages=[{"role": "user", "content": "Go on: two"}])
+def test_a_chat_is_answered(server: LocalServer) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Go on: two"}], "max_tokens": 20}
+    answer = requests.post(f"{server.base_url}/v1/chat/completions", json=body, timeout=60).json()
     assert answer["choices"][0]["message"]["content"] == " one two three four five six seven eight"
 
 
-def test_an_adapter_counts_backwards_for_the_request_that_asks_for_it(server: LocalServer) -> None:
-    assert complete(server, "one two three four", lora=[{"id": 0, "scale": 1.0}]) == (" three two one", "stop")
-    assert complete(server, "one two three four") == (" five six seven eight", "stop")
+def test_adapters_wait_for_a_request_that_asks_for_them(server: LocalServer) -> None:
+    assert complete(server, "one two three four", max_tokens=20) == " five six seven eight"
+    asking = {"lora": [{"id": 0, "scale": 1.0}]}
+    assert complete(server, "one two three four", max_tokens=20, **asking) == " three two one"
 
 
-def test_it_reads_its_variables(server: LocalServer) -> None:
-    slots = requests.get(f"{server.base_url}/slots", timeout=10).json()
-    assert {slot["n_ctx"] for slot in slots} == {512}
-
-
-def test_its_metrics_are_those_that_were_saved(
-    server: LocalServer, metric_names: Callable[[str], set[str]], saved_metrics: Callable[[str], str]
+def test_its_metrics_are_those_that_were_saved_and_that_the_template_names(
+    server: LocalServer, metric_names: Any, saved_metrics: Any
 ) -> None:
-    complete(server, "one")
-    page = requests.get(f"{server.base_url}/metrics", timeout=10).text
+    described = describe(Path("/models"), lora_files=["back.gguf"]).server()
+    page = requests.get(f"{server.base_url}{described.metrics_path}", timeout=10).text
     assert metric_names(page) == metric_names(saved_metrics("llamacpp"))
-    (line,) = (line for line in page.splitlines() if line.startswith("llamacpp:tokens_predicted_total "))
-    assert float(line.split()[1]) >= 8
+    assert set(described.metric_names.values()) <= metric_names(page)
 
 
-def test_an_unknown_option_is_refused_in_its_own_words(servers: Any, startup: Any) -> None:
-    template = describe(servers, startup, "--no-such-option")
-    with (
-        servers.on_path("llamacpp"),
-        pytest.raises(ServerError, match="invalid argument: --no-such-option"),
-        template.run_locally(),
-    ):
+def test_a_probed_start_works_as_well(servers: Any, startup: Any, models: Path) -> None:
+    template = describe(models, startup_timeout=None, probes=startup("/health"))
+    with servers.running("llamacpp", template) as server:
+        assert complete(server, "one two", max_tokens=2) == " three four"
+
+
+def test_a_file_that_the_model_lacks_is_named_by_the_server(servers: Any, models: Path) -> None:
+    template = describe(models, model_file="tiny-q4_k_m.gguf")
+    with servers.on_path("llamacpp"), pytest.raises(ServerError, match=r"tiny-q4_k_m\.gguf"), template.run_locally():
         pytest.fail("it started")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("cache_ram", 64), ("parallel", 2), ("jinja", False), ("no_kv_offload", True), ("temp", 0), ("fa", "off")],
+)
+def test_options_become_what_the_real_parser_takes(servers: Any, models: Path, name: str, value: Any) -> None:
+    arg_dict = {"alias": "tiny", "ctx_size": 512, name: value}
+    with servers.running("llamacpp", describe(models, arg_dict=arg_dict)) as server:
+        assert complete(server, "one two", max_tokens=1) == " three"
+
+
+def test_the_options_are_those_of_the_installed_server(servers: Any) -> None:
+    root = Path(__file__).parents[2]
+    path = f"{servers.environment('llamacpp') / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "dev/server_options.py", "llamacpp", options.VERSION]
+    environ = {**os.environ, "PATH": path}
+    done = subprocess.run(command, cwd=root, env=environ, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout == Path(options.__file__).read_text()

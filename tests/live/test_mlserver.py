@@ -1,72 +1,144 @@
-"""MLServer with scikit-learn, by its real command."""
+"""MLServer as its template describes it: bare models, folders with settings, replaced while they are served."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
-from flytekitplugins.inference import ModelInferenceTemplate
+from flytekitplugins.inference import MLServer
+from flytekitplugins.inference.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from flytekitplugins.inference.flyte.local import LocalServer
 
 pytestmark = pytest.mark.live
 
+MAKE = """
+import sys, joblib, numpy as np
+from sklearn.linear_model import LinearRegression
+x = np.arange(4.0).reshape(-1, 1)
+joblib.dump(LinearRegression().fit(x, float(sys.argv[2]) * x[:, 0]), sys.argv[1])
+"""
 
-@pytest.fixture(scope="module")
-def server(servers: Any, startup: Any, free_port: Any, tmp_path_factory: Any) -> Iterator[LocalServer]:
-    template = ModelInferenceTemplate(
-        image="mlserver",
-        command=["mlserver", "start", str(servers.model("mlserver", "mlserver-folder"))],
-        env={
-            "MLSERVER_HOST": "127.0.0.1",
-            "MLSERVER_HTTP_PORT": "8080",
-            "MLSERVER_GRPC_PORT": str(free_port()),
-            "MLSERVER_METRICS_PORT": str(free_port()),
-            "MLSERVER_METRICS_DIR": str(tmp_path_factory.mktemp("metrics")),
-        },
-        port=8080,
-        gpu=0,
-        health_endpoint="/v2/health/ready",
-        probes=startup("/v2/health/ready"),
-        termination_grace_period=30,
-    )
-    with servers.running("mlserver", template) as running:
-        yield running
+MAKE_FOR_MLFLOW = """
+import sys, mlflow, numpy as np
+from sklearn.linear_model import LinearRegression
+x = np.arange(4.0).reshape(-1, 1)
+model = LinearRegression().fit(x, float(sys.argv[2]) * x[:, 0])
+mlflow.sklearn.save_model(model, sys.argv[1], signature=mlflow.models.infer_signature(x, model.predict(x)))
+"""
 
 
-def infer(server: LocalServer, x: list[float], *, model: str = "affine") -> requests.Response:
-    body = {"inputs": [{"name": "x", "shape": [len(x), 1], "datatype": "FP64", "data": x}]}
-    return requests.post(f"{server.base_url}/v2/models/{model}/infer", json=body, timeout=60)
+def make_model(servers: Any, directory: Path, factor: float) -> Path:
+    """Return a directory with a regression of scikit-learn that multiplies, and nothing else."""
+    directory.mkdir(parents=True)
+    python = servers.environment("mlserver") / "bin" / "python"
+    command = [str(python), "-c", MAKE, str(directory / "model.joblib"), str(factor)]
+    subprocess.run(command, check=True, capture_output=True)
+    return directory
 
 
-def test_it_is_ready_and_names_its_models(server: LocalServer) -> None:
-    assert requests.get(f"{server.base_url}/v2/health/ready", timeout=10).status_code == 200
-    index = requests.post(f"{server.base_url}/v2/repository/index", json={}, timeout=10).json()
-    assert [(entry["name"], entry["version"], entry["state"]) for entry in index] == [("affine", "1", "READY")]
+def with_settings(directory: Path, **settings: Any) -> Path:
+    described = {"implementation": "mlserver_sklearn.SKLearnModel", **settings}
+    (directory / "model-settings.json").write_text(json.dumps(described))
+    return directory
 
 
-def test_it_predicts(server: LocalServer) -> None:
-    (output,) = infer(server, [3.0, -2.0]).json()["outputs"]
-    assert output["data"] == pytest.approx([7.0, -3.0])
+def release(model: Path, to: Path) -> None:
+    """Make `to` what lies in the store, in one step."""
+    link = to.with_name("next")
+    link.symlink_to(model)
+    link.replace(to)
 
 
-def test_an_unknown_model_is_an_error(server: LocalServer) -> None:
-    answer = infer(server, [1.0], model="none")
-    assert answer.status_code == 404
-    assert "none" in answer.json()["error"]
+def describe(store: Path, free_port: Any, **options: Any) -> MLServer:
+    ports = {"port": free_port(), "grpc_port": free_port(), "metrics_port": free_port()}
+    return MLServer(model=f"file://{store}", **{"startup_timeout": 120, **ports, **options})
 
 
-def test_its_metrics_are_on_a_port_of_their_own(
-    server: LocalServer, metric_names: Callable[[str], set[str]], saved_metrics: Callable[[str], str]
+def answer(server: LocalServer, model: str) -> float:
+    body = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [10.0]}]}
+    told = requests.post(f"{server.base_url}/v2/models/{model}/infer", json=body, timeout=60)
+    assert told.status_code == 200, told.text
+    return round(float(told.json()["outputs"][0]["data"][0]), 6)
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_bare_model_is_replaced_while_it_is_served(
+    servers: Any, free_port: Any, tmp_path: Path, metric_names: Any, saved_metrics: Any
 ) -> None:
-    infer(server, [1.0])
-    port = (server.template.env or {})["MLSERVER_METRICS_PORT"]
-    page = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
-    assert metric_names(saved_metrics("mlserver")) <= metric_names(page)
-    answered = [line for line in page.splitlines() if line.startswith("model_infer_request_success_total{")]
-    assert sum(float(line.split()[-1]) for line in answered) >= 1
+    first, second = (make_model(servers, tmp_path / str(factor), factor) for factor in (2, 20))
+    release(first, tmp_path / "fraud")
+    template = describe(
+        tmp_path / "fraud", free_port, implementation="mlserver_sklearn.SKLearnModel", update_interval=1
+    )
+    with servers.running("mlserver", template) as server:
+        assert answer(server, "fraud") == 20
+        release(second, tmp_path / "fraud")
+        until(lambda: answer(server, "fraud") == 200)
+        release(first, tmp_path / "fraud")
+        until(lambda: answer(server, "fraud") == 20)
+        page = requests.get(f"http://127.0.0.1:{template.metrics_port}/metrics", timeout=10).text
+        assert metric_names(saved_metrics("mlserver")) <= metric_names(page)
+        assert set(template.server().metric_names.values()) <= metric_names(page)
+
+
+def test_folders_are_served_by_the_names_in_their_settings(servers: Any, free_port: Any, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with_settings(make_model(servers, store / "one", 2), name="double", parameters={"uri": "./model.joblib"})
+    with_settings(make_model(servers, store / "triple", 3))  # called as its folder is
+    template = describe(store, free_port, model_names=["double", "triple"], env={"MLSERVER_PARALLEL_WORKERS": "0"})
+    with servers.running("mlserver", template) as server:
+        assert (answer(server, "double"), answer(server, "triple")) == (20, 30)
+
+
+def test_a_model_that_is_not_there_ends_the_start(servers: Any, free_port: Any, tmp_path: Path) -> None:
+    store = with_settings(make_model(servers, tmp_path / "store", 2), name="double")
+    template = describe(store, free_port, model_names=["triple"], startup_timeout=15)
+    with servers.on_path("mlserver"), pytest.raises(ServerError, match="triple"), template.run_locally():
+        pytest.fail("it started")
+
+
+def test_a_registered_model_follows_its_alias(
+    servers: Any, free_port: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real registry, in a sqlite file. MLflow's runtime is large and may be missing in MLServer's environment."""
+    environment = servers.environment("mlserver")
+    if not list(environment.glob("lib/python*/site-packages/mlserver_mlflow")):
+        pytest.skip("mlserver-mlflow is not installed in MLServer's environment")
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("GIT_PYTHON_REFRESH", "quiet")
+    registry = mlflow.MlflowClient()
+    registry.create_registered_model("fraud")
+
+    def register(factor: float) -> None:
+        directory = tmp_path / f"times-{factor}"
+        command = [str(environment / "bin" / "python"), "-c", MAKE_FOR_MLFLOW, str(directory), str(factor)]
+        subprocess.run(command, check=True, capture_output=True)
+        version = registry.create_model_version("fraud", source=directory.as_uri()).version
+        registry.set_registered_model_alias("fraud", "champion", version)
+
+    register(2)
+    ports = {"port": free_port(), "grpc_port": free_port(), "metrics_port": free_port()}
+    template = MLServer(model="models:/fraud@champion", startup_timeout=300, update_interval=1, **ports)
+    with servers.running("mlserver", template) as server:
+        assert answer(server, "fraud") == 20
+        register(20)
+        until(lambda: answer(server, "fraud") == 200, seconds=120)
+        registry.set_registered_model_alias("fraud", "champion", "1")
+        until(lambda: answer(server, "fraud") == 20, seconds=120)
