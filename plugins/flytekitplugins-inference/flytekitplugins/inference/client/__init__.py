@@ -1,0 +1,1 @@
+"""What a task function uses to talk to its model server."""
