@@ -85,9 +85,15 @@ class Limiter:
         self.paused_until = float("-inf")
         """No request is sent before, because the server asked for that."""
         self.in_flight = 0
-        self._epoch = 0
         self._now: float | None = None
-        self._begin_epoch(None)
+        self._epoch = 0
+        self._began: float | None = None
+        """When this epoch did; None before the first request."""
+        self._answers = 0
+        self._size = self._latency = 0.0
+        """Sums over the answers of this epoch."""
+        self._held = 0.0
+        """Requests in flight, integrated over the time of this epoch."""
 
     @property
     def limit(self) -> int:
@@ -168,7 +174,7 @@ class Limiter:
     def _answers_needed(self) -> int:
         return max(self.limit, 8) if self._ramping else max(2 * self.limit, 16)
 
-    def _begin_epoch(self, now: float | None) -> None:
+    def _begin_epoch(self, now: float) -> None:
         self._epoch += 1
         self._began = now
         self._answers = 0
