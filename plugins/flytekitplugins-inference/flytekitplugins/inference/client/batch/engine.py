@@ -38,7 +38,7 @@ _CHUNK_ROWS = 512
 """Rows that are read and registered at once, at most."""
 _CHUNK_SECONDS = 0.02
 """A slower input gets smaller chunks, down to single rows, so that none waits for another to be read."""
-_GATHER_SECONDS = 0.01
+_GATHER_SECONDS = 0.002
 """Finished rows are gathered for this long before they are committed: what a kill may cost."""
 _TICK_SECONDS = 0.25
 _SERIES_LENGTH = 240
@@ -68,6 +68,8 @@ class Point:
 
     seconds: float
     """Since it began."""
+    finished: int
+    """Rows."""
     limit: int
     in_flight: int
     rows_per_second: float
@@ -453,7 +455,8 @@ class Engine:
 
     def _add_point(self) -> None:
         rate = round(self.progress.rates.rows, 2)
-        self.series.append(Point(round(self._elapsed(), 2), self.limiter.limit, self.limiter.in_flight, rate))
+        seconds, limiter = round(self._elapsed(), 2), self.limiter
+        self.series.append(Point(seconds, self.counts.finished, limiter.limit, limiter.in_flight, rate))
         if len(self.series) > _SERIES_LENGTH:
             self.series = self.series[::2]
             self._series_every *= 2
