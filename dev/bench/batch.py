@@ -228,7 +228,10 @@ def knee(full: bool) -> None:
         ("stub, 48 slots", lambda: stub(seconds=0.1, slots=48), 9600 if full else 4800)
     ]
     if (SERVERS / "llamacpp").exists():
-        servers += [(f"llama.cpp, {slots} slots", lambda slots=slots: llamacpp(slots), 6000 if full else 2000) for slots in (4, 16)]  # type: ignore[misc]
+        servers += [
+            (f"llama.cpp, {slots} slots", lambda slots=slots: llamacpp(slots), 6000 if full else 2000)
+            for slots in (4, 16)
+        ]  # type: ignore[misc]
     else:
         print("knee: no llama.cpp here; install it by dev/servers llamacpp")
     if (SERVERS / "vllm").exists():
@@ -338,7 +341,9 @@ def cost(full: bool) -> None:
         if values:
             middle = statistics.median(values)
             rate = statistics.median(rates[name])
-            print(f"  {name:8} {middle * 1e3:.3f} ms of processor per request, {(middle - base) * 1e3:+.3f}; {rate:,.0f}/s")
+            print(
+                f"  {name:8} {middle * 1e3:.3f} ms of processor per request, {(middle - base) * 1e3:+.3f}; {rate:,.0f}/s"
+            )
 
 
 # million
@@ -403,7 +408,9 @@ def kill(full: bool) -> None:
             answered = json.load(answer)
         records = [json.loads(line) for line in output.open(encoding="utf-8")]
     in_order = [record["index"] for record in records] == list(range(rows))
-    right = all(record["output"] == f"answer to {prompt}" for record, prompt in zip(records, prompts(rows), strict=True))
+    right = all(
+        record["output"] == f"answer to {prompt}" for record, prompt in zip(records, prompts(rows), strict=True)
+    )
     twice = len(answered) - len(set(answered))
     print(f"{rows:,} rows, killed {kills} times: {len(records):,} records, in order: {in_order}, each its own: {right}")
     print(f"{len(answered):,} answers for {len(set(answered)):,} rows: {twice} asked for twice, {twice / rows:.2%}")

@@ -172,7 +172,7 @@ def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
         return json.loads(raw)
     except ValueError as error:
         text = raw.decode(errors="replace")
-        kind = headers.get("Content-Type", "no content type")
+        kind = headers.get("Content-Type", "of no type").partition(";")[0]
         if text.lstrip()[:1] in ("{", "["):
             raise Fault("invalid_answer", f"The answer is broken JSON ({error}): {shortened(text)}") from error
         seen = shortened(re.sub(r"<[^>]*>", " ", text), 120) or "nothing"

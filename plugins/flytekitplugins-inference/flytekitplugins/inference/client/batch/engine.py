@@ -17,15 +17,16 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 from ...errors import BatchFailedError, ServerNotReadyError
 from .caller import Caller, Endpoint
 from .checkpoint import CheckpointedJournal
 from .faults import ANSWERED, UNAVAILABLE, Fault, fault_of_exception
+from .feed import SIZE, AsyncFeed, Feed, ThreadFeed
 from .journal import Finished, Journal
 from .limiter import Limiter, Ticket
 from .output import Output
@@ -34,10 +35,6 @@ from .rows import IdSource, Row, Source, identify
 from .threads import Worker
 from .work import Answer, Work
 
-_CHUNK_ROWS = 512
-"""Rows that are read and registered at once, at most."""
-_CHUNK_SECONDS = 0.02
-"""A slower input gets smaller chunks, down to single rows, so that none waits for another to be read."""
 _GATHER_SECONDS = 0.002
 """Finished rows are gathered for this long before they are committed: what a kill may cost."""
 _TICK_SECONDS = 0.25
@@ -177,24 +174,18 @@ class Engine:
     # Reading
 
     async def _read(self) -> None:
-        rows, position, size = self.sources.rows.values, 0, 1
-        chunks = _Chunks(rows) if isinstance(rows, Iterator) else _async_chunks(rows)
-        reader = Worker("batch-input")
+        values, position = self.sources.rows.values, 0
+        feed: Feed = ThreadFeed(values) if isinstance(values, Iterator) else AsyncFeed(values)
         try:
             while not self._exhausted:
                 await self._need_rows.wait()
-                began = time.monotonic()
-                if isinstance(chunks, _Chunks):
-                    values = await reader.call(chunks.take, size)
-                else:
-                    values = await anext(chunks, [])
-                size = min(2 * size, _CHUNK_ROWS) if time.monotonic() - began < _CHUNK_SECONDS else max(size // 2, 1)
-                self._exhausted = not values
-                todo, resumed = await self.sources.disk.call(self._register, values, position)
-                position += len(values)
+                taken = await feed.take()
+                self._exhausted = not taken
+                todo, resumed = await self.sources.disk.call(self._register, taken, position)
+                position += len(taken)
                 self._take_in(todo, resumed)
         finally:
-            reader.close()
+            feed.close()
         self.counts.total = position
         self._wake.set()
 
@@ -237,7 +228,7 @@ class Engine:
         now = time.monotonic()
         if self._recovery is not None or self.limiter.in_flight >= self.limiter.limit:
             return False
-        if self._backlog() > 4 * self.limiter.limit + _CHUNK_ROWS:
+        if self._backlog() > 4 * self.limiter.limit + SIZE:
             return False  # the disk lags behind
         if self.limiter.paused_until > now:
             self._wake_in(self.limiter.paused_until - now)
@@ -507,44 +498,6 @@ def _record(row: Row, outcome: Answer | Fault, seconds: float) -> str:
     except UnicodeEncodeError:  # half of a surrogate pair, which a model may write; no file can hold it as it is
         text = json.dumps(fields, allow_nan=False)
     return text
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunks:
-    """A synchronous input, read in pieces."""
-
-    values: Iterator[Any]
-
-    def take(self, size: int) -> list[Any]:
-        """Return the next `size` values, fewer at the end, none after it."""
-        return list(islice(self.values, size))
-
-
-async def _async_chunks(values: AsyncIterator[Any]) -> AsyncIterator[list[Any]]:
-    """Yield what an asynchronous input has, a list of one or more values as soon as its first is there."""
-    queue: asyncio.Queue[Any] = asyncio.Queue(_CHUNK_ROWS)
-    end = object()
-
-    async def pump() -> None:
-        async for value in values:
-            await queue.put(value)
-
-    task = asyncio.create_task(pump())
-    task.add_done_callback(lambda _: queue.put_nowait(end) if not queue.full() else None)
-    try:
-        while True:
-            chunk = [await queue.get()] if not (task.done() and queue.empty()) else [end]
-            while not queue.empty():
-                chunk.append(queue.get_nowait())
-            at_end = end in chunk
-            chunk = [value for value in chunk if value is not end]
-            if chunk:
-                yield chunk
-            if at_end or (task.done() and queue.empty()):
-                task.result()
-                return
-    finally:
-        task.cancel()
 
 
 async def _until_done(work: list[asyncio.Task[None]], beside: list[asyncio.Task[None]]) -> None:

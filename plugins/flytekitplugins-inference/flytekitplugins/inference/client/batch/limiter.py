@@ -4,7 +4,7 @@ A server that batches answers more rows per second the more it has at once, up t
 latency grows long before that, so latency alone says too little: this limiter maximises measured throughput. It knows
 neither network nor clock (times are arguments), so its tests run it against simulated servers.
 
-1. Ramp: double while that gains a tenth or more; a knee at 64 is passed after five steps.
+1. Ramp: double while that gains a twentieth or more; a knee at 64 is passed after three steps.
 2. Hold: stay at the lowest limit that reaches nearly the best throughput; now and then try the next higher or lower
    one, more rarely the longer nothing changes.
 3. Back off: when the server sheds load (429, 503) or does not answer in time, go down at once, at most once per round
@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count, takewhile
 
-RAMP_GAIN = 1.1
+RAMP_GAIN = 1.05
 """Doubling goes on while it brings at least this factor."""
 GOOD_ENOUGH = 0.97
 """The share of the best throughput that the chosen limit must reach. Lower limits have lower latencies."""
@@ -44,10 +44,15 @@ class _Throughput:
     """What was measured at one limit."""
 
     rate: float
-    measured: int = 1
-    """How often."""
-    epoch: int = 0
+    epoch: int
     """When last."""
+    measured: int
+    """How often; 0 when only in the ramp, in a hurry."""
+
+    @property
+    def likely(self) -> float:
+        """The rate, less what the first of a burst make it look better in the ramp."""
+        return self.rate if self.measured else GOOD_ENOUGH * self.rate
 
     def update(self, rate: float, epoch: int) -> None:
         self.measured += 1
@@ -64,7 +69,7 @@ class Limiter:
         shortest_epoch: Seconds that a measurement takes at least; below that the scheduler's noise is measured.
     """
 
-    def __init__(self, ceiling: int, *, start: int = 8, shortest_epoch: float = 0.1) -> None:
+    def __init__(self, ceiling: int, *, start: int = 16, shortest_epoch: float = 0.1) -> None:
         self._steps = _steps(ceiling)
         self._at = max(index for index, limit in enumerate(self._steps) if limit <= max(start, 1))
         self._cap = len(self._steps) - 1
@@ -172,7 +177,7 @@ class Limiter:
         self._now = now
 
     def _answers_needed(self) -> int:
-        return max(self.limit, 8) if self._ramping else max(2 * self.limit, 16)
+        return max(3 * self.limit // 4, 8) if self._ramping else max(2 * self.limit, 16)
 
     def _begin_epoch(self, now: float) -> None:
         self._epoch += 1
@@ -200,13 +205,12 @@ class Limiter:
     def _note(self, rate: float) -> None:
         seen = self._measured.get(self._at)
         if seen is None:
-            self._measured[self._at] = _Throughput(rate, epoch=self._epoch)
-            return
-        if abs(rate - seen.rate) > DRIFT * seen.rate:  # the rows or the server have changed
-            self._measured = {self._at: _Throughput(rate, epoch=self._epoch)}
+            self._measured[self._at] = _Throughput(rate, self._epoch, measured=int(not self._ramping))
+        elif abs(rate - seen.rate) > DRIFT * seen.rate:  # the rows or the server have changed
+            self._measured = {self._at: _Throughput(rate, self._epoch, measured=1)}
             self._patience = 1
-            return
-        seen.update(rate, self._epoch)
+        else:
+            seen.update(rate, self._epoch)
 
     def _recover_cap(self) -> None:
         self._clean_epochs += 1
@@ -238,20 +242,19 @@ class Limiter:
         return self._neighbour()
 
     def _neighbour(self) -> int:
-        """Return the neighbour that was measured the longest ago, the higher one first."""
-        steps = [step for step in (self._at + 1, self._at - 1) if 0 <= step <= self._cap]
+        """Return the next higher or lower step, whichever direction was looked into longer ago."""
+        up, down = min(self._at + 1, self._cap), max(self._at - 1, 0)
         if self._queue_is_long():
-            steps = [step for step in steps if step < self._at]
-        return min(steps, key=self._last_measured, default=self._at)
-
-    def _last_measured(self, step: int) -> int:
-        return self._measured[step].epoch if step in self._measured else -1
+            return down
+        looked_up = max((seen.epoch for step, seen in self._measured.items() if step > self._at), default=-1)
+        looked_down = max((seen.epoch for step, seen in self._measured.items() if step < self._at), default=-1)
+        return up if (looked_up <= looked_down and up > self._at) or down == self._at else down
 
     def _queue_is_long(self) -> bool:
         return self._queued > max(1, self.limit // 4)
 
     def _best(self) -> int:
-        rates = {step: seen.rate for step, seen in self._measured.items() if step <= self._cap}
+        rates = {step: seen.likely for step, seen in self._measured.items() if step <= self._cap}
         enough = GOOD_ENOUGH * max(rates.values(), default=0.0)
         return min((step for step, rate in rates.items() if rate >= enough), default=min(self._at, self._cap))
 

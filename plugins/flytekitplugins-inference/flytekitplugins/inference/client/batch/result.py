@@ -52,7 +52,7 @@ class BatchResult:
         return (self.prompt_tokens + self.completion_tokens) / self.duration if self.duration > 0 else 0.0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return read_output(self.path)
+        yield from read_output(self.path)  # a generator of this object: it keeps the temporary file alive
 
     def __len__(self) -> int:
         return self.rows

@@ -65,6 +65,9 @@ def open_rows(rows: Any) -> Source:
     """
     if isinstance(rows, (str, os.PathLike)):
         return _open_file(Path(rows))
+    table = _open_table(rows) or _open_arrow(rows)
+    if table is not None:
+        return table
     if isinstance(rows, (bytes, Mapping)) or not isinstance(rows, (Iterable, AsyncIterable)):
         raise ConfigError(
             f"rows is {_described(rows)}; expected an iterable of rows, a table, or the path of a file.",
@@ -72,7 +75,7 @@ def open_rows(rows: Any) -> Source:
         )
     if isinstance(rows, AsyncIterable):
         return Source(aiter(rows), None)
-    return _open_table(rows) or _open_arrow(rows) or Source(iter(rows), len(rows) if isinstance(rows, Sized) else None)
+    return Source(iter(rows), len(rows) if isinstance(rows, Sized) else None)
 
 
 def _open_file(path: Path) -> Source:
