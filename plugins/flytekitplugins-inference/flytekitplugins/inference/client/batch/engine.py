@@ -307,7 +307,8 @@ class Engine:
             return True
         if row.overloaded_since is None:
             row.overloaded_since = now
-        return now - row.overloaded_since > self.options.outage_seconds
+        # twice: when all rows are refused, that ends the run before it fails any
+        return now - row.overloaded_since > 2 * self.options.outage_seconds
 
     def _delay(self, row: Row, at_least: float) -> None:
         """Ask a row again later: after twice as long each time, with jitter so that rows do not come back together."""

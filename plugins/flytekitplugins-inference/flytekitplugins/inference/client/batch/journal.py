@@ -26,6 +26,8 @@ from .rows import Row
 
 VERSION = 1
 """Of the file's format; part of the run's parameters, so another version starts anew."""
+_APPLICATION_ID = int.from_bytes(b"ibat", "big")
+"""In the head of the file: what made it (https://sqlite.org/pragma.html#pragma_application_id)."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS main.parameters (json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS main.results (
@@ -189,6 +191,7 @@ def _open(path: Path) -> sqlite3.Connection:
         # Survives a kill of the process; a crash of the machine may cost the last moments, never the file.
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA temp_store = FILE")
+        _claim(database)
         database.executescript(_TABLES)
         database.execute("BEGIN IMMEDIATE")
         database.execute("COMMIT")
@@ -196,6 +199,15 @@ def _open(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _claim(database: sqlite3.Connection) -> None:
+    """Mark a new file as ours; refuse one of another program."""
+    (found,) = database.execute("PRAGMA application_id").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and found != _APPLICATION_ID:
+        raise sqlite3.DatabaseError("file is not a database of this program")
+    database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
 
 
 def _move_away(path: Path) -> None:
