@@ -15,8 +15,11 @@ from typing import Any
 
 import pytest
 from flytekit import FlyteContextManager
+from flytekit.configuration import DataConfig, S3Config
 from flytekit.core.checkpointer import SyncCheckpoint
 from flytekit.core.context_manager import ExecutionParameters
+from flytekit.core.data_persistence import FileAccessProvider
+from moto.server import ThreadedMotoServer
 
 from client.batch.stub import Server, echo
 from flytekitplugins.inference.client.batch import batch, chat, checkpoint
@@ -194,6 +197,29 @@ def test_a_segment_whose_last_line_was_cut_short_is_taken_up_to_it(tmp_path: Pat
     os.truncate(segment, segment.stat().st_size - 7)
     flyte = SyncCheckpoint(str(tmp_path / "next"), str(tmp_path / "place"))
     assert CheckpointedJournal(flyte, Journal(tmp_path / "other", {}), "name").restore() == 4
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[str]:
+    """An S3 server with a bucket, as flytekit's store."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    s3 = S3Config(endpoint=f"http://{host}:{port}", access_key_id="key", secret_access_key="secret")
+    access = FileAccessProvider(str(tmp_path / "sandbox"), "s3://bucket/raw", data_config=DataConfig(s3=s3))
+    access.get_filesystem("s3").mkdir("bucket")
+    context = FlyteContextManager.current_context()
+    with FlyteContextManager.with_context(context.with_file_access(access)):
+        yield "s3://bucket/checkpoints"
+    moto.stop()
+
+
+def test_a_checkpoint_in_s3_is_continued_and_an_empty_place_is_none(bucket: str, server: Server) -> None:
+    nothing = SyncCheckpoint(f"{bucket}/1", f"{bucket}/0")
+    with pytest.raises(PreemptedError):
+        run_in(nothing, server, stopping_after(server, TEXTS, 15))
+    assert run_in(SyncCheckpoint(f"{bucket}/2", f"{bucket}/1"), server, TEXTS).resumed == 15
+    assert run_in(SyncCheckpoint(f"{bucket}/3", f"{bucket}/2"), server, TEXTS).resumed == 40
 
 
 WORKFLOW = """
