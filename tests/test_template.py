@@ -494,14 +494,15 @@ class TestStart:
 
     def test_by_a_gate_everything_starts_at_once_and_the_servers_command_waits(self) -> None:
         template = VLLM(model="a/b", download_inputs=True, startup_timeout=60)
-        assert self._order(template) == ["model-loader", "model-server", "input-downloader", "server-gate"]
+        order = ["preflight", "model-loader", "model-server", "input-downloader", "server-gate"]
+        assert self._order(template) == order
         assert self._startup(template) == set()
         command = _server(template)["command"]
         assert command[3:] == ["wait", "/models/.ready", "/shared/inputs.json", "--", "vllm", "serve"]
 
     def test_an_images_own_entry_point_cannot_wait_so_the_loader_is_waited_for(self) -> None:
         template = _generic(model="s3://bucket/model", health_endpoint="/health", startup_timeout=60)
-        assert self._order(template) == ["model-loader", "model-server", "server-gate"]
+        assert self._order(template) == ["preflight", "model-loader", "model-server", "server-gate"]
         assert self._startup(template) == {"model-loader"}
 
     def test_a_token_is_looked_for_first(self) -> None:
@@ -509,7 +510,7 @@ class TestStart:
         template = VLLM(model="a/b", hf_secret=secret, startup_timeout=60)
         first = template.compile(HELPER)["spec"]["initContainers"][0]
         assert first["name"] == "preflight"
-        assert first["args"][:3] == ["--preflight", "--require-env", "HF_TOKEN"]
+        assert first["args"][-4:] == ["--require-env", "HF_TOKEN", "--require-env", "HUGGING_FACE_HUB_TOKEN"]
         assert first["env"][0]["name"] == "_FSEC_HF_T"
 
     def test_the_budget_follows_the_models_size(self) -> None:
@@ -520,10 +521,23 @@ class TestStart:
         assert budget("a/b") == "1800"
         assert budget(HuggingFaceModel(repo="a/b", size="100Gi")) == str(600 + 2 * 1024)
 
-    def test_the_space_for_a_model_of_known_size_is_looked_for_first(self) -> None:
-        template = VLLM(model=HuggingFaceModel(repo="a/b", size="1Ki"), startup_timeout=60)
-        first = template.compile(HELPER)["spec"]["initContainers"][0]
-        assert (first["name"], first["args"]) == ("preflight", ["--preflight", "--space", "/model-cache=1024"])
+    def test_what_the_loader_will_bring_is_looked_at_first_with_its_own_memory(self) -> None:
+        template = VLLM(
+            model="a/b@v1", lora_adapters={"sql": "c/d"}, model_loader_mem="3Gi", startup_timeout=60, helper_image="t:1"
+        )
+        containers = {c["name"]: c for c in template.compile(HELPER)["spec"]["initContainers"]}
+        first = containers["preflight"]
+        assert first["command"][-1].endswith("programs.load_model")
+        assert first["args"] == [
+            *("hf://a/b", "--revision", "v1", "--adapter", "sql=c/d", "--adapters-directory", "/adapters"),
+            *("--cache", "/model-cache", "--check"),
+        ]
+        assert first["resources"] == containers["model-loader"]["resources"]
+        assert {"name": "inference-model-cache", "mountPath": "/model-cache", "readOnly": True} in first["volumeMounts"]
+
+    def test_what_is_there_only_later_is_not_looked_at(self) -> None:
+        for model in ("input:weights", VolumeModel(volume={"hostPath": {"path": "/m"}})):
+            assert "preflight" not in self._order(_generic(model=model, download_inputs=True, startup_timeout=60))
 
     def test_a_gated_model_of_any_server_brings_its_token_to_the_loader_only(self) -> None:
         model = HuggingFaceModel(repo="a/b", secret=HFSecret(hf_token_key="t", hf_token_group="hf"))
@@ -578,9 +592,13 @@ class TestAdapters:
 
     def test_of_vllm_are_static_modules(self) -> None:
         server = _server(VLLM(lora_adapters={"sql": "a/sql-lora", "chat": "s3://b/chat"}))
-        assert server["args"][-4:] == ["--enable-lora", "--lora-modules", "sql=/adapters/sql", "chat=/adapters/chat"]
+        assert server["args"][-6:] == [
+            *("--enable-lora", "--max-loras", "3", "--lora-modules", "sql=/adapters/sql", "chat=/adapters/chat")
+        ]
         enabled = _server(VLLM(lora_adapters={"sql": "a/b"}, arg_dict={"enable_lora": True}))
         assert enabled["args"].count("--enable-lora") == 1
+        chosen = _server(VLLM(lora_adapters={"sql": "a/b"}, arg_dict={"max_loras": 8}))
+        assert chosen["args"].count("--max-loras") == 1
 
     def test_without_a_helper_image_their_client_is_installed_at_the_start_and_never_with_one(self) -> None:
         template = VLLM(lora_adapters={"sql": "a/b"})
@@ -590,3 +608,40 @@ class TestAdapters:
         own = self._downloader(template)
         assert own["image"] == "helper:1"
         assert own["command"] == ["python", "-m", "flytekitplugins.inference.programs.load_model"]
+
+
+@pytest.mark.parametrize(
+    ("options", "image", "shm"),
+    [
+        ({}, "vllm/vllm-openai", "2Gi"),
+        ({"gpu": 2, "mem": "32Gi"}, "vllm/vllm-openai", "4Gi"),
+        ({"gpu": 8, "mem": "64Gi"}, "vllm/vllm-openai", "8Gi"),
+        ({"gpu_resource": "gpu"}, "vllm/vllm-openai", "2Gi"),
+        ({"gpu_resource": "nvidia.com/mig-1g.10gb"}, "vllm/vllm-openai", "2Gi"),
+        ({"gpu_resource": "amd.com/gpu"}, "vllm/vllm-openai-rocm", "2Gi"),
+        ({"gpu": 0}, "vllm/vllm-openai-cpu", "4Gi"),
+        ({"gpu": 4, "shm_size": "1Gi", "image": "acme/vllm:1"}, "acme/vllm", "1Gi"),
+    ],
+)
+def test_vllm_follows_the_hardware(options: dict[str, Any], image: str, shm: str) -> None:
+    template = VLLM(**options)
+    assert _server(template)["image"].partition(":")[0] == image
+    (volume,) = (v for v in template.compile(HELPER)["spec"]["volumes"] if v["name"] == "inference-shm")
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": shm}
+
+
+@pytest.mark.parametrize(
+    ("arg_dict", "words"),
+    [
+        ({"max_lora_rank": 64}, "max_lora_rank, which vLLM does not look at without enable_lora=True"),
+        ({"disable-log-stats": True}, "disable_log_stats, which empties /metrics"),
+    ],
+)
+def test_options_without_effect_are_warned_about(arg_dict: dict[str, Any], words: str) -> None:
+    with pytest.warns(InferenceWarning, match=words):
+        VLLM(arg_dict=arg_dict)
+    if "max_lora_rank" in arg_dict:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            VLLM(arg_dict={**arg_dict, "enable_lora": True})
+            VLLM(arg_dict=arg_dict, lora_adapters={"sql": "acme/sql"})

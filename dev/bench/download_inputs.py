@@ -1,16 +1,16 @@
 """How fast the input downloader is, as ratios measured in one run on this machine.
 
-    python dev/bench/download_inputs.py [--size-mib 2048] [--files 200] [--repeat 3]
+    python dev/bench/download_inputs.py [--size-mib 2048] [--files 200] [--repeat 3] [--latency-ms 20]
 
 Needs what the tests need (flytekit, moto). Three questions:
 
 * many small files: the whole program, from its start to its end, against `FlyteFile.download()` one after another in a
   process that has flytekit imported already. The server is moto (in memory) behind a proxy that holds every request
-  back for 20 ms.
+  back for the latency.
 * one large file: the whole program against the whole process of `s3fs.get` and of a plain client with concurrent
   ranges (http.client, 8 threads, no signature, no resume). The server is `_RangeServer` below, not a real S3: it
   answers HEAD and GET with ranges and ETags from a file with sendfile, and does not check signatures. moto would be the
-  bottleneck.
+  bottleneck. Once it answers at once, and once after the latency, as a store over a network does.
 * start: from the start of the process to the first request for a file, against `import flytekit`.
 
 All programs and servers share this machine's cores, so ratios mean more than rates.
@@ -34,7 +34,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-LATENCY_SECONDS = 0.02
 SMALL_BYTES = 256 * 1024
 
 MOTO = """
@@ -101,8 +100,8 @@ print(time.perf_counter() - begun)
 class Proxy:
     """A TCP proxy that holds back what clients send: with one packet for each request, latency per request."""
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    def __init__(self, port: int, latency: float) -> None:
+        self._target, self._latency = port, latency
         self.port = 0
         self.requests = 0
         self._ready = threading.Event()
@@ -118,7 +117,7 @@ class Proxy:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._target)
         await asyncio.gather(
-            self._pump(reader, other_writer, LATENCY_SECONDS),
+            self._pump(reader, other_writer, self._latency),
             self._pump(other_reader, writer, 0),
             return_exceptions=True,
         )
@@ -138,9 +137,9 @@ class _RangeServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, latency: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _RangeHandler)
-        self.path, self.size = path, path.stat().st_size
+        self.path, self.size, self.latency = path, path.stat().st_size, latency
         self.asked: list[float] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -163,6 +162,7 @@ class _RangeHandler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         self.server.asked.append(time.time())
+        time.sleep(self.server.latency)
         if "list-type" in self.path:  # s3fs asks whether it is a directory
             empty = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
             self.send_response(200)
@@ -222,7 +222,7 @@ def variables(endpoint: str) -> dict[str, str]:
     return {"FLYTE_AWS_ENDPOINT": endpoint, "FLYTE_AWS_ACCESS_KEY_ID": "k", "FLYTE_AWS_SECRET_ACCESS_KEY": "s"}
 
 
-def small(root: Path, count: int, repeat: int) -> None:
+def small(root: Path, count: int, repeat: int, latency: float) -> None:
     import botocore.session
 
     moto = subprocess.Popen(
@@ -241,7 +241,7 @@ def small(root: Path, count: int, repeat: int) -> None:
     for index in range(count):
         client.put_object(Bucket="bucket", Key=f"small/{index}", Body=os.urandom(SMALL_BYTES))
     source = inputs_pb(root / "small.pb", [f"s3://bucket/small/{index}" for index in range(count)])
-    environ = variables(f"http://127.0.0.1:{Proxy(port).port}")
+    environ = variables(f"http://127.0.0.1:{Proxy(port, latency).port}")
     ours, theirs, direct = [], [], []
     for turn in range(repeat):
         ours.append(run(downloader(root / f"small-{turn}", source), environ)[0])
@@ -249,20 +249,25 @@ def small(root: Path, count: int, repeat: int) -> None:
         direct.append(run(downloader(root / f"direct-{turn}", source), variables(f"http://127.0.0.1:{port}"))[0])
     moto.kill()
     ratio = statistics.median(theirs) / statistics.median(ours)
-    print(f"small files: {count} of {SMALL_BYTES // 1024} KiB, 20 ms for each request, moto in memory")
+    print(f"small files: {count} of {SMALL_BYTES // 1024} KiB, {latency * 1000:g} ms for each request, moto in memory")
     print(f"  program, whole process       {statistics.median(ours):7.2f} s")
     print(f"  the same without latency     {statistics.median(direct):7.2f} s  (what moto and this machine cost)")
     print(f"  FlyteFile.download() in turn {statistics.median(theirs):7.2f} s  (without import flytekit)")
     print(f"  ratio                        {ratio:7.1f} x  (target: at least 8)")
 
 
-def large(root: Path, size_mib: int, repeat: int) -> None:
+def large(root: Path, size_mib: int, repeat: int, latencies: Sequence[float]) -> None:
     path = root / "large.bin"
     block = os.urandom(1 << 20)
     with path.open("wb") as file:
         for index in range(size_mib):
             file.write(index.to_bytes(8, "big") + block[8:])
-    server = _RangeServer(path)
+    for latency in latencies:
+        _large(root, _RangeServer(path, latency), size_mib, repeat)
+
+
+def _large(root: Path, server: _RangeServer, size_mib: int, repeat: int) -> None:
+    path = server.path
     source, target, arrived = inputs_pb(root / "large.pb", ["s3://bucket/large"]), root / "out", root / "large"
     commands = {
         "program": downloader(arrived, source),
@@ -279,7 +284,8 @@ def large(root: Path, size_mib: int, repeat: int) -> None:
                 output = str(json.loads((arrived / "inputs.manifest.json").read_text())["files"][0]["seconds"])
             results[name].append((seconds, peak, float(output)))
             subprocess.run(["rm", "-rf", arrived, target], check=True)
-    print(f"one file of {size_mib} MiB, range server with sendfile (no real S3)")
+    delay = f"{server.latency * 1000:g} ms for each request"
+    print(f"one file of {size_mib} MiB, {delay}, range server with sendfile (no real S3)")
     whole = {name: statistics.median(value[0] for value in values) for name, values in results.items()}
     alone = {name: statistics.median(value[2] for value in values) for name, values in results.items()}
     for name, values in results.items():
@@ -316,6 +322,7 @@ def main() -> None:
     parser.add_argument("--size-mib", type=int, default=2048)
     parser.add_argument("--files", type=int, default=200)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--latency-ms", type=float, default=20.0)
     parser.add_argument("--only", choices=["small", "large", "start"])
     parser.add_argument("--directory", help="where the files go; needs three times the size")
     options = parser.parse_args()
@@ -324,9 +331,9 @@ def main() -> None:
         if options.only in (None, "start"):
             start(root, max(options.repeat, 3))
         if options.only in (None, "small"):
-            small(root, options.files, options.repeat)
+            small(root, options.files, options.repeat, options.latency_ms / 1000)
         if options.only in (None, "large"):
-            large(root, options.size_mib, options.repeat)
+            large(root, options.size_mib, options.repeat, (0.0, options.latency_ms / 1000))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_by_a_gate_all_start_at_once_and_the_report_has_the_phases(model: Path) 
         assert ask(template)["inputs"] == {"numbers": [1]}
         started = [name for name, kind in _events(server.pod) if kind == "started"]
         report = json.loads(server.pod.path("/shared/cold-start.json").read_text())
-    assert started == ["model-loader", "model-server", "input-downloader", "server-gate", "primary"]
+    assert started == ["preflight", "model-loader", "model-server", "input-downloader", "server-gate", "primary"]
     assert report["outcome"] == "ready"
     phases = {phase["name"] for phase in report["phases"]}
     assert {"input_download", "server_load"} <= phases
@@ -69,14 +69,22 @@ def test_an_input_of_the_task_is_the_model(model: Path, budget: int | None) -> N
         assert [file.read_bytes()[:7] for file in Path(path).rglob("*.bin")] == [b"weights"]
 
 
-def test_a_loader_that_fails_ends_the_start_with_its_own_words(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_ends_the_start_before_anything_else(tmp_path: Path) -> None:
     template = _template(tmp_path / "nowhere", startup_timeout=60)
     with pytest.raises(ServerExitedError) as caught, template.run_locally():
         pass
-    assert "server-gate ended with exit code 66" in str(caught.value)
-    assert "The model loader failed" in str(caught.value)
+    assert "preflight ended with exit code 66" in str(caught.value)
     assert "There is nothing at" in str(caught.value)
     assert "nowhere" in str(caught.value)
+
+
+def test_a_loader_that_fails_ends_the_start_with_its_own_words(model: Path) -> None:
+    template = replace(_template(model, startup_timeout=60, download_inputs=True), model="input:missing")
+    with pytest.raises(ServerExitedError) as caught, template.run_locally({"numbers": [1]}):
+        pass
+    assert "server-gate ended with exit code" in str(caught.value)
+    assert "The model loader failed" in str(caught.value)
+    assert "missing" in str(caught.value)
 
 
 def test_a_server_that_never_answers_ends_the_start_when_its_budget_is_over(model: Path) -> None:

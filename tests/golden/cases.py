@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flytekit import PodTemplate
@@ -16,8 +17,10 @@ from flytekitplugins.inference import (
     HuggingFaceModel,
     InferenceWarning,
     ModelInferenceTemplate,
+    ModelServers,
     NIMSecrets,
     ObjectStoreModel,
+    PodDescription,
     Probe,
     Probes,
     Volume,
@@ -54,7 +57,7 @@ def _generic(**options: Any) -> Callable[[], ModelInferenceTemplate]:
     return lambda: ModelInferenceTemplate(image=IMAGE, **options)
 
 
-CASES: dict[str, Callable[[], ModelInferenceTemplate]] = {
+CASES: dict[str, Callable[[], PodDescription]] = {
     "generic-minimal": _generic(),
     "generic-documented": lambda: ModelInferenceTemplate(
         image="my-model-server:latest",
@@ -118,14 +121,6 @@ CASES: dict[str, Callable[[], ModelInferenceTemplate]] = {
     ),
     "generic-gate": _generic(health_endpoint="/health", startup_timeout=600),
     "generic-gate-with-image-entry-point": _generic(model="s3://models/ranker/v3", startup_timeout=600),
-    "vllm-model-hub": lambda: VLLM(
-        model=HuggingFaceModel(repo="Qwen/Qwen2.5-7B-Instruct", revision="a09a354", exclude=("*.pth",)),
-        hf_secret=HF_GROUPED,
-        mem="64Gi",
-        model_cache={"persistentVolumeClaim": {"claimName": "model-cache"}},
-        helper_image="registry.example.com/tasks/ranker:2.4.1",
-        startup_timeout=1800,
-    ),
     "vllm-lora": lambda: VLLM(
         model="Qwen/Qwen2.5-7B-Instruct",
         lora_adapters={"sql": "acme/sql-lora@v2", "chat": "s3://adapters/chat"},
@@ -134,21 +129,6 @@ CASES: dict[str, Callable[[], ModelInferenceTemplate]] = {
     ),
     "vllm-model-sized": lambda: VLLM(
         model=ObjectStoreModel(uri="s3://models/qwen2.5-7b", size="15Gi"), startup_timeout="auto"
-    ),
-    "vllm-model-store": lambda: VLLM(model="s3://models/qwen2.5-7b/2024-11", mem="64Gi"),
-    "vllm-model-registered": lambda: VLLM(
-        model="models:/qwen@production",
-        update_interval=300,
-        helper_image="registry.example.com/tasks/ranker:2.4.1",
-        startup_timeout=1800,
-    ),
-    "vllm-model-image-volume": lambda: VLLM(
-        model=VolumeModel(volume={"image": {"reference": "registry.example.com/models/qwen:7b"}}, path="qwen"),
-        arg_dict={"served_model_name": "qwen"},
-        startup_timeout=900,
-    ),
-    "vllm-model-volume": lambda: VLLM(
-        model=VolumeModel(volume={"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}, path="qwen/7b")
     ),
     "nim-model-store": lambda: NIM(secrets=NGC_GROUPED, image=NIM_IMAGE, model="gs://models/llama/8b"),
     "vllm-minimal": VLLM,
@@ -225,12 +205,76 @@ CASES: dict[str, Callable[[], ModelInferenceTemplate]] = {
     ),
 }
 
+HELPER_IMAGE = "registry.example.com/tasks/ranker:2.4.1"
+SOURCES: dict[str, dict[str, Any]] = {
+    "hub": {
+        "model": HuggingFaceModel(repo="Qwen/Qwen2.5-7B-Instruct", revision="a09a354", exclude=("*.pth",)),
+        "hf_secret": HF_GROUPED,
+        "model_cache": {"persistentVolumeClaim": {"claimName": "model-cache"}},
+        "helper_image": HELPER_IMAGE,
+    },
+    "store": {"model": "s3://models/qwen2.5-7b/2024-11"},
+    "registered": {"model": "models:/qwen@production", "update_interval": 300, "helper_image": HELPER_IMAGE},
+    "input": {"model": "input:weights", "download_inputs": True},
+    "claim": {
+        "model": VolumeModel(
+            volume={"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}, path="qwen/7b"
+        )
+    },
+    "host": {"model": VolumeModel(volume={"hostPath": {"path": "/data/models", "type": "Directory"}}, path="qwen/7b")},
+    "image-volume": {
+        "model": VolumeModel(volume={"image": {"reference": "registry.example.com/models/qwen:7b"}}, path="qwen"),
+        "arg_dict": {"served_model_name": "qwen"},
+    },
+}
+for _source, _options in SOURCES.items():
+    CASES[f"model-{_source}-probe"] = partial(VLLM, mem="64Gi", **_options)
+    CASES[f"model-{_source}-gate"] = partial(VLLM, mem="64Gi", startup_timeout=1800, **_options)
+CASES["vllm-cpu"] = lambda: VLLM(
+    model="s3://models/qwen", gpu=0, cpu=8, mem="24Gi", env={"VLLM_CPU_KVCACHE_SPACE": "8"}
+)
+CASES["vllm-amd"] = lambda: VLLM(
+    model="s3://models/qwen",
+    gpu=4,
+    gpu_resource="amd.com/gpu",
+    cpu=16,
+    mem="128Gi",
+    arg_dict={"tensor_parallel_size": 4},
+)
+CASES["vllm-mig"] = lambda: VLLM(model="s3://models/qwen", gpu_resource="nvidia.com/mig-3g.20gb", startup_timeout=900)
+CASES["servers-probe"] = lambda: ModelServers(
+    {
+        "ranker": ModelInferenceTemplate(image=IMAGE, health_endpoint="/health", gpu=0, volumes=[MODELS]),
+        "llm": VLLM(arg_dict={"model": "Qwen/Qwen2.5-0.5B-Instruct"}, port=8001, volumes=[MODELS]),
+    }
+)
+CASES["servers-gate"] = lambda: ModelServers(
+    {
+        "embeddings": VLLM(
+            model="s3://models/bge-m3", mem="8Gi", download_inputs=True, download_inputs_mem="2Gi", startup_timeout=900
+        ),
+        "llm": VLLM(
+            model=HuggingFaceModel(repo="acme/chat", size="15Gi"),
+            hf_secret=HF_GROUPED,
+            lora_adapters={"sql": "acme/sql-lora"},
+            port=8001,
+            gpu=2,
+            mem="48Gi",
+            startup_timeout="auto",
+            helper_image="registry.example.com/task:1",
+            model_cache={"persistentVolumeClaim": {"claimName": "models"}},
+        ),
+        "nim": NIM(secrets=NGC_GROUPED, image=NIM_IMAGE, port=8002, startup_timeout=1800),
+    },
+    base=BASE,
+)
 
-OLDEST = {"vllm-model-image-volume": "1.31"}
+
+OLDEST = {"model-image-volume-probe": "1.31", "model-image-volume-gate": "1.31"}
 """The Kubernetes that a case needs, where it is newer than the oldest supported: OCI image volumes (KEP-4639)."""
 
 
-def make(name: str) -> ModelInferenceTemplate:
+def make(name: str) -> PodDescription:
     """Return the template of one case; what it warns of is tested elsewhere."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InferenceWarning)

@@ -101,12 +101,12 @@ def test_survives_flytekit_with_task_config(name: str) -> None:
     pod = serialised.k8s_pod.pod_spec
     expected = template.compile(Helper(image="registry.example.com/task:1", bundled=False))["spec"]
     limits = pod["containers"][0].get("resources", {}).get("limits", {})
-    assert limits.pop("gpu", None) == ("0" if template.gpu else None)
+    assert limits.pop("gpu", None) == ("0" if any(server.gpu for server in template.servers.values()) else None)
     for ours in ("image", "command", "args", "env", "resources"):
         pod["containers"][0].pop(ours, None)
         expected["containers"][0].pop(ours, None)
     assert pod == expected
     requested = serialised.security_context.secrets if serialised.security_context else []
     assert {(secret.group, secret.key) for secret in requested or []} == {
-        (secret.group, secret.key) for secret in template.server().secrets if secret.group
+        (secret.group, secret.key) for secret in template.secret_references if secret.group
     }

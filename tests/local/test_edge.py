@@ -14,34 +14,40 @@ import pytest
 from flytekitplugins.inference.errors import ConfigError, ServerError
 from flytekitplugins.inference.flyte import local as edge
 
-TEMPLATE: Any = object()
+TEMPLATE: Any = SimpleNamespace(port=8000)
+DESCRIPTION: Any = SimpleNamespace(servers={"": TEMPLATE})
 
 
-def _server(port: int) -> Any:
-    return SimpleNamespace(template=TEMPLATE, port=port)
+def _known(port: int) -> Any:
+    return edge._known(DESCRIPTION, SimpleNamespace(port={TEMPLATE.port: port}.__getitem__))  # type: ignore[arg-type]
+
+
+def _port() -> int | None:
+    server = edge.server_of(TEMPLATE)
+    return server and server.port
 
 
 def _asked_in_a_thread() -> int | None:
     with ThreadPoolExecutor(1) as executor:
-        return executor.submit(edge.port_of, TEMPLATE).result()
+        return executor.submit(_port).result()
 
 
 def test_a_thread_gets_the_only_server_there_is() -> None:
-    assert edge.port_of(TEMPLATE) is None
-    with edge._known(_server(1)), edge._known(_server(1)):
-        assert edge.port_of(TEMPLATE) == _asked_in_a_thread() == 1
+    assert _port() is None
+    with _known(1), _known(1):
+        assert _port() == _asked_in_a_thread() == 1
 
 
 def test_a_thread_that_cannot_tell_its_server_gets_none() -> None:
     barrier = threading.Barrier(2)
 
     def function(port: int) -> tuple[int | None, str]:
-        with edge._known(_server(port)):
+        with _known(port):
             barrier.wait(10)
             with pytest.raises(ServerError, match="2 servers here") as caught:
                 _asked_in_a_thread()
             barrier.wait(10)
-            return edge.port_of(TEMPLATE), caught.value.hint
+            return _port(), caught.value.hint
 
     with ThreadPoolExecutor(2) as executor:
         answers = list(executor.map(function, (1, 2)))
@@ -51,13 +57,13 @@ def test_a_thread_that_cannot_tell_its_server_gets_none() -> None:
 
 def test_a_server_may_be_left_in_another_context_than_it_was_entered_in() -> None:
     """As the fixtures of asynchronous test frameworks do."""
-    block = edge._known(_server(1))
+    block = _known(1)
     contextvars.copy_context().run(block.__enter__)
     contextvars.copy_context().run(block.__exit__, None, None, None)
-    assert edge.port_of(TEMPLATE) is None
+    assert _port() is None
 
     async def enter() -> Any:
-        block = edge._known(_server(1))
+        block = _known(1)
         block.__enter__()
         return block
 
@@ -71,7 +77,8 @@ def test_a_home_is_needed_for_a_cache_only(monkeypatch: pytest.MonkeyPatch) -> N
 
     def template(*paths: str) -> Any:
         volumes = [SimpleNamespace(name=path.strip("/."), mount_path=path) for path in paths]
-        return SimpleNamespace(server=lambda: SimpleNamespace(volumes=volumes))
+        server = SimpleNamespace(server=lambda: SimpleNamespace(volumes=volumes))
+        return SimpleNamespace(servers={"": server})
 
     monkeypatch.setattr("pathlib.Path.home", no_home)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -443,12 +443,15 @@ class ModelLoader:
     publish: str = "models"
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def start(self, *arguments: str, stderr: Any = subprocess.PIPE, **environ: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, stderr: Any = subprocess.PIPE, before: Sequence[str] = (), **environ: str
+    ) -> subprocess.Popen[str]:
+        """Start it; `before` is what its command line begins with, such as a sandbox."""
         (self.root / "termination-log").unlink(missing_ok=True)
         places = ["--publish", str(self.root / self.publish), "--cache", str(self.root / "cache")]
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "flytekitplugins.inference.programs.load_model"),
+                *(*before, sys.executable, "-m", "flytekitplugins.inference.programs.load_model"),
                 *(*places, "--backoff", "0.01", "--stall-timeout", "5", *arguments),
             ],
             env={
@@ -484,3 +487,15 @@ def load(tmp_path: Path) -> Iterator[ModelLoader]:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
         process.communicate()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)

@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,17 +162,6 @@ def test_an_object_whose_etag_is_no_md5_is_accepted_when_it_comes_the_same_twice
 
 
 # The disk is full
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "small"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no tmpfs can be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_too_little_space_is_told_before_the_first_byte(hub: Any, load: Any, small_disk: Path) -> None:
@@ -330,3 +319,25 @@ def test_the_lease_of_another_machine_is_respected_until_it_expires(
         os.utime(lease, (time.time() - 60, time.time() - 60))
     assert load.wait(process).files == {"config.json": b"{}"}
     assert not lease.exists()
+
+
+def test_a_long_download_of_adapters_keeps_its_lease(hub: Any, load: Any, tmp_path: Path) -> None:
+    """With `--once` too: the lease is renewed as long as bytes arrive, and the adapter before is kept as well."""
+    hub.commit({"adapter_config.json": b"{}", "adapter_model.bin": b"small"}, repository="alice/first")
+    hub.commit({"adapter_config.json": b"{}", "adapter_model.bin": LARGE}, repository="bob/second")
+    adapters = ["--adapter", "alice/first", "--adapter", "bob/second", "--adapters-directory", str(tmp_path / "loras")]
+    hub.web.bytes_per_second = 1 * MIB  # each of three connections: as long as it takes
+    first = load.start(*adapters, "--once", **hub.environ)
+    wait_until(lambda: hub.web.sent.get(hub.stored(LARGE), 0) > 2 * MIB)
+    (writing,) = (tmp_path / "cache").glob("bob--second*/*.lease")
+    (using,) = (tmp_path / "cache").glob("alice--first*/*/leases/*")
+    load.publish = "models-2"
+    other = [word.replace("loras", "loras-2") for word in adapters]
+    second = load.start(*other, "--once", **hub.environ)
+    for lease in (writing, using):
+        os.utime(lease, (1, 1))
+    wait_until(lambda: min(lease.stat().st_mtime for lease in (writing, using)) > 1, seconds=15)
+    hub.web.bytes_per_second = 0.0
+    assert (load.wait(first).code, load.wait(second).code) == (0, 0)
+    assert (tmp_path / "loras-2" / "bob--second" / "adapter_model.bin").read_bytes() == LARGE
+    assert hub.web.sent[hub.stored(LARGE)] == len(LARGE)

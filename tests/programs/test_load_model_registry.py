@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +30,16 @@ except Exception:
 version = client.create_model_version("fraud", source=Path(sys.argv[1]).as_uri())
 client.set_registered_model_alias("fraud", "champion", version.version)
 print(version.version)
+"""
+
+UPLOAD = """
+import sys
+from mlflow import MlflowClient
+client = MlflowClient()
+run = client.create_run("0")
+client.log_artifacts(run.info.run_id, sys.argv[1], "model")
+client.create_registered_model("fraud")
+client.create_model_version("fraud", source=run.info.artifact_uri + "/model", run_id=run.info.run_id)
 """
 
 
@@ -69,6 +86,59 @@ def test_a_logged_model_is_published(load: Any, registry: dict[str, str], tmp_pa
     loaded = load("models:/echo/1", **registry)
     assert loaded.code == 0, loaded.stderr
     assert "MLmodel" in loaded.files
+
+
+def test_a_version_is_checked(load: Any, registry: dict[str, str], tmp_path: Path) -> None:
+    register(tmp_path / "one", b"one", registry)
+
+    def check(source: str, **environ: str) -> Any:
+        return load.wait(load.start("--check", source, **{**registry, **environ}))
+
+    found, missing = check("models:/fraud/1"), check("models:/fraud@nobody")
+    assert found.code == 0, found.stderr
+    assert "check passed missing_bytes=3" in found.stderr
+    assert (missing.code, missing.message["error"]) == (66, "RevisionNotFoundError")
+    assert not (tmp_path / "cache").exists()
+    away = check("models:/fraud/1", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert (away.code, away.message["error"]) == (69, "SourceUnavailableError")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A tracking server that keeps the artifacts itself: only MLflow's client can fetch them."""
+    pytest.importorskip("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/kept"]
+    command = [sys.executable, "-m", "mlflow", "server", *places, "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen([*command, "--workers", "1"], stdout=log, stderr=log, start_new_session=True)
+    try:
+        end = time.monotonic() + 120
+        while True:
+            assert time.monotonic() < end, (tmp_path / "server.log").read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_what_only_mlflow_can_fetch_is_listed_by_a_check(load: Any, server: str, tmp_path: Path) -> None:
+    (tmp_path / "up" / "sub").mkdir(parents=True)
+    (tmp_path / "up" / "MLmodel").write_bytes(b"one")
+    (tmp_path / "up" / "sub" / "weights.bin").write_bytes(b"weights")
+    environ = {"MLFLOW_TRACKING_URI": server, "GIT_PYTHON_REFRESH": "quiet"}
+    command = [sys.executable, "-c", UPLOAD, str(tmp_path / "up")]
+    subprocess.run(command, env={**environ, "PATH": "/usr/bin:/bin"}, check=True, capture_output=True, timeout=300)
+    done = load.wait(load.start("--check", "models:/fraud/1", "--exclude", "MLmodel", **environ))
+    assert done.code == 0, done.stderr
+    assert "check passed missing_bytes=17" in done.stderr  # the chosen file, and all of them where they are staged
+    assert not (tmp_path / "cache").exists()
+    assert load("models:/fraud/1", **environ).files == {"MLmodel": b"one", "sub/weights.bin": b"weights"}
 
 
 def test_a_version_has_to_be_named(load: Any) -> None:

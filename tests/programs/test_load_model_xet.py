@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,6 +194,19 @@ def test_a_gated_model_in_xet_is_told_as_such(hub: Any, load: Any, environ: dict
     path = next(path for path in hub.web.files if "xet-read-token" in path)
     hub.refuse(path, 403, "GatedRepo")
     done = load("owner/name", **environ)
+    assert (done.code, done.message["error"]) == (77, "GatedModelError")
+
+
+def test_a_check_reads_no_more_than_a_chunk(
+    hub: Any, xet: Xet, load: Any, environ: dict[str, str], tmp_path: Path
+) -> None:
+    done = load.wait(load.start("--check", "owner/name", **environ))
+    assert done.code == 0, done.stderr
+    assert f"check passed missing_bytes={len(DATA) + 2}" in done.stderr
+    assert 0 < xet.sent <= CHUNK + 8
+    assert not (tmp_path / "cache").exists()
+    hub.refuse(next(path for path in hub.web.files if "xet-read-token" in path), 403, "GatedRepo")
+    done = load.wait(load.start("--check", "owner/name", **environ))
     assert (done.code, done.message["error"]) == (77, "GatedModelError")
 
 

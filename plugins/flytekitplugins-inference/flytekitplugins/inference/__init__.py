@@ -15,9 +15,20 @@ from .errors import (
     SpecConflictError,
     UnsupportedError,
 )
+from .installed import installed_servers
+from .model_servers import ModelServers
 from .nim.serve import NIM, NIMSecrets
 from .pod.model import HuggingFaceModel, ObjectStoreModel, RegisteredModel, TaskInputModel, VolumeModel
-from .sidecar_template import InferenceWarning, ModelInferenceTemplate, Probe, Probes, Server, Volume
+from .sidecar_template import (
+    InferenceWarning,
+    ModelInferenceTemplate,
+    PodDescription,
+    Probe,
+    Probes,
+    Server,
+    Setup,
+    Volume,
+)
 from .vllm.serve import VLLM, HFSecret
 
 __all__ = [
@@ -31,8 +42,10 @@ __all__ = [
     "InferenceWarning",
     "MissingDependencyError",
     "ModelInferenceTemplate",
+    "ModelServers",
     "NIMSecrets",
     "ObjectStoreModel",
+    "PodDescription",
     "Probe",
     "Probes",
     "QuantityError",
@@ -41,9 +54,11 @@ __all__ = [
     "ServerError",
     "ServerExitedError",
     "ServerNotReadyError",
+    "Setup",
     "SpecConflictError",
     "TaskInputModel",
     "UnsupportedError",
     "Volume",
     "VolumeModel",
+    "installed_servers",
 ]

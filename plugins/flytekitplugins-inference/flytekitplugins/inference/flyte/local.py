@@ -20,13 +20,15 @@ from flytekit import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 
 from .. import local
+from ..client.endpoint import from_environment
 from ..errors import ConfigError, ServerError
 from ..pod.parts import MODEL_SERVER, Helper
+from ..pod.plan import named
 
 if TYPE_CHECKING:
-    from ..sidecar_template import ModelInferenceTemplate
+    from ..sidecar_template import ModelInferenceTemplate, PodDescription
 
-__all__ = ["LocalServer", "async_server_for_task", "port_of", "run_locally", "server_for_task"]
+__all__ = ["LocalServer", "async_server_for_task", "run_locally", "server_for_task", "server_of"]
 
 LOCAL_HELPER = Helper(image="this-machine", bundled=False)
 """Our programs run with this machine's Python, where this package is installed."""
@@ -41,6 +43,8 @@ class LocalServer:
     template: ModelInferenceTemplate
     pod: local.LocalPod
     """The whole pod: its events, logs and paths."""
+    name: str = ""
+    """Its name in a pod with several."""
 
     @property
     def port(self) -> int:
@@ -54,7 +58,7 @@ class LocalServer:
 
     def log_tail(self, lines: int = 20) -> list[str]:
         """Return the last lines it wrote."""
-        return list(self.pod.log_tail(MODEL_SERVER, lines))
+        return list(self.pod.log_tail(named(MODEL_SERVER, self.name), lines))
 
 
 _here: ContextVar[tuple[LocalServer, ...]] = ContextVar("inference_local_servers", default=())
@@ -63,103 +67,126 @@ _everywhere: list[LocalServer] = []
 """The same for threads that the user's function starts, which do not inherit the context."""
 
 
-def port_of(template: ModelInferenceTemplate) -> int | None:
-    """Return the port that `template`'s server has here, or `None` when it does not run here.
+def server_of(template: ModelInferenceTemplate) -> LocalServer | None:
+    """Return `template`'s server on this machine, or `None` when it does not run here.
 
     Raises:
         ServerError: Asked from a thread that cannot tell which of several servers is its function's.
     """
     for server in reversed(_here.get()):
         if server.template == template:
-            return server.port
-    ports = {server.port for server in tuple(_everywhere) if server.template == template}
-    if len(ports) > 1:
+            return server
+    servers = {server.port: server for server in tuple(_everywhere) if server.template == template}
+    if len(servers) > 1:
         raise ServerError(
-            f"{type(template).__name__} has {len(ports)} servers here, and this thread belongs to none of them.",
+            f"{type(template).__name__} has {len(servers)} servers here, and this thread belongs to none of them.",
             hint="Read base_url in the function itself and pass it to the threads that it starts.",
         )
-    return ports.pop() if ports else None
+    return next(iter(servers.values()), None)
 
 
 @contextlib.contextmanager
 def run_locally(
-    template: ModelInferenceTemplate, inputs: Mapping[str, Any], volumes: Mapping[str, str]
-) -> Iterator[LocalServer]:
-    """Run the pod of `template` as long as the block lasts; see `ModelInferenceTemplate.run_locally`."""
+    description: PodDescription, inputs: Mapping[str, Any], volumes: Mapping[str, str]
+) -> Iterator[Mapping[str, LocalServer]]:
+    """Run a pod as long as the block lasts; see `ModelInferenceTemplate.run_locally`.
+
+    Returns:
+        Its servers by name, as the description has them.
+    """
     types = {name: _type_of(value) for name, value in inputs.items()}
-    literals = _literals(inputs, types) if template.download_inputs else b""
-    with local.start(**_pod(template, literals, volumes)) as pod:
-        server = LocalServer(template=template, pod=pod)
-        with _known(server):
-            yield server
+    literals = _literals(inputs, types) if _wants_inputs(description) else b""
+    with local.start(**_pod(description, literals, volumes)) as pod, _known(description, pod) as servers:
+        yield servers
 
 
 @contextlib.contextmanager
 def server_for_task(
-    template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]
-) -> Iterator[LocalServer]:
-    """Have the server of a task run around its function.
+    description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]
+) -> Iterator[Mapping[str, LocalServer]]:
+    """Have the servers of a task run around its function, unless `INFERENCE_URL` names ones that run elsewhere.
 
-    It is leased: an equal pod with equal inputs that runs already is used again, and one that nobody uses is stopped
+    They are leased: an equal pod with equal inputs that runs already is used again, and one that nobody uses is stopped
     after a while.
 
     Args:
-        template: The description.
+        description: The pod.
         inputs: The function's arguments.
         types: Their types.
     """
-    with (
-        _lease(template, inputs, types) as pod,
-        _known(LocalServer(template=template, pod=pod)) as server,
-    ):
-        yield server
+    if _is_elsewhere(description):
+        yield {}
+        return
+    with _lease(description, inputs, types) as pod, _known(description, pod) as servers:
+        yield servers
 
 
 @contextlib.asynccontextmanager
 async def async_server_for_task(
-    template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]
-) -> AsyncIterator[LocalServer]:
-    """Have the server of a task run around its `async` function; the event loop goes on while it starts."""
-    async with _lease(template, inputs, types) as pod:
-        with _known(LocalServer(template=template, pod=pod)) as server:
-            yield server
+    description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]
+) -> AsyncIterator[Mapping[str, LocalServer]]:
+    """Have the servers of a task run around its `async` function; the event loop goes on while they start."""
+    if _is_elsewhere(description):
+        yield {}
+        return
+    async with _lease(description, inputs, types) as pod:
+        with _known(description, pod) as servers:
+            yield servers
 
 
-def _lease(template: ModelInferenceTemplate, inputs: Mapping[str, Any], types: Mapping[str, Any]) -> local.Lease:
-    literals = _literals(inputs, types) if template.download_inputs else b""
-    options = _pod(template, literals, {})
+def _is_elsewhere(description: PodDescription) -> bool:
+    """Whether the environment names an address for each server, so that none is to be started here."""
+    return all(from_environment(name) for name in description.servers)
+
+
+def _wants_inputs(description: PodDescription) -> bool:
+    return any(server.download_inputs for server in description.servers.values())
+
+
+def _lease(description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]) -> local.Lease:
+    literals = _literals(inputs, types) if _wants_inputs(description) else b""
+    options = _pod(description, literals, {})
     described = json.dumps([options["manifest"], options["volumes"]], sort_keys=True)
     return local.lease(**options, key=hashlib.sha256(described.encode() + literals).hexdigest())
 
 
 @contextlib.contextmanager
-def _known(server: LocalServer) -> Iterator[LocalServer]:
-    """Let `base_url` know of `server`."""
-    token = _here.set((*_here.get(), server))
-    _everywhere.append(server)
+def _known(description: PodDescription, pod: local.LocalPod) -> Iterator[Mapping[str, LocalServer]]:
+    """Let `base_url` know of the pod's servers."""
+    servers = {
+        name: LocalServer(template=template, pod=pod, name=name) for name, template in description.servers.items()
+    }
+    token = _here.set((*_here.get(), *servers.values()))
+    _everywhere.extend(servers.values())
     try:
-        yield server
+        yield servers
     finally:
-        _everywhere.remove(server)
+        for server in servers.values():
+            _everywhere.remove(server)
         with contextlib.suppress(ValueError):  # left in another context than entered, as async fixtures are
             _here.reset(token)
 
 
-def _pod(template: ModelInferenceTemplate, literals: bytes, volumes: Mapping[str, str]) -> dict[str, Any]:
-    """Return what `local.start` and `local.lease` need to run the pod of `template`."""
-    manifest = template.compile(LOCAL_HELPER)
-    manifest["metadata"].setdefault("name", type(template).__name__.lower())
+def _pod(description: PodDescription, literals: bytes, volumes: Mapping[str, str]) -> dict[str, Any]:
+    """Return what `local.start` and `local.lease` need to run the pod of `description`."""
+    manifest = description.compile(LOCAL_HELPER)
+    manifest["metadata"].setdefault("name", type(description).__name__.lower())
     return {
         "manifest": manifest,
         "files": {"input": literals},
-        "primary": template.primary_container_name,
-        "volumes": {**_caches(template), **_volumes_of_this_machine(), **volumes},
+        "primary": description.primary_container_name,
+        "volumes": {**_caches(description), **_volumes_of_this_machine(), **volumes},
     }
 
 
-def _caches(template: ModelInferenceTemplate) -> dict[str, str]:
+def _caches(description: PodDescription) -> dict[str, str]:
     """Let a server's `~/.cache` be this machine's, so that a model is downloaded here once and not for each run."""
-    names = [volume.name for volume in template.server().volumes if volume.mount_path.endswith("/.cache")]
+    names = [
+        named(volume.name, name)
+        for name, template in description.servers.items()
+        for volume in template.server().volumes
+        if volume.mount_path.endswith("/.cache")
+    ]
     return dict.fromkeys(names, _cache()) if names else {}
 
 

@@ -20,7 +20,7 @@ from .kubernetes_models import from_pod_spec, to_pod_spec
 if TYPE_CHECKING:
     from kubernetes.client import V1PodSpec
 
-    from ..sidecar_template import ModelInferenceTemplate
+    from ..sidecar_template import PodDescription
 
 __all__ = ["InferencePodTemplate", "default_helper", "manifest_of", "to_pod_template"]
 
@@ -35,7 +35,7 @@ class InferencePodTemplate(PodTemplate):
         labels: dict[str, str] | None = None,
         annotations: dict[str, str] | None = None,
         *,
-        template: ModelInferenceTemplate | None = None,
+        template: PodDescription | None = None,
     ) -> None:
         self._template = template
         self._pod_spec = pod_spec
@@ -56,15 +56,16 @@ class InferencePodTemplate(PodTemplate):
         self._pod_spec = pod_spec
 
 
-def to_pod_template(template: ModelInferenceTemplate) -> PodTemplate:
+def to_pod_template(template: PodDescription) -> PodTemplate:
     """Return a new `PodTemplate` of `template` that shares nothing with an earlier one.
 
     flytekit builds the `ImageSpec`s of regular containers only, so one of a server is warned about.
     """
-    for name in ("image", "helper_image"):
-        if not isinstance(getattr(template, name), str | None):
-            text = f"{name} is an ImageSpec, which pod_template= does not build; attach by @task(task_config=…)."
-            warnings.warn(text, InferenceWarning, stacklevel=3)
+    for server in template.servers.values():
+        for name in ("image", "helper_image"):
+            if not isinstance(getattr(server, name), str | None):
+                text = f"{name} is an ImageSpec, which pod_template= does not build; attach by @task(task_config=…)."
+                warnings.warn(text, InferenceWarning, stacklevel=3)
     metadata = template.manifest["metadata"] if template.base is not None else {}
     return InferencePodTemplate(
         template=template,

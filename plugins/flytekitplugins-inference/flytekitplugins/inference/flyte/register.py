@@ -15,16 +15,16 @@ try:
     from .. import sidecar_template
     from .task import InferenceTask
 
-    def _register(template: type[sidecar_template.ModelInferenceTemplate]) -> None:
-        TaskPlugins.register_pythontask_plugin(template, InferenceTask)
+    def _register(kind: type[sidecar_template.PodDescription]) -> None:
+        TaskPlugins.register_pythontask_plugin(kind, InferenceTask)
 
-    def _register_all(template: type[sidecar_template.ModelInferenceTemplate]) -> None:
-        _register(template)
-        for subclass in template.__subclasses__():
+    def _register_all(kind: type[sidecar_template.PodDescription]) -> None:
+        _register(kind)
+        for subclass in kind.__subclasses__():
             _register_all(subclass)
 
-    _register_all(sidecar_template.ModelInferenceTemplate)
-    sidecar_template._TEMPLATE_TYPE_HOOKS.append(_register)
+    _register_all(sidecar_template.PodDescription)
+    sidecar_template._POD_TYPE_HOOKS.append(_register)
 except Exception:  # see above: whatever it is, `import flytekit` must go on
     logging.getLogger(__name__).exception(
         "flytekitplugins-inference could not register with flytekit: @task(task_config=…) will ignore its templates."

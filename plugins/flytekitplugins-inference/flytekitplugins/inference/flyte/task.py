@@ -22,7 +22,7 @@ from flytekit.models.task import K8sPod
 from ..errors import ConfigError, UnsupportedError
 from ..pod.compile import Manifest
 from ..pod.parts import Helper
-from ..sidecar_template import InferenceWarning, ModelInferenceTemplate
+from ..sidecar_template import InferenceWarning, ModelInferenceTemplate, PodDescription
 from .kubernetes_models import to_pod_spec
 
 try:
@@ -33,7 +33,7 @@ except ImportError:  # before flytekit 1.15, which knows no async tasks
 __all__ = ["InferenceTask"]
 
 
-class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
+class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
     """A task with a model server beside it; for plain and for `async` functions.
 
     Args:
@@ -50,7 +50,7 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
 
     def __init__(
         self,
-        task_config: ModelInferenceTemplate,
+        task_config: PodDescription,
         task_function: Any,
         pod_template: PodTemplate | None = None,
         secret_requests: Sequence[Secret] | None = None,
@@ -72,9 +72,9 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
         )
 
     @property
-    def template(self) -> ModelInferenceTemplate:
+    def template(self) -> PodDescription:
         """The description of the server."""
-        template: ModelInferenceTemplate = self.task_config
+        template: PodDescription = self.task_config
         return template
 
     # Registration
@@ -84,13 +84,13 @@ class InferenceTask(AsyncPythonFunctionTask[ModelInferenceTemplate]):
     def get_k8s_pod(self, settings: SerializationSettings) -> K8sPod:
         """Return the pod with what only serialisation knows: images, bound inputs, the accelerator's key."""
         template = _with_registered_images(self.template, settings)
-        helper = Helper(image=_image_of_primary(template) or self.get_image(settings), bundled=False)
+        helper = Helper(image=template.primary_image or self.get_image(settings), bundled=False)
         manifest = template.compile(helper, bound_inputs=_bound_inputs(self.get_command(settings)))
         serialised = copy.copy(self)  # this task keeps the pod that it describes
         serialised.pod_template = _with_spec(template, manifest)
         pod = super(InferenceTask, serialised).get_k8s_pod(settings)
-        if template.gpu:
-            _let_flyte_see_the_gpu(pod.pod_spec, template.gpu_resource, serialised.pod_template.primary_container_name)
+        for gpu_resource in {server.gpu_resource for server in template.servers.values() if server.gpu}:
+            _let_flyte_see_the_gpu(pod.pod_spec, gpu_resource, template.primary_container_name)
         return pod
 
     # Execution
@@ -133,19 +133,21 @@ def _outside_of_a_cluster() -> bool:
     return state is not None and state.is_local_execution()
 
 
-def _with_registered_images(
-    template: ModelInferenceTemplate, settings: SerializationSettings
-) -> ModelInferenceTemplate:
+def _with_registered_images(template: PodDescription, settings: SerializationSettings) -> PodDescription:
     """Build the images that are given as `ImageSpec`: flytekit itself looks at regular containers only."""
-    images = {
-        name: get_registerable_container_image(getattr(template, name), settings.image_config)
-        for name in ("image", "helper_image")
-        if not isinstance(getattr(template, name), str | None)
-    }
-    return replace(template, **images) if images else template
+
+    def registered(server: ModelInferenceTemplate) -> ModelInferenceTemplate:
+        images = {
+            name: get_registerable_container_image(getattr(server, name), settings.image_config)
+            for name in ("image", "helper_image")
+            if not isinstance(getattr(server, name), str | None)
+        }
+        return replace(server, **images) if images else server
+
+    return template.with_servers(registered)
 
 
-def _with_spec(template: ModelInferenceTemplate, manifest: Manifest) -> PodTemplate:
+def _with_spec(template: PodDescription, manifest: Manifest) -> PodTemplate:
     metadata = manifest["metadata"]
     return PodTemplate(
         pod_spec=to_pod_spec(manifest["spec"]),
@@ -155,18 +157,10 @@ def _with_spec(template: ModelInferenceTemplate, manifest: Manifest) -> PodTempl
     )
 
 
-def _pod_template(template: ModelInferenceTemplate) -> PodTemplate:
+def _pod_template(template: PodDescription) -> PodTemplate:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InferenceWarning)  # of images that are not built: here they are
         return template.pod_template
-
-
-def _image_of_primary(template: ModelInferenceTemplate) -> str | None:
-    """Return the image that `base` gives the primary, which then goes before the task's own (flytekit's rule)."""
-    primary = template.primary_container_name
-    containers = template.compile(Helper(image="any", bundled=False))["spec"]["containers"]
-    image: str | None = next(container.get("image") for container in containers if container["name"] == primary)
-    return image
 
 
 def _let_flyte_see_the_gpu(pod_spec: Manifest, gpu_resource: str, primary: str) -> None:

@@ -9,17 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..pod import check
 from ..pod.names import path_problem, subdomain_problem
-from ..pod.parts import LORA_DOWNLOADER, MODEL_SERVER, EnvVar, Volume
+from ..pod.parts import LORA_DOWNLOADER, MODEL_SERVER, EnvVar, Probe, Probes, Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
-
-if TYPE_CHECKING:
-    from flytekit import ImageSpec
 
 __all__ = ["NIM", "NIMSecrets"]
 
@@ -29,6 +25,14 @@ CACHE = "/opt/nim/.cache"
 USER = 1000
 """The image's user; its cache must be writable for it (NVIDIA/nim-deploy#15)."""
 PEFT_SOURCE = "NIM_PEFT_SOURCE"
+METRIC_NAMES = {
+    "requests_running": "num_requests_running",
+    "requests_waiting": "num_requests_waiting",
+    "kv_cache_usage": "gpu_cache_usage_perc",
+    "prompt_tokens": "prompt_tokens_total",
+    "generation_tokens": "generation_tokens_total",
+}
+"""Of NIM 1.x (docs.nvidia.com, "Observability"); 2.x and later have the names of their back end."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?\Z")
 
 
@@ -80,7 +84,6 @@ class NIM(ModelInferenceTemplate):
 
     secrets: NIMSecrets
     """The names of NIM's secrets; required."""
-    image: str | ImageSpec | None = IMAGE
     health_endpoint: str | None = "v1/health/ready"
     mem: str = "20Gi"
     ephemeral_storage: str | None = "20Gi"
@@ -91,6 +94,11 @@ class NIM(ModelInferenceTemplate):
     lora_adapter_mem: str | None = None
     """Memory of the container that downloads the adapters."""
 
+    @property
+    def default_image(self) -> str:
+        """The documented default."""
+        return IMAGE
+
     def server(self) -> Server:
         """Return what NIM needs."""
         cache = Volume(name="inference-cache", mount_path=CACHE)
@@ -100,8 +108,11 @@ class NIM(ModelInferenceTemplate):
             # microservices that do not serve language models read the second one (NVIDIA/k8s-nim-operator)
             port_variables=("NIM_SERVER_PORT", "NIM_HTTP_API_PORT"),
             env=(*self.secrets.ngc().env("NGC_API_KEY"), *self._model_variables()),
+            probes=Probes(liveness=Probe(path="/v1/health/live")),
             model_api="openai",
-            served_model_name=self._source.name if self._source else "",
+            metrics_path="/v1/metrics",
+            metric_names=METRIC_NAMES,
+            served_model_name=self.model_source.name if self.model_source else "",
             secrets=self.secrets.references(),
             volumes=(cache, *adapters),
             hub_token=self.secrets.hugging_face(),
@@ -116,19 +127,20 @@ class NIM(ModelInferenceTemplate):
 
     def _model_variables(self) -> tuple[EnvVar, ...]:
         """NIM 2.x and later read a model of the user's own from a directory; 1.x has one image per model."""
-        if self.model_path is None or self._source is None:
+        if self.model_path is None or self.model_source is None:
             return ()
         return (
             EnvVar(name="NIM_MODEL_PATH", value=self.model_path),
-            EnvVar(name="NIM_SERVED_MODEL_NAME", value=self._source.name),
+            EnvVar(name="NIM_SERVED_MODEL_NAME", value=self.model_source.name),
         )
 
     def _adapters(self) -> Volume:
         containers = (MODEL_SERVER, LORA_DOWNLOADER)
         return Volume(name="inference-lora", mount_path=(self.env or {})[PEFT_SOURCE], containers=containers)
 
-    def _problems(self) -> Iterator[str]:
-        yield from super()._problems()
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields."""
+        yield from super().problems()
         if not isinstance(self.secrets, NIMSecrets):
             # not its value: a key given by mistake must not end up in a log
             yield f"secrets must be NIMSecrets(ngc_secret_key=…), not a {type(self.secrets).__name__}"

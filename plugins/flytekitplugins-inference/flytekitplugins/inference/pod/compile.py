@@ -43,7 +43,7 @@ def _container(container: Container) -> Manifest:
             "command": list(container.command),
             "args": list(container.args),
             "env": [_env(variable) for variable in container.env],
-            "ports": [{"containerPort": container.port}] if container.port else [],
+            "ports": [{"containerPort": port} for port in (container.port, *container.more_ports) if port],
             "resources": _resources(container.resources),
             "volumeMounts": [_mount(mount) for mount in container.mounts],
             "startupProbe": _probe(container.probes.startup, container.port),

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from ..programs.protocol import (
-    COLD_START_FILE,
     INPUTS_DIRECTORY,
     INPUTS_FILE,
     INPUTS_VARIABLE,
@@ -15,7 +14,6 @@ from ..programs.protocol import (
     MODELS_DIRECTORY,
     PROGRAMS_VARIABLE,
     READY_FILE,
-    TMP_DIRECTORY,
 )
 from .bundle import BOOTSTRAP, programs_bundle
 from .parts import (
@@ -24,20 +22,24 @@ from .parts import (
     MODEL_LOADER,
     PREFLIGHT,
     SERVER_GATE,
+    SERVER_SETUP,
     Container,
     EnvVar,
     Helper,
     Probe,
     Probes,
 )
+from .server import Setup
 
 __all__ = [
     "LEAST_PRIVILEGE",
+    "adapter_sources",
     "input_downloader",
     "lora_downloader",
     "model_loader",
     "preflight",
     "server_gate",
+    "server_setup",
     "waiting_for",
 ]
 
@@ -52,7 +54,6 @@ HELPER_USER = 1000
 LOADER_PROBE = Probe(command=("test", "-e", READY_FILE), period_seconds=2, failure_threshold=3600)
 """Two hours, for a first download of the largest models; the kubelet holds back the server meanwhile."""
 _GATE_RESOURCES = {"cpu": "100m", "memory": "64Mi"}
-_LORA_STATE = f"{TMP_DIRECTORY}/loras"
 PYTHON_IMAGE = "python:3.12.12-slim-bookworm"
 """For adapters without a helper image: as documented, their client is then installed when the pod starts."""
 HUB_CLIENT = ("huggingface_hub==2.4.0", "requests==2.34.2")
@@ -118,8 +119,14 @@ def model_loader(
     return container
 
 
+def adapter_sources(adapters: Mapping[str, str], directory: str) -> tuple[str, ...]:
+    """Return where adapters come from and go to, as the loader's arguments."""
+    named = (word for name, source in adapters.items() for word in ("--adapter", f"{name}={source}"))
+    return (*named, "--adapters-directory", directory) if adapters else ()
+
+
 def lora_downloader(
-    helper: Helper, *, adapters: Mapping[str, str], directory: str, memory: str, env: tuple[EnvVar, ...]
+    helper: Helper, *, adapters: Mapping[str, str], directory: str, state: str, memory: str, env: tuple[EnvVar, ...]
 ) -> Container:
     """Return the init container that brings LoRA adapters, each into a directory of its name.
 
@@ -128,15 +135,15 @@ def lora_downloader(
             image is used, into which the client is installed at the start.
         adapters: Source by name.
         directory: Where they go.
+        state: Directory for what the loader tells about itself.
         memory: Its memory.
         env: Its variables: tokens.
     """
-    named = (word for name, source in adapters.items() for word in ("--adapter", f"{name}={source}"))
-    places = ("--adapters-directory", directory, "--cache", MODEL_CACHE_DIRECTORY, "--publish", _LORA_STATE)
+    places = ("--cache", MODEL_CACHE_DIRECTORY, "--publish", state)
     container = _program(
         LORA_DOWNLOADER,
         "load_model",
-        (*named, *places, "--once"),
+        (*adapter_sources(adapters, directory), *places, "--once"),
         helper=helper,
         resources={"cpu": "1", "memory": memory},
         env=env,
@@ -147,30 +154,47 @@ def lora_downloader(
     return replace(container, image=PYTHON_IMAGE, command=install)
 
 
-def preflight(helper: Helper, *, tokens: tuple[EnvVar, ...], model_bytes: int | None) -> Container:
+def preflight(
+    helper: Helper,
+    *,
+    tokens: tuple[EnvVar, ...],
+    sources: tuple[str, ...],
+    resources: Mapping[str, str],
+) -> Container:
     """Return the first init container, which ends the pod before a large image is pulled when the start cannot succeed.
 
     Args:
         helper: The image it runs in.
         tokens: The variables that bring the tokens, and those that refer to them: each must have arrived.
-        model_bytes: What the model takes in the cache, if known.
+        sources: The model and the adapters, as the loader's arguments; none when they cannot be looked at from here.
+        resources: Requests and limits, those of the loader: whether they suffice is looked at too.
     """
-    referring = (variable.name for variable in tokens if variable.value is not None)
-    space = ("--space", f"{MODEL_CACHE_DIRECTORY}={model_bytes}") if model_bytes else ()
-    args = ("--preflight", *(word for name in referring for word in ("--require-env", name)), *space)
-    return _program(PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=tokens)
+    required = tuple(
+        word for variable in tokens if variable.value is not None for word in ("--require-env", variable.name)
+    )
+    if not sources:
+        args = ("--preflight", *required)
+        return _program(PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=tokens)
+    args = (*sources, "--cache", MODEL_CACHE_DIRECTORY, "--check", *required)
+    return _program(PREFLIGHT, "load_model", args, helper=helper, resources=resources, env=tokens)
 
 
-def server_gate(helper: Helper, *, url: str, timeout_seconds: int, options: tuple[str, ...]) -> Container:
+def server_setup(helper: Helper, setup: Setup) -> Container:
+    """Return the init container that prepares the started server."""
+    return _program(SERVER_SETUP, setup.program, setup.args, helper=helper, resources=setup.resources, env=setup.env)
+
+
+def server_gate(helper: Helper, *, url: str, timeout_seconds: int, report: str, options: tuple[str, ...]) -> Container:
     """Return the init container that ends the pod when the server is not ready in time.
 
     Args:
         helper: The image it runs in.
         url: What it asks.
         timeout_seconds: The budget of the start.
+        report: The file that it writes about the start.
         options: More of its arguments.
     """
-    args = (url, "--timeout", str(timeout_seconds), "--report", COLD_START_FILE, *options)
+    args = (url, "--timeout", str(timeout_seconds), "--report", report, *options)
     return _program(SERVER_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES)
 
 

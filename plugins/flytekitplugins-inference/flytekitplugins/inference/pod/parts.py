@@ -18,6 +18,7 @@ MODEL_LOADER = "model-loader"
 LORA_DOWNLOADER = "download-loras"
 PREFLIGHT = "preflight"
 SERVER_GATE = "server-gate"
+SERVER_SETUP = "server-setup"
 PRIMARY = "primary"
 SHARED_VOLUME = "shared-data"
 TMP_VOLUME = "tmp"
@@ -101,6 +102,8 @@ class Container:
     args: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
     port: int | None = None
+    """The port that probes ask, unless they name another."""
+    more_ports: tuple[int, ...] = ()
     resources: Mapping[str, str] = field(default_factory=dict)
     """Resource name → quantity; requests and limits are equal."""
     mounts: tuple[Mount, ...] = ()

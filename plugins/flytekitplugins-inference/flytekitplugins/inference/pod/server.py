@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from .parts import EnvVar, Volume
+from .parts import EnvVar, Probes, Volume
 from .secrets import SecretReference
 
-__all__ = ["Server"]
+__all__ = ["METRICS", "Server", "Setup"]
+
+METRICS = frozenset(
+    {
+        "requests_running",  # gauge
+        "requests_waiting",  # gauge
+        "kv_cache_usage",  # gauge, 0 to 1
+        "prompt_tokens",  # counter
+        "generation_tokens",  # counter
+        "preemptions",  # counter
+    }
+)
+"""The quantities by which a report and a router judge any server; each server calls them something else."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """A run of one of our programs against the started server, as the init container `server-setup`."""
+
+    program: str
+    """The module's name in `programs`."""
+    args: tuple[str, ...]
+    env: tuple[EnvVar, ...] = ()
+    resources: Mapping[str, str]
+    """Requests and limits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +41,7 @@ class Server:
     """What one kind of model server needs: the answer that each server's room gives, and all that it gives.
 
     What every server has (image, resources, port, the user's own variables, volumes and probes) is added by
-    `ModelInferenceTemplate`.
+    `assemble`.
     """
 
     command: tuple[str, ...] = ()
@@ -28,16 +52,31 @@ class Server:
     """Variables that the user's `env` may replace."""
     port_variables: tuple[str, ...] = ()
     """Variables in which the server reads its port; the template sets them, and nobody else may."""
+    more_ports: tuple[int, ...] = ()
+    """What it listens on besides the template's port: gRPC, metrics."""
     secrets: tuple[SecretReference, ...] = ()
     """The secrets it reads."""
     volumes: tuple[Volume, ...] = ()
     """Caches and other places it writes to."""
     security_context: Mapping[str, Any] = field(default_factory=dict)
     """What differs from the least privilege that every container gets."""
-    model_api: str = "none"
-    """How the server is asked whether it has the model: `openai`, `v2`, or `none` when it cannot be asked."""
+    probes: Probes = field(default_factory=Probes)
+    """Its startup probe, where the usual one does not fit; and the paths of readiness and liveness probes, which it has
+    only when the user asks for them."""
+    model_api: Literal["openai", "v2", "none"] = "none"
+    """The protocol it speaks, and so how it is asked whether it has the model: `openai`, `v2`, or `none`."""
     served_model_name: str = ""
-    """The name under which it is asked."""
+    """The name under which requests ask for the model; empty when only the server knows."""
+    metrics_path: str = ""
+    """Path of its Prometheus metrics; empty when it has none."""
+    metrics_port: int | None = None
+    """The port of its metrics, when it is not the template's."""
+    metric_names: Mapping[str, str] = field(default_factory=dict)
+    """Its name for each quantity of `METRICS` that it tells; one that is missing here it does not tell."""
+    setup: Setup | None = None
+    """What one of our programs does to it once it runs, before the task starts."""
+    update_options: tuple[str, ...] = ()
+    """Arguments of the model loader that tell the server about a newer version; empty when it has no such way."""
     hub_token: SecretReference | None = None
     """The token with which models and adapters are brought from the hub."""
     adapters: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +85,8 @@ class Server:
     """Where the server finds them, each in a directory of its name."""
     adapters_mem: str = ""
     """Memory to download them with."""
+    shm_size: str | None = None
+    """`/dev/shm` unless the user sizes it; `None` leaves the container runtime's 64 MiB."""
     image_pull_secrets: tuple[str, ...] = ()
     enable_service_links: bool | None = None
     """`False` for a server that reads variables which a Service of an unlucky name would inject."""

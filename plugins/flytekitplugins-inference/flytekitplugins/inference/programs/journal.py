@@ -8,6 +8,7 @@ starts afresh.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -17,6 +18,7 @@ from pathlib import Path
 from ..errors import DestinationError
 from .partial import writing
 
+_NAME = "journal"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -30,7 +32,44 @@ def boot_id() -> str:
     return _BOOT.read_text().strip() if _BOOT.exists() else "unknown"
 
 
-class Journal:
+class Facts:
+    """What a journal says."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, dict[int, int]] = {}
+        """Key to the parts that are there, start to end."""
+        self.done: dict[str, int] = {}
+        """Key to the modification time of the complete file, in nanoseconds."""
+
+    def load(self, text: str) -> bool:
+        """Note all facts of a journal; return whether it is of this boot: what another one says is not relied on."""
+        lines = text.split("\n")
+        if lines[0] != f"boot {boot_id()}":
+            return False
+        for line in lines[1:-1]:
+            self.note(line.split(" "))
+        return True
+
+    def note(self, words: list[str]) -> None:
+        """Note one fact."""
+        if words[0] == "new" and len(words) == 2:
+            self.parts.pop(words[1], None)
+            self.done.pop(words[1], None)
+        elif words[0] == "part" and len(words) == 4:
+            self.parts.setdefault(words[1], {})[int(words[2])] = int(words[3])
+        elif words[0] == "done" and len(words) == 3:
+            self.done[words[1]] = int(words[2])
+
+
+def read_facts(directory: Path) -> Facts:
+    """Return what the journal in `directory` says, if there is one; changes nothing, and needs no lock."""
+    facts = Facts()
+    with contextlib.suppress(OSError):
+        facts.load((directory / _NAME).read_text(encoding="utf-8", errors="replace"))
+    return facts
+
+
+class Journal(Facts):
     """The journal in `directory`, locked for this process.
 
     Args:
@@ -41,11 +80,8 @@ class Journal:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.parts: dict[str, dict[int, int]] = {}
-        """Key to the parts that are there, start to end."""
-        self.done: dict[str, int] = {}
-        """Key to the modification time of the complete file, in nanoseconds."""
-        self._path = directory / "journal"
+        super().__init__()
+        self._path = directory / _NAME
         with writing(self._path):
             self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
@@ -63,39 +99,25 @@ class Journal:
         """
         texts = [str(word) for word in words]
         self._append((" ".join(texts) + "\n").encode())
-        self._note(texts)
+        self.note(texts)
 
     def close(self) -> None:
         """Let another process work in the directory."""
         os.close(self._file)
 
     def _read(self) -> None:
-        boot = boot_id()
         with os.fdopen(os.dup(self._file), "rb") as reader:
             text = reader.read().decode(errors="replace")
-        lines = text.split("\n")
-        if lines[0] != f"boot {boot}":
+        if not self.load(text):
             os.ftruncate(self._file, 0)
-            self.add("boot", boot)
-            return
-        if lines[-1]:
+            self.add("boot", boot_id())
+        elif not text.endswith("\n"):
             self._append(b"\n")
-        for line in lines[1:-1]:
-            self._note(line.split(" "))
 
     def _append(self, line: bytes) -> None:
         with writing(self._path):
             while line:  # a disk that is almost full takes a part of it and refuses the rest
                 line = line[os.write(self._file, line) :]
-
-    def _note(self, words: list[str]) -> None:
-        if words[0] == "new" and len(words) == 2:
-            self.parts.pop(words[1], None)
-            self.done.pop(words[1], None)
-        elif words[0] == "part" and len(words) == 4:
-            self.parts.setdefault(words[1], {})[int(words[2])] = int(words[3])
-        elif words[0] == "done" and len(words) == 3:
-            self.done[words[1]] = int(words[2])
 
 
 def _lock(file: int) -> None:

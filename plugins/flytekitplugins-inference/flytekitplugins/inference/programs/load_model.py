@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..errors import ServerError, UsageError
 from .main import Terminated, run
 from .model_cache import ModelCache
+from .model_check import ANSWER_SECONDS, check, check_retry
 from .model_fetch import Fetcher, Obtained
 from .model_lease import Heartbeat
 from .model_notify import KINDS, parse_notifier
@@ -55,17 +56,19 @@ class Loader:
 
     def __init__(self, options: argparse.Namespace, environ: Mapping[str, str]) -> None:
         self._options = options
+        self._environ = environ
         self._heartbeat = Heartbeat()
         cache = ModelCache(Path(options.cache).absolute(), self._heartbeat, options.cache_limit)
         self._notifiers = [parse_notifier(text) for text in options.notify]
         self._publication = Publication(Path(options.publish).absolute())
+        retry = Retry(attempts=options.attempts, backoff_seconds=options.backoff)
         self._fetcher = Fetcher(
             cache=cache,
             heartbeat=self._heartbeat,
             holder=options.holder or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}",
             jobs=options.jobs,
             stall_seconds=options.stall_timeout,
-            retry=Retry(attempts=options.attempts, backoff_seconds=options.backoff),
+            retry=check_retry(retry) if options.check else retry,
             say=_say,
         )
         self._staging = Path(options.cache).absolute() / f".staging-{self._fetcher.holder}"
@@ -75,7 +78,12 @@ class Loader:
 
     def _make_targets(self, environ: Mapping[str, str]) -> list[Target]:
         options = self._options
-        reading = Reading(environ=environ, connections=options.jobs, stall_seconds=options.stall_timeout)
+        reading = Reading(
+            environ=environ,
+            connections=options.jobs,
+            stall_seconds=options.stall_timeout,
+            may_write=not options.check,
+        )
         targets = []
         if options.source:
             targets.append(
@@ -93,6 +101,11 @@ class Loader:
             directory = Path(options.adapters_directory).absolute()
             targets += adapter_targets(options.adapter, directory=directory, reading=reading, staging=self._staging)
         return targets
+
+    def check(self) -> None:
+        """Tell whether `start` can succeed; writes nothing."""
+        cache = Path(self._options.cache).absolute()
+        check(self._targets, self._fetcher, cache=cache, variables=self._options.require_env, environ=self._environ)
 
     def start(self) -> None:
         """Publish everything for the first time, or again after the container was restarted."""
@@ -206,6 +219,12 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         raise UsageError("There is neither a model nor an adapter to load.", hint=f"See {PROGRAM} --help.")
     if bool(options.adapter) != bool(options.adapters_directory):
         raise UsageError("--adapter and --adapters-directory need each other.")
+    if options.check:
+        options.stall_timeout = min(options.stall_timeout, ANSWER_SECONDS)
+        Loader(options, environ).check()
+        return 0
+    if options.require_env:
+        raise UsageError("--require-env goes with --check only.")
     loader = Loader(options, environ)
     try:
         loader.poll() if options.poll else loader.start()
@@ -256,6 +275,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--notify", action="append", default=[], metavar="KIND=URL", help=f"who is told: {', '.join(KINDS)}")
     add("--model-name", default="", metavar="NAME", help="what the server calls the model (last part of SOURCE)")
     add("--once", action="store_true", help="end when everything is published")
+    add("--check", action="store_true", help="only tell whether all this can succeed; writes and downloads nothing")
+    variable = "--check: a variable that must hold something"
+    add("--require-env", action="append", default=[], metavar="NAME", help=variable)
     add("--jobs", type=_at_least(int, 1), default=8, metavar="N", help="parts fetched at once (%(default)s)")
     add("--attempts", type=_at_least(int, 1), default=8, metavar="N", help="tries of each part (%(default)s)")
     add("--backoff", type=_at_least(float, 0), default=0.5, metavar="SECONDS", help="longest first wait (%(default)s)")

@@ -197,6 +197,9 @@ class ModelCache:
         """
         if self._limit is None:
             return []
+        for trash in self._root.glob(f"*/{_TRASH}*"):  # what an earlier removal left
+            if not _is_used(trash):
+                shutil.rmtree(trash, ignore_errors=True)
         versions = sorted(self._versions(), key=lambda item: item[0])
         total = sum(size for _, size, _ in versions) + incoming
         removed = []
@@ -207,6 +210,16 @@ class ModelCache:
                 removed.append(f"{version.path.parent.name}/{version.path.name}")
                 total -= size
         return removed
+
+    def prunable_bytes(self, incoming: int) -> int:
+        """Return what `prune` would free if nobody used it; changes nothing."""
+        if self._limit is None:
+            return 0
+        sizes = [size for _, size, _ in sorted(self._versions(), key=lambda item: item[0])]
+        excess, freed = sum(sizes) + incoming - self._limit, 0
+        for size in sizes:
+            freed += size if freed < excess else 0
+        return freed
 
     def remove(self, version: Version) -> bool:
         """Remove `version`; return whether it is gone. It stays when somebody uses or writes it.
@@ -230,10 +243,7 @@ class ModelCache:
             return True
 
     def _versions(self) -> Iterator[tuple[float, int, Version]]:
-        """Yield last use, bytes and version of everything; remove what an earlier removal left."""
-        for trash in self._root.glob(f"*/{_TRASH}*"):
-            if not _is_used(trash):
-                shutil.rmtree(trash, ignore_errors=True)
+        """Yield last use, bytes and version of everything."""
         for path in self._root.glob("*/[!.]*/"):
             version = Version(path, path.name)
             with contextlib.suppress(OSError):  # removed meanwhile

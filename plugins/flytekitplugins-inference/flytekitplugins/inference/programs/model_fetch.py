@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..errors import FetchError, InferenceError, IntegrityError, SourceUnavailableError
@@ -18,7 +18,7 @@ from .partial import make_directories, make_root, writing
 from .retry import Crew, Retry
 from .stores import SourceChangedError
 from .throttle import ThrottledStore
-from .transfer import INCOMING, Delivery, Outcome, Progress, Transfer
+from .transfer import INCOMING, Delivery, Outcome, Progress, Transfer, missing_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +50,22 @@ class Obtained:
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - begun, 3)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What a source has now, and whether the cache has it too."""
+
+    version: Version
+    snapshot: Snapshot | None
+    """None when the source need not be read: what is in the cache will do."""
+    files: tuple[ModelFile, ...] = ()
+    """The wanted ones."""
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether nothing has to be fetched."""
+        return self.snapshot is None or self.version.manifest() is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,41 +106,70 @@ class Fetcher:
             check: Called with their names before anything is fetched; raises when they cannot be what is wanted.
             may_be_offline: Whether what the source had last will do when it does not answer.
         """
-        model = cache_key(source, selection)
-        known = self.cache.last(model, source.ref) or source.ref
-        if source.is_pinned and (cached := self._cached(self.cache.version(model, known), {})):
-            return cached
-        for rounds_left in reversed(range(MAX_ROUNDS)):
+        rounds_left = MAX_ROUNDS
+        while True:
             begun = time.monotonic()
-            try:
-                snapshot, files = self._resolve(
-                    source, selection, has_fallback=may_be_offline and self._is_complete(model, known)
-                )
-            except SourceUnavailableError as error:
-                if may_be_offline and (cached := self._cached(self.cache.version(model, known), {})):
-                    self.say(f"offline revision={known} reason={error.message!r}")
+            look = self.look(source, selection, check, may_be_offline=may_be_offline)
+            seconds = {"resolve": round(time.monotonic() - begun, 3)}
+            if look.snapshot is None:
+                if cached := self._cached(look.version, seconds):
                     return cached
-                raise
-            check([file.path for file in files])
+                continue  # damaged, or removed meanwhile: it is not complete any more
             try:
-                seconds = {"resolve": round(time.monotonic() - begun, 3)}
-                obtained = self._bring(self.cache.version(model, snapshot.revision), snapshot, files, seconds)
+                obtained = self._bring(look.version, look.snapshot, look.files, seconds)
             except SourceChangedError:
+                rounds_left -= 1
                 if not rounds_left:
                     raise
             else:
-                self.cache.remember(model, source.ref, snapshot.revision)
+                self.cache.remember(cache_key(source, selection), source.ref, look.version.revision)
                 return obtained
-        raise AssertionError("unreachable")
 
-    def _is_complete(self, model: str, revision: str) -> bool:
-        return bool(revision) and self.cache.version(model, revision).manifest() is not None
+    def look(
+        self,
+        source: ModelSource,
+        selection: Selection,
+        check: Callable[[Sequence[str]], None],
+        *,
+        may_be_offline: bool = True,
+    ) -> Look:
+        """Return what `source` has now; see `obtain`. Changes nothing in the cache."""
+        model = cache_key(source, selection)
+        last = self.cache.version(model, self.cache.last(model, source.ref) or source.ref)
+        is_here = last.revision != "" and last.manifest() is not None
+        if source.is_pinned and is_here:
+            return Look(version=last, snapshot=None)
+        try:
+            snapshot, files = self._resolve(source, selection, has_fallback=may_be_offline and is_here)
+        except SourceUnavailableError as error:
+            if not (may_be_offline and is_here):
+                raise
+            self.say(f"offline revision={last.revision} reason={error.message!r}")
+            return Look(version=last, snapshot=None)
+        check([file.path for file in files])
+        return Look(version=self.cache.version(model, snapshot.revision), snapshot=snapshot, files=files)
+
+    def missing_bytes(self, look: Look) -> int:
+        """Return the bytes that `obtain` would need on the cache's volume. Changes nothing.
+
+        Reads the first byte of the largest file when something has to be fetched (a block where a store hands out no
+        parts of it): a hub tells what a gated model holds also to who may not read it, and its bytes come from another
+        host.
+        """
+        if look.snapshot is None or look.is_cached:
+            return 0
+        store = ThrottledStore(look.snapshot.store, 1, self.stall_seconds, look.snapshot.slow_down)
+        source = max((file.source for file in look.files), key=lambda source: source.size or 0)
+        if source.size and not look.snapshot.staging_bytes:
+            with contextlib.suppress(SourceChangedError):  # it may be read; `obtain` looks at it again
+                self.retry.call(lambda: next(store.read(source, 0, 1 if source.ranges else None), b""), Crew(1).stop)
+        return Download(self, look.snapshot, look.files, look.version).missing_bytes() + look.snapshot.staging_bytes
 
     def _resolve(
         self, source: ModelSource, selection: Selection, *, has_fallback: bool
     ) -> tuple[Snapshot, tuple[ModelFile, ...]]:
         """Look at the source; not for long when what it had last time would do."""
-        retry = Retry(attempts=3, backoff_seconds=self.retry.backoff_seconds) if has_fallback else self.retry
+        retry = replace(self.retry, attempts=3) if has_fallback else self.retry
         snapshot = retry.call(source.resolve, Crew(1).stop)
         return snapshot, selection.select(snapshot.files, source.label)
 
@@ -201,6 +246,10 @@ class Download:
         self._deliveries = [Delivery(source=file.source, path=path) for path, file in self._expected.items()]
         self._verifier = Verifier({path: file.digest for path, file in self._expected.items()})
         self._mismatches: dict[str, Digest] = {}
+
+    def missing_bytes(self) -> int:
+        """Return the bytes that must be free on the cache's volume."""
+        return missing_bytes(self._version.path, self._deliveries)
 
     def run(self, obtained: Obtained, lock: Lock) -> None:
         """Bring all files and complete the version, if it is still ours to write."""

@@ -50,6 +50,8 @@ class Snapshot:
     store: Store
     slow_down: Callable[[int], None] = lambda _: None
     """Tells the store how many connections are left, where it has some of its own."""
+    staging_bytes: int = 0
+    """Bytes that somebody else's client has still to bring to the cache's volume; until then `store` has none."""
 
     @property
     def size(self) -> int:
@@ -106,10 +108,16 @@ class Reading:
     environ: Mapping[str, str]
     connections: int
     stall_seconds: float
+    may_write: bool = True
+    """Whether what only another client can read is fetched, and not only listed."""
 
     def stores(self) -> Stores:
         """Return all stores that are read with Flyte's credentials."""
         return Stores(self.environ, connections=self.connections, stall_seconds=self.stall_seconds)
+
+    def is_readable(self, uri: str) -> bool:
+        """Whether one of the stores can read `uri` from here."""
+        return (scheme(uri) == "file" and Path(uri.removeprefix("file://")).exists()) or self.stores().is_readable(uri)
 
 
 class ModelSource(Protocol):
@@ -173,10 +181,11 @@ def _digest(source: Source) -> Digest:
     """Return what a store says of the content: an ETag or checksum that is an md5 (or looks like one)."""
     if scheme(source.uri) in ("s3", "s3a") and (etag := _MD5_ETAG.fullmatch(source.version)):
         return Digest(algorithm=MD5, value=etag[1], is_certain=False)  # with KMS it looks the same and is none
-    if scheme(source.uri) in ("gs", "gcs"):
-        sums = [word for word in source.version.split() if _MD5_BASE64.fullmatch(word)]
+    if scheme(source.uri) in ("gs", "gcs", "abfs", "abfss"):
+        sums = {word for word in source.version.split() if _MD5_BASE64.fullmatch(word)}  # an ETag may repeat it
         if len(sums) == 1:
-            return Digest(algorithm=MD5, value=base64.b64decode(sums[0]).hex())
+            is_certain = scheme(source.uri) in ("gs", "gcs")  # Azure keeps what the uploader said
+            return Digest(algorithm=MD5, value=base64.b64decode(sums.pop()).hex(), is_certain=is_certain)
     return Digest()
 
 
@@ -195,9 +204,14 @@ class RegisteredModel:
 
     def resolve(self) -> Snapshot:
         """See `ModelSource`."""
-        from .model_registry import lookup
+        from .model_registry import listing, lookup
 
         version, uri = lookup(self._name, self._alias or self.ref, bool(self._alias), self._staging, self._reading)
+        if not self._reading.is_readable(uri):
+            listed = listing(uri, f"models:/{self._name}, version {version}", self._reading)
+            files = tuple(ModelFile(path=s.uri, source=s, digest=Digest()) for s in listed)
+            size = sum(file.source.size or 0 for file in files)
+            return Snapshot(revision=version, files=files, store=self._reading.stores(), staging_bytes=size)
         found = StoreModel(uri, reading=self._reading).resolve()
         return Snapshot(revision=f"{version}-{found.revision}", files=found.files, store=found.store)
 

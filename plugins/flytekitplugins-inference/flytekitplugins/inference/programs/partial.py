@@ -153,6 +153,21 @@ def is_file(path: Path, size: int | None, modified_ns: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == size and status.st_mtime_ns == modified_ns
 
 
+def check_space(directory: Path, needed: int) -> None:
+    """Make sure that `needed` more bytes fit where `directory` is, or will be.
+
+    Raises:
+        DestinationError: There is less space.
+    """
+    place = next(path for path in (directory, *directory.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise DestinationError(
+            f"{needed} bytes are needed in {directory}, but {free} bytes are free.",
+            hint="Give the volume a larger size limit, or the pod more ephemeral storage.",
+        )
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError into a DestinationError that names `path`."""

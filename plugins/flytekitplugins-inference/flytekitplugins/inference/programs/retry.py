@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -31,6 +32,8 @@ class Retry:
     """Upper bound of the first wait; each further one is twice as long."""
     max_backoff_seconds: float = 20.0
     """Upper bound of every wait."""
+    until: float = math.inf
+    """After this moment of `time.monotonic()`, `call` begins no further try."""
 
     def wait(self, attempt: int, stop: threading.Event) -> None:
         """Wait after the failed attempt number `attempt` (from 1), or until `stop` is set."""
@@ -44,7 +47,8 @@ class Retry:
             try:
                 return action()
             except InferenceError as error:
-                if not error.retryable or attempt >= self.attempts or stop.is_set():
+                is_over = attempt >= self.attempts or time.monotonic() >= self.until
+                if not error.retryable or is_over or stop.is_set():
                     raise
             self.wait(attempt, stop)
             attempt += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -163,7 +164,10 @@ class FsspecStore:
 
 def _source(uri: str, info: Mapping[str, Any]) -> Source:
     size = info.get("size")
-    version = " ".join(str(info[key]) for key in _VERSIONS if info.get(key) is not None)
+    facts = [str(info[key]) for key in _VERSIONS if info.get(key) is not None]
+    if md5 := (info.get("content_settings") or {}).get("content_md5"):  # Azure's, as bytes
+        facts.append(base64.b64encode(md5).decode())
+    version = " ".join(facts)
     return Source(uri=uri, size=None if size is None else int(size), version=version, ranges=size is not None)
 
 

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import DestinationError, FetchError, InferenceError, IntegrityError
-from .journal import Journal, transfer_key
-from .partial import PartialFile, is_file, make_directories, make_root, writing
+from ..errors import FetchError, InferenceError, IntegrityError
+from .journal import Journal, read_facts, transfer_key
+from .partial import PartialFile, check_space, is_file, make_directories, make_root, writing
 from .retry import Crew, Retry
 from .stores import Block, Source, SourceChangedError, Store, mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 INCOMING = ".incoming"
 """The directory below the root that holds what is not complete."""
@@ -94,6 +93,31 @@ class Progress:
             self.bytes += size
 
 
+def missing_bytes(root: Path, deliveries: Sequence[Delivery]) -> int:
+    """Return the bytes that must be free for what has not arrived at `root` yet; changes nothing there."""
+    done, needed = read_facts(root / INCOMING).done, 0
+    for delivery in deliveries:
+        size, partial = delivery.source.size or 0, _partial(root, delivery)
+        if not has_arrived(root, delivery, done):
+            present = partial.lstat().st_blocks * 512 if partial.exists() else 0
+            needed += max(0, size - present)
+    return needed
+
+
+def has_arrived(root: Path, delivery: Delivery, done: Mapping[str, int]) -> bool:
+    """Whether an earlier run brought it, perhaps all but the rename; `done` is the journal's."""
+    modified = done.get(delivery.key)
+    if modified is None or not delivery.source.version:
+        return False
+    return any(
+        is_file(path, delivery.source.size, modified) for path in (_partial(root, delivery), root / delivery.path)
+    )
+
+
+def _partial(root: Path, delivery: Delivery) -> Path:
+    return root / INCOMING / f"{delivery.key}.partial"
+
+
 class Transfer:
     """Brings files to `root`.
 
@@ -146,7 +170,7 @@ class Transfer:
         here = {item.delivery for item in outcome.delivered}
         missing = sorted((d for d in deliveries if d not in here), key=lambda d: -(d.source.size or 0))
         self._remove_others({delivery.key for delivery in missing})
-        self._check_space(missing)
+        check_space(self._root, missing_bytes(self._root, deliveries))
         self.progress.add(files=len(here), size=sum(item.size for item in outcome.delivered))
         self.progress.total_files = len(deliveries)
         self.progress.total_bytes = sum(delivery.source.size or 0 for delivery in deliveries)
@@ -177,7 +201,7 @@ class Transfer:
         """Drop what has arrived of `delivery`: the next `fetch` begins it afresh."""
         self._journal.add("new", delivery.key)
         with writing(self._incoming):
-            self._partial(delivery).unlink(missing_ok=True)
+            _partial(self._root, delivery).unlink(missing_ok=True)
 
     @property
     def is_fresh(self) -> bool:
@@ -190,18 +214,14 @@ class Transfer:
 
     def _is_here(self, delivery: Delivery) -> bool:
         """Whether an earlier run brought it; finishes one that was killed before the rename."""
-        modified = self._journal.done.get(delivery.key)
-        if modified is None or not delivery.source.version:
+        if not has_arrived(self._root, delivery, self._journal.done):
             return False
-        partial, final = self._partial(delivery), self._root / delivery.path
-        if is_file(partial, delivery.source.size, modified):
+        partial, final = _partial(self._root, delivery), self._root / delivery.path
+        if is_file(partial, delivery.source.size, self._journal.done[delivery.key]):
             with writing(final):
                 make_directories(self._root, final.parent)
                 partial.replace(final)
-        return is_file(final, delivery.source.size, modified)
-
-    def _partial(self, delivery: Delivery) -> Path:
-        return self._incoming / f"{delivery.key}.partial"
+        return True
 
     def _remove_others(self, keys: set[str]) -> None:
         with writing(self._incoming):
@@ -209,23 +229,16 @@ class Transfer:
                 if path.stem not in keys:
                     path.unlink()
 
-    def _check_space(self, deliveries: Sequence[Delivery]) -> None:
-        """Raise DestinationError when the disk is too small for what is not here yet."""
-        needed = sum(delivery.source.size or 0 for delivery in deliveries)
-        needed -= sum(path.lstat().st_blocks * 512 for path in self._incoming.glob("*.partial"))
-        present = shutil.disk_usage(self._root).free
-        if needed > present:
-            raise DestinationError(
-                f"{needed} bytes are needed in {self._root}, but {present} bytes are free.",
-                hint="Give the volume a larger size limit, or the pod more ephemeral storage.",
-            )
-
     def _tasks(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Iterator[Callable[[], None]]:
         for delivery in deliveries:
             source = delivery.source
             journal = self._journal if source.version else None
             file = PartialFile(
-                self._partial(delivery), key=delivery.key, size=source.size, ranges=source.ranges, journal=journal
+                _partial(self._root, delivery),
+                key=delivery.key,
+                size=source.size,
+                ranges=source.ranges,
+                journal=journal,
             )
             self.progress.add(size=file.present)
             if self._watch:

@@ -15,16 +15,15 @@ import math
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
 
 from ..errors import DestinationError, InferenceError, ServerExitedError, ServerNotReadyError, UsageError
 from .loader_watch import LoaderWatch
 from .main import Terminated, run
 from .partial import write_json
-from .preflight import Needs, check, combined, token, variable_problems
+from .preflight import combined, token, variable_problems
 from .server_probe import Address, Answer, Api, ServerProbe, parse_address
 from .start_report import report, start_phases, table
 
@@ -201,11 +200,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     parsed = _parser().parse_args(argv)
     if parsed.preflight:
-        _refuse(parsed, ("url", "timeout", "model", "models", "inputs", "report"), "does not go with --preflight")
-        needs = Needs(variables=parsed.require_env, urls=parsed.reachable, token_variable=parsed.token_env)
-        check(replace(needs, space=parsed.space, memory_bytes=parsed.memory), environ)
+        _refuse(
+            parsed,
+            ("url", "timeout", "model", "models", "inputs", "report", "token_env"),
+            "does not go with --preflight",
+        )
+        if problems := variable_problems(parsed.require_env, environ):
+            raise combined(problems)
         return 0
-    _refuse(parsed, ("reachable", "space", "memory"), "goes with --preflight only")
     if parsed.url is None or parsed.timeout is None:
         raise UsageError("URL and --timeout are needed.", hint=f"See {PROGRAM} --help.")
     config = Config(
@@ -241,22 +243,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--inputs", type=Path, metavar="FILE", help="the input downloader's JSON file, for the report")
     add("--report", type=Path, metavar="FILE", help="write what the start took, by phase, as JSON")
     add("--require-env", action="append", default=[], metavar="NAME", help="a variable that must hold something")
-    add("--token-env", default="", metavar="NAME", help="the variable with the token for the server or the addresses")
-    checks = parser.add_argument_group("checks before anything starts")
-    add = checks.add_argument
-    add("--preflight", action="store_true", help="check these and --require-env, then end; no URL")
-    add("--reachable", action="append", default=[], type=_http, metavar="URL", help="an address that must answer")
-    add(
-        "--space", action="append", default=[], type=_space, metavar="DIRECTORY=BYTES", help="free space that is needed"
-    )
-    add("--memory", type=_bytes, default=0, metavar="BYTES", help="memory that this container may use at least")
+    add("--token-env", default="", metavar="NAME", help="the variable with the token for the server")
+    add("--preflight", action="store_true", help="check --require-env, then end; no URL")
     return parser
 
 
 def _refuse(parsed: argparse.Namespace, names: Sequence[str], reason: str) -> None:
     given = [name for name in names if getattr(parsed, name)]
     if given:
-        option = "URL" if given[0] == "url" else f"--{given[0]}"
+        option = "URL" if given[0] == "url" else f"--{given[0].replace('_', '-')}"
         raise UsageError(f"{option} {reason}.", hint=f"See {PROGRAM} --help.")
 
 
@@ -265,29 +260,6 @@ def _positive(text: str) -> float:
         if 0 < (value := float(text)) < math.inf:
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-
-
-def _bytes(text: str) -> int:
-    if text.isascii() and text.isdecimal():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
-
-
-def _space(text: str) -> tuple[Path, int]:
-    directory, _, size = text.rpartition("=")
-    if not directory:
-        raise argparse.ArgumentTypeError(f"{text!r} is not DIRECTORY=BYTES")
-    return Path(directory).absolute(), _bytes(size)
-
-
-def _http(text: str) -> str:
-    try:
-        is_url = urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).hostname)
-    except ValueError:
-        is_url = False
-    if is_url and text.isascii() and text.isprintable() and " " not in text:
-        return text
-    raise argparse.ArgumentTypeError("not a plain http or https URL")  # which may hold a password
 
 
 def _say(text: str) -> None:

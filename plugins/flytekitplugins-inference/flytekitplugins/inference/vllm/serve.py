@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..pod import check
 from ..pod.flags import OptionTable, option_problems, render_options
@@ -18,13 +18,21 @@ from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
 from . import options
 
-if TYPE_CHECKING:
-    from flytekit import ImageSpec
-
 __all__ = ["VLLM", "HFSecret"]
 
 IMAGE = "vllm/vllm-openai:v0.33.0"
-"""The image of the release whose options `options.py` holds."""
+ROCM_IMAGE = "vllm/vllm-openai-rocm:v0.33.0"
+CPU_IMAGE = "vllm/vllm-openai-cpu:v0.33.0"
+"""The images of the release whose options `options.py` holds (docs.vllm.ai, "Using Docker", November 2026)."""
+METRIC_NAMES = {
+    "requests_running": "vllm:num_requests_running",
+    "requests_waiting": "vllm:num_requests_waiting",
+    "kv_cache_usage": "vllm:kv_cache_usage_perc",
+    "prompt_tokens": "vllm:prompt_tokens_total",
+    "generation_tokens": "vllm:generation_tokens_total",
+    "preemptions": "vllm:num_preemptions_total",
+}
+"""`vllm/v1/metrics/loggers.py`, 0.33.0."""
 ADAPTERS = "/adapters"
 """Where LoRA adapters lie, each in a directory of its name."""
 CACHE = "/root/.cache"
@@ -77,12 +85,16 @@ class VLLM(ModelInferenceTemplate):
     lora_adapter_mem: str = "2Gi"
     """Memory of the container that downloads the adapters."""
 
-    image: str | ImageSpec | None = IMAGE
     health_endpoint: str | None = "/health"
     cpu: int | float | str = 2
     mem: str = "10Gi"
-    shm_size: str | None = "2Gi"
-    """vLLM's workers exchange tensors there; 64 MiB end in a bus error (vllm-project/vllm#1710)."""
+
+    @property
+    def default_image(self) -> str:
+        """The image for the vendor's GPUs, or for CPUs where none is asked for."""
+        if not self.gpu:
+            return CPU_IMAGE
+        return ROCM_IMAGE if self.gpu_resource.startswith("amd.com/") else IMAGE
 
     def server(self) -> Server:
         """Return what vLLM needs."""
@@ -108,6 +120,9 @@ class VLLM(ModelInferenceTemplate):
             secrets=secrets,
             model_api="openai",
             served_model_name=name,
+            metrics_path="/metrics",
+            metric_names=METRIC_NAMES,
+            shm_size=self._shared_memory(),
             hub_token=self.hf_secret.reference() if self.hf_secret else None,
             adapters=self.lora_adapters or {},
             adapters_directory=ADAPTERS,
@@ -117,11 +132,18 @@ class VLLM(ModelInferenceTemplate):
             enable_service_links=False,
         )
 
+    def _shared_memory(self) -> str:
+        """Workers exchange tensors there; 64 MiB end in a bus error (vllm-project/vllm#1710). On CPUs: docs.vllm.ai."""
+        return f"{min(2 * self.gpu, 8)}Gi" if self.gpu else "4Gi"
+
     def _lora_arguments(self) -> tuple[str, ...]:
         if not self.lora_adapters:
             return ()
         switch = () if self._argument("enable_lora") else ("--enable-lora",)
-        return (*switch, "--lora-modules", *(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters))
+        # with no slot left over, requests for the base model that are batched with an adapter's get the adapter's
+        # answers on CPUs (vllm-project/vllm#48421, seen with 0.32.0)
+        slots = () if self._argument("max_loras") else ("--max-loras", str(len(self.lora_adapters) + 1))
+        return (*switch, *slots, "--lora-modules", *(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters))
 
     def _lora_volumes(self) -> tuple[Volume, ...]:
         containers = (MODEL_SERVER, LORA_DOWNLOADER)
@@ -134,8 +156,8 @@ class VLLM(ModelInferenceTemplate):
         names = self._argument("served_model_name")
         if names:
             return str(names if isinstance(names, str) else names[0])
-        if self._source is not None:
-            return self._source.name
+        if self.model_source is not None:
+            return self.model_source.name
         return str(self._argument("model") or "")
 
     def _argument(self, name: str, default: Any = None) -> Any:
@@ -144,8 +166,9 @@ class VLLM(ModelInferenceTemplate):
         spelled = {_canonical(key): value for key, value in given.items() if isinstance(key, str)}
         return spelled.get(name, default)
 
-    def _problems(self) -> Iterator[str]:
-        yield from super()._problems()
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields."""
+        yield from super().problems()
         if self.hf_secret is not None and not isinstance(self.hf_secret, HFSecret):
             # not its value: a token given by mistake must not end up in a log
             yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
@@ -165,6 +188,16 @@ class VLLM(ModelInferenceTemplate):
         if all(isinstance(name, str) for name in self.arg_dict):
             yield from self._address_problems()
             yield from self._parallelism_problems()
+
+    def cautions(self) -> Iterator[str]:
+        """Yield what works, but not as its author may think."""
+        yield from super().cautions()
+        given = {_canonical(name) for name in self.arg_dict or {}}
+        if not self.lora_adapters and not self._argument("enable_lora"):
+            for name in sorted(given & _LORA_OPTIONS):
+                yield f"arg_dict has {name}, which vLLM does not look at without enable_lora=True"
+        if self._argument("disable_log_stats"):
+            yield "arg_dict has disable_log_stats, which empties /metrics: neither reports nor alerts see the server"
 
     def _lora_problems(self) -> Iterator[str]:
         if not isinstance(self.lora_adapters, Mapping):
@@ -203,6 +236,7 @@ class VLLM(ModelInferenceTemplate):
 
 _OURS = frozenset({"model", "host", "port"})
 """Options that the template writes itself."""
+_LORA_OPTIONS = frozenset({"max_loras", "max_lora_rank", "max_cpu_loras", "lora_modules", "lora_dtype"})
 _NO_HTTP = frozenset({"uds", "headless", "grpc"})
 
 

@@ -1,0 +1,98 @@
+"""The official OpenAI client, for a server of one's own. Imported when one is made."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .. import errors
+
+try:
+    import openai
+except ImportError as error:
+    raise errors.MissingDependencyError(
+        "client() of a server that speaks OpenAI's API needs the package openai, which is not installed.",
+        hint="pip install 'flytekitplugins-inference[openai]' in the task's image, or take base_url with any client.",
+    ) from error
+
+from . import http
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+    from .retry import Limits
+
+_Client = TypeVar("_Client", openai.OpenAI, openai.AsyncOpenAI)
+
+__all__ = ["async_openai_client", "openai_client"]
+
+
+class _UnreachableError(Exception):
+    """What the errors below share: those who catch OpenAI's errors and those who catch this package's get the same."""
+
+    def __init__(self, error: errors.ServerError, request: Any) -> None:
+        BaseException.__init__(self, error.message)  # neither base's own: they do not know each other's arguments
+        self._plain = type(error)
+        self.message, self.hint, self.log_tail = error.message, error.hint, error.log_tail
+        self.request, self.body, self.param, self.type = request, None, None, None  # an APIError's
+
+    def __reduce__(self) -> Any:  # a request cannot be pickled
+        return _plain, (self._plain, self.message, self.hint, self.log_tail)
+
+
+class ServerError(_UnreachableError, errors.ServerError, openai.APIConnectionError):  # type: ignore[misc]
+    """A server that cannot be spoken to."""
+
+
+class ServerNotReadyError(_UnreachableError, errors.ServerNotReadyError, openai.APIConnectionError):  # type: ignore[misc]
+    """A server that did not answer, or did not come back, in time."""
+
+
+class ServerExitedError(_UnreachableError, errors.ServerExitedError, openai.APIConnectionError):  # type: ignore[misc]
+    """A server that ended while it was needed."""
+
+
+def openai_client(endpoint: Endpoint, limits: Limits) -> openai.OpenAI:
+    """Return an `openai.OpenAI` that speaks to an endpoint.
+
+    Its errors are OpenAI's; those of the connection are an `openai.APIConnectionError` and a `ServerError` at once.
+    """
+    client = http.client(endpoint, limits, http=_library(), convert=_convert)
+    return _detached(openai.OpenAI(http_client=client, **_settings(endpoint, limits)))
+
+
+def async_openai_client(endpoint: Endpoint, limits: Limits) -> openai.AsyncOpenAI:
+    """As `openai_client`, for asyncio."""
+    client = http.async_client(endpoint, limits, http=_library(), convert=_convert)
+    return _detached(openai.AsyncOpenAI(http_client=client, **_settings(endpoint, limits)))
+
+
+def _settings(endpoint: Endpoint, limits: Limits) -> dict[str, Any]:
+    return {
+        "base_url": f"{endpoint.url}/v1",
+        "api_key": endpoint.api_key or "none",  # else the client reads OPENAI_API_KEY, which is none of this server's
+        "max_retries": 0,  # the transport knows better what may be sent again
+    }
+
+
+def _detached(client: _Client) -> _Client:
+    """Take from a client what it read of the environment about an account at OpenAI."""
+    client.organization = client.project = None
+    return client
+
+
+def _convert(error: errors.ServerError, request: Any) -> Exception:
+    if isinstance(error, errors.ServerNotReadyError):
+        return ServerNotReadyError(error, request)
+    if isinstance(error, errors.ServerExitedError):
+        return ServerExitedError(error, request)
+    return ServerError(error, request)
+
+
+def _plain(kind: type[errors.ServerError], message: str, hint: str, log_tail: tuple[str, ...]) -> errors.ServerError:
+    return kind(message, hint=hint, log_tail=log_tail)
+
+
+def _library() -> Any:
+    """Return the library that the installed client is built on: httpx before version 3, then httpx2."""
+    bases = openai.DefaultHttpxClient.__mro__
+    return next(sys.modules[name] for base in bases if (name := base.__module__) in ("httpx", "httpx2"))

@@ -1,0 +1,129 @@
+"""Waiting for a server that went away: however many requests wait, one thread asks whether it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+import time
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from . import health
+
+if TYPE_CHECKING:
+    from .health import Answer
+    from .record import Record
+
+__all__ = ["Finding", "Watch", "watch_of"]
+
+FIRST_PAUSE_SECONDS = 0.05
+MAX_PAUSE_SECONDS = 1.0
+"""Between two questions. A server that loads a model for a minute is not disturbed, and found within a second."""
+
+
+class Finding(Enum):
+    """What waiting for a server came to."""
+
+    THERE = "there"
+    """It had not been away."""
+    BACK = "back"
+    """It had been away, and answers again."""
+    AWAY = "away"
+    """It does not answer."""
+
+
+class Watch:
+    """Looks after one server while requests wait for it; from any thread or event loop.
+
+    Args:
+        url: The readiness address.
+        api_key: Sent with the question.
+        record: Told when the server goes and comes back.
+    """
+
+    def __init__(self, url: str, *, api_key: str, record: Record) -> None:
+        self._url, self._api_key, self._record = url, api_key, record
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._future: concurrent.futures.Future[Finding] | None = None
+        self.last: Answer | None = None
+        """What the server answered last; `None` before the first question."""
+
+    def wait(self, seconds: float) -> Finding:
+        """Wait at most so long until the server answers."""
+        future = self._join()
+        try:
+            return future.result(max(seconds, 0))
+        except concurrent.futures.TimeoutError:
+            return Finding.AWAY
+        finally:
+            self._leave()
+
+    async def wait_async(self, seconds: float) -> Finding:
+        """As `wait`, in an event loop of asyncio."""
+        future = self._join()
+        try:
+            return await asyncio.wait_for(_in_loop(future), max(seconds, 0))
+        except (asyncio.TimeoutError, TimeoutError):  # two classes before Python 3.11
+            return Finding.AWAY
+        finally:
+            self._leave()
+
+    def _join(self) -> concurrent.futures.Future[Finding]:
+        with self._lock:
+            self._waiting += 1
+            if self._future is None:
+                self._future = concurrent.futures.Future()
+                threading.Thread(target=self._ask, args=(self._future,), name="inference-outage", daemon=True).start()
+            return self._future
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._waiting -= 1
+
+    def _ask(self, future: concurrent.futures.Future[Finding]) -> None:
+        pause, finding = FIRST_PAUSE_SECONDS, Finding.THERE
+        while True:
+            answer = self.last = health.ask(self._url, api_key=self._api_key)
+            if answer.is_there:
+                self._record.server_returned()
+            else:
+                self._record.server_left()
+                finding = Finding.BACK
+            with self._lock:
+                if answer.is_there or not self._waiting:
+                    self._future = None
+                    break
+            time.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+        if answer.is_there:
+            future.set_result(finding)
+
+
+def _in_loop(future: concurrent.futures.Future[Finding]) -> asyncio.Future[Finding]:
+    """Return a future of the running loop that is done when `future` is, and cannot cancel it."""
+    loop = asyncio.get_running_loop()
+    here: asyncio.Future[Finding] = loop.create_future()
+
+    def finish() -> None:
+        if not here.done():
+            here.set_result(future.result())
+
+    def tell(_: concurrent.futures.Future[Finding]) -> None:
+        with contextlib.suppress(RuntimeError):  # a loop that was closed while it waited
+            loop.call_soon_threadsafe(finish)
+
+    future.add_done_callback(tell)
+    return here
+
+
+_WATCHES: dict[tuple[str, str], Watch] = {}
+_LOCK = threading.Lock()
+
+
+def watch_of(url: str, *, api_key: str, record: Record) -> Watch:
+    """Return the watch of a readiness address, the same for every client in this process."""
+    with _LOCK:
+        return _WATCHES.setdefault((url, api_key), Watch(url, api_key=api_key, record=record))

@@ -1,0 +1,261 @@
+"""The HTTP layer below every client: sends, waits, repeats what is safe to repeat, and keeps the record.
+
+Works with `httpx` and with its successor `httpx2`: the library is a parameter (`http`), because the official OpenAI
+client is built on the one or the other, by its version. Streams of an answer must be of the library's own types, so
+those two classes are made for it.
+
+A request goes through `retry.Attempts`; nothing of an answer that has begun is ever asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import ServerError
+from .retry import Attempts, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from .outage import Watch
+    from .record import Record, Seen
+
+__all__ = ["AsyncTransport", "Transport"]
+
+STREAMED = ("text/event-stream", "application/x-ndjson", "application/jsonl")
+"""Types of answers whose parts come one by one, for which the first byte is worth a measurement."""
+
+_T = TypeVar("_T", bound="_Layer")
+
+
+class _Layer:
+    """What both transports share.
+
+    Args:
+        inner: The library's own transport.
+        http: The library.
+        limits: How long a request is tried.
+        watch: Knows whether the server is there.
+        record: Told of everything.
+        convert: Makes an error of ours one that the users of the client above catch, too.
+    """
+
+    def __init__(
+        self,
+        inner: Any,
+        *,
+        http: Any,
+        limits: Limits,
+        watch: Watch,
+        record: Record,
+        convert: Callable[[ServerError, Any], Exception] = lambda error, request: error,
+    ) -> None:
+        self._inner, self._http, self._limits = inner, http, limits
+        self._watch, self._record, self._convert = watch, record, convert
+
+    def _begin(self, request: Any) -> tuple[Attempts, Seen]:
+        attempts = Attempts(request, limits=self._limits, watch=self._watch, record=self._record, http=self._http)
+        return attempts, self._record.begin(f"{request.method} {request.url.path}")
+
+    def _accept(self, response: Any, request: Any, attempts: Attempts, seen: Seen, stream_type: Any) -> Any:
+        """Return an answer whose body is watched."""
+        seen.status = response.status_code
+        body_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if body_type == "text/html" and response.is_success and "json" in request.headers.get("accept", ""):
+            raise attempts.not_json(body_type)
+        response.stream = stream_type(
+            _Body(response.stream, self, request, attempts=attempts, seen=seen, is_streamed=body_type in STREAMED)
+        )
+        return response
+
+    def _fail(self, error: BaseException, request: Any, seen: Seen) -> BaseException:
+        """Put a failure on record and return what is raised."""
+        self._record.end(seen, error)
+        return self._convert(error, request) if isinstance(error, ServerError) else error
+
+
+class Transport(_Layer):
+    """For blocking clients, from any number of threads."""
+
+    def handle_request(self, request: Any) -> Any:
+        """Return the answer to a request, as the library's transports do.
+
+        Raises:
+            ServerError: There is none; as `convert` makes it.
+        """
+        attempts, seen = self._begin(request)
+        try:
+            response = self._send(request, attempts)
+            try:
+                return self._accept(response, request, attempts, seen, _blocking(self._http))
+            except ServerError:
+                response.close()
+                raise
+        except BaseException as error:
+            raised = self._fail(error, request, seen)
+            if raised is error:
+                raise
+            raise raised from error.__cause__
+
+    def _send(self, request: Any, attempts: Attempts) -> Any:
+        while True:
+            response, wait = None, None
+            try:
+                response = self._inner.handle_request(request)
+            except Exception as error:  # those that are not the server's doing are raised again
+                wait = attempts.after_error(error)
+            else:
+                wait = attempts.after_answer(response.status_code, response.headers)
+                if wait is None:
+                    return response
+            try:
+                if wait.for_server and not attempts.after_wait(self._watch.wait(attempts.left())):
+                    kept, response = response, None
+                    return kept
+            finally:
+                if response is not None:
+                    response.close()
+            time.sleep(wait.pause_seconds)
+            self._record.repeat(wait.reason)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._inner.close()
+
+    def __enter__(self: _T) -> _T:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncTransport(_Layer):
+    """For clients of asyncio."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Return the answer to a request, as the library's transports do.
+
+        Raises:
+            ServerError: There is none; as `convert` makes it.
+        """
+        attempts, seen = self._begin(request)
+        try:
+            response = await self._send(request, attempts)
+            try:
+                return self._accept(response, request, attempts, seen, _asynchronous(self._http))
+            except ServerError:
+                await response.aclose()
+                raise
+        except BaseException as error:
+            raised = self._fail(error, request, seen)
+            if raised is error:
+                raise
+            raise raised from error.__cause__
+
+    async def _send(self, request: Any, attempts: Attempts) -> Any:
+        while True:
+            response, wait = None, None
+            try:
+                response = await self._inner.handle_async_request(request)
+            except Exception as error:  # those that are not the server's doing are raised again
+                wait = attempts.after_error(error)
+            else:
+                wait = attempts.after_answer(response.status_code, response.headers)
+                if wait is None:
+                    return response
+            try:
+                if wait.for_server and not attempts.after_wait(await self._watch.wait_async(attempts.left())):
+                    kept, response = response, None
+                    return kept
+            finally:
+                if response is not None:
+                    await response.aclose()
+            await asyncio.sleep(wait.pause_seconds)
+            self._record.repeat(wait.reason)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._inner.aclose()
+
+    async def __aenter__(self: _T) -> _T:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class _Body:
+    """The body of an answer: passed on part by part, and put on record when it ends."""
+
+    def __init__(
+        self, inner: Any, layer: _Layer, request: Any, *, attempts: Attempts, seen: Seen, is_streamed: bool
+    ) -> None:
+        self.inner, self._layer, self._request, self._attempts = inner, layer, request, attempts
+        self._seen, self._is_streamed = seen, is_streamed
+        self._size = 0
+
+    def note(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._is_streamed:
+            self._layer._record.first_byte(self._seen)
+
+    def end(self) -> None:
+        self._layer._record.end(self._seen)
+
+    def failed(self, error: BaseException) -> BaseException:
+        """Return what is raised instead of an error of the library."""
+        http = self._layer._http
+        if isinstance(error, http.TimeoutException):
+            error = self._attempts.stalled(error, self._size)
+        elif isinstance(error, http.TransportError):
+            error = self._attempts.broken(error, self._size)
+        return self._layer._fail(error, self._request, self._seen)
+
+
+@cache
+def _blocking(http: Any) -> Any:
+    class Watched(http.SyncByteStream):
+        def __init__(self, body: _Body) -> None:
+            self._body = body
+
+        def __iter__(self) -> Iterator[bytes]:
+            body = self._body
+            try:
+                for part in body.inner:
+                    body.note(part)
+                    yield part
+            except Exception as error:
+                raise body.failed(error) from error
+            body.end()
+
+        def close(self) -> None:
+            self._body.inner.close()
+            self._body.end()  # closed early: the caller had enough
+
+    return Watched
+
+
+@cache
+def _asynchronous(http: Any) -> Any:
+    class Watched(http.AsyncByteStream):
+        def __init__(self, body: _Body) -> None:
+            self._body = body
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            body = self._body
+            try:
+                async for part in body.inner:
+                    body.note(part)
+                    yield part
+            except Exception as error:
+                raise body.failed(error) from error
+            body.end()
+
+        async def aclose(self) -> None:
+            await self._body.inner.aclose()
+            self._body.end()
+
+    return Watched

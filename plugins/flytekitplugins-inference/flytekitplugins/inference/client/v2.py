@@ -1,0 +1,314 @@
+"""Clients of the Open Inference Protocol ("V2": Triton, MLServer, KServe), NumPy in and out. Imported when one is made.
+
+How tensors are written and read is `tritonclient`'s (its public `generate_request_body` and `parse_response_body`); the
+requests go through this package's own transport, because tritonclient's blocking client must stay in one thread
+(triton-inference-server/server#6650) and its asynchronous one is another implementation, in beta. So both clients here
+do the same, and both wait for a server that went away.
+
+What is sent is compared with the model's metadata first: an answer such as "unexpected shape for input" names neither
+the shape that was given nor the one that was expected.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..errors import InferenceError, MissingDependencyError, ServerError
+from . import http
+from .health import shown
+from .models import only_model, question
+
+try:
+    from .tensors import Tensor, decode, encode
+except ImportError as error:
+    raise MissingDependencyError(
+        "client() of a server that speaks the Open Inference Protocol needs the package tritonclient, which is not "
+        "installed with its part for HTTP.",
+        hint="pip install 'flytekitplugins-inference[v2]' in the task's image.",
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import ArrayLike
+
+    from .endpoint import Endpoint
+    from .retry import Limits
+
+__all__ = ["AsyncV2Client", "Metadata", "V2Client"]
+
+BINARY = "binary_tensor_data"
+"""Triton's name of the extension for tensors as bytes behind the JSON (`GET /v2`, `extensions`). MLServer has none
+(SeldonIO/MLServer#324)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What a server says of one of its models."""
+
+    model: str
+    versions: tuple[str, ...] = ()
+    platform: str = ""
+    inputs: tuple[Tensor, ...] = ()
+    """Empty when the server does not say: then nothing is compared, and types are those of the arrays."""
+    outputs: tuple[Tensor, ...] = ()
+    has_binary: bool = False
+    """Whether the server takes and gives tensors as bytes; otherwise they are written as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Call:
+    """One request to a server."""
+
+    method: str
+    path: str
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Base:
+    """What both clients share."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._lock = threading.Lock()
+        self._metadata: dict[str, Metadata] = {}
+
+    def _name(self, model: str) -> None:
+        """Keep the name of the server's only model, so that it is asked for once."""
+        self._endpoint = replace(self._endpoint, model=model)
+
+    def _known(self, model: str) -> Metadata | None:
+        with self._lock:
+            return self._metadata.get(model)
+
+    def _learn(self, model: str, server: Any, answer: Any) -> Metadata:
+        """Keep and return what a server said of a model."""
+        try:
+            metadata = Metadata(
+                model=str(answer["name"]),
+                versions=tuple(str(version) for version in answer.get("versions") or ()),
+                platform=str(answer.get("platform") or ""),
+                inputs=tuple(Tensor.parse(tensor) for tensor in answer.get("inputs") or ()),
+                outputs=tuple(Tensor.parse(tensor) for tensor in answer.get("outputs") or ()),
+                has_binary=BINARY in (server.get("extensions") or ()),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ServerError(
+                f"What {self._endpoint.url} says of the model {model!r} is not metadata of the Open Inference "
+                f"Protocol: {shown(str(answer))}."
+            ) from error
+        with self._lock:
+            self._metadata[model] = metadata
+        return metadata
+
+    def _forget(self, model: str) -> None:
+        with self._lock:
+            self._metadata.pop(model, None)
+
+    def _infer_call(self, model: str, metadata: Metadata, arguments: tuple[Any, Any, Any], version: str) -> _Call:
+        inputs, outputs, parameters = arguments
+        content, header_size = encode(metadata, inputs, outputs, parameters)
+        headers = {"Content-Type": "application/json"}
+        if header_size is not None:
+            headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(header_size)}
+        return _Call(method="POST", path=f"{_path(model, version)}/infer", content=content, headers=headers)
+
+    def _result(self, call: _Call, response: Any) -> dict[str, np.ndarray[Any, Any]]:
+        self._refuse(call, response)
+        try:
+            return decode(response.content, response.headers.get("inference-header-content-length"))
+        except Exception as error:  # whatever a codec meets in an answer that is none
+            raise ServerError(
+                f"{self._asked(call)} was answered {response.status_code} with something that is no result of the "
+                f"Open Inference Protocol ({type(error).__name__}: {error}): {shown(response.content)}."
+            ) from error
+
+    def _json(self, call: _Call, response: Any) -> Any:
+        self._refuse(call, response)
+        try:
+            value = response.json()
+        except ValueError as error:
+            raise ServerError(
+                f"{self._asked(call)} was answered {response.status_code}, not with JSON: {shown(response.content)}."
+            ) from error
+        return value
+
+    def _refuse(self, call: _Call, response: Any) -> None:
+        """Raise what a server's refusal means."""
+        status = response.status_code
+        if response.is_success:
+            return
+        try:
+            text = shown(str(response.json()["error"]))
+        except (ValueError, KeyError, TypeError):
+            text = shown(response.content)
+        hint = {
+            400: "What was sent does not suit the model; metadata() tells what it takes.",
+            401: "Give the key of the server: template.at(url, api_key=…).",
+            403: "Give the key of the server: template.at(url, api_key=…).",
+            404: "Check the model's name and version; `POST /v2/repository/index` lists what the server has.",
+        }.get(status, "The log of the model server tells more.")
+        raise ServerError(f"{self._asked(call)} was answered {status}: {text}.", hint=hint)
+
+    def _asked(self, call: _Call) -> str:
+        return f"{call.method} {self._endpoint.url}{call.path}"
+
+
+class V2Client(_Base):
+    """A blocking client, for any number of threads.
+
+    Args:
+        endpoint: The server; `endpoint.model` is the model that is meant when none is named.
+        limits: How long a request is tried.
+
+    Example:
+        ```python
+        with template.client() as client:
+            scores = client.infer({"x": np.zeros((8, 4), np.float32)})["y"]
+        ```
+    """
+
+    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+        super().__init__(endpoint)
+        self._client = http.client(endpoint, limits, http=http.library())
+
+    def infer(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        *,
+        outputs: Sequence[str] | None = None,
+        model: str = "",
+        version: str = "",
+        parameters: Mapping[str, Any] | None = None,
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what a model answers.
+
+        Args:
+            inputs: By the names of the model's inputs: arrays, or lists of numbers or texts.
+            outputs: The outputs to return; by default all.
+            model: The model; by default the endpoint's, or the only one that the server has.
+            version: Its version; by default the one that the server chooses.
+            parameters: The request's, such as `sequence_id`, `priority` and `timeout` (microseconds) of Triton.
+
+        Returns:
+            The outputs by name. Texts are arrays of objects that hold `bytes`.
+
+        Raises:
+            ConfigError: The inputs do not suit the model; lists every problem, before anything is sent.
+            ServerError: The server refuses, does not answer, or answers something else.
+        """
+        model = self._model(model)
+        try:
+            call = self._infer_call(model, self.metadata(model), (inputs, outputs, parameters), version)
+            return self._result(call, self._send(call))
+        except InferenceError:
+            self._forget(model)  # it may have been replaced by one that takes other inputs
+            raise
+
+    def metadata(self, model: str = "") -> Metadata:
+        """Return what the server says of a model; it is asked once, and again after a refusal.
+
+        Raises:
+            ServerError: The server has no such model or does not answer.
+        """
+        model = self._model(model)
+        known = self._known(model)
+        if known is not None:
+            return known
+        about_server, about_model = _Call(method="GET", path="/v2"), _Call(method="GET", path=_path(model))
+        server = self._json(about_server, self._send(about_server))
+        return self._learn(model, server, self._json(about_model, self._send(about_model)))
+
+    def ready(self, model: str = "") -> bool:
+        """Return whether the server has a model ready to answer."""
+        path = f"{_path(self._model(model))}/ready"
+        return bool(self._send(_Call(method="GET", path=path)).status_code == 200)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def __enter__(self) -> V2Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _model(self, model: str) -> str:
+        if not model and not self._endpoint.model:
+            method, path, body = question(self._endpoint)
+            self._name(only_model(self._endpoint, self._client.request(method, path, json=body)))
+        return model or self._endpoint.model
+
+    def _send(self, call: _Call) -> Any:
+        return self._client.request(call.method, call.path, content=call.content, headers=call.headers)
+
+
+class AsyncV2Client(_Base):
+    """As `V2Client`, for asyncio."""
+
+    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+        super().__init__(endpoint)
+        self._client = http.async_client(endpoint, limits, http=http.library())
+
+    async def infer(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        *,
+        outputs: Sequence[str] | None = None,
+        model: str = "",
+        version: str = "",
+        parameters: Mapping[str, Any] | None = None,
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """As `V2Client.infer`."""
+        model = await self._model(model)
+        try:
+            call = self._infer_call(model, await self.metadata(model), (inputs, outputs, parameters), version)
+            return self._result(call, await self._send(call))
+        except InferenceError:
+            self._forget(model)
+            raise
+
+    async def metadata(self, model: str = "") -> Metadata:
+        """As `V2Client.metadata`."""
+        model = await self._model(model)
+        known = self._known(model)
+        if known is not None:
+            return known
+        about_server, about_model = _Call(method="GET", path="/v2"), _Call(method="GET", path=_path(model))
+        server = self._json(about_server, await self._send(about_server))
+        return self._learn(model, server, self._json(about_model, await self._send(about_model)))
+
+    async def ready(self, model: str = "") -> bool:
+        """As `V2Client.ready`."""
+        path = f"{_path(await self._model(model))}/ready"
+        return bool((await self._send(_Call(method="GET", path=path))).status_code == 200)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def __aenter__(self) -> AsyncV2Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _model(self, model: str) -> str:
+        if not model and not self._endpoint.model:
+            method, path, body = question(self._endpoint)
+            self._name(only_model(self._endpoint, await self._client.request(method, path, json=body)))
+        return model or self._endpoint.model
+
+    async def _send(self, call: _Call) -> Any:
+        return await self._client.request(call.method, call.path, content=call.content, headers=call.headers)
+
+
+def _path(model: str, version: str = "") -> str:
+    path = f"/v2/models/{quote(model, safe='')}"
+    return f"{path}/versions/{quote(version, safe='')}" if version else path

@@ -1,0 +1,50 @@
+"""Which kinds of model server are installed: ours, and those that other distributions add.
+
+A distribution adds one by an entry point of the group `flytekitplugins.inference.servers`, whose name is the server's
+and whose object is a subclass of `ModelInferenceTemplate`. Ours are registered in the same way.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import EntryPoint, entry_points
+
+from .sidecar_template import InferenceWarning, ModelInferenceTemplate
+
+__all__ = ["SERVERS", "installed_servers"]
+
+SERVERS = "flytekitplugins.inference.servers"
+"""The group of the entry points."""
+
+
+def installed_servers() -> dict[str, type[ModelInferenceTemplate]]:
+    """Return the kinds of model server by name, in alphabetical order.
+
+    One that cannot be imported, is no template or takes the name of another is left out, with a warning that names its
+    distribution: one broken package must not take the others away.
+    """
+    found: dict[str, type[ModelInferenceTemplate]] = {}
+    owners: dict[str, str] = {}
+    for entry_point in sorted(entry_points(group=SERVERS), key=_ours_first):
+        owner = entry_point.dist.name if entry_point.dist else "?"
+        try:
+            kind = _loaded(entry_point)
+            if entry_point.name in found and found[entry_point.name] is not kind:
+                raise TypeError(f"{owners[entry_point.name]} has a server of this name already")
+        except Exception as error:  # whatever a foreign module raises when it is imported
+            text = f"The server {entry_point.name!r} of {owner} is left out: {type(error).__name__}: {error}."
+            warnings.warn(text, InferenceWarning, stacklevel=2)
+            continue
+        found[entry_point.name], owners[entry_point.name] = kind, owner
+    return dict(sorted(found.items()))
+
+
+def _ours_first(entry_point: EntryPoint) -> tuple[bool, str, str]:
+    return not entry_point.value.startswith("flytekitplugins.inference."), entry_point.name, entry_point.value
+
+
+def _loaded(entry_point: EntryPoint) -> type[ModelInferenceTemplate]:
+    kind = entry_point.load()
+    if not isinstance(kind, type) or not issubclass(kind, ModelInferenceTemplate):
+        raise TypeError(f"{entry_point.value} is not a subclass of ModelInferenceTemplate")
+    return kind

@@ -1,0 +1,128 @@
+"""`ModelServers`: several model servers in one task's pod, each with a name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from .pod import check
+from .pod.names import label_problem
+from .sidecar_template import ModelInferenceTemplate, PodDescription
+
+if TYPE_CHECKING:
+    from .flyte.local import LocalServer
+
+__all__ = ["ModelServers"]
+
+LONGEST_NAME = 20
+"""What is left of the 63 characters of a DNS label for the longest of our own names, and to spare for the eye."""
+
+
+@dataclass(frozen=True)
+class ModelServers(PodDescription):
+    """Several model servers beside one task, for instance an embedding server and a language model.
+
+    Each name of a container or volume of ours gets the server's name behind it: `model-server-llm`,
+    `server-gate-llm`, `/shared/cold-start-llm.json`. The task's inputs are downloaded once. Either all servers have a
+    `startup_timeout` or none.
+
+    Raises:
+        ConfigError: If the description is wrong; lists every problem of it.
+        SpecConflictError: If `base` and the servers, or two servers, differ about one thing.
+
+    Example:
+        ```python
+        servers = ModelServers(
+            {
+                "llm": VLLM(model="Qwen/Qwen2.5-0.5B-Instruct", mem="16Gi", startup_timeout="auto"),
+                "embeddings": VLLM(model="BAAI/bge-m3", port=8001, mem="8Gi", startup_timeout="auto"),
+            }
+        )
+
+
+        @task(task_config=servers)
+        def answer(question: str) -> str:
+            print(servers["embeddings"].base_url)
+        ```
+    """
+
+    members: Mapping[str, ModelInferenceTemplate]
+    """Description by name; a name is part of a DNS label. Each needs a port of its own."""
+
+    def __post_init__(self) -> None:
+        self.settle(self._problems())
+        for name, server in self.members.items():
+            object.__setattr__(server, "name", name)
+
+    @property
+    def servers(self) -> Mapping[str, ModelInferenceTemplate]:
+        """The model servers by name."""
+        return MappingProxyType(dict(self.members))
+
+    def with_servers(self, change: Callable[[ModelInferenceTemplate], ModelInferenceTemplate]) -> ModelServers:
+        """Return this pod with each of its servers changed."""
+        return replace(self, members={name: change(server) for name, server in self.members.items()})
+
+    def __getitem__(self, name: str) -> ModelInferenceTemplate:
+        """Return the server of that name.
+
+        Raises:
+            KeyError: If there is none; names those there are.
+        """
+        try:
+            return self.members[name]
+        except KeyError:
+            raise KeyError(f"no server {name!r}; there are {', '.join(self.members)}") from None
+
+    def run_locally(
+        self, inputs: Mapping[str, Any] | None = None, *, volumes: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[Mapping[str, LocalServer]]:
+        """Run the pod's other containers on this machine, as long as the `with` block lasts.
+
+        Args:
+            inputs: The task's inputs, by name, for `download_inputs`.
+            volumes: Directories for volumes that exist on a cluster only, such as claims, by the volume's name.
+
+        Returns:
+            A context manager of the running servers by name.
+
+        Raises:
+            UnsupportedError: If nothing on this machine can run a server.
+            ServerError: If a container ends or a server does not become ready.
+        """
+        return self._run_locally(inputs, volumes)
+
+    def _problems(self) -> Iterator[str]:
+        if not isinstance(self.members, Mapping) or not self.members:
+            yield f"the servers must be a dict of names and templates, not {self.members!r}"
+            return
+        for name, server in self.members.items():
+            if problem := label_problem(name):
+                yield f"server {problem}"
+            elif len(name) > LONGEST_NAME:
+                yield f"server {name!r}: a name has at most {LONGEST_NAME} characters"
+            if not isinstance(server, ModelInferenceTemplate):
+                yield f"server {name!r} must be a template such as VLLM(…), not a {type(server).__name__}"
+        if self.base is not None:
+            yield from check.check_base(self.base)
+        if all(isinstance(server, ModelInferenceTemplate) for server in self.members.values()):
+            yield from self._disagreements()
+
+    def _disagreements(self) -> Iterator[str]:
+        """Yield what single servers may have and the servers of one pod may not."""
+        for name, server in self.members.items():
+            if server.base is not None:
+                yield f"server {name!r} has base=; a pod has one, give it to ModelServers"
+        bounded = [name for name, server in self.members.items() if server.startup_timeout is not None]
+        if bounded and len(bounded) < len(self.members):
+            others = ", ".join(name for name in self.members if name not in bounded)
+            yield f"{', '.join(bounded)} has startup_timeout= and {others} has not; give it to all or to none"
+        ports = Counter(server.port for server in self.members.values())
+        for port, count in ports.items():
+            if count > 1:
+                names = " and ".join(name for name, server in self.members.items() if server.port == port)
+                yield f"{names} listen on port {port}; a pod has one network, give each its own port="

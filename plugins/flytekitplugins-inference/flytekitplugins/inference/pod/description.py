@@ -1,0 +1,238 @@
+"""`Description`: what is told about one model server, and what is wrong with it.
+
+A description is frozen data without any I/O. `assemble` makes containers of it, `sidecar_template` adds what users
+read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import ConfigError
+from ..programs.protocol import INPUTS_VARIABLE, MODEL_PATH_VARIABLE, PORT_VARIABLE, PROGRAMS_VARIABLE
+from . import check
+from .model import HuggingFaceModel, Model, model_problems, parse_model, path_of
+from .parts import (
+    INPUT_DOWNLOADER,
+    LORA_DOWNLOADER,
+    MODEL_LOADER,
+    MODEL_SERVER,
+    PREFLIGHT,
+    PRIMARY,
+    SERVER_GATE,
+    SERVER_SETUP,
+    Probes,
+    Volume,
+)
+from .secrets import SecretReference
+from .server import Server
+
+if TYPE_CHECKING:
+    from flytekit import ImageSpec
+
+__all__ = ["OUR_CONTAINERS", "Description", "seconds"]
+
+OUR_CONTAINERS = frozenset(
+    {PREFLIGHT, LORA_DOWNLOADER, INPUT_DOWNLOADER, MODEL_LOADER, MODEL_SERVER, SERVER_SETUP, SERVER_GATE}
+)
+_RESERVED_VARIABLES = {
+    INPUTS_VARIABLE: "its place is fixed, read it",
+    PROGRAMS_VARIABLE: "choose another name",
+    PORT_VARIABLE: "give port= instead",
+    MODEL_PATH_VARIABLE: "give model= instead",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """One model server: image, resources, model, probes, and how its start is bounded."""
+
+    name: str = field(default="", init=False)
+    """Its name in a pod with several servers, which gives it."""
+    image: str | ImageSpec | None = None
+    """The model server's image; `None` is `default_image`. `spec.initContainers[model-server].image`."""
+    health_endpoint: str | None = None
+    """HTTP path that answers 200 to 399 once the model is loaded; becomes the startup probe. `None`: no probe, so that
+    the task starts at once."""
+    port: int = 8000
+    """The port the server listens on. A command names it `$(INFERENCE_PORT)`, after the variable that holds it."""
+    cpu: int | float | str = 1
+    """Cores; requests and limits."""
+    gpu: int = 1
+    """Number of GPUs; 0 asks for none."""
+    mem: str = "1Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
+    ephemeral_storage: str | None = None
+    """Disk for what is written outside of volumes; requests and limits. `None` sets none, and Flyte's platform default
+    applies: a limit that is too small gets the pod evicted."""
+    env: Mapping[str, str] | None = None
+    """The server's environment variables; they come after, and replace, those that the template sets."""
+    download_inputs: bool = False
+    """Whether the task's inputs are to lie on the shared volumes before the server starts, listed in
+    `/shared/inputs.json`."""
+    download_inputs_mem: str = "500Mi"
+    """Memory of the input downloader."""
+    download_inputs_cpu: int | float | str = 2
+    """Cores of the input downloader."""
+
+    model: Model | str | None = None
+    """The model to bring: a type of `pod.model`, or a text such as `"Qwen/Qwen2.5-0.5B-Instruct"`, `"models:/fraud/3"`,
+    `"s3://bucket/prefix"` or `"input:model"`. It is downloaded beside the server's start, verified, cached and mounted
+    read-only at `/models/current`. `None`: the server finds its model by itself."""
+    model_cache: Mapping[str, Any] | None = None
+    """The volume that keeps complete versions, as Kubernetes writes a source, e.g. a claim that pods share. `None`:
+    each pod has its own."""
+    model_loader_mem: str = "2Gi"
+    """Memory of the model loader."""
+    model_loader_cpu: int | float | str = 2
+    """Cores of the model loader."""
+    update_interval: int | timedelta | None = None
+    """Seconds between two looks for a newer version of the model; `None` looks once."""
+    startup_timeout: int | timedelta | Literal["auto"] | None = None
+    """Seconds that the whole start may take, or `"auto"`: half an hour, or by the model's size (`startup_budget`).
+    Everything then starts at the same time, and the pod ends with the reason when the server is not ready in time.
+    `None`: the kubelet's startup probe, in order and without an end."""
+
+    shm_size: str | None = None
+    """Size of `/dev/shm`, in memory and within `mem`; `None` is the server's own choice, else the container runtime's
+    64 MiB."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """The resource that `gpu` counts: another vendor's, a MIG profile, or `"gpu"`, which Flyte renames."""
+    command: Sequence[str] | None = None
+    """Replaces the server's command (`command[]`, one text per argument)."""
+    args: Sequence[str] | None = None
+    """Added behind the arguments that the template makes."""
+    probes: Probes | None = None
+    """The server's probes; each one given replaces the template's."""
+    volumes: Sequence[Volume] = ()
+    """More volumes, and where they are mounted."""
+    security_context: Mapping[str, Any] | None = None
+    """What replaces single keys of the server's security context (Kubernetes' own names), for an image that cannot
+    work with least privilege; `None` as a value removes the key."""
+    termination_grace_period: int | timedelta | None = None
+    """Seconds (or a `timedelta`) between SIGTERM and SIGKILL for all containers; Kubernetes' default is 30."""
+    helper_image: str | ImageSpec | None = None
+    """Image of our own programs, which must hold this package (usually the task's own image). `None`: flytekit's
+    default image, into which the programs travel in the pod spec."""
+
+    # What a server's room overrides
+
+    @property
+    def default_image(self) -> str:
+        """The image when none is given, for the hardware that is asked for; empty when one has to be given."""
+        return ""
+
+    def server(self) -> Server:
+        """Return what this kind of server needs. Only called on a description without problems."""
+        return Server()
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields; a room with own fields adds to it."""
+        yield from check.check_image("image", self.image or self.default_image)
+        if self.helper_image is not None:
+            yield from check.check_image("helper_image", self.helper_image)
+        if self.health_endpoint is not None:
+            yield from check.check_path("health_endpoint", self.health_endpoint)
+        yield from check.check_port("port", self.port)
+        yield from self._resource_problems()
+        yield from self._model_problems()
+        yield from check.check_environment(self.env, _RESERVED_VARIABLES)
+        for name in ("command", "args"):
+            if getattr(self, name) is not None:
+                yield from check.check_command(name, getattr(self, name))
+        if self.probes is not None:
+            yield from check.check_probes(self.probes)
+        yield from check.check_volumes(self.volumes, OUR_CONTAINERS | {PRIMARY})
+        yield from check.check_switch("download_inputs", self.download_inputs)
+        if self.security_context is not None and not isinstance(self.security_context, Mapping):
+            yield f"security_context must be a dict, not a {type(self.security_context).__name__}"
+        if self.termination_grace_period is not None:
+            yield from check.check_seconds("termination_grace_period", self.termination_grace_period)
+        yield from self._class_problems()
+
+    def cautions(self) -> Iterator[str]:
+        """Yield what works, but not everywhere or not as its author may think; only without problems."""
+        for secret in self.secret_references:
+            yield from secret.warnings()
+
+    # Checks
+
+    def _class_problems(self) -> Iterator[str]:
+        """Find new defaults in a subclass that is no dataclass, which Python would ignore without a word."""
+        for cls in type(self).__mro__:
+            if "__dataclass_fields__" in vars(cls):
+                return
+            for name in self.__dataclass_fields__.keys() & vars(cls).keys():
+                yield f"class {cls.__name__} sets {name}, which counts only with @dataclass(frozen=True, kw_only=True)"
+
+    def _resource_problems(self) -> Iterator[str]:
+        yield from check.check_quantity("cpu", self.cpu)
+        yield from check.check_quantity("mem", self.mem, memory=True)
+        yield from check.check_quantity("download_inputs_cpu", self.download_inputs_cpu)
+        yield from check.check_quantity("download_inputs_mem", self.download_inputs_mem, memory=True)
+        for name in ("ephemeral_storage", "shm_size"):
+            if getattr(self, name) is not None:
+                yield from check.check_quantity(name, getattr(self, name), memory=True)
+        if not isinstance(self.gpu, int) or isinstance(self.gpu, bool) or self.gpu < 0:
+            yield f"gpu={self.gpu!r} must be a whole number, 0 for none"
+        yield from check.check_resource_name("gpu_resource", self.gpu_resource)
+
+    def _model_problems(self) -> Iterator[str]:
+        yield from check.check_quantity("model_loader_cpu", self.model_loader_cpu)
+        yield from check.check_quantity("model_loader_mem", self.model_loader_mem, memory=True)
+        for name in ("update_interval", "startup_timeout"):
+            value = getattr(self, name)
+            if value is not None and (name, value) != ("startup_timeout", "auto"):
+                yield from check.check_seconds(name, value, least=1)
+        if self.model_cache is not None:
+            yield from (f"model_cache: {problem}" for problem in check.check_volume_source(self.model_cache))
+        try:
+            source = self.model_source
+        except ConfigError as error:
+            yield str(error)
+            return
+        if source is not None:
+            yield from model_problems(source, has_inputs=self.download_inputs)
+
+    # What follows from the fields
+
+    @property
+    def model_source(self) -> Model | None:
+        """Where the model comes from, also when it was given as text.
+
+        Raises:
+            ConfigError: If that text is not understood.
+        """
+        return parse_model(self.model) if isinstance(self.model, str) else self.model
+
+    @property
+    def model_path(self) -> str | None:
+        """Where the server finds the model, or `None` when it finds its own."""
+        source = self.model_source
+        return path_of(source) if source is not None else None
+
+    @property
+    def hub_token(self) -> SecretReference | None:
+        """The token with which models and adapters are brought from the hub."""
+        source = self.model_source
+        secret = source.secret if isinstance(source, HuggingFaceModel) else None
+        return secret.reference() if secret else self.server().hub_token
+
+    @property
+    def secret_references(self) -> tuple[SecretReference, ...]:
+        """Every secret of the pod, each once."""
+        token = self.hub_token
+        return tuple(dict.fromkeys((*self.server().secrets, *((token,) if token else ()))))
+
+    @property
+    def grace_period_seconds(self) -> int | None:
+        """`termination_grace_period` in seconds."""
+        return seconds(self.termination_grace_period)
+
+
+def seconds(period: int | timedelta | None) -> int | None:
+    """Return a period in seconds, however it was given."""
+    return int(period.total_seconds()) if isinstance(period, timedelta) else period

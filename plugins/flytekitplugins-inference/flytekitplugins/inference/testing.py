@@ -1,0 +1,142 @@
+"""What a template must answer, as a test that the author of any server can run: ours are held to the same.
+
+Example:
+    ```python
+    def test_the_template_answers_every_question() -> None:
+        assert unanswered(MyServer, model="s3://models/mine") == []
+    ```
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .pod.compile import Manifest
+from .pod.parts import MODEL_SERVER, SERVER_GATE, SERVER_SETUP, Helper
+from .pod.server import METRICS
+from .programs.protocol import MODEL_PATH_VARIABLE, PORT_VARIABLE
+from .sidecar_template import ModelInferenceTemplate
+
+__all__ = ["unanswered"]
+
+_HELPER = Helper(image="helper:1", bundled=False)
+_PORT = 23456
+"""Nobody's default."""
+
+
+def unanswered(make: Callable[..., ModelInferenceTemplate], **options: Any) -> list[str]:
+    """Return one sentence for each question that a kind of server leaves open; an empty list when there is none.
+
+    Args:
+        make: The template's class, or a function that takes the same arguments.
+        options: What it cannot be made without; with a `model=`, its way to the server is looked at too.
+    """
+    template = make(**options)
+    checks = (_image, _address, _probes, _metrics, _caches, _model, _start, _sameness)
+    return [problem for check in checks for problem in check(make, template, options)]
+
+
+def _image(
+    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+) -> Iterator[str]:
+    for gpu in (0, 1):
+        image = str(make(**{**options, "gpu": gpu}).default_image)
+        tag = image.rpartition("/")[2].partition(":")[2]
+        if image and "@sha256:" not in image and (not tag or tag == "latest"):
+            yield f"the default image {image!r} (gpu={gpu}) has no fixed tag: pods of one version would differ"
+        if not image and "image" not in options:
+            yield f"there is no default image for gpu={gpu}"
+
+
+def _address(
+    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+) -> Iterator[str]:
+    server = _server(make(**{**options, "port": _PORT}))
+    words = [*server.get("command", ()), *server.get("args", ())]
+    values = [str(variable.get("value")) for variable in server["env"] if variable["name"] != PORT_VARIABLE]
+    if not any(str(_PORT) in text or f"$({PORT_VARIABLE})" in text for text in (*words, *values)):
+        yield f"port={_PORT} reaches neither the server's arguments nor its environment"
+    if not server.get("command") and not template.server().port_variables:
+        yield "there is neither a command nor a variable for the port: the image's own entry point decides"
+
+
+def _probes(
+    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+) -> Iterator[str]:
+    probe = _server(template).get("startupProbe")
+    if probe is None:
+        yield "there is no startup probe (health_endpoint): the task would start before the server"
+    elif probe["timeoutSeconds"] < 2:
+        yield "the startup probe times out after a second, which a server that loads misses"
+
+
+def _metrics(
+    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+) -> Iterator[str]:
+    server = template.server()
+    if server.metric_names and not server.metrics_path:
+        yield "there are names of metrics, but no path to read them from"
+    if server.metrics_port not in (None, template.port, *server.more_ports):
+        yield f"the metrics' port {server.metrics_port} is not among the server's ports"
+    for unknown in sorted(set(server.metric_names) - METRICS):
+        yield f"metric_names: there is no quantity {unknown!r}; there are {', '.join(sorted(METRICS))}"
+
+
+def _caches(
+    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+) -> Iterator[str]:
+    if not template.server().volumes and template.model_path is None:
+        yield "nothing that the server writes lies on a volume: weights would fill the node's disk"
+
+
+def _model(
+    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+) -> Iterator[str]:
+    path = template.model_path
+    if path is None:
+        return
+    texts = [
+        text
+        for container in _containers(template)
+        if container["name"] in (MODEL_SERVER, SERVER_SETUP)
+        for text in (
+            *container.get("command", ()),
+            *container.get("args", ()),
+            *(variable.get("value") for variable in container["env"] if variable["name"] != MODEL_PATH_VARIABLE),
+        )
+    ]
+    if not any(path in str(text) or f"$({MODEL_PATH_VARIABLE})" in str(text) for text in texts):
+        yield f"model= is brought to {path}, of which the server is not told"
+    server = template.server()
+    if server.model_api != "none" and not server.served_model_name:
+        yield f"the server speaks {server.model_api!r}, but its model has no name that the gate could ask for"
+
+
+def _start(
+    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+) -> Iterator[str]:
+    gated = make(**{**options, "startup_timeout": 60})
+    if _containers(gated)[-1]["name"] != SERVER_GATE:
+        yield "with startup_timeout= the gate is not the last container"
+    if "startupProbe" in _server(gated):
+        yield "with startup_timeout= the server still has a startup probe, which holds back the gate"
+
+
+def _sameness(
+    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+) -> Iterator[str]:
+    pod = template.compile(_HELPER)
+    if make(**options).compile(_HELPER) != pod:
+        yield "two equal descriptions have different pods"
+    if pickle.loads(pickle.dumps(template)).compile(_HELPER) != pod:  # noqa: S301 - what was just written
+        yield "a pickled description has a different pod"
+
+
+def _containers(template: ModelInferenceTemplate) -> list[Manifest]:
+    return list(template.compile(_HELPER)["spec"]["initContainers"])
+
+
+def _server(template: ModelInferenceTemplate) -> Manifest:
+    return next(container for container in _containers(template) if container["name"] == MODEL_SERVER)
