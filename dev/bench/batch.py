@@ -51,10 +51,11 @@ class Endpoint:
     url: str
     model: str = ""
     protocol: str = "openai"
-    health_url: str = ""
-    metrics_url: str = ""
+    health_url: str | None = None
+    metrics_url: str | None = None
+    api_key: str = ""
 
-    def async_client(self) -> None:
+    def async_client(self, **options: Any) -> None:
         return None
 
 

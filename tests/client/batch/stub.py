@@ -20,11 +20,12 @@ class Endpoint:
     url: str
     model: str = "tiny"
     protocol: str = "openai"
-    health_url: str = ""
-    metrics_url: str = ""
+    health_url: str | None = None
+    metrics_url: str | None = None
+    api_key: str = ""
     client: Any = None
 
-    def async_client(self) -> Any:
+    def async_client(self, **options: Any) -> Any:
         return self.client
 
 

@@ -21,6 +21,7 @@ from flytekitplugins.inference.client.batch import batch, chat, completion, embe
 from flytekitplugins.inference.client.batch.caller import parse_queue_length
 from flytekitplugins.inference.client.batch.engine import Engine
 from flytekitplugins.inference.client.batch.faults import FINAL, KINDS, RETRYABLE, UNAVAILABLE, parse_retry_after
+from flytekitplugins.inference.client.endpoint import Endpoint as RealEndpoint
 from flytekitplugins.inference.errors import BatchFailedError, ServerNotReadyError
 
 TEXTS = [f"text {number}" for number in range(20)]
@@ -355,6 +356,28 @@ def test_a_function_that_hangs_meets_the_deadline(server: Server) -> None:
     (record,) = run(server, ["a"], work=hang, deadline=0.1, max_retries=1)
     assert record["error"]["kind"] == "timeout"
     assert record["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [(status(400), "rejected"), (status(500), "server_error"), (half, "disconnected"), (hangs, "timeout")],
+    ids=["400", "500", "half an answer", "hangs"],
+)
+def test_errors_of_the_official_client_are_told_apart(bad: Handler, kind: str, server: Server) -> None:
+    """The client that functions get from a real endpoint, whose own patience is taken from it."""
+
+    async def ask(client: Any, row: str) -> Any:
+        answer = await client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": row}])
+        return answer.choices[0].message.content
+
+    endpoint = RealEndpoint(url=server.url, protocol="openai", model="tiny", health_url=f"{server.url}/health")
+    options: Any = {"work": ask, "max_retries": 1, "deadline": 0.5, "progress": False}
+    assert [record["output"] for record in batch(endpoint, TEXTS, **options)] == [f"answer to {t}" for t in TEXTS]
+    server.handler = bad
+    (record,) = batch(endpoint, ["a"], **options)
+    assert record["error"]["kind"] == kind
+    server.handler = at_first(1, status(429))
+    assert batch(endpoint, TEXTS, **{**options, "max_retries": 0}).failed == 0
 
 
 class StatusError(Exception):

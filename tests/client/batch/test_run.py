@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-import polars
 import pyarrow
 import pytest
 from aiohttp import web
@@ -25,6 +24,7 @@ from flytekitplugins.inference.client.batch import abatch, batch, chat, completi
 from flytekitplugins.inference.client.batch.progress import Counts, Progress, Rates, render
 from flytekitplugins.inference.errors import ConfigError, SourceNotFoundError, UnsupportedError
 
+polars = pytest.importorskip("polars", reason="one of the kinds of table")
 TEXTS = [f"text {number}" for number in range(50)]
 ROWS = [{"id": f"r{number}", "text": text} for number, text in enumerate(TEXTS)]
 

@@ -38,14 +38,18 @@ class Endpoint(Protocol):
         """The name that requests ask for; empty for the first that `/v1/models` lists."""
 
     @property
-    def health_url(self) -> str:
-        """Answers 200 when the server is ready; empty when there is none."""
+    def health_url(self) -> str | None:
+        """Answers below 500 when the server is ready; None when there is none."""
 
     @property
-    def metrics_url(self) -> str:
-        """Answers with Prometheus metrics; empty when there are none."""
+    def metrics_url(self) -> str | None:
+        """Answers with Prometheus metrics; None when there are none."""
 
-    def async_client(self) -> Any:
+    @property
+    def api_key(self) -> str:
+        """Sent as a bearer token; empty for none."""
+
+    def async_client(self, *, timeout: float, outage_seconds: float, retry_busy: bool) -> Any:
         """Return the client that the user's own function gets."""
 
 
@@ -71,7 +75,8 @@ class Caller:
         self._model = ""
         self._client: Any = None
         if isinstance(work, FunctionWork):
-            self._client = endpoint.async_client()
+            # what went wrong is for the limiter to see, not for the client to wait out
+            self._client = endpoint.async_client(timeout=deadline, outage_seconds=0, retry_busy=False)
         else:
             if endpoint.protocol != "openai":
                 message = (
@@ -80,7 +85,9 @@ class Caller:
                 hint = "Pass an async def f(client, row) that asks it as it wants to be asked."
                 raise UnsupportedError(f"{message} {endpoint.protocol!r}.", hint=hint)
             self._model = str(work.parameters.get("model") or endpoint.model)
-        headers = {"Content-Type": "application/json", **dict(getattr(endpoint, "headers", None) or {})}
+        headers = {"Content-Type": "application/json"}
+        if endpoint.api_key:
+            headers["Authorization"] = f"Bearer {endpoint.api_key}"
         self._session = self._aiohttp.ClientSession(
             # the limiter bounds the connections, and the server is on this machine or in this pod
             connector=self._aiohttp.TCPConnector(limit=0),
@@ -121,7 +128,7 @@ class Caller:
         timeout = self._aiohttp.ClientTimeout(total=_PROBE_SECONDS)
         try:
             async with self._session.get(self._endpoint.health_url or self._origin, timeout=timeout) as response:
-                return response.status == 200 or not self._endpoint.health_url
+                return response.status < 500 or not self._endpoint.health_url
         except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError):
             return False
 
@@ -129,7 +136,7 @@ class Caller:
         """Return how many requests wait inside the server, None when its metrics do not say."""
         timeout = self._aiohttp.ClientTimeout(total=_PROBE_SECONDS)
         try:
-            async with self._session.get(self._endpoint.metrics_url, timeout=timeout) as response:
+            async with self._session.get(self._endpoint.metrics_url or self._origin, timeout=timeout) as response:
                 return parse_queue_length(await response.text(errors="replace")) if response.status == 200 else None
         except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError):
             return None

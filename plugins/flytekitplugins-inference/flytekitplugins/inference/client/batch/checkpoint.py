@@ -26,7 +26,8 @@ _ROWS_AT_ONCE = 1000
 
 def current_checkpoint() -> Any:
     """Return the checkpoint of the Flyte task that is running, None when there is none."""
-    flytekit = sys.modules.get("flytekit")  # whoever runs a task has imported it; nobody else has to
+    # Whoever runs a task has imported it. It is never imported here: clients work without any platform.
+    flytekit = sys.modules.get("flytekit")
     if flytekit is None:
         return None
     try:
@@ -64,13 +65,11 @@ class CheckpointedJournal:
             Exception: Whatever flytekit raises when the checkpoint exists but cannot be read. Going on would compute
                 everything again; another attempt may read it.
         """
-        from flytekit.exceptions.user import FlyteDataNotFoundException
-
         if not self._checkpoint.prev_exists():
             return 0
         try:
             place = self._checkpoint.restore()  # flytekit downloads it once per attempt, whoever asks
-        except FlyteDataNotFoundException:
+        except sys.modules["flytekit.exceptions.user"].FlyteDataNotFoundException:
             return 0  # the attempt before ended before its first upload
         before = self._journal.count()
         for segment in sorted(Path(place).rglob(f"{self._prefix}*.jsonl")) if place else []:

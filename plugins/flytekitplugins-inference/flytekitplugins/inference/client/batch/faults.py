@@ -19,7 +19,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, get_args
@@ -108,14 +108,35 @@ def fault_of_exception(error: Exception) -> Fault:
         headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
         return fault_of_status(status, str(error), headers if isinstance(headers, Mapping) else {})
     said = f"{type(error).__name__}: {shortened(str(error))}".removesuffix(": ")
-    if _is(error, "openai.APITimeoutError", "httpx.TimeoutException", "asyncio.TimeoutError", "builtins.TimeoutError"):
-        return Fault("timeout", f"No answer in time ({said}).")
-    if _is(error, "aiohttp.ClientConnectorError", "httpx.ConnectError"):
-        return Fault("unreachable", f"Nothing listens at the server's address ({said}).")
-    broken = "aiohttp.ClientConnectionError aiohttp.ClientPayloadError aiohttp.http_exceptions.HttpProcessingError"
-    if _is(error, *broken.split(), "openai.APIConnectionError", "httpx.TransportError", "builtins.ConnectionError"):
+    for cause in _causes(error):
+        if _is(cause, *_CONNECTS):
+            return Fault("unreachable", f"Nothing listens at the server's address ({said}).")
+        if _is(cause, *_TIMEOUTS):
+            return Fault("timeout", f"No answer in time ({said}).")
+    if _is(error, *_BREAKS):
         return Fault("disconnected", f"The connection broke before the whole answer was here ({said}).")
     return Fault("function", said)
+
+
+_CONNECTS = ("aiohttp.ClientConnectorError", "httpx.ConnectError", "httpx2.ConnectError")
+_TIMEOUTS = (
+    "builtins.TimeoutError",
+    "asyncio.TimeoutError",  # until Python 3.10 another one
+    "openai.APITimeoutError",
+    "httpx.TimeoutException",
+    "httpx2.TimeoutException",
+)
+_WRAPPERS = ("flytekitplugins.inference.errors.ServerError", "openai.APIConnectionError")
+"""Their cause says more."""
+_BREAKS = (
+    *_WRAPPERS,
+    "builtins.ConnectionError",
+    "aiohttp.ClientConnectionError",
+    "aiohttp.ClientPayloadError",
+    "aiohttp.http_exceptions.HttpProcessingError",
+    "httpx.TransportError",
+    "httpx2.TransportError",
+)
 
 
 def parse_retry_after(text: str) -> float:
@@ -136,7 +157,14 @@ def shortened(text: str, length: int = _SHOWN) -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-def _is(error: Exception, *names: str) -> bool:
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what an error was raised from, first of all, and then itself."""
+    if error.__cause__ is not None and _is(error, *_WRAPPERS):
+        yield from _causes(error.__cause__)
+    yield error
+
+
+def _is(error: BaseException, *names: str) -> bool:
     for name in names:
         module, _, attribute = name.rpartition(".")
         known = getattr(sys.modules.get(module), attribute, None)

@@ -7,6 +7,7 @@ llama.cpp, NIM, Ollama and TEI serve them.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -275,11 +276,10 @@ def _validate(value: Any, schema: Any) -> None:
 
 def _jsonschema() -> Any:
     try:
-        import jsonschema
+        return importlib.import_module("jsonschema")
     except ImportError as error:
         message = "Validating by a JSON schema needs the package jsonschema, which is not installed."
         raise MissingDependencyError(message, hint="pip install jsonschema, or pass a pydantic model.") from error
-    return jsonschema
 
 
 def code_digest(function: Any) -> str:
