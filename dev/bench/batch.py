@@ -193,7 +193,7 @@ def llamacpp(slots: int) -> Iterator[str]:
 def vllm() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as directory:
         command = f"{SERVERS}/vllm/bin/vllm serve {model('vllm', 'llama', Path(directory))} --served-model-name tiny"
-        command += " --host 127.0.0.1 --port 28342 --max-model-len 256 --enforce-eager --disable-log-requests"
+        command += " --host 127.0.0.1 --port 28342 --max-model-len 256 --enforce-eager"
         environ = "HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_NO_USAGE_STATS=1"
         environ += " DO_NOT_TRACK=1"
         with running(command.split(), 28342, 300, dict(pair.split("=") for pair in environ.split())) as url:

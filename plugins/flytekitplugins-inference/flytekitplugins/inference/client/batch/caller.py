@@ -78,12 +78,11 @@ class Caller:
             # what went wrong is for the limiter to see, not for the client to wait out
             self._client = endpoint.async_client(timeout=deadline, outage_seconds=0, retry_busy=False)
         else:
-            if endpoint.protocol != "openai":
+            if endpoint.protocol == "v2":  # a custom server ("none") may well have OpenAI's routes
                 message = (
-                    f"work is {work.kind}, which needs a server that speaks OpenAI's protocol; {endpoint.url} speaks"
+                    f"work is {work.kind}, which asks by OpenAI's protocol; the server at {endpoint.url} speaks 'v2'."
                 )
-                hint = "Pass an async def f(client, row) that asks it as it wants to be asked."
-                raise UnsupportedError(f"{message} {endpoint.protocol!r}.", hint=hint)
+                raise UnsupportedError(message, hint="Pass an async def f(client, row) instead.")
             self._model = str(work.parameters.get("model") or endpoint.model)
         headers = {"Content-Type": "application/json"}
         if endpoint.api_key:
