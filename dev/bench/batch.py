@@ -1,4 +1,4 @@
-"""Measures `batch`: against fixed concurrencies, against the bare HTTP client, on a million rows, and when it is killed.
+"""Measures `batch`: against fixed concurrencies, against a bare HTTP client, on a million rows, and when it is killed.
 
     .venv/bin/python dev/bench/batch.py --what knee|cost|million|kill [--full]
 
@@ -8,8 +8,8 @@ machine's cores.
     knee      Servers: llama.cpp with 4 and 16 parallel slots (`dev/servers llamacpp`), vLLM on this CPU when
               .venv/servers/vllm is there (`dev/servers vllm`), and a stub with 48 slots. On each: a sequential loop,
               fixed concurrencies, and `batch`, which is told none. The fixed ones share its code, so only the
-              concurrency differs. Also after which share of its rows it had found a limit that reaches 95 % of the best.
-    cost      Processor time per request of `batch`, of bare aiohttp and of httpx with as many in flight, against a stub.
+              concurrency differs. Also after which share of its rows it had a limit that reaches 95 % of the best.
+    cost      Processor time per request of `batch`, bare aiohttp and httpx with as many in flight, against a stub.
     million   The memory of a process that sends a million rows to a stub.
     kill      `kill -9` at random moments, then a last run: whether all rows are there once and in order, and how many
               answers were asked for twice.
@@ -32,6 +32,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -226,7 +227,7 @@ class TracedLimiter(Limiter):
 def measure(url: str, rows: int, fixed: int | None = None) -> float:
     """Return rows per second."""
     FixedLimiter.fixed, TracedLimiter.trace = fixed or 0, []
-    batch_run.Limiter = FixedLimiter if fixed else TracedLimiter  # type: ignore[misc,attr-defined]
+    batch_run.Limiter = FixedLimiter if fixed else TracedLimiter  # type: ignore[attr-defined]
     began = time.perf_counter()
     result = batch(Endpoint(url), prompts(rows), work=WORK, deadline=600, progress=False)
     if result.failed:
@@ -239,10 +240,8 @@ def knee(full: bool) -> None:
         ("stub, 48 slots", lambda: stub(seconds=0.1, slots=48), 9600 if full else 4800)
     ]
     if (SERVERS / "llamacpp").exists():
-        servers += [
-            (f"llama.cpp, {slots} slots", lambda slots=slots: llamacpp(slots), 6000 if full else 2000)
-            for slots in (4, 16)
-        ]  # type: ignore[misc]
+        for slots in (4, 16):
+            servers.append((f"llama.cpp, {slots} slots", partial(llamacpp, slots), 6000 if full else 2000))
     else:
         print("knee: no llama.cpp here; install it by dev/servers llamacpp")
     if (SERVERS / "vllm").exists():
@@ -277,9 +276,8 @@ def compare(name: str, url: str, rows: int) -> None:
     print(f"  best     {best} in flight: {statistics.median(told):.1f} rows/s, the median of five")
     times = statistics.median(found) / sequential
     print(f"  batch    {statistics.median(found):.1f} rows/s = {ratio:.3f} of it, {times:.1f} x the sequential loop")
-    print(
-        f"  found    {enough} or more in flight, for 95 % of the best, after {statistics.median(shares):.1%} of the rows"
-    )
+    share = statistics.median(shares)
+    print(f"  found    {enough} or more in flight, which is 95 % of the best, after {share:.1%} of the rows")
     print("  limits   " + " ".join(str(limit) for limit in TracedLimiter.trace[:: rows // 30]), flush=True)
 
 
@@ -302,10 +300,8 @@ async def bare_aiohttp(url: str, rows: int) -> None:
 
 
 async def bare_httpx(url: str, rows: int) -> None:
-    try:
-        import httpx  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        import httpx2 as httpx  # type: ignore[import-not-found, unused-ignore]
+    import httpx
+
     numbers = iter(prompts(rows))
     limits = httpx.Limits(max_connections=COST_IN_FLIGHT, max_keepalive_connections=COST_IN_FLIGHT)
     async with httpx.AsyncClient(limits=limits, timeout=60) as session:
@@ -337,10 +333,7 @@ def cost(full: bool) -> None:
             for name, variant in variants.items():
                 size = rows if turn else rows // 10
                 processor, wall = time.process_time(), time.perf_counter()
-                try:
-                    variant(url, size)
-                except ImportError:
-                    continue
+                variant(url, size)
                 if turn:  # the first is for warming up
                     seconds[name].append((time.process_time() - processor) / size)
                     rates[name].append(size / (time.perf_counter() - wall))
@@ -349,10 +342,8 @@ def cost(full: bool) -> None:
     for name, values in seconds.items():
         if values:
             middle = statistics.median(values)
-            rate = statistics.median(rates[name])
-            print(
-                f"  {name:8} {middle * 1e3:.3f} ms of processor per request, {(middle - base) * 1e3:+.3f}; {rate:,.0f}/s"
-            )
+            more, rate = middle - base, statistics.median(rates[name])
+            print(f"  {name:8} {middle * 1e3:.3f} ms of processor per request, {more * 1e3:+.3f}; {rate:,.0f}/s")
 
 
 # million
@@ -379,7 +370,8 @@ def million(full: bool) -> None:
         result = batch(Endpoint(url), sampled(), work=WORK, output=Path(directory, "out.jsonl"))
         took = time.perf_counter() - began
         samples.append((rows, resident_mib()))
-        count = sum(1 for _ in Path(directory, "out.jsonl").open("rb"))
+        with Path(directory, "out.jsonl").open("rb") as file:
+            count = sum(1 for _ in file)
     print("  rows read and resident MiB: " + ", ".join(f"{number:,}: {mib:.0f}" for number, mib in samples))
     most = max(mib for _, mib in samples)
     print(f"{rows:,} rows in {took:.0f} s, {rows / took:,.0f}/s; {count:,} lines, {result.failed} failed")

@@ -59,6 +59,7 @@ class Server:
     """Requests that were in flight at once."""
     metrics: str = ""
     healthy: bool = True
+    models: tuple[str, ...] = ("listed",)
     _busy: int = 0
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
@@ -110,7 +111,7 @@ class Server:
             self._busy -= 1
 
     async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": "listed"}]})
+        return web.json_response({"object": "list", "data": [{"id": name} for name in self.models]})
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)

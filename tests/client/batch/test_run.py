@@ -243,6 +243,26 @@ def test_the_model_is_the_first_that_the_server_lists_when_the_endpoint_names_no
     assert server.requests[0]["model"] == "listed"
 
 
+def test_several_models_are_not_guessed_among(server: Server) -> None:
+    server.models = ("base", "adapter")
+    with pytest.raises(ConfigError, match="lists 'base', 'adapter': which one to ask for is not clear"):
+        batch(Endpoint(server.url, model=""), ["a"], work=chat(), progress=False)
+    batch(Endpoint(server.url, model=""), ["a"], work=chat(model="adapter"), progress=False)
+    assert server.requests[0]["model"] == "adapter"
+
+
+def test_a_servers_key_goes_with_each_request(server: Server) -> None:
+    keys: list[str | None] = []
+
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        keys.append(request.headers.get("Authorization"))
+        return answered("a")
+
+    server.handler = handler
+    batch(Endpoint(server.url, api_key="secret"), ["a"], work=chat(), progress=False)
+    assert keys == ["Bearer secret"]
+
+
 def test_parquet_and_pandas_have_the_records_columns(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "out.parquet"
     rows: list[Any] = [*ROWS[:2], 5]

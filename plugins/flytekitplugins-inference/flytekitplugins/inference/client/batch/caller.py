@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ...errors import MissingDependencyError, UnsupportedError
+from ...errors import ConfigError, MissingDependencyError, UnsupportedError
 from .faults import Fault, fault_of_status, shortened
 from .rows import Row
 from .work import Answer, FunctionWork, HttpWork, Work
@@ -98,6 +98,7 @@ class Caller:
         """Return the model's name, asking the server when the endpoint does not say it.
 
         Raises:
+            ConfigError: The server lists several.
             Fault: The server does not answer.
         """
         if not self._model and isinstance(self._work, HttpWork):
@@ -105,10 +106,7 @@ class Caller:
                 text = await response.text(errors="replace")
                 if response.status >= 500 or response.status == 429:
                     raise fault_of_status(response.status, text, response.headers)
-            try:
-                self._model = str(json.loads(text)["data"][0]["id"])
-            except (ValueError, LookupError, TypeError):
-                self._model = ""  # a server of one model, without that route
+            self._model = _only_model(text, self._endpoint.url)
         return self._model or self._endpoint.model
 
     async def call(self, row: Row) -> Answer:
@@ -171,6 +169,18 @@ def parse_queue_length(text: str) -> int | None:
     """Return the sum of what a page of Prometheus metrics says of waiting requests, None when it says nothing."""
     values = [float(value) for value in _QUEUES.findall(text)]
     return round(sum(values)) if values else None
+
+
+def _only_model(text: str, url: str) -> str:
+    """Return the only model of a list; nothing when it is no list, as of a server of one model without that route."""
+    try:
+        names = list(dict.fromkeys(str(model["id"]) for model in json.loads(text)["data"]))
+    except (ValueError, LookupError, TypeError):
+        return ""
+    if len(names) > 1:
+        message = f"The server at {url} lists {', '.join(map(repr, names[:8]))}: which one to ask for is not clear."
+        raise ConfigError(message, hint="Name it: chat(model=…), or in the template.")
+    return names[0] if names else ""
 
 
 def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:

@@ -66,7 +66,8 @@ class Limiter:
     Args:
         ceiling: The limit is never higher.
         start: The first limit.
-        shortest_epoch: Seconds that a measurement takes at least; below that the scheduler's noise is measured.
+        shortest_epoch: Seconds that a measurement takes at least, five times that once the ramp is over; below that
+            the noise of this machine's scheduler is measured.
     """
 
     def __init__(self, ceiling: int, *, start: int = 16, shortest_epoch: float = 0.1) -> None:
@@ -132,7 +133,8 @@ class Limiter:
         self._answers += 1
         self._size += size
         self._latency += now - ticket.sent_at
-        long_enough = self._began is not None and now - self._began >= self._shortest_epoch
+        shortest = self._shortest_epoch if self._ramping else 5 * self._shortest_epoch
+        long_enough = self._began is not None and now - self._began >= shortest
         if self._answers >= self._answers_needed() and long_enough:
             self._end_epoch(now)
 
