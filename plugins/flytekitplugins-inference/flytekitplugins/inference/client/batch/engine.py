@@ -146,6 +146,10 @@ class Engine:
     _unavailable_since: float | None = None
     """When the server was first seen unavailable, with no real answer since."""
     _last_fault: Fault | None = None
+    _alarm: asyncio.TimerHandle | None = None
+    """Sets `_wake` when the next delayed row is due."""
+    _defect: BaseException | None = None
+    """What a request's task raised, which is a defect of this module."""
     _series_every: int = 1
 
     async def run(self) -> None:
@@ -215,7 +219,7 @@ class Engine:
     # Sending
 
     async def _send(self) -> None:
-        while True:
+        while self._defect is None:
             while self._may_send() and (row := self._next_row()) is not None:
                 self._start(row)
             if self._exhausted and not self._waiting and not self._delayed and not self._requests:
@@ -223,6 +227,7 @@ class Engine:
                 return
             self._wake.clear()
             await self._wake.wait()
+        raise self._defect
 
     def _may_send(self) -> bool:
         now = time.monotonic()
@@ -256,27 +261,32 @@ class Engine:
 
     def _asked(self, task: asyncio.Task[None]) -> None:
         self._requests.discard(task)
+        if not task.cancelled() and self._defect is None:
+            self._defect = task.exception()
         self._wake.set()
 
     def _wake_in(self, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds + 0.001, self._wake.set)
+        loop = asyncio.get_running_loop()
+        moment = loop.time() + seconds + 0.001
+        if self._alarm is not None and loop.time() < self._alarm.when() <= moment:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = loop.call_at(moment, self._wake.set)
 
     async def _ask(self, row: Row, ticket: Ticket) -> None:
         try:
             answer = await self.caller.call(row)
-            now = time.monotonic()
-            self._unavailable_since = None
-            tokens = answer.prompt_tokens + answer.completion_tokens
-            self.limiter.answered(ticket, now, size=max(answer.completion_tokens or tokens, 1))
-            row.attempts += 1
-            self.counts.prompt_tokens += answer.prompt_tokens
-            self.counts.completion_tokens += answer.completion_tokens
-            self._finish(row, answer, now - ticket.sent_at)
-        except asyncio.CancelledError:
-            self.limiter.failed(ticket, time.monotonic())
-            raise
         except Exception as error:  # the user's function may raise anything; it is the row's failure
             await self._handle(row, ticket, fault_of_exception(error))
+            return
+        now = time.monotonic()
+        self._unavailable_since = None
+        self.limiter.answered(ticket, now, size=max(answer.completion_tokens or answer.prompt_tokens, 1))
+        row.attempts += 1
+        self.counts.prompt_tokens += answer.prompt_tokens
+        self.counts.completion_tokens += answer.completion_tokens
+        self._finish(row, answer, now - ticket.sent_at)
 
     async def _handle(self, row: Row, ticket: Ticket, fault: Fault) -> None:
         now = time.monotonic()
