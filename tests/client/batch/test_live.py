@@ -57,12 +57,8 @@ def test_a_request_that_the_server_refuses_fails_its_row_alone(server: Endpoint)
 
 def test_a_schema_is_kept_to_by_the_server_and_checked_here(server: Endpoint) -> None:
     result = batch(server, ["a number"] * 3, work=structured(SCHEMA, max_tokens=60), progress=False)
-    for record in result:
-        if record["error"] is None:
-            assert isinstance(record["output"]["n"], int)
-        else:  # an untrained model may count digits until it is cut off
-            assert record["error"]["kind"] == "invalid_output"
-            assert "does not fit the schema" in record["error"]["message"]
+    kinds = {record["error"]["kind"] if record["error"] else type(record["output"]["n"]).__name__ for record in result}
+    assert kinds <= {"int", "invalid_output"}, "an untrained model may count digits until it is cut off"
 
 
 def test_the_official_client_serves_a_function(server: Endpoint) -> None:
