@@ -17,6 +17,7 @@ InferenceError                      base: code, hint, retryable, exit_code
 │   ├── DestinationError            the place it should go to cannot be written, or is too small    74
 │   ├── IntegrityError              what arrived is not what was sent               retryable       74
 │   └── SourceUnavailableError (ConnectionError)   no answer, throttled, stalled    retryable       69
+├── BatchFailedError                more rows of a batch failed than were allowed                   65
 └── ServerError                     a model server did not do its part                              69
     ├── ServerNotReadyError (TimeoutError)  not ready within its budget             retryable
     └── ServerExitedError           it ended while it was needed
@@ -32,6 +33,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 __all__ = [
+    "BatchFailedError",
     "ConfigError",
     "DestinationError",
     "FetchError",
@@ -171,6 +173,25 @@ class SourceUnavailableError(FetchError, ConnectionError):
 
     exit_code = 69
     retryable = True
+
+
+class BatchFailedError(InferenceError):
+    """More rows of a batch failed than were allowed. What is finished is kept, and a rerun continues.
+
+    Args:
+        message: How many failed, and how many were allowed.
+        hint: What to do about it.
+        failures: The first failures, one line each.
+    """
+
+    exit_code = 65
+
+    def __init__(self, message: str, *, hint: str = "", failures: Iterable[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.failures = tuple(failures)
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *(f"  - {failure}" for failure in self.failures)])
 
 
 class ServerError(InferenceError):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flytekit import PodTemplate, Secret
     from typing_extensions import Self
 
+    from .client.batch import AsyncBatch, BatchResult
     from .client.endpoint import Endpoint
     from .flyte.local import LocalServer
 
@@ -273,6 +274,23 @@ class ModelInferenceTemplate(Description, PodDescription):
     def async_client(self, **options: Any) -> Any:
         """As `client`, for asyncio."""
         return self.endpoint.async_client(**options)
+
+    def batch(self, rows: Any, **options: Any) -> BatchResult:
+        """Ask the server about every row, as many at once as serves it best; see `client.batch.batch`.
+
+        Args:
+            rows: Any iterable, a table or one of its columns, or the path of a `.jsonl` or `.parquet` file.
+            **options: `work=chat(…)`, `output=`, `id=` and so on.
+        """
+        from .client.batch import batch
+
+        return batch(self.endpoint, rows, **options)
+
+    def abatch(self, rows: Any, **options: Any) -> AsyncBatch:
+        """As `batch`, for asyncio: `await` it for the result, or iterate over it for the records."""
+        from .client.batch import abatch
+
+        return abatch(self.endpoint, rows, **options)
 
     @property
     def _local_server(self) -> LocalServer | None:

@@ -1,0 +1,127 @@
+"""Finished rows in Flyte's own task checkpoint, so that the next attempt of a task continues.
+
+Flyte gives each attempt a place of its own to write to, and the place of the attempt before it to read from
+(`flytekit/core/checkpointer.py`, flytekit 1.16). What is uploaded are segments of the journal, not the journal: a
+whole journal every few seconds would be quadratic. A segment grows until it has four megabytes and is uploaded again
+while it does; full ones are never touched again. A new attempt's first upload brings along what it restored, because
+the attempt after it will see this attempt's place only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from .journal import Finished, Journal
+
+SEGMENT_BYTES = 4 << 20
+_ROWS_AT_ONCE = 1000
+
+
+def current_checkpoint() -> Any:
+    """Return the checkpoint of the Flyte task that is running, None when there is none."""
+    # Whoever runs a task has imported it. It is never imported here: clients work without any platform.
+    flytekit = sys.modules.get("flytekit")
+    if flytekit is None:
+        return None
+    try:
+        return flytekit.current_context().checkpoint
+    except NotImplementedError:  # not in a task, or a platform without checkpoints
+        return None
+
+
+class CheckpointedJournal:
+    """A journal's copy in a Flyte checkpoint.
+
+    Not safe for threads; `restore` and `collect` also use the journal, so they belong to its thread.
+
+    Args:
+        checkpoint: flytekit's `Checkpoint`.
+        journal: What is copied.
+        name: What tells the batches of one task apart: the output's name and the parameters.
+    """
+
+    def __init__(self, checkpoint: Any, journal: Journal, name: str) -> None:
+        self._checkpoint = checkpoint
+        self._journal = journal
+        self._prefix = f"batch-{hashlib.sha256(name.encode()).hexdigest()[:16]}-"
+        self._directory = tempfile.TemporaryDirectory(prefix="inference-batch-")
+        self._copied = 0
+        """The last result's number that is in a segment."""
+        self._segment = 1
+        self._changed: set[Path] = set()
+        """Segments that are not uploaded as they are here."""
+
+    def restore(self) -> int:
+        """Take over what earlier attempts finished; return how many results that is.
+
+        Raises:
+            Exception: Whatever flytekit raises when the checkpoint exists but cannot be read. Going on would compute
+                everything again; another attempt may read it.
+        """
+        if not self._checkpoint.prev_exists():
+            return 0
+        try:
+            place = self._checkpoint.restore()  # flytekit downloads it once per attempt, whoever asks
+        except sys.modules["flytekit.exceptions.user"].FlyteDataNotFoundException:
+            return 0  # the attempt before ended before its first upload
+        before = self._journal.count()
+        for segment in sorted(Path(place).rglob(f"{self._prefix}*.jsonl")) if place else []:
+            results = _read_segment(segment)
+            while batch := list(islice(results, _ROWS_AT_ONCE)):
+                self._journal.add(batch)
+        return self._journal.count() - before
+
+    def collect(self) -> bool:
+        """Append new results to the segment on this disk; return whether it is full and there may be more."""
+        results = self._journal.since(self._copied)
+        path = self._segment_path()
+        size = path.stat().st_size if path.exists() else 0
+        segment = self._segment
+        with path.open("a", encoding="utf-8") as file:
+            for number, item in results:
+                line = json.dumps([item.key.hex(), item.content.hex(), item.keep, item.failed, item.record]) + "\n"
+                file.write(line)
+                self._copied = number
+                self._changed.add(path)
+                size += len(line)
+                if size >= SEGMENT_BYTES:
+                    self._segment += 1
+                    break
+        results.close()
+        return self._segment != segment
+
+    def upload(self, warn: Callable[[str], None]) -> bool:
+        """Upload what changed; return whether all is there. A failure is told, and no reason to stop the work."""
+        for segment in sorted(self._changed):
+            try:
+                self._changed.discard(segment)
+                self._checkpoint.save(segment)
+            except Exception as error:  # of any store's library; the next upload brings the same rows again
+                self._changed.add(segment)
+                warn(f"the checkpoint could not be written ({type(error).__name__}: {error}); trying again")
+                return False
+        return True
+
+    def close(self) -> None:
+        """Remove the segments from this disk."""
+        self._directory.cleanup()
+
+    def _segment_path(self) -> Path:
+        return Path(self._directory.name, f"{self._prefix}{self._segment:06d}.jsonl")
+
+
+def _read_segment(path: Path) -> Iterator[Finished]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                key, content, keep, failed, record = json.loads(line)
+            except ValueError:  # cut short by the end of the attempt that wrote it
+                return
+            yield Finished(bytes.fromhex(key), bytes.fromhex(content), keep, failed, record)

@@ -1,0 +1,173 @@
+"""What can go wrong with one row, and what each kind means for it.
+
+| kind | what happened | asked again in this run | asked again by a rerun |
+|---|---|---|---|
+| `invalid_row` | the row cannot become a request | no | no |
+| `duplicate_id` | an earlier row has this id | no | no |
+| `rejected` | 4xx: the server does not want this request | no | no |
+| `not_json` | the answer is not JSON at all, such as a proxy's HTML page | no | yes |
+| `invalid_output` | the model's text does not fit the schema, or there is none | no | yes |
+| `function` | the user's own function raised | no | yes |
+| `invalid_answer` | broken JSON, or JSON that is not what this route answers | yes | yes |
+| `server_error` | 5xx | yes | yes |
+| `disconnected` | the connection broke, also in the middle of an answer | yes | yes |
+| `timeout` | no answer within the deadline | yes, and fewer requests at once | yes |
+| `overloaded` | 429 or 503 | yes, without counting, and fewer requests at once | yes |
+| `unreachable` | nothing listens at the address | once it does again | yes |
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal, get_args
+
+Kind = Literal[
+    "invalid_row",
+    "duplicate_id",
+    "rejected",
+    "not_json",
+    "invalid_output",
+    "function",
+    "invalid_answer",
+    "server_error",
+    "disconnected",
+    "timeout",
+    "overloaded",
+    "unreachable",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+FINAL = frozenset({"invalid_row", "duplicate_id", "rejected"})
+"""The same row would fail in the same way again."""
+RETRYABLE = frozenset({"invalid_answer", "server_error", "disconnected", "timeout", "overloaded", "unreachable"})
+UNAVAILABLE = frozenset({"disconnected", "timeout", "overloaded", "unreachable"})
+"""As long as nothing but these is seen, the server may be gone."""
+ANSWERED = frozenset(KINDS) - UNAVAILABLE - {"invalid_row", "duplicate_id"}
+"""Something answered, if not as it should."""
+_TRANSIENT_STATUS = {408: "timeout", 409: "server_error", 425: "server_error", 429: "overloaded", 503: "overloaded"}
+_SHOWN = 300
+"""Characters of a server's answer that a message quotes."""
+
+
+class Fault(Exception):  # noqa: N818, it says what happened to a row and is not raised to users
+    """Why one row has no answer.
+
+    Args:
+        kind: One of the kinds above.
+        message: What was seen and what was expected.
+        status: The HTTP status, when there was one.
+        retry_after: Seconds for which the server wants to be left alone.
+    """
+
+    def __init__(self, kind: Kind, message: str, *, status: int | None = None, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.kind: Kind = kind
+        self.message = message
+        self.status = status
+        self.retry_after = retry_after
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the row is asked again in this run."""
+        return self.kind in RETRYABLE
+
+    @property
+    def final(self) -> bool:
+        """Whether a rerun keeps this failure instead of asking again."""
+        return self.kind in FINAL
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the row's record says under `error`."""
+        return {"kind": self.kind, "message": self.message, "status": self.status}
+
+
+def fault_of_status(status: int, text: str, headers: Mapping[str, str]) -> Fault:
+    """Return what an HTTP answer other than 2xx means.
+
+    Args:
+        status: The HTTP status.
+        text: The body.
+        headers: Looked into for `Retry-After`.
+    """
+    kind: Any = _TRANSIENT_STATUS.get(status, "server_error" if status >= 500 else "rejected")
+    message = f"The server answered with status {status}: {shortened(text) or 'nothing more'}"
+    return Fault(kind, message, status=status, retry_after=parse_retry_after(headers.get("Retry-After", "")))
+
+
+def fault_of_exception(error: Exception) -> Fault:
+    """Return what an exception means: of aiohttp, of the official `openai` client, of httpx, or any other.
+
+    Libraries that are not imported cannot have raised it, so none is imported here.
+    """
+    if isinstance(error, Fault):
+        return error
+    status = getattr(error, "status_code", None) or getattr(error, "status", None)
+    if isinstance(status, int):
+        headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+        return fault_of_status(status, str(error), headers if isinstance(headers, Mapping) else {})
+    said = f"{type(error).__name__}: {shortened(str(error))}".removesuffix(": ")
+    for cause in _causes(error):
+        if _is(cause, *_CONNECTS):
+            return Fault("unreachable", f"Nothing listens at the server's address ({said}).")
+        if _is(cause, *_TIMEOUTS):
+            return Fault("timeout", f"No answer in time ({said}).")
+    if _is(error, *_BREAKS):
+        return Fault("disconnected", f"The connection broke before the whole answer was here ({said}).")
+    return Fault("function", said)
+
+
+_CONNECTS = ("aiohttp.ClientConnectorError", "httpx.ConnectError", "httpx2.ConnectError")
+_TIMEOUTS = (
+    "builtins.TimeoutError",
+    "asyncio.TimeoutError",  # until Python 3.10 another one
+    "openai.APITimeoutError",
+    "httpx.TimeoutException",
+    "httpx2.TimeoutException",
+)
+_WRAPPERS = ("flytekitplugins.inference.errors.ServerError", "openai.APIConnectionError")
+"""Their cause says more."""
+_BREAKS = (
+    *_WRAPPERS,
+    "builtins.ConnectionError",
+    "aiohttp.ClientConnectionError",
+    "aiohttp.ClientPayloadError",
+    "aiohttp.http_exceptions.HttpProcessingError",
+    "httpx.TransportError",
+    "httpx2.TransportError",
+)
+
+
+def parse_retry_after(text: str) -> float:
+    """Return the seconds that a `Retry-After` header asks for, 0 when it says nothing (RFC 9110, 10.2.3)."""
+    text = text.strip()
+    if text.replace(".", "", 1).isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds()) if moment.tzinfo else 0.0
+
+
+def shortened(text: str, length: int = _SHOWN) -> str:
+    """Return `text` in one line of at most `length` characters."""
+    line = " ".join(text[: 4 * length].split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what an error was raised from, first of all, and then itself."""
+    if error.__cause__ is not None and _is(error, *_WRAPPERS):
+        yield from _causes(error.__cause__)
+    yield error
+
+
+def _is(error: BaseException, *names: str) -> bool:
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        known = getattr(sys.modules.get(module), attribute, None)
+        if isinstance(known, type) and isinstance(error, known):
+            return True
+    return False

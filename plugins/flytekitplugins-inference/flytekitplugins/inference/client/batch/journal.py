@@ -1,0 +1,238 @@
+"""What is finished, on disk: survives a kill at any moment, and brings answers that come in any order into order.
+
+An SQLite file: it keeps a million keys out of memory, refuses a key twice, and after `kill -9` holds exactly what was
+committed. It is the only copy of an answer that the engine keeps: the output is written from here, in order, so a
+straggler that holds the order up costs disk, not memory.
+
+    results   key → record, across runs
+    seen      position → key, the rows of this run (a temporary table)
+
+Every method blocks, and all are called from one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import DestinationError
+from .faults import Fault
+from .rows import Row
+
+VERSION = 1
+"""Of the file's format; part of the run's parameters, so another version starts anew."""
+_APPLICATION_ID = int.from_bytes(b"ibat", "big")
+"""In the head of the file: what made it (https://sqlite.org/pragma.html#pragma_application_id)."""
+_TABLES = """
+CREATE TABLE IF NOT EXISTS main.parameters (json TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS main.results (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    key BLOB NOT NULL UNIQUE,
+    content BLOB NOT NULL,
+    keep INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    record TEXT NOT NULL
+);
+CREATE TEMPORARY TABLE seen (position INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One row that is finished."""
+
+    key: bytes
+    content: bytes
+    keep: bool
+    """Whether a rerun takes it as it is; otherwise the row is asked again."""
+    failed: bool
+    record: str
+    """JSON, an object."""
+
+
+class Journal:
+    """The journal at `path`, locked for this process.
+
+    Args:
+        path: Its file; a journal of other parameters that is there is moved to `….previous`.
+        parameters: All that makes this run's answers what they are.
+        resume: Whether to continue what is there.
+
+    Raises:
+        DestinationError: It cannot be written, is in use, or is not a journal.
+    """
+
+    def __init__(self, path: Path, parameters: dict[str, Any], *, resume: bool = True) -> None:
+        self.path = path
+        self.changed: list[str] = []
+        """What differs from the journal that was there, when this one starts anew for that."""
+        self._parameters = json.loads(json.dumps({**parameters, "version": VERSION}, sort_keys=True, default=repr))
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _open(path)
+            found = self._read_parameters()
+            if found is not None and (not resume or found != self._parameters):
+                self.changed = _differences(found, self._parameters)
+                self._database.close()
+                _move_away(path)
+                self._database = _open(path)
+            if not self._read_parameters():
+                self._database.execute("INSERT INTO parameters VALUES (?)", [json.dumps(self._parameters)])
+        self.restored = self.count()
+        """Results that were there."""
+
+    def register(self, rows: list[Row]) -> tuple[list[Row], list[bool]]:
+        """Note rows of this run; return those to work on, and for each of the others whether it failed.
+
+        A row whose id an earlier one has gets a fault. Rows of equal content are told apart by their count.
+        """
+        todo, resumed = [], []
+        with _writing(self.path), self._transaction():
+            for row in rows:
+                failed = self._note(row)
+                if failed is None:
+                    todo.append(row)
+                else:
+                    resumed.append(failed)
+        return todo, resumed
+
+    def add(self, finished: Iterable[Finished]) -> None:
+        """Keep results; they are safe from a kill of the process when this returns."""
+        values = [(item.key, item.content, item.keep, item.failed, item.record) for item in finished]
+        with _writing(self.path), self._transaction():
+            statement = "INSERT OR REPLACE INTO results (key, content, keep, failed, record) VALUES (?, ?, ?, ?, ?)"
+            self._database.executemany(statement, values)
+
+    def in_order(self, first: int) -> Iterator[tuple[int, bool, str]]:
+        """Yield position, failed and record of the rows from `first` up to the first that is not finished."""
+        columns = "position, failed, record FROM seen LEFT JOIN results USING (key)"
+        cursor = self._database.execute(f"SELECT {columns} WHERE position >= ? ORDER BY position", [first])
+        for position, failed, record in cursor:
+            if record is None:
+                cursor.close()
+                return
+            yield position, bool(failed), record
+
+    def since(self, number: int) -> Generator[tuple[int, Finished], None, None]:
+        """Yield the results that were added after the one with this number, each with its own."""
+        cursor = self._database.execute(
+            "SELECT number, key, content, keep, failed, record FROM results WHERE number > ? ORDER BY number", [number]
+        )
+        for found, key, content, keep, failed, record in cursor:
+            yield found, Finished(key, content, bool(keep), bool(failed), record)
+
+    def count(self) -> int:
+        """Return how many results it holds."""
+        return int(self._database.execute("SELECT count(*) FROM results").fetchone()[0])
+
+    def close(self) -> None:
+        """Let another process continue."""
+        self._database.close()
+
+    def _note(self, row: Row) -> bool | None:
+        """Return whether an earlier run's result for the row is a failure, None when there is no result to keep."""
+        key, occurrence = row.key, 0
+        while not self._insert_seen(row):
+            if row.id is not None:
+                earlier = self._database.execute("SELECT position FROM seen WHERE key = ?", [row.key]).fetchone()[0]
+                row.fault = Fault(
+                    "duplicate_id", f"Row {row.position + 1} has the id {row.id!r}, which row {earlier + 1} has too."
+                )
+                row.key = b"duplicate %d" % row.position
+                continue
+            occurrence = occurrence + 1 if occurrence else self._occurrences(key)
+            row.key = key + occurrence.to_bytes(5, "big")
+        found = self._database.execute("SELECT content, keep, failed FROM results WHERE key = ?", [row.key]).fetchone()
+        if found is None:
+            return None
+        content, keep, failed = found
+        if keep and content == row.content:
+            return bool(failed)
+        self._database.execute("DELETE FROM results WHERE key = ?", [row.key])
+        return None
+
+    def _insert_seen(self, row: Row) -> bool:
+        cursor = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", [row.position, row.key])
+        return cursor.rowcount == 1
+
+    def _occurrences(self, key: bytes) -> int:
+        last = self._database.execute(
+            "SELECT max(key) FROM seen WHERE key BETWEEN ? AND ?", [key, key + b"\xff" * 5]
+        ).fetchone()[0]
+        return int.from_bytes(last[len(key) :], "big") + 1
+
+    def _read_parameters(self) -> Any:
+        row = self._database.execute("SELECT json FROM parameters").fetchone()
+        return None if row is None else json.loads(row[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        # An exclusive lock keeps a second process out, and lets the write-ahead log work without shared memory, which
+        # network file systems do not have (https://sqlite.org/wal.html, section 8).
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        # Survives a kill of the process; a crash of the machine may cost the last moments, never the file.
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA temp_store = FILE")
+        _claim(database)
+        database.executescript(_TABLES)
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("COMMIT")
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _claim(database: sqlite3.Connection) -> None:
+    """Mark a new file as ours; refuse one of another program."""
+    (found,) = database.execute("PRAGMA application_id").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and found != _APPLICATION_ID:
+        raise sqlite3.DatabaseError("file is not a database of this program")
+    database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+
+
+def _move_away(path: Path) -> None:
+    path.replace(path.with_name(path.name + ".previous"))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return [f"{name}: {before.get(name)!r} → {after.get(name)!r}"[:200] for name in names]
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        code = getattr(error, "sqlite_errorname", "")  # since Python 3.11
+        if code.startswith("SQLITE_BUSY") or "locked" in text:
+            raise DestinationError(f"Another process is writing {path}.", hint="Wait for it, or end it.") from error
+        if code.startswith("SQLITE_NOTADB") or "not a database" in text:
+            message = f"{path} is not the journal of a batch."
+            raise DestinationError(message, hint="Move it away, or choose another output.") from error
+        raise DestinationError(f"{path} cannot be written: {text}.") from error
+    except OSError as error:
+        raise DestinationError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -1,0 +1,161 @@
+"""The result file: one record per row, in the order of the input, written as answers come.
+
+It is written beside its place as `….partial` and moved there when it is complete, so what stands at the path is never a
+part of a result. A run that continues writes it from its beginning, out of the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...errors import DestinationError, UnsupportedError
+
+RECORD_FIELDS = (
+    "index",
+    "id",
+    "output",
+    "error",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "attempts",
+    "seconds",
+)
+"""What a record has. `output` or `error` is null."""
+_ROW_GROUP = 8192
+
+
+class Output(Protocol):
+    """A result file in the making."""
+
+    path: Path
+
+    def write(self, record: str) -> None:
+        """Append a record, a JSON object."""
+
+    def flush(self) -> None:
+        """Let readers see what was written, as far as the format allows."""
+
+    def finish(self) -> None:
+        """Move the complete file to its place."""
+
+    def close(self) -> None:
+        """Let go of the file, finished or not."""
+
+
+def open_output(path: Path, *, vectors: bool = False) -> Output:
+    """Return the writer for a path, by its suffix.
+
+    Args:
+        path: Ends with `.jsonl`, `.ndjson` or `.parquet`.
+        vectors: Whether outputs are lists of numbers; otherwise Parquet holds a text, of JSON where they are not texts.
+
+    Raises:
+        UnsupportedError: It ends with something else.
+        DestinationError: It cannot be written.
+    """
+    if path.suffix not in (".jsonl", ".ndjson", ".parquet"):
+        raise UnsupportedError(f"output={str(path)!r}; expected a name that ends with .jsonl, .ndjson or .parquet.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return ParquetOutput(path, vectors=vectors) if path.suffix == ".parquet" else JsonLinesOutput(path)
+    except OSError as error:
+        raise DestinationError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def partial_path(path: Path) -> Path:
+    """Return where a result is while it is not complete."""
+    return path.with_name(path.name + ".partial")
+
+
+class JsonLinesOutput:
+    """One JSON object per line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = partial_path(path).open("w", encoding="utf-8", errors="surrogatepass", newline="\n")
+
+    def write(self, record: str) -> None:
+        """Append a record."""
+        self._file.write(record + "\n")
+
+    def flush(self) -> None:
+        """Let readers of the partial file see what was written."""
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Move the complete file to its place."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        partial_path(self.path).replace(self.path)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+class ParquetOutput:
+    """Columns as the record's fields; `error` is a struct."""
+
+    def __init__(self, path: Path, *, vectors: bool) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        self.path = path
+        self._vectors = vectors
+        text, number = pyarrow.string(), pyarrow.int64()
+        error = pyarrow.struct([("kind", text), ("message", text), ("status", number)])
+        types = [number, text, pyarrow.list_(pyarrow.float32()) if vectors else text, error, text]
+        types += [number, number, number, pyarrow.float64()]
+        self._schema = pyarrow.schema(list(zip(RECORD_FIELDS, types, strict=True)))
+        self._writer = parquet.ParquetWriter(partial_path(path), self._schema)
+        self._records: list[dict[str, Any]] = []
+
+    def write(self, record: str) -> None:
+        """Append a record."""
+        fields = json.loads(record)
+        if fields["id"] is not None:
+            fields["id"] = str(fields["id"])
+        if not self._vectors and fields["output"] is not None and not isinstance(fields["output"], str):
+            fields["output"] = json.dumps(fields["output"], ensure_ascii=False)
+        self._records.append(fields)
+        if len(self._records) >= _ROW_GROUP:
+            self._write_group()
+
+    def flush(self) -> None:
+        """Do nothing: a Parquet file can be read only when it is complete."""
+
+    def finish(self) -> None:
+        """Move the complete file to its place."""
+        self._write_group()
+        self._writer.close()
+        partial_path(self.path).replace(self.path)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._writer.close()
+
+    def _write_group(self) -> None:
+        import pyarrow
+
+        if self._records:
+            self._writer.write_table(pyarrow.Table.from_pylist(self._records, schema=self._schema))
+            self._records = []
+
+
+def read_output(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a complete result file."""
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+        return
+    with path.open(encoding="utf-8", errors="surrogatepass") as file:
+        for line in file:
+            yield json.loads(line)

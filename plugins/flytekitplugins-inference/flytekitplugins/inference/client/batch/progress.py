@@ -1,0 +1,146 @@
+"""How far a batch is: a live line in a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TextIO
+
+_WINDOW_SECONDS = 10.0
+"""Rates are those of this long."""
+_PLAIN_SECONDS = 15.0
+"""Seconds between two lines where there is no terminal."""
+_BAR_WIDTH = 20
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened so far."""
+
+    total: int | None = None
+    """Rows of the input, once that is known."""
+    read: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    resumed: int = 0
+    """Rows that an earlier run had finished; they are among the succeeded and failed."""
+    retried: int = 0
+    """Requests that were made again."""
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    in_flight: int = 0
+    limit: int = 0
+
+    @property
+    def finished(self) -> int:
+        """Rows with an answer or a failure."""
+        return self.succeeded + self.failed
+
+    @property
+    def computed(self) -> int:
+        """Rows that this run finished."""
+        return self.finished - self.resumed
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read and written by the model in this run."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(slots=True)
+class Rates:
+    """Rows and tokens per second of late."""
+
+    rows: float = 0.0
+    tokens: float = 0.0
+    _seen: deque[tuple[float, int, int]] = field(default_factory=deque)
+
+    def update(self, now: float, counts: Counts) -> None:
+        """Look at the counts at a moment."""
+        self._seen.append((now, counts.computed, counts.tokens))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= _WINDOW_SECONDS:
+            self._seen.popleft()
+        began, rows, tokens = self._seen[0]
+        if now > began:
+            self.rows = (counts.computed - rows) / (now - began)
+            self.tokens = (counts.tokens - tokens) / (now - began)
+
+
+class Progress:
+    """Shows the counts of one run.
+
+    Args:
+        shown: Whether to write at all.
+        stream: Where to; standard error when None.
+    """
+
+    def __init__(self, *, shown: bool = True, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._shown = shown
+        self._live = shown and self._stream.isatty()
+        self._last = time.monotonic()
+        self.rates = Rates()
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        if self._shown:
+            self._write(f"{self._clear()}batch: {text}\n")
+
+    def update(self, counts: Counts, *, now: float, last: bool = False) -> None:
+        """Show the counts.
+
+        Args:
+            counts: What has happened so far.
+            now: Seconds on a monotonic clock.
+            last: Whether the run is over, so that this line stays.
+        """
+        self.rates.update(now, counts)
+        line = render(counts, self.rates, bar=self._live)
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            self._write(f"{self._clear()}{line[:width]}" + ("\n" if last else ""))
+        elif self._shown and (last or now - self._last >= _PLAIN_SECONDS):
+            self._last = now
+            self._write(f"batch: {line}\n")
+
+    def _clear(self) -> str:
+        return "\r\x1b[2K" if self._live else ""
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):  # a terminal that was closed is no reason to stop
+            self._shown = self._live = False
+
+
+def render(counts: Counts, rates: Rates, *, bar: bool) -> str:
+    """Return the counts in one line."""
+    done, total = counts.finished, counts.total
+    parts = [f"{done:,} of {total:,} rows" if total is not None else f"{done:,} rows"]
+    if total:
+        parts[0] += f" ({done / total:.0%})"
+    if bar and total:
+        filled = min(_BAR_WIDTH, _BAR_WIDTH * done // total)
+        parts[0] = f"[{'█' * filled}{'·' * (_BAR_WIDTH - filled)}] {parts[0]}"
+    parts.append(f"{rates.rows:,.1f} rows/s")
+    if counts.tokens:
+        parts.append(f"{rates.tokens:,.0f} tokens/s")
+    parts += [f"{counts.in_flight} in flight", f"{counts.failed:,} failed"]
+    if total is not None and rates.rows > 0:
+        parts.append(f"ETA {duration(max(total - done, 0) / rates.rows)}")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people write it: `42 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

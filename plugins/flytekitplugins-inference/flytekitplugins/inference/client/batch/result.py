@@ -1,0 +1,84 @@
+"""What a batch returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .engine import Failure, Point
+from .output import read_output
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchResult:
+    """A batch that is over. Iterates over the records in the order of the input.
+
+    A record is a mapping with `index` (the row's number, from 0), `id`, `output` and `error` (one of them is None),
+    `finish_reason`, `prompt_tokens`, `completion_tokens`, `attempts` and `seconds` (of the last request).
+    """
+
+    path: Path
+    """The result file. Without `output=` it is a temporary one, which goes when this object does."""
+    rows: int
+    succeeded: int
+    failed: int
+    resumed: int
+    """Rows that an earlier run had finished; they are among the succeeded and failed."""
+    retried: int
+    """Requests that were made again."""
+    duration: float
+    """Seconds."""
+    prompt_tokens: int
+    """Read by the model in this run, as the server counts them; 0 when it does not."""
+    completion_tokens: int
+    """Written by the model in this run."""
+    concurrency: tuple[Point, ...]
+    """The limit of requests in flight, how many there were and the rows per second, over time; 240 points at most."""
+    failures: tuple[Failure, ...]
+    """The first failed rows, twenty at most; all of them are in the records."""
+    _directory: Any = field(default=None, repr=False)
+    """Keeps a temporary directory alive."""
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows that this run finished, per second."""
+        return (self.rows - self.resumed) / self.duration if self.duration > 0 else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens read and written in this run, per second."""
+        return (self.prompt_tokens + self.completion_tokens) / self.duration if self.duration > 0 else 0.0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield from read_output(self.path)  # a generator of this object: it keeps the temporary file alive
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def to_pandas(self) -> Any:
+        """Return the records as a pandas DataFrame with the index as its index; for results that fit into memory."""
+        import pandas
+
+        is_parquet = self.path.suffix == ".parquet"
+        frame = pandas.read_parquet(self.path) if is_parquet else pandas.DataFrame(list(self))
+        return frame.set_index("index") if len(frame.columns) else frame
+
+    def summary(self) -> dict[str, Any]:
+        """Return all of it but the records, as JSON has it."""
+        return {
+            "path": str(self.path),
+            "rows": self.rows,
+            "succeeded": self.succeeded,
+            "failed": self.failed,
+            "resumed": self.resumed,
+            "retried": self.retried,
+            "duration": round(self.duration, 3),
+            "rows_per_second": round(self.rows_per_second, 3),
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "tokens_per_second": round(self.tokens_per_second, 3),
+            "concurrency": [asdict(point) for point in self.concurrency],
+            "failures": [{"index": failure.position, "id": failure.id, **failure.error} for failure in self.failures],
+        }

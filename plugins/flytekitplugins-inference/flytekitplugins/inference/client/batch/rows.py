@@ -1,0 +1,241 @@
+"""Where rows come from: any iterable, a table, a file. Read piece by piece, never as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError, InvalidSourceError, SourceNotFoundError, UnsupportedError
+from .faults import Fault, shortened
+
+RowId = str | int
+IdSource = str | Callable[[Any], RowId]
+_TABLE_ROWS = 1024
+"""Rows that are taken out of a table at once."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of the input."""
+
+    position: int
+    """From 0, in the order of the input."""
+    value: Any
+    id: RowId | None = None
+    key: bytes = b""
+    """What names it across runs: its id, or its content and which of the rows with that content it is."""
+    content: bytes = b""
+    """A digest of its content."""
+    fault: Fault | None = None
+    """Why it cannot be worked on."""
+    attempts: int = 0
+    """Requests that were made for it and count."""
+    overloaded_since: float | None = None
+    """When the server first refused it for being busy, in this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input that was opened."""
+
+    values: Iterator[Any] | AsyncIterator[Any]
+    """The rows; a `Fault` in place of one that could not be read."""
+    total: int | None
+    """How many there are, where that is known beforehand."""
+
+
+def open_rows(rows: Any) -> Source:
+    """Return the rows of any input that `batch` takes.
+
+    Args:
+        rows: A path of a `.jsonl`, `.ndjson` or `.parquet` file; a table or column of pandas, pyarrow or polars; any
+            other iterable, also an asynchronous one.
+
+    Raises:
+        ConfigError: It is none of these.
+        SourceNotFoundError: There is no such file.
+        UnsupportedError: The file's format is not one of these.
+    """
+    if isinstance(rows, (str, os.PathLike)):
+        return _open_file(Path(rows))
+    table = _open_table(rows) or _open_arrow(rows)
+    if table is not None:
+        return table
+    if isinstance(rows, (bytes, Mapping)) or not isinstance(rows, (Iterable, AsyncIterable)):
+        raise ConfigError(
+            f"rows is {_described(rows)}; expected an iterable of rows, a table, or the path of a file.",
+            hint="A single row goes into a list: [row].",
+        )
+    if isinstance(rows, AsyncIterable):
+        return Source(aiter(rows), None)
+    return Source(iter(rows), len(rows) if isinstance(rows, Sized) else None)
+
+
+def _open_file(path: Path) -> Source:
+    if not path.is_file():
+        raise SourceNotFoundError(
+            f"rows={str(path)!r} is a path, but there is no such file.",
+            hint="A single text goes into a list: [text]." if " " in str(path) else "",
+        )
+    if path.suffix in (".jsonl", ".ndjson"):
+        return Source(_json_lines(path), None)
+    if path.suffix == ".parquet":
+        return _open_parquet(path)
+    raise UnsupportedError(
+        f"rows={str(path)!r} is a file of type {path.suffix or 'unknown'!r}; expected .jsonl, .ndjson or .parquet.",
+        hint="Read it yourself and pass an iterable of rows.",
+    )
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                quoted = shortened(line.decode(errors="replace"), 80)
+                yield Fault("invalid_row", f"Line {number} of {path.name} is not JSON: {error}. It is: {quoted}")
+
+
+def _open_parquet(path: Path) -> Source:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise InvalidSourceError(f"{path} is not a Parquet file: {error}") from error
+    batches = file.iter_batches(batch_size=_TABLE_ROWS)
+    return Source(chain.from_iterable(batch.to_pylist() for batch in batches), file.metadata.num_rows)
+
+
+def _open_table(rows: Any) -> Source | None:
+    """Return the rows of a table, None when `rows` is none. Told by its library's name, so that none is imported."""
+    match _library_and_type(rows):
+        case "pandas", "DataFrame":
+            parts = (rows.iloc[first : first + _TABLE_ROWS] for first in range(0, len(rows), _TABLE_ROWS))
+            return Source(chain.from_iterable(part.to_dict("records") for part in parts), len(rows))
+        case "polars", "DataFrame":
+            return Source(rows.iter_rows(named=True), len(rows))
+        case "polars", "LazyFrame":
+            raise UnsupportedError("rows is a polars LazyFrame, which has no rows yet.", hint="Pass frame.collect().")
+    return None
+
+
+def _open_arrow(rows: Any) -> Source | None:
+    match _library_and_type(rows):
+        case "pyarrow", "Table":
+            return Source(_arrow_rows(rows.to_batches(_TABLE_ROWS)), rows.num_rows)
+        case "pyarrow", "RecordBatch":
+            return Source(_arrow_rows([rows]), rows.num_rows)
+        case "pyarrow", "RecordBatchReader":
+            return Source(_arrow_rows(rows), None)
+        case "pyarrow", name if name.endswith("Dataset"):
+            return Source(_arrow_rows(rows.to_batches(batch_size=_TABLE_ROWS)), None)
+        case "pyarrow", name if name.endswith("Array"):
+            return Source((value.as_py() for value in rows), len(rows))
+    return None
+
+
+def _library_and_type(value: object) -> tuple[str, str]:
+    return type(value).__module__.partition(".")[0], type(value).__name__
+
+
+def _arrow_rows(batches: Iterable[Any]) -> Iterator[Any]:
+    for batch in batches:
+        for first in range(0, batch.num_rows, _TABLE_ROWS):
+            yield from batch.slice(first, _TABLE_ROWS).to_pylist()
+
+
+def identify(value: Any, position: int, id_source: IdSource | None) -> Row:
+    """Return the row for a value, with what it is known by.
+
+    Args:
+        value: What the source gave.
+        position: Its number, from 0.
+        id_source: The column with the id, or a function that returns it; None when rows are known by their content.
+    """
+    row = Row(position, value)
+    try:
+        if isinstance(value, Fault):
+            raise value
+        row.content = _digest(_canonical(value, position, needed=id_source is None))
+        row.key = row.content
+        if id_source is not None:
+            row.id = _read_id(value, position, id_source)
+            row.key = _digest(json.dumps(["id", row.id]).encode())
+    except Fault as fault:
+        row.fault = fault
+        row.key = _digest(b"position %d" % position)
+    return row
+
+
+def describe(position: int, value: Any) -> str:
+    """Return how a message names a row: by its number, from 1 as editors count lines, and what it is."""
+    return f"Row {position + 1} is {_described(value)}"
+
+
+def _read_id(value: Any, position: int, id_source: IdSource) -> RowId:
+    if callable(id_source):
+        try:
+            found = id_source(value)
+        except Exception as error:
+            raise Fault("invalid_row", f"{describe(position, value)}; id= raised {error!r} for it.") from error
+    elif not isinstance(value, Mapping) or id_source not in value:
+        raise Fault("invalid_row", f"{describe(position, value)}; expected a mapping with the column {id_source!r}.")
+    else:
+        found = value[id_source]
+    found = found.item() if hasattr(found, "item") else found
+    if isinstance(found, bool) or not isinstance(found, (str, int)):
+        raise Fault("invalid_row", f"Row {position + 1} has the id {found!r}; expected a text or a whole number.")
+    return found
+
+
+def _canonical(value: Any, position: int, *, needed: bool) -> bytes:
+    if isinstance(value, str):
+        return b"s" + value.encode("utf-8", "surrogatepass")
+    try:
+        return json.dumps(value, sort_keys=True, default=_plain, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    except (TypeError, ValueError) as error:
+        if not needed:
+            return b""
+        message = f"{describe(position, value)}, which has no form as JSON to know it by ({error}); pass id=."
+        raise Fault("invalid_row", message) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a form for JSON of what it does not know, the same in every process."""
+    if isinstance(value, (bytes, bytearray)):
+        return hashlib.sha256(value).hexdigest()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    for method in ("tolist", "model_dump", "isoformat"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, os.PathLike) or type(value).__module__ in ("decimal", "uuid", "fractions"):
+        return str(value)
+    raise TypeError(f"it contains {_described(value)}")
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _described(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, Mapping):
+        columns = ", ".join(repr(column) for column in list(value)[:8])
+        return f"a {type(value).__name__} with {columns or 'no columns'}"
+    return f"of type {type(value).__name__}: {shortened(repr(value), 60)}"

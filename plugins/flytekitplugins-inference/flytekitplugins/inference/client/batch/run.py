@@ -1,0 +1,409 @@
+"""`batch` and `abatch`: a run from its arguments to its result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import json
+import math
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Generator, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ...errors import ConfigError, DestinationError, ServerNotReadyError
+from .caller import Caller, Endpoint
+from .checkpoint import CheckpointedJournal, current_checkpoint
+from .engine import Engine, Options, Sources
+from .faults import Fault, fault_of_exception
+from .journal import Journal
+from .limiter import Limiter
+from .output import Output, open_output
+from .progress import Progress, duration
+from .result import BatchResult
+from .rows import IdSource, open_rows
+from .threads import Worker
+from .work import FunctionWork, HttpWork, RowFunction, as_work, code_digest
+
+_AT_ONCE = 256
+"""Records that an `async for` reads at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arguments:
+    """Those of `batch`, checked."""
+
+    endpoint: Endpoint
+    rows: Any
+    work: Any
+    output: str | os.PathLike[str] | None
+    id: IdSource | None
+    max_concurrency: int
+    deadline: float
+    max_retries: int
+    max_failures: int | None
+    outage_seconds: float
+    resume: bool
+    progress: bool
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}={value!r}; expected {expected}."
+            for name, value, expected, right in [
+                (
+                    "max_concurrency",
+                    self.max_concurrency,
+                    "a whole number of 1 or more",
+                    _is_whole(self.max_concurrency, 1),
+                ),
+                ("deadline", self.deadline, "seconds, more than 0", _is_seconds(self.deadline)),
+                ("max_retries", self.max_retries, "a whole number of 0 or more", _is_whole(self.max_retries, 0)),
+                (
+                    "max_failures",
+                    self.max_failures,
+                    "None or a whole number of 0 or more",
+                    self.max_failures is None or _is_whole(self.max_failures, 0),
+                ),
+                ("outage_seconds", self.outage_seconds, "seconds, more than 0", _is_seconds(self.outage_seconds)),
+                (
+                    "id",
+                    self.id,
+                    "a column or a function",
+                    self.id is None or isinstance(self.id, str) or callable(self.id),
+                ),
+            ]
+            if not right
+        ]
+        if problems:
+            raise ConfigError("The arguments of batch are wrong.", problems=problems)
+
+
+def batch(
+    endpoint: Endpoint,
+    rows: Any,
+    *,
+    work: HttpWork | RowFunction,
+    output: str | os.PathLike[str] | None = None,
+    id: IdSource | None = None,
+    max_concurrency: int = 512,
+    deadline: float = 60.0,
+    max_retries: int = 5,
+    max_failures: int | None = None,
+    outage_seconds: float = 300.0,
+    resume: bool = True,
+    progress: bool = True,
+) -> BatchResult:
+    """Ask the model server about every row, as many at once as serves it best, and return when all are finished.
+
+    Works in any thread, also inside a running event loop, which it blocks; `abatch` does not.
+
+    Args:
+        endpoint: The server.
+        rows: Any iterable, also an asynchronous one; a table or column of pandas, pyarrow or polars; the path of a
+            `.jsonl`, `.ndjson` or `.parquet` file. It is read as it is needed and may be larger than memory.
+        work: `chat(…)`, `completion(…)`, `embeddings(…)`, `structured(…)`, or an `async def f(client, row)` that
+            returns the row's output.
+        output: Where the result goes, `.jsonl` or `.parquet`; None for a temporary file. Beside it stands
+            `<output>.journal`, from which a rerun continues; it may be deleted.
+        id: The column with each row's id, or a function that returns it. Without, rows are known by their content.
+        max_concurrency: The most requests at once; how many there are is found by measuring.
+        deadline: Seconds that one request may take.
+        max_retries: Times that a row is asked again after an error that may pass: 5xx, a broken answer or connection,
+            no answer in time. A busy (429, 503) or absent server does not count.
+        max_failures: More failed rows than this end the run; None for any number.
+        outage_seconds: How long a server that is gone, or answers nothing, is waited for.
+        resume: Whether to take over what an earlier run with the same parameters finished, also through Flyte's
+            checkpoint. False starts anew and writes no checkpoint.
+        progress: Whether to show progress on standard error.
+
+    Returns:
+        The counts, the speed, and the records in order.
+
+    Raises:
+        ConfigError: An argument is wrong.
+        SourceNotFoundError: `rows` is the path of a file that does not exist.
+        DestinationError: The output cannot be written, exists and is not a batch's, or is in use.
+        BatchFailedError: More rows failed than `max_failures`.
+        ServerNotReadyError: The server was gone for longer than `outage_seconds`; what is finished is kept.
+    """
+    return _in_a_thread(AsyncBatch(_Arguments(**_without_endpoint(locals()), endpoint=endpoint)))
+
+
+def abatch(
+    endpoint: Endpoint,
+    rows: Any,
+    *,
+    work: HttpWork | RowFunction,
+    output: str | os.PathLike[str] | None = None,
+    id: IdSource | None = None,
+    max_concurrency: int = 512,
+    deadline: float = 60.0,
+    max_retries: int = 5,
+    max_failures: int | None = None,
+    outage_seconds: float = 300.0,
+    resume: bool = True,
+    progress: bool = True,
+) -> AsyncBatch:
+    """Do what `batch` does, on the running event loop.
+
+    `await abatch(…)` returns the result; `async for record in abatch(…)` yields the records in order as they come.
+    Arguments and errors are those of `batch`.
+    """
+    return AsyncBatch(_Arguments(**_without_endpoint(locals()), endpoint=endpoint))
+
+
+class AsyncBatch:
+    """A batch that is awaited, or iterated over. Each starts it, so it is done once."""
+
+    def __init__(self, arguments: _Arguments) -> None:
+        self._arguments = arguments
+        self._started = False
+        self.result: BatchResult | None = None
+        """Once it is over."""
+
+    def __await__(self) -> Generator[Any, None, BatchResult]:
+        return self._run().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        self._start()
+        async with _opened(self._arguments) as run:
+            engine = asyncio.create_task(run.engine.run())
+            try:
+                async for record in run.records(engine):
+                    yield record
+                await engine
+                self.result = run.result()
+            finally:
+                engine.cancel()
+                await asyncio.gather(engine, return_exceptions=True)
+
+    async def _run(self) -> BatchResult:
+        self._start()
+        async with _opened(self._arguments) as run:
+            await run.engine.run()
+            self.result = run.result()
+        return self.result
+
+    def _start(self) -> None:
+        if self._started:
+            raise ConfigError("This batch was started before.", hint="Call abatch again; it continues what is there.")
+        self._started = True
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run whose files are open."""
+
+    engine: Engine
+    directory: Any
+    """Temporary, when there is no `output=`."""
+
+    def result(self) -> BatchResult:
+        engine, counts = self.engine, self.engine.counts
+        return BatchResult(
+            path=engine.sources.output.path,
+            rows=counts.finished,
+            succeeded=counts.succeeded,
+            failed=counts.failed,
+            resumed=counts.resumed,
+            retried=counts.retried,
+            duration=time.monotonic() - engine.began,
+            prompt_tokens=counts.prompt_tokens,
+            completion_tokens=counts.completion_tokens,
+            concurrency=tuple(engine.series),
+            failures=tuple(engine.failures),
+            _directory=self.directory,
+        )
+
+    async def records(self, engine: asyncio.Task[None]) -> AsyncIterator[dict[str, Any]]:
+        """Yield the records in order until the engine is done."""
+        journal, disk, first = self.engine.sources.journal, self.engine.sources.disk, 0
+        while True:
+            over = engine.done()
+            self.engine.advanced.clear()
+            found = await disk.call(lambda first=first: list(islice(journal.in_order(first), _AT_ONCE)))
+            for position, _, record in found:
+                yield {"index": position, **json.loads(record)}
+            first += len(found)
+            if not found and over:
+                return
+            if not found:
+                await self.engine.advanced.wait()
+
+
+@contextlib.asynccontextmanager
+async def _opened(arguments: _Arguments) -> AsyncIterator[_Run]:
+    """Open all that a run needs, and close it after."""
+    async with contextlib.AsyncExitStack() as stack:
+        work = as_work(arguments.work)
+        rows = open_rows(arguments.rows)
+        progress = Progress(shown=arguments.progress)
+        directory = None
+        if arguments.output is None:
+            directory = tempfile.TemporaryDirectory(prefix="inference-batch-")
+            path = Path(directory.name, "output.jsonl")
+        else:
+            path = Path(arguments.output)
+        caller = Caller(arguments.endpoint, work, deadline=arguments.deadline)
+        stack.push_async_callback(caller.aclose)
+        parameters = await _parameters(arguments, caller, work, progress)
+        disk, uploader = Worker("batch-disk"), Worker("batch-checkpoint")
+        stack.callback(disk.close)
+        stack.callback(uploader.close)
+        journal = await disk.call(_open_journal, path, parameters, arguments.resume, progress)
+        stack.callback(journal.close)
+        checkpoint = None
+        if arguments.resume and (flyte := current_checkpoint()) is not None:
+            name = json.dumps([path.name if arguments.output else None, parameters], sort_keys=True, default=repr)
+            checkpoint = CheckpointedJournal(flyte, journal, name)
+            stack.callback(checkpoint.close)
+            if restored := await disk.call(checkpoint.restore):
+                progress.say(f"continues: {restored:,} results of an earlier attempt are in Flyte's checkpoint")
+        is_vectors = isinstance(work, HttpWork) and work.kind == "embeddings"
+        output: Output = await disk.call(lambda: open_output(path, vectors=is_vectors))
+        sources = Sources(rows, arguments.id, journal, output, checkpoint, disk, uploader)
+        options = Options(
+            deadline=arguments.deadline,
+            max_retries=arguments.max_retries,
+            max_failures=arguments.max_failures,
+            outage_seconds=arguments.outage_seconds,
+        )
+        engine = Engine(
+            arguments.endpoint, work, caller, sources, Limiter(arguments.max_concurrency), options, progress
+        )
+        yield _Run(engine, directory)
+
+
+async def _parameters(
+    arguments: _Arguments, caller: Caller, work: HttpWork | FunctionWork, progress: Progress
+) -> dict[str, Any]:
+    """Return all that makes this run's answers what they are; what else changes does not start it anew."""
+    model = await _find_model(arguments, caller, progress)
+    id_source = code_digest(arguments.id) if callable(arguments.id) else arguments.id
+    return {**work.identity(), "model": model, "id": id_source}
+
+
+async def _find_model(arguments: _Arguments, caller: Caller, progress: Progress) -> str:
+    """Return the model's name, waiting for a server that is not up."""
+    until = time.monotonic() + arguments.outage_seconds
+    for attempt in count():
+        try:
+            return await caller.find_model()
+        except Exception as error:
+            fault = fault_of_exception(error)
+            if not fault.retryable:
+                raise
+            if time.monotonic() >= until:
+                raise _absent(arguments, fault) from error
+            if attempt == 0:
+                progress.say(f"waiting for {arguments.endpoint.url}: {fault.message}")
+            await asyncio.sleep(min(0.1 * 2**attempt, 2.0))
+    raise AssertionError("unreachable")
+
+
+def _absent(arguments: _Arguments, fault: Fault) -> ServerNotReadyError:
+    waited = duration(arguments.outage_seconds)
+    return ServerNotReadyError(
+        f"{arguments.endpoint.url} did not answer within {waited}: {fault.message}",
+        hint="Is the server running, and is this its address?",
+    )
+
+
+def _open_journal(path: Path, parameters: dict[str, Any], resume: bool, progress: Progress) -> Journal:
+    file = path.with_name(path.name + ".journal")
+    if path.exists() and not file.exists():
+        raise DestinationError(
+            f"{path} exists, and without {file.name} beside it nothing says that it is the result of such a run.",
+            hint="Move it away, or choose another output=.",
+        )
+    journal = Journal(file, parameters, resume=resume)
+    if journal.changed:
+        changed = "; ".join(journal.changed)
+        progress.say(f"starts anew, because this is not what {file} is about ({changed}); that is now {file}.previous")
+    elif journal.restored:
+        progress.say(f"continues: {journal.restored:,} results of an earlier run are in {file}")
+    return journal
+
+
+def _in_a_thread(batch: AsyncBatch) -> BatchResult:
+    """Run a batch on an event loop of its own, in a thread; stop it in order on Ctrl-C and SIGTERM."""
+    loop = asyncio.new_event_loop()
+    outcome: list[BatchResult | BaseException] = []
+    task: list[asyncio.Task[BatchResult]] = []
+
+    async def main() -> BatchResult:
+        task.append(asyncio.current_task())  # type: ignore[arg-type]
+        return await batch
+
+    def run() -> None:
+        try:
+            with contextlib.closing(loop):
+                outcome.append(loop.run_until_complete(main()))
+                loop.run_until_complete(loop.shutdown_asyncgens())
+        except BaseException as error:  # raised again where the batch was called
+            outcome.append(error)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="batch", daemon=True)
+    with _terminated_in_order() as stopping:
+        thread.start()
+        try:
+            thread.join()
+        except BaseException:
+            stopping()
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(lambda: task[0].cancel() if task else loop.stop())
+            thread.join()
+            raise
+    (result,) = outcome
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+class _Terminated(BaseException):
+    """SIGTERM came while a batch was running."""
+
+
+@contextlib.contextmanager
+def _terminated_in_order() -> Iterator[Any]:
+    """Let SIGTERM stop what runs within, and then have the effect that it has without a batch."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, stop)
+
+    def stopping() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    try:
+        yield stopping
+    except _Terminated:
+        signal.signal(signal.SIGTERM, previous)
+        signal.raise_signal(signal.SIGTERM)
+        raise SystemExit(128 + signal.SIGTERM) from None  # its handler let the process live
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _without_endpoint(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name != "endpoint"}
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0

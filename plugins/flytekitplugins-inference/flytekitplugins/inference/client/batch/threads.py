@@ -1,0 +1,67 @@
+"""One thread that does what must not hold up the event loop, one call after another.
+
+Unlike those of an executor it is a daemon: an input that never yields its next row does not keep a process alive after
+Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Worker:
+    """A thread for blocking calls.
+
+    Its calls see the context variables of where it was made: flytekit keeps the task's context in one.
+
+    Args:
+        name: The thread's, for debuggers.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._run,), name=name, daemon=True).start()
+
+    async def call(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Return what `function` returns, or raise what it raises."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def work() -> None:
+            result, failure = None, None
+            try:
+                result = function(*args)
+            except StopIteration as error:
+                failure = RuntimeError(f"{function} raised StopIteration")
+                failure.__cause__ = error
+            except BaseException as error:  # carried over to whoever awaits the call
+                failure = error  # type: ignore[assignment]
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, result, failure)
+
+        self._calls.put(work)
+        return await future
+
+    def close(self) -> None:
+        """End the thread after the calls that are waiting."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (work := self._calls.get()) is not None:
+            work()

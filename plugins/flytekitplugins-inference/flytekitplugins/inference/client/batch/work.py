@@ -1,0 +1,297 @@
+"""What is done with each row: chat, completion, embeddings, structured output, or a function of the user's own.
+
+A work makes one request of a row and reads its answer; it sends nothing. The routes are OpenAI's, as vLLM, SGLang,
+llama.cpp, NIM, Ollama and TEI serve them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any, Literal
+
+from ...errors import ConfigError, MissingDependencyError
+from .faults import Fault, shortened
+from .rows import describe
+
+RowFunction = Callable[[Any, Any], Awaitable[Any]]
+"""`async def f(client, row)`: what it returns, as JSON has it, is the row's output."""
+_NOT_IN_A_BATCH = {
+    "stream": "a row's answer is read as a whole",
+    "n": "a row has one output",
+    "messages": "they are made of the rows",
+    "prompt": "it is made of the rows",
+    "input": "it is made of the rows",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one row."""
+
+    output: Any
+    """As JSON has it."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str | None = None
+    """As the server said: `stop`, or `length` when the text was cut off at `max_tokens`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpWork:
+    """One request to a route of the model server per row. Made by `chat`, `completion`, `embeddings`, `structured`."""
+
+    kind: Literal["chat", "completion", "embeddings", "structured"]
+    path: str
+    column: str | None = None
+    system: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Goes into each request as it is."""
+    schema: Mapping[str, Any] | None = None
+    """JSON schema of a structured output."""
+    model_type: Any = None
+    """The pydantic model that a structured output is validated by."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that an answer depends on besides the row and the model: other values, other answers."""
+        facts = {"work": self.kind, "column": self.column, "system": self.system, "schema": self.schema}
+        return {key: value for key, value in {**facts, **self.parameters}.items() if value is not None}
+
+    def body(self, position: int, value: Any, model: str) -> dict[str, Any]:
+        """Return the JSON body of the request for a row.
+
+        Raises:
+            Fault: The row is not what this work takes.
+        """
+        content = self._content(position, value)
+        made: dict[str, Any]
+        if self.kind == "completion":
+            made = {"prompt": content}
+        elif self.kind == "embeddings":
+            made = {"input": content}
+        else:
+            made = {"messages": self._messages(position, content)}
+        return {"model": model, **self.parameters, **made}
+
+    def read(self, answer: Any) -> Answer:
+        """Return what the server's JSON says.
+
+        Raises:
+            Fault: It is not an answer of this route, or the output does not fit the schema.
+        """
+        try:
+            usage = answer.get("usage") or {}
+            prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+            if self.kind == "embeddings":
+                return Answer(answer["data"][0]["embedding"], prompt, completion)
+            choice = answer["choices"][0]
+            text = choice["text"] if self.kind == "completion" else choice["message"].get("content")
+            reason = choice.get("finish_reason")
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            quoted = shortened(json.dumps(answer))
+            message = f"The answer is JSON, but not that of {self.path}: {quoted}"
+            raise Fault("invalid_answer", message) from error
+        if text is None:
+            raise Fault("invalid_output", f"The answer has no text; its finish_reason is {reason!r}.")
+        return Answer(self._validated(text, reason) if self.schema is not None else text, prompt, completion, reason)
+
+    def _content(self, position: int, value: Any) -> Any:
+        if self.column is not None:
+            if not isinstance(value, Mapping) or self.column not in value:
+                expected = f"expected a mapping with the column {self.column!r}"
+                raise Fault("invalid_row", f"{describe(position, value)}; {expected}.")
+            value = value[self.column]
+        elif isinstance(value, Mapping):
+            if "messages" not in value or self.kind not in ("chat", "structured"):
+                hint = "say which column holds it: column="
+                raise Fault("invalid_row", f"{describe(position, value)}; expected a text. If it is one, {hint}.")
+            value = value["messages"]
+        is_messages = isinstance(value, (list, tuple)) and self.kind in ("chat", "structured")
+        if not isinstance(value, str) and not is_messages:
+            expected = "a text or a list of messages" if self.kind in ("chat", "structured") else "a text"
+            where = f" in the column {self.column!r}" if self.column else ""
+            raise Fault("invalid_row", f"{describe(position, value)}{where}; expected {expected}.")
+        return value
+
+    def _messages(self, position: int, content: Any) -> list[Any]:
+        messages = [{"role": "user", "content": content}] if isinstance(content, str) else list(content)
+        for message in messages:
+            if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+                shown = shortened(repr(message), 80)
+                expected = "expected a mapping with 'role' and 'content'"
+                raise Fault("invalid_row", f"Row {position + 1} has the message {shown}; {expected}.")
+        return messages if self.system is None else [{"role": "system", "content": self.system}, *messages]
+
+    def _validated(self, text: str, reason: Any) -> Any:
+        cut = " It was cut off: raise max_tokens." if reason == "length" else ""
+        try:
+            if self.model_type is not None:
+                return self.model_type.model_validate_json(text).model_dump(mode="json")
+            value = json.loads(text)
+            _validate(value, self.schema)
+        except ValueError as error:
+            said = f"{shortened(str(error))}{cut} The text is: {shortened(text)}"
+            raise Fault("invalid_output", f"The text does not fit the schema: {said}") from error
+        return value
+
+
+@dataclass(frozen=True)
+class FunctionWork:
+    """The user's own `async def f(client, row)`."""
+
+    function: RowFunction
+
+    def identity(self) -> dict[str, Any]:
+        """Return the function's name and a digest of its code: a changed function makes other outputs."""
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return {"work": "function", "function": name, "code": code_digest(self.function)}
+
+
+Work = HttpWork | FunctionWork
+
+
+def chat(
+    *, column: str | None = None, system: str | None = None, path: str = "/v1/chat/completions", **parameters: Any
+) -> HttpWork:
+    """Ask `/v1/chat/completions`; the output is the assistant's text.
+
+    Args:
+        column: The column with the user's text, or with a list of messages; None when a row is that itself, or a
+            mapping with `messages`.
+        system: The system message, before all others.
+        path: The server's route.
+        **parameters: Goes into each request as it is: `max_tokens`, `temperature`, `seed`, `model`, …
+
+    Raises:
+        ConfigError: A parameter does not go with a batch.
+    """
+    return HttpWork(kind="chat", path=path, column=column, system=system, parameters=_checked(parameters))
+
+
+def completion(*, column: str | None = None, path: str = "/v1/completions", **parameters: Any) -> HttpWork:
+    """Ask `/v1/completions`; the output is the text. Arguments as those of `chat`."""
+    return HttpWork(kind="completion", path=path, column=column, parameters=_checked(parameters))
+
+
+def embeddings(*, column: str | None = None, path: str = "/v1/embeddings", **parameters: Any) -> HttpWork:
+    """Ask `/v1/embeddings`; the output is the vector, a list of numbers. Arguments as those of `chat`."""
+    return HttpWork(kind="embeddings", path=path, column=column, parameters=_checked(parameters))
+
+
+def structured(
+    schema: Any,
+    *,
+    column: str | None = None,
+    system: str | None = None,
+    path: str = "/v1/chat/completions",
+    **parameters: Any,
+) -> HttpWork:
+    """Ask `/v1/chat/completions` for JSON of a schema; the output is the validated value.
+
+    The schema is sent as `response_format`, so that a server that can keeps the model to it, and every output is
+    validated here all the same; one that does not fit fails its row.
+
+    Args:
+        schema: A pydantic model (version 2), or a JSON schema.
+        column: As that of `chat`.
+        system: As that of `chat`.
+        path: As that of `chat`.
+        **parameters: As those of `chat`.
+
+    Raises:
+        ConfigError: The schema is neither, or not valid.
+        MissingDependencyError: A JSON schema is given, and the package `jsonschema` is not installed.
+    """
+    if hasattr(schema, "model_json_schema"):
+        model_type, schema = schema, schema.model_json_schema()
+    elif isinstance(schema, Mapping):
+        model_type = None
+        _check_schema(schema)
+    else:
+        raise ConfigError(f"schema={schema!r} is neither a pydantic model nor a JSON schema.")
+    name = str(schema.get("title", "output")).replace(" ", "_")
+    wanted = {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": True}}
+    return HttpWork(
+        kind="structured",
+        path=path,
+        column=column,
+        system=system,
+        parameters={**_checked(parameters), "response_format": wanted},
+        schema=schema,
+        model_type=model_type,
+    )
+
+
+def as_work(work: Any) -> Work:
+    """Return what was given as `work`, a function wrapped.
+
+    Raises:
+        ConfigError: It is neither a work nor an `async def` function of two arguments.
+    """
+    if isinstance(work, (HttpWork, FunctionWork)):
+        return work
+    takes = "expected chat(…), completion(…), embeddings(…), structured(…) or an async def f(client, row)"
+    if not inspect.iscoroutinefunction(work) and not inspect.iscoroutinefunction(getattr(work, "__call__", None)):  # noqa: B004
+        raise ConfigError(f"work={work!r}; {takes}.")
+    try:
+        inspect.signature(work).bind(None, None)
+    except TypeError as error:
+        raise ConfigError(f"work={work!r} cannot be called with (client, row): {error}; {takes}.") from error
+    return FunctionWork(work)
+
+
+def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
+    problems = [
+        f"{name}= does not go with a batch: {_NOT_IN_A_BATCH[name]}." for name in parameters.keys() & _NOT_IN_A_BATCH
+    ]
+    try:
+        json.dumps(parameters)
+    except (TypeError, ValueError) as error:
+        problems.append(f"A parameter has no form as JSON: {error}.")
+    if problems:
+        raise ConfigError("The parameters of a request are wrong.", problems=sorted(problems))
+    return parameters
+
+
+def _check_schema(schema: Mapping[str, Any]) -> None:
+    jsonschema = _jsonschema()
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ConfigError(f"schema= is not a valid JSON schema: {error.message}.") from error
+
+
+def _validate(value: Any, schema: Any) -> None:
+    jsonschema = _jsonschema()
+    try:
+        jsonschema.validate(value, schema)
+    except jsonschema.ValidationError as error:
+        raise ValueError(f"{error.json_path}: {error.message}") from error
+
+
+def _jsonschema() -> Any:
+    try:
+        return importlib.import_module("jsonschema")
+    except ImportError as error:
+        message = "Validating by a JSON schema needs the package jsonschema, which is not installed."
+        raise MissingDependencyError(message, hint="pip install jsonschema, or pass a pydantic model.") from error
+
+
+def code_digest(function: Any) -> str:
+    """Return a digest of what a function does; comments, line numbers and the place of its file do not count."""
+    function = inspect.unwrap(function)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return _digest_of_code(code) if code is not None else "unknown"
+
+
+def _digest_of_code(code: CodeType) -> str:
+    digest = hashlib.sha256(code.co_code + repr((code.co_names, code.co_varnames)).encode())
+    for constant in code.co_consts:
+        text = _digest_of_code(constant) if isinstance(constant, CodeType) else repr(constant)
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]

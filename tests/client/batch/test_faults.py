@@ -1,0 +1,450 @@
+"""What servers and rows do wrong: each kind with its message, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from client.batch.stub import Endpoint, Handler, Server, answered, echo, text_of
+from flytekitplugins.inference.client.batch import batch, chat, completion, embeddings
+from flytekitplugins.inference.client.batch.caller import parse_queue_length
+from flytekitplugins.inference.client.batch.engine import Engine
+from flytekitplugins.inference.client.batch.faults import FINAL, KINDS, RETRYABLE, UNAVAILABLE, parse_retry_after
+from flytekitplugins.inference.client.endpoint import Endpoint as RealEndpoint
+from flytekitplugins.inference.errors import BatchFailedError, ServerNotReadyError
+
+TEXTS = [f"text {number}" for number in range(20)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries come as they do, only sooner."""
+    monkeypatch.setattr("flytekitplugins.inference.client.batch.engine._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("flytekitplugins.inference.client.batch.engine._BACKOFF_CAP", 0.05)
+
+
+def run(server: Server, rows: Any = TEXTS, **options: Any) -> Any:
+    return batch(server.endpoint, rows, **{"work": chat(), "progress": False, **options})
+
+
+def at_first(times: int, bad: Handler) -> Handler:
+    """Return a handler that answers each text badly for some times, then well."""
+    seen: Counter[str] = Counter()
+
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        seen[text_of(body)] += 1
+        return await (bad if seen[text_of(body)] <= times else echo)(request, body)
+
+    return handler
+
+
+def status(code: int, text: str = "no", **headers: str) -> Handler:
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        return web.Response(status=code, text=text, headers=headers)
+
+    return handler
+
+
+async def half(request: web.Request, body: Any) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000", "Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(b'{"choices": [')
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def hangs(request: web.Request, body: Any) -> web.StreamResponse:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+async def html(request: web.Request, body: Any) -> web.StreamResponse:
+    page = "<html><head><title>Sign in</title></head><body>Welcome</body></html>"
+    return web.Response(text=page, content_type="text/html")
+
+
+async def broken_json(request: web.Request, body: Any) -> web.StreamResponse:
+    return web.Response(text='{"choices": [{"mess', content_type="application/json")
+
+
+async def other_json(request: web.Request, body: Any) -> web.StreamResponse:
+    return web.json_response({"outputs": []})
+
+
+async def no_text(request: web.Request, body: Any) -> web.StreamResponse:
+    return web.json_response({"choices": [{"message": {"content": None}, "finish_reason": "length"}]})
+
+
+@pytest.mark.parametrize(
+    ("bad", "options"),
+    [
+        (status(500), {}),
+        (status(502, "<html>Bad Gateway</html>"), {}),
+        (status(429), {}),
+        (status(503), {}),
+        (status(408), {}),
+        (half, {}),
+        (broken_json, {}),
+        (other_json, {}),
+        (hangs, {"deadline": 0.3}),
+    ],
+    ids=["500", "502", "429", "503", "408", "half an answer", "broken JSON", "other JSON", "hangs"],
+)
+def test_what_may_pass_is_tried_again(bad: Handler, options: Any, server: Server) -> None:
+    server.handler = at_first(2, bad)
+    result = run(server, **options)
+    assert [record["output"] for record in result] == [f"answer to {text}" for text in TEXTS]
+    assert set(Counter(server.texts).values()) == {3}
+
+
+@pytest.mark.parametrize(
+    ("bad", "options", "kind", "message", "requests"),
+    [
+        (status(400, "max_tokens is too large"), {}, "rejected", "status 400: max_tokens is too large", 1),
+        (status(401, ""), {}, "rejected", "status 401: nothing more", 1),
+        (status(404, "no such model"), {}, "rejected", "status 404: no such model", 1),
+        (html, {}, "not_json", "text/html, not JSON; does another program answer at this address.*Sign in", 1),
+        (no_text, {}, "invalid_output", "no text; its finish_reason is 'length'", 1),
+        (status(500, "out of memory"), {}, "server_error", "status 500: out of memory", 3),
+        (broken_json, {}, "invalid_answer", r'broken JSON.*\{"choices": \[\{"mess', 3),
+        (other_json, {}, "invalid_answer", r'not that of /v1/chat/completions: \{"outputs": \[\]\}', 3),
+        (half, {}, "disconnected", "broke before the whole answer was here", 3),
+        (hangs, {"deadline": 0.2}, "timeout", "within the deadline of 0.2 s.*raise deadline=", 3),
+    ],
+    ids=["400", "401", "404", "HTML", "no text", "500", "broken JSON", "other JSON", "half an answer", "hangs"],
+)
+def test_what_stays_fails_the_row_and_no_other(
+    bad: Handler, options: Any, kind: str, message: str, requests: int, server: Server
+) -> None:
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        return await (bad if text_of(body) == "text 3" else echo)(request, body)
+
+    server.handler = handler
+    result = run(server, max_retries=2, **options)
+    records = list(result)
+    assert [record["index"] for record in records if record["error"]] == [3]
+    assert records[3]["output"] is None
+    assert records[3]["error"]["kind"] == kind
+    assert records[3]["attempts"] == requests == server.texts.count("text 3")
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(records[3]["error"]["message"])
+    assert (result.succeeded, result.failed) == (19, 1)
+
+
+@pytest.mark.parametrize(
+    ("work", "row", "message"),
+    [
+        (chat(), 7, "Row 1 is of type int: 7; expected a text or a list of messages."),
+        (chat(), None, "Row 1 is None; expected a text or a list of messages."),
+        (chat(), {"text": "a"}, "Row 1 is a dict with 'text'; expected a text. If it is one, say which column"),
+        (chat(column="text"), {"body": "a"}, "Row 1 is a dict with 'body'; expected a mapping with the column 'text'."),
+        (chat(column="text"), "a", "Row 1 is of type str: 'a'; expected a mapping with the column 'text'."),
+        (chat(column="text"), {"text": 3}, "in the column 'text'; expected a text or a list of messages."),
+        (chat(), ["a"], "Row 1 has the message 'a'; expected a mapping with 'role' and 'content'."),
+        (completion(), ["a"], "expected a text."),
+        (embeddings(), [{"role": "user"}], "expected a text."),
+        (chat(), {"messages": [{"content": "a"}]}, "expected a mapping with 'role' and 'content'"),
+    ],
+    ids=str,
+)
+def test_a_row_of_the_wrong_type_is_named(work: Any, row: Any, message: str, server: Server) -> None:
+    (record,) = run(server, [row], work=work)
+    assert record["error"]["kind"] == "invalid_row"
+    assert message in record["error"]["message"]
+    assert record["attempts"] == 0
+    assert server.requests == []
+
+
+def test_lines_that_are_not_json_are_named_by_their_number(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('"a"\n\n{"b": \n"c"\n')
+    records = list(run(server, path))
+    assert [record["output"] for record in records] == ["answer to a", None, "answer to c"]
+    assert "Line 3 of rows.jsonl is not JSON" in records[1]["error"]["message"]
+
+
+def test_a_second_row_with_an_id_fails_and_names_the_first(server: Server) -> None:
+    rows = [{"id": 1, "text": "a"}, {"id": 2, "text": "b"}, {"id": 1, "text": "c"}]
+    records = list(run(server, rows, work=chat(column="text"), id="id"))
+    assert [record["output"] for record in records] == ["answer to a", "answer to b", None]
+    assert records[2]["error"]["message"] == "Row 3 has the id 1, which row 1 has too."
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "a"}, "expected a mapping with the column 'id'"),
+        ({"id": None}, "has the id None; expected a text or a whole number"),
+        ({"id": 1.5}, "has the id 1.5"),
+        ({"id": True}, "has the id True"),
+        ("a", "expected a mapping with the column 'id'"),
+    ],
+    ids=str,
+)
+def test_a_row_without_a_proper_id_fails(row: Any, message: str, server: Server) -> None:
+    (record,) = run(server, [row], work=chat(column="text"), id="id")
+    assert message in record["error"]["message"]
+
+
+def test_an_id_may_be_the_result_of_a_function(server: Server) -> None:
+    records = list(run(server, ["a", "b", ""], id=lambda row: row[0]))
+    assert [record["id"] for record in records] == ["a", "b", None]
+    assert "IndexError" in records[2]["error"]["message"]
+
+
+def test_rows_that_have_no_form_as_json_need_an_id(server: Server) -> None:
+    async def name(client: Any, row: Any) -> str:
+        return type(row["value"]).__name__
+
+    rows = [{"id": 1, "value": object()}]
+    assert [record["output"] for record in run(server, rows, work=name, id="id")] == ["object"]
+    (record,) = run(server, rows, work=name)
+    assert "no form as JSON to know it by (it contains of type object" in record["error"]["message"]
+    assert "pass id=" in record["error"]["message"]
+
+
+def test_more_failures_than_allowed_end_the_run_and_keep_what_is_finished(server: Server, tmp_path: Path) -> None:
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        number = int(text_of(body).split()[1])
+        return await (status(400, "no") if number in (50, 60, 70) else echo)(request, body)
+
+    server.handler = handler
+    rows = [f"text {number}" for number in range(5000)]
+    with pytest.raises(BatchFailedError, match="max_failures=2 allows no more") as caught:
+        run(server, rows, max_failures=2, output=tmp_path / "out.jsonl", max_concurrency=8)
+    assert "row 51: rejected" in str(caught.value)
+    assert len(server.requests) < 5000
+    server.handler = echo
+    result = run(server, rows[:51], output=tmp_path / "out.jsonl")
+    assert result.resumed == 51
+    assert result.failed == 1, "the same request would be rejected again"
+
+
+def test_the_server_is_asked_less_when_it_sheds_load(server: Server) -> None:
+    slots = 6
+
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        if server._busy > slots:
+            return web.Response(status=429)
+        await asyncio.sleep(0.01)
+        return await echo(request, body)
+
+    server.handler = handler
+    result = run(server, [f"text {number}" for number in range(1500)])
+    assert result.failed == 0
+    shed = len(server.requests) - 1500
+    assert shed < 300
+    assert result.retried == 0, "a busy server is not held against a row"
+
+
+def test_retry_after_is_honoured(server: Server) -> None:
+    times: list[float] = []
+
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        times.append(time.monotonic())
+        return await (status(429, "later", **{"Retry-After": "1"}) if len(times) == 1 else echo)(request, body)
+
+    server.handler = handler
+    result = run(server, ["a"])
+    assert result.succeeded == 1
+    assert times[1] - times[0] >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("3", 3, 3),
+        ("1.5", 1.5, 1.5),
+        ("", 0, 0),
+        ("soon", 0, 0),
+        ("-4", 0, 0),
+        (format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True), 3500, 3600),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(text: str, least: float, most: float) -> None:
+    assert least <= parse_retry_after(text) <= most
+
+
+def test_rows_wait_for_a_server_that_dies_and_comes_back(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    port = int(server.url.rpartition(":")[2])
+    restarted: list[threading.Thread] = []
+
+    def restart() -> None:
+        server.stop()
+        time.sleep(0.7)
+        server.start(port)
+
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        if len(server.requests) >= 100 and not restarted:
+            restarted.append(threading.Thread(target=restart))
+            restarted[0].start()
+        await asyncio.sleep(0.02)
+        return await echo(request, body)
+
+    server.handler = handler
+    result = run(server, [f"text {number}" for number in range(300)], progress=True)
+    restarted[0].join()
+    assert [record["output"] for record in result] == [f"answer to text {number}" for number in range(300)]
+    said = capsys.readouterr().err
+    assert f"{server.url} does not answer; waiting up to 5 min 0 s for it" in said
+    assert f"{server.url} is back" in said
+
+
+def test_a_server_that_stays_away_ends_the_run_which_can_be_continued(server: Server, tmp_path: Path) -> None:
+    port = int(server.url.rpartition(":")[2])
+    stopping = threading.Thread(target=server.stop)
+
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        if len(server.requests) == 300:
+            stopping.start()
+        return await echo(request, body)
+
+    server.handler = handler
+    rows = [f"text {number}" for number in range(2000)]
+    with pytest.raises(ServerNotReadyError, match=r"no answer for 1 s.*(Nothing listens|broke)") as caught:
+        run(server, rows, output=tmp_path / "out.jsonl", outage_seconds=1)
+    stopping.join()
+    assert "the same call continues after them" in caught.value.hint
+    server.start(port)
+    result = run(server, rows, output=tmp_path / "out.jsonl")
+    assert result.succeeded == 2000
+    assert result.resumed >= 100
+
+
+@pytest.mark.parametrize("bad", [status(503, "loading"), hangs], ids=["503 for ever", "hangs for ever"])
+def test_a_server_that_only_refuses_or_hangs_ends_the_run(bad: Handler, server: Server) -> None:
+    server.handler = bad
+    with pytest.raises(ServerNotReadyError, match="no answer for 1 s"):
+        run(server, outage_seconds=1, deadline=0.4)
+
+
+def test_a_server_that_is_not_there_ends_the_run() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        for model in ("", "tiny"):
+            with pytest.raises(ServerNotReadyError, match=f"{url} .*Nothing listens"):
+                batch(Endpoint(url, model=model), TEXTS, work=chat(), outage_seconds=0.5, progress=False)
+
+
+def test_a_function_that_cannot_reach_something_else_does_not_wait_for_the_server(server: Server) -> None:
+    async def elsewhere(client: Any, row: str) -> Any:
+        raise ConnectionRefusedError("another service")
+
+    result = run(server, TEXTS[:3], work=elsewhere, max_retries=2)
+    assert [record["error"]["kind"] for record in result] == ["disconnected"] * 3
+    assert [record["attempts"] for record in result] == [3] * 3
+
+
+def test_a_function_that_hangs_meets_the_deadline(server: Server) -> None:
+    async def hang(client: Any, row: str) -> Any:
+        await asyncio.sleep(60)
+
+    (record,) = run(server, ["a"], work=hang, deadline=0.1, max_retries=1)
+    assert record["error"]["kind"] == "timeout"
+    assert record["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [(status(400), "rejected"), (status(500), "server_error"), (half, "disconnected"), (hangs, "timeout")],
+    ids=["400", "500", "half an answer", "hangs"],
+)
+def test_errors_of_the_official_client_are_told_apart(bad: Handler, kind: str, server: Server) -> None:
+    """The client that functions get from a real endpoint, whose own patience is taken from it."""
+
+    async def ask(client: Any, row: str) -> Any:
+        answer = await client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": row}])
+        return answer.choices[0].message.content
+
+    endpoint = RealEndpoint(url=server.url, protocol="openai", model="tiny", health_url=f"{server.url}/health")
+    options: Any = {"work": ask, "max_retries": 1, "deadline": 0.5, "progress": False}
+    assert [record["output"] for record in batch(endpoint, TEXTS, **options)] == [f"answer to {t}" for t in TEXTS]
+    server.handler = bad
+    (record,) = batch(endpoint, ["a"], **options)
+    assert record["error"]["kind"] == kind
+    server.handler = at_first(1, status(429))
+    assert batch(endpoint, TEXTS, **{**options, "max_retries": 0}).failed == 0
+
+
+class StatusError(Exception):
+    """As the official client's: https://github.com/openai/openai-python, `_exceptions.py`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"Error code: {code}")
+        self.status_code = code
+
+
+@pytest.mark.parametrize(("code", "kind", "attempts"), [(400, "rejected", 1), (500, "server_error", 3)])
+def test_errors_of_a_functions_client_are_told_apart_by_their_status(
+    code: int, kind: str, attempts: int, server: Server
+) -> None:
+    async def fails(client: Any, row: str) -> Any:
+        raise StatusError(code)
+
+    (record,) = run(server, ["a"], work=fails, max_retries=2)
+    assert (record["error"]["kind"], record["error"]["status"], record["attempts"]) == (kind, code, attempts)
+
+
+def test_text_that_no_file_can_hold_is_kept_escaped(server: Server, tmp_path: Path) -> None:
+    async def half_a_pair(request: web.Request, body: Any) -> web.StreamResponse:
+        raw = json.dumps({"choices": [{"message": {"content": "\ud83d"}, "finish_reason": "length"}]})
+        return web.Response(text=raw, content_type="application/json")
+
+    server.handler = half_a_pair
+    (record,) = run(server, ["a"], output=tmp_path / "out.jsonl")
+    assert record["output"] == "\ud83d"
+
+
+def test_a_long_queue_inside_the_server_is_seen_in_its_metrics(server: Server) -> None:
+    async def slowly(request: web.Request, body: Any) -> web.StreamResponse:
+        await asyncio.sleep(0.05)
+        return await echo(request, body)
+
+    server.handler = slowly
+    server.metrics = 'vllm:num_requests_waiting{model_name="m"} 90.0\n'
+    run(server, [f"text {number}" for number in range(600)])
+    assert server.most <= 16
+    server.most, server.metrics = 0, ""
+    run(server, [f"text {number}" for number in range(600)])
+    assert server.most > 16
+
+
+@pytest.mark.parametrize(
+    ("page", "waiting"),
+    [
+        ('vllm:num_requests_waiting{engine="0"} 3.0\nvllm:num_requests_waiting{engine="1"} 2.0\n', 5),
+        ("# HELP llamacpp:requests_deferred x\nllamacpp:requests_deferred 7\n", 7),
+        ("tgi_queue_size 1e+01\n", 10),
+        ("vllm:num_requests_running 4\n", None),
+        ("", None),
+    ],
+)
+def test_queue_lengths_are_read_from_metrics(page: str, waiting: int | None) -> None:
+    assert parse_queue_length(page) == waiting
+
+
+def test_every_kind_of_fault_is_either_final_or_not_and_described() -> None:
+    from flytekitplugins.inference.client.batch import faults
+
+    assert not FINAL & RETRYABLE
+    assert UNAVAILABLE <= RETRYABLE
+    assert all(f"| `{kind}` |" in (faults.__doc__ or "") for kind in KINDS)
+    assert Engine.__doc__
+
+
+def test_answered_says_what_it_should() -> None:
+    assert json.loads(answered("a").text or "")["choices"][0]["message"]["content"] == "a"
