@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -192,7 +193,10 @@ class ModelInferenceTemplate(Description, PodDescription):
         """Return what is wrong with the pod as a whole, once the single fields are right."""
         own = self.env or {}
         taken = [name for name in self.server().port_variables if name in own]
-        return [f"env[{name!r}] is set by the template; give port= instead" for name in taken] + super().lint()
+        found = [f"env[{name!r}] is set by the template; give port= instead" for name in taken]
+        if self.api_key and not self.server().api_key_variable:
+            found.append(f"api_key_secret: {type(self).__name__} reads no key from a variable; leave it out")
+        return found + super().lint()
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields; a server's room adds to it."""
@@ -243,10 +247,15 @@ class ModelInferenceTemplate(Description, PodDescription):
             model=server.served_model_name,
             health_url=f"{url}/{self.health_endpoint.lstrip('/')}" if self.health_endpoint else None,
             metrics_url=metrics if server.metrics_path else None,
+            api_key=self._api_key_here(),
             cold_start=(str(here.pod.path(report)) if here else report) if self.startup_timeout else None,
         )
         elsewhere = from_environment(self.name)
         return endpoint.at(elsewhere[0], api_key=elsewhere[1]) if elsewhere else endpoint
+
+    def _api_key_here(self) -> str:
+        """Return the server's API key where this process was given it, as a task is by its secret requests."""
+        return os.environ.get(self.api_key.variable, "") if self.api_key else ""
 
     def at(self, url: str, *, api_key: str = "") -> Endpoint:
         """Return the endpoint of a server of this kind that runs elsewhere; the same clients work with it.

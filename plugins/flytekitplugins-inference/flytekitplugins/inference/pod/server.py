@@ -56,6 +56,8 @@ class Server:
     """What it listens on besides the template's port: gRPC, metrics."""
     secrets: tuple[SecretReference, ...] = ()
     """The secrets it reads."""
+    api_key_variable: str = ""
+    """The variable in which it reads the key that it asks of its clients; empty when it has none."""
     volumes: tuple[Volume, ...] = ()
     """Caches and other places it writes to."""
     security_context: Mapping[str, Any] = field(default_factory=dict)

@@ -42,7 +42,7 @@ OPTIONS = OptionTable(
     values=options.VALUES,
     appended=options.APPENDED,
     secret={
-        "api_key": "give it as API_KEY from a Kubernetes secret, through base=",
+        "api_key": "give api_key_secret=",
         "hf_token": "give hf_secret=",
         "hf_api_token": "give hf_secret=",
     },
@@ -112,6 +112,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
             volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             probes=Probes(liveness=Probe(path="/health")),
             # it has /v1/embeddings but no /v1/models, and takes any name; /health tells that the model is loaded
+            api_key_variable="API_KEY",
             model_api="openai",
             served_model_name=self._served_model_name(),
             lists_models=False,

@@ -49,7 +49,7 @@ OPTIONS = OptionTable(
     inverses=options.INVERSES,
     secret_keys=options.SECRET_KEYS,
     secret={
-        "api_key": "give it as VLLM_API_KEY from a Kubernetes secret, through base=",
+        "api_key": "give api_key_secret=",
         "hf_token": "give hf_secret=",
     },
     removed=options.REMOVED,
@@ -106,6 +106,7 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
                 EnvVar(name="VLLM_CACHE_ROOT", value=f"{CACHE}/vllm"),
             ),
             secrets=(token,) if token else (),
+            api_key_variable="VLLM_API_KEY",
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics",
