@@ -31,11 +31,14 @@ from .pod.secrets import SecretReference
 from .pod.server import Server, Setup
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flytekit import PodTemplate, Secret
     from typing_extensions import Self
 
     from .client.batch import AsyncBatch, BatchResult
     from .client.endpoint import Endpoint
+    from .client.report import Report
     from .flyte.local import LocalServer
 
 __all__ = [
@@ -138,6 +141,18 @@ class PodDescription:
 
         return to_secret_requests(self.secret_references)
 
+    def report(self, *, path: str | Path | None = None) -> Report:
+        """Return what the servers did so far, as a page and as numbers; see `Endpoint.report`.
+
+        With `@task(task_config=…, enable_deck=True)` it is in the task's Deck without being asked for.
+
+        Args:
+            path: A directory into which both are also written.
+        """
+        from .client.report import report
+
+        return report([server.endpoint for server in self.servers.values()], path=path)
+
     def _run_locally(
         self, inputs: Mapping[str, Any] | None, volumes: Mapping[str, str] | None
     ) -> AbstractContextManager[Mapping[str, LocalServer]]:
@@ -234,7 +249,7 @@ class ModelInferenceTemplate(Description, PodDescription):
             ConfigError: If the variable `INFERENCE_URL` holds no address.
             ServerError: Read in a thread that cannot tell which of several local servers is its function's.
         """
-        from .client.endpoint import Endpoint, from_environment
+        from .client.endpoint import About, Endpoint, from_environment
 
         server, here = self.server(), self._local_server
         url = here.base_url if here else f"http://localhost:{self.port}"
@@ -249,6 +264,16 @@ class ModelInferenceTemplate(Description, PodDescription):
             metrics_url=metrics if server.metrics_path else None,
             api_key=self._api_key_here(),
             cold_start=(str(here.pod.path(report)) if here else report) if self.startup_timeout else None,
+            about=About(
+                name=self.name,
+                kind=type(self).__name__,
+                model=self.model_source.name if self.model_source else "",
+                image=image if isinstance(image := self.image or self.default_image, str) else "",
+                gpus=self.gpu,
+                cpu=str(self.cpu),
+                mem=self.mem,
+                metric_names=server.metric_names,
+            ),
         )
         elsewhere = from_environment(self.name)
         return endpoint.at(elsewhere[0], api_key=elsewhere[1]) if elsewhere else endpoint

@@ -33,6 +33,9 @@ METRIC_NAMES = {
     "kv_cache_usage": "gpu_cache_usage_perc",
     "prompt_tokens": "prompt_tokens_total",
     "generation_tokens": "generation_tokens_total",
+    "time_to_first_token": "time_to_first_token_seconds",
+    "inter_token_latency": "time_per_output_token_seconds",
+    "request_latency": "e2e_request_latency_seconds",
 }
 """Of NIM 1.x (docs.nvidia.com, "Observability"); 2.x and later have the names of their back end."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?\Z")

@@ -19,6 +19,10 @@ METRICS = frozenset(
         "prompt_tokens",  # counter
         "generation_tokens",  # counter
         "preemptions",  # counter
+        "time_to_first_token",  # histogram, seconds
+        "inter_token_latency",  # histogram, seconds
+        "request_latency",  # histogram, seconds, from its arrival to its last token
+        "queue_time",  # histogram, seconds
     }
 )
 """The quantities by which a report and a router judge any server; each server calls them something else."""

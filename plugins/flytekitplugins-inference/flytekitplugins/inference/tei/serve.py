@@ -32,6 +32,11 @@ IMAGES: Mapping[str, str] = {
 }
 """By the vendor of `gpu_resource`. `cuda-` holds a build for each architecture from Turing to Blackwell and takes the
 one that fits when it starts; images for one architecture are smaller (`image=`)."""
+METRIC_NAMES = {
+    "requests_waiting": "te_queue_size",
+    "request_latency": "te_request_duration",
+    "queue_time": "te_request_queue_duration",
+}
 CACHE = "/data"
 """The images' own place for what they download."""
 
@@ -117,7 +122,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
             served_model_name=self._served_model_name(),
             lists_models=False,
             metrics_path="/metrics",
-            metric_names={"requests_waiting": "te_queue_size"},
+            metric_names=METRIC_NAMES,
             # a Service named "prometheus" would inject PROMETHEUS_PORT=tcp://…, an option's variable
             enable_service_links=False,
         )

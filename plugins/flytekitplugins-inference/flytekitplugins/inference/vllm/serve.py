@@ -31,6 +31,10 @@ METRIC_NAMES = {
     "prompt_tokens": "vllm:prompt_tokens_total",
     "generation_tokens": "vllm:generation_tokens_total",
     "preemptions": "vllm:num_preemptions_total",
+    "time_to_first_token": "vllm:time_to_first_token_seconds",
+    "inter_token_latency": "vllm:inter_token_latency_seconds",
+    "request_latency": "vllm:e2e_request_latency_seconds",
+    "queue_time": "vllm:request_queue_time_seconds",
 }
 """`vllm/v1/metrics/loggers.py`, 0.33.0."""
 CACHE = "/root/.cache"
