@@ -1,6 +1,6 @@
 """Measures `batch`: against fixed concurrencies, against a bare HTTP client, on a million rows, and when it is killed.
 
-    .venv/bin/python dev/bench/batch.py --what knee|cost|million|kill [--full]
+    .venv/bin/python dev/bench/batch.py --what knee|cost|million|kill [--full] [--only vllm]
 
 Each is one run, and what counts are ratios within it; without --full the inputs are smaller. All programs share this
 machine's cores.
@@ -235,7 +235,7 @@ def measure(url: str, rows: int, fixed: int | None = None) -> float:
     return rows / (time.perf_counter() - began)
 
 
-def knee(full: bool) -> None:
+def knee(full: bool, only: str) -> None:
     servers: list[tuple[str, Callable[[], Any], int]] = [
         ("stub, 48 slots", lambda: stub(seconds=0.1, slots=48), 9600 if full else 4800)
     ]
@@ -248,7 +248,7 @@ def knee(full: bool) -> None:
         servers.append(("vLLM on this CPU", vllm, 8000 if full else 3000))
     else:
         print("knee: no vLLM here; install it by dev/servers vllm")
-    for name, start, rows in servers:
+    for name, start, rows in (server for server in servers if only.lower() in server[0].lower()):
         with start() as url:
             measure(url, 100)  # warm
             compare(name, url, rows)
@@ -419,12 +419,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=["knee", "cost", "million", "kill"], default="cost")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--only", default="", help="of knee: the servers with this in their name")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         asyncio.run(serve(*json.loads(arguments.serve)))
     else:
-        {"knee": knee, "cost": cost, "million": million, "kill": kill}[arguments.what](arguments.full)
+        measures: dict[str, Callable[[bool], None]] = {
+            "knee": partial(knee, only=arguments.only),
+            "cost": cost,
+            "million": million,
+            "kill": kill,
+        }
+        measures[arguments.what](arguments.full)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def test_slots_with_a_queue_are_filled_and_not_flooded(knee: int) -> None:
     simulation = Simulation(Limiter(512), lambda requests: 10.0 * requests, slots=knee)
     simulation.run(40 * knee + 200)
     assert simulation.run(100 * knee) >= 0.95 * 10 * knee
-    assert simulation.limit <= max(3 * knee, 16)  # sixteen is where it starts
+    assert simulation.limit <= max(3 * knee, 32)  # sixteen is where it starts
 
 
 @pytest.mark.parametrize("knee", [8, 32, 64])
@@ -198,11 +198,19 @@ def test_a_server_that_becomes_slower_and_faster_again_is_followed() -> None:
     simulation = Simulation(Limiter(512), lambda requests: 10.0 * requests, slots=64)
     simulation.run(3000)
     simulation.slots = 8
-    simulation.run(6000)
-    assert simulation.limit <= 32
+    simulation.run(4000)
+    assert simulation.run(2000) >= 0.95 * 80
     simulation.slots = 64
     simulation.run(6000)
     assert simulation.run(6000) >= 0.9 * 640
+
+
+def test_a_noisy_plateau_does_not_draw_the_limit_below_the_knee() -> None:
+    """A lower limit that once looks as good by chance would cost throughput; it has to be seen again."""
+    noise = random.Random(5)
+    simulation = Simulation(Limiter(512), lambda requests: 10.0 * requests * noise.uniform(0.85, 1.15), slots=128)
+    simulation.run(4000)
+    assert simulation.limit >= 96
 
 
 def test_without_enough_rows_nothing_is_concluded() -> None:

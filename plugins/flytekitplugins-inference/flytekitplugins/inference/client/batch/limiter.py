@@ -5,8 +5,9 @@ latency grows long before that, so latency alone says too little: this limiter m
 neither network nor clock (times are arguments), so its tests run it against simulated servers.
 
 1. Ramp: double while that gains a twentieth or more; a knee at 64 is passed after three steps.
-2. Hold: stay at the lowest limit that reaches nearly the best throughput; now and then try the next higher or lower
-   one, more rarely the longer nothing changes.
+2. Hold: stay, and now and then try the next higher or lower limit, more rarely the longer nothing changes. Go up when
+   that is better by more than noise; go down when the lower one was seen to be as good several times, for latency's
+   sake: a limit that is too low costs throughput, one that is too high only latency, which a batch does not mind.
 3. Back off: when the server sheds load (429, 503) or does not answer in time, go down at once, at most once per round
    trip, and come back slowly.
 
@@ -22,7 +23,11 @@ from itertools import count, takewhile
 RAMP_GAIN = 1.05
 """Doubling goes on while it brings at least this factor."""
 GOOD_ENOUGH = 0.97
-"""The share of the best throughput that the chosen limit must reach. Lower limits have lower latencies."""
+"""The share of the best throughput with which the chosen limit is kept: what differs by less is noise."""
+AS_GOOD = 0.99
+"""The share of the chosen limit's throughput at which a lower one is as good."""
+MEASURED_ENOUGH = 2
+"""Times that both have to be measured before the lower one is believed."""
 DRIFT = 0.25
 """Relative change of throughput at one limit after which what was measured at others no longer counts."""
 MAX_PATIENCE = 16
@@ -225,6 +230,8 @@ class Limiter:
         rate = self._measured[self._at].rate
         gained = self._before_ramp is None or rate >= RAMP_GAIN * self._before_ramp
         step = self._doubled()
+        if gained:
+            self._chosen = self._at
         if gained and step > self._at and not self._queue_is_long():
             self._before_ramp = rate
             return step
@@ -257,9 +264,17 @@ class Limiter:
         return self._queued > max(1, self.limit // 4)
 
     def _best(self) -> int:
-        rates = {step: seen.likely for step, seen in self._measured.items() if step <= self._cap}
-        enough = GOOD_ENOUGH * max(rates.values(), default=0.0)
-        return min((step for step, rate in rates.items() if rate >= enough), default=min(self._at, self._cap))
+        """Return the chosen step, one that is better by more than noise, or a lower one that is as good."""
+        seen = {step: one for step, one in self._measured.items() if step <= self._cap}
+        if not seen:
+            return min(self._at, self._cap)
+        best = max(seen, key=lambda step: (seen[step].likely, -step))
+        chosen = seen.get(self._chosen)
+        if chosen is None or chosen.likely < GOOD_ENOUGH * seen[best].likely:
+            return best
+        known = {step for step, one in seen.items() if one.measured >= MEASURED_ENOUGH}
+        lower = (step for step in known if self._chosen in known and seen[step].rate >= AS_GOOD * chosen.rate)
+        return min((*lower, self._chosen))
 
     def _doubled(self) -> int:
         return max(step for step in range(self._cap + 1) if self._steps[step] <= 2 * self.limit or step == 0)
