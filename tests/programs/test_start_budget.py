@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_a_clock_that_cannot_be_written_leaves_the_whole_budget(clock: Path, bud
     ],
 )
 def test_a_broken_value_is_told(value: str) -> None:
-    with pytest.raises(UsageError, match='INFERENCE_START holds .*{"seconds": 900, "clock": "/shared/start-clock"}'):
+    with pytest.raises(UsageError, match=r'INFERENCE_START holds .*{"seconds": 900, "clock": "/shared/start-clock"}'):
         start_budget({"INFERENCE_START": value})
 
 
@@ -152,31 +153,54 @@ def test_every_program_wants_a_value_that_can_be_read(program: str, tmp_path: Pa
     assert "INFERENCE_START" in json.loads((tmp_path / "log").read_text())["message"]
 
 
+def wait_until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def alarm(process: subprocess.Popen[str], condition: Callable[[], Any]) -> None:
+    """Send the alarm as soon as `condition` holds: a timer would not know."""
+    wait_until(condition)
+    process.send_signal(signal.SIGALRM)
+
+
 def test_inputs_that_do_not_arrive_in_time(web: Any, inputs_pb: Any, download: Any, budget: Any) -> None:
     from flytekit.types.file import FlyteFile
 
     web.put("a", b"1234")
-    web.put("b", b"12345678")
+    web.put("b", bytes(20 * MIB))
     uri = inputs_pb(a=(FlyteFile(web.url("a")), FlyteFile), b=(FlyteFile(web.url("b")), FlyteFile))
-    web.faults["b"] = ["reset", "stall", "stall"]
-    done = download(uri, "--stall-timeout", "60", **budget(102, ago=100))
-    spent(done, "The start has 102 s and began 102 s ago; download_inputs was not done.")
+    web.bytes_per_second = 1 * MIB
+    process = download.start(uri, **budget(900, ago=800))
+    arrived = download.root / "inputs"
+    alarm(process, lambda: web.sent.get("b", 0) > MIB and [path for path in arrived.rglob("a") if path.is_file()])
+    done = download.wait(process)
+    spent(
+        done, "The start has 900 s and began 80", "download_inputs was not done. 1 of 2 files (", " of the inputs had"
+    )
     assert not (done.root / "shared" / "inputs.json").exists()
-    web.faults.clear()
+    web.bytes_per_second = 0.0
     assert download(uri).code == 0
 
 
-def test_a_budget_that_is_over_ends_a_program_at_once(hub: Any, load: Any, budget: Any) -> None:
+@pytest.mark.parametrize("left", [-1, 0.5])
+def test_a_budget_that_is_over_ends_a_program(left: float, hub: Any, load: Any, budget: Any) -> None:
     hub.commit({"model.bin": b"weights"})
-    spent(load("owner/name", **hub.environ, **budget(100, ago=101)), "began 101 s ago; load_model was not done.")
-    assert hub.web.requests == []
+    hub.web.faults["api/models/owner/name/revision/main"] = ["hold"] * 9
+    process = load.start("owner/name", "--once", "--stall-timeout", "60", **hub.environ, **budget(100, ago=100 - left))
+    spent(load.wait(process), "The start has 100 s and began 10", "load_model was not done.")
+    assert left > 0 or hub.web.requests == []
 
 
 def test_a_download_tells_how_far_it_is(hub: Any, load: Any, budget: Any, tmp_path: Path) -> None:
     hub.commit({"config.json": b"{}", "model.bin": bytes(20 * MIB)})
     hub.web.bytes_per_second = 1 * MIB
-    done = load("owner/name", **hub.environ, **budget(103, ago=100))
-    spent(done, "The start has 103 s and began 103 s ago", f"1 of 2 files (", f" of {20 * MIB + 2} bytes) of ")
+    process = load.start("owner/name", "--once", **hub.environ, **budget(900, ago=800))
+    config = lambda: list((tmp_path / "cache").rglob("files/config.json"))  # noqa: E731
+    alarm(process, lambda: hub.web.sent.get(hub.stored(bytes(20 * MIB)), 0) > MIB and config())
+    spent(load.wait(process), "1 of 2 files (", f" of {20 * MIB + 2} bytes) of ", " had arrived.")
     assert not (tmp_path / "models" / ".ready").exists()
     assert list((tmp_path / "cache").rglob("*.lease")) == []
     hub.web.bytes_per_second = 0.0
@@ -187,30 +211,32 @@ def test_a_download_tells_how_far_it_is(hub: Any, load: Any, budget: Any, tmp_pa
 def test_a_source_that_is_silent(option: str, hub: Any, load: Any, budget: Any) -> None:
     hub.commit({"model.bin": b"weights"})
     hub.web.faults["api/models/owner/name/revision/main"] = ["hold"] * 9
-    done = load.wait(load.start("owner/name", option, "--stall-timeout", "60", **hub.environ, **budget(102, ago=100)))
-    spent(done, "hf://owner/name was being ")
+    process = load.start("owner/name", option, "--stall-timeout", "60", **hub.environ, **budget(900, ago=800))
+    alarm(process, lambda: hub.web.requests)
+    spent(load.wait(process), "hf://owner/name was being ")
 
 
-def test_another_process_that_downloads(hub: Any, load: Any, budget: Any) -> None:
+def test_another_process_that_downloads(hub: Any, load: Any, budget: Any, tmp_path: Path) -> None:
     sha = hub.commit({"model.bin": bytes(20 * MIB)})
     hub.web.bytes_per_second = 1 * MIB
     load.start("owner/name", "--once", stderr=subprocess.DEVNULL, **hub.environ)
-    end = time.monotonic() + 30
-    while not hub.web.sent:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    spent(load("owner/name", **hub.environ, **budget(103, ago=100)), f"Another process was downloading {sha}.")
+    wait_until(lambda: hub.web.sent)
+    with (tmp_path / "log").open("w") as log:
+        second = load.start("owner/name", "--once", stderr=log, **hub.environ, **budget(900, ago=800))
+    alarm(second, lambda: "waiting revision=" in (tmp_path / "log").read_text())
+    assert second.wait(30) == 69
+    assert f"Another process was downloading {sha}." in (tmp_path / "log").read_text().splitlines()[-1]
 
 
 def test_a_loader_that_stays_is_let_alone_once_it_is_ready(hub: Any, load: Any, budget: Any, tmp_path: Path) -> None:
     hub.commit({"model.bin": b"weights"})
-    process = load.start("owner/name", "--update-interval", "0.1", **hub.environ, **budget(6))
+    process = load.start("owner/name", "--update-interval", "0.1", **hub.environ, **budget(9))
     end = now() + 30
     metadata = tmp_path / "models" / "metadata.json"
     while not metadata.exists() or json.loads(metadata.read_text())["updates"]["polls"] < 2:
         assert now() < end
         assert process.poll() is None
         time.sleep(0.02)
-    while now() < json.loads((tmp_path / "shared" / "start-clock").read_text())["begun"] + 7:
+    while now() < json.loads((tmp_path / "shared" / "start-clock").read_text())["begun"] + 9.5:
         time.sleep(0.1)
     assert process.poll() is None

@@ -240,6 +240,7 @@ class Creation:
         """Have the server load the model: an empty request does, for text or, for a model without that, embeddings."""
         name = self._config.name
         body: dict[str, Any] = {"model": name, "keep_alive": KEEP_ALIVE}
+        self._left("Loading the model")
         try:
             known = self._api.post("/api/show", {"model": name}).get("capabilities") or ["completion"]
             is_text = "completion" in known

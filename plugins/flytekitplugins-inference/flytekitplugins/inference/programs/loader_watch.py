@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .. import errors
 from ..errors import InferenceError, ServerExitedError
+from .protocol import STARTS_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,8 +16,6 @@ ERROR_FILE = "error.json"
 """The loader's termination message, below the models' directory."""
 READY_FILE = ".ready"
 """Present once the model is; what fails after that, such as an update, is no concern of a start."""
-STARTS_FILE = ".starts"
-"""How often it has started since it last brought something, left an error or was told to end."""
 MAX_FAILURES = 3
 """After so many ends with an error that a rerun could have mended, or without a word, none is expected to."""
 KILLED_HINT = "Read the log of model-loader; exit code 137 means its memory: raise model_loader_mem."
@@ -81,7 +80,7 @@ class LoaderWatch:
 
     def _check_starts(self) -> None:
         try:
-            starts = int((self._models / STARTS_FILE).read_bytes())
+            starts = int((self._models / STARTS_NAME).read_bytes())
         except (OSError, ValueError):  # not there, or not complete
             return
         if starts > MAX_FAILURES and not self.is_ready:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InferenceError
-from .loader_watch import STARTS_FILE
 from .model_cache import read_json
 from .partial import make_root, write_json, writing
-from .protocol import MODEL_PATH, READY_FILE, VERSION
+from .protocol import MODEL_PATH, READY_FILE, STARTS_NAME, VERSION
 
 if TYPE_CHECKING:
     from .model_cache import Version
@@ -85,7 +84,7 @@ class Publication:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.current, self._ready = directory / CURRENT, directory / READY
-        self._starts = directory / STARTS_FILE
+        self._starts = directory / STARTS_NAME
 
     @property
     def is_ready(self) -> bool:
@@ -93,9 +92,9 @@ class Publication:
         return self._ready.exists() and self.metadata() is not None
 
     def metadata(self) -> dict[str, Any] | None:
-        """Return what was written last."""
+        """Return what was written last; None where that cannot be read."""
         found = read_json(self.directory / METADATA)
-        return found if isinstance(found, dict) else None
+        return found if isinstance(found, dict) and isinstance(found.get("updates"), dict) else None
 
     def begin(self) -> None:
         """Take back a readiness that nothing stands behind any more."""
