@@ -16,6 +16,7 @@ import pytest
 from flytekitplugins.inference import (
     NIM,
     VLLM,
+    APIKeySecret,
     ConfigError,
     HFSecret,
     HuggingFaceModel,
@@ -225,7 +226,21 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: _generic(model_cache={"pvc": {}}), "model_cache: Kubernetes has no volume of the kind 'pvc'"),
     (lambda: _generic(model_loader_mem="2GB"), "model_loader_mem='2GB'"),
     (lambda: _generic(startup_timeout=0), "startup_timeout must be whole seconds or a timedelta of such, at least 1"),
-    (lambda: _generic(update_interval="daily"), "update_interval must be whole seconds"),
+    (lambda: _generic(model="s3://a/b", update_interval="daily"), "update_interval must be whole seconds"),
+    (lambda: _generic(update_interval=60), "update_interval needs model="),
+    (lambda: _generic(model_cache_limit="2GB"), "model_cache_limit='2GB'"),
+    (lambda: _generic(model_loader_env={"HF_HUB_X": 1}), "model_loader_env['HF_HUB_X'] is the int 1"),
+    (lambda: _generic(api_key_secret="sk-1"), "api_key_secret must be an APIKeySecret(key=…, group=…), not a str"),
+    (
+        lambda: _generic(api_key_secret=APIKeySecret(group="g", key="k")),
+        "api_key_secret: ModelInferenceTemplate reads no key from a variable",
+    ),
+    (
+        lambda: NIM(
+            secrets=NGC, hf_repo_ids=["a/b@v1", "a/b@v2"], lora_adapter_mem="1Gi", env={"NIM_PEFT_SOURCE": "/x"}
+        ),
+        "hf_repo_ids has 2 revisions of one repository, and NIM one name for them, 'a--b'",
+    ),
     (lambda: VLLM(lora_adapters=["a/b"]), "lora_adapters must be a dict of names and sources, not a list"),
     (lambda: VLLM(lora_adapters={"a/b": "a/b"}), "lora_adapters: 'a/b' is not a name"),
     (lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict=["x"]), "arg_dict must be a dict of vLLM's options, not a list"),
@@ -500,10 +515,12 @@ class TestStart:
         command = _server(template)["command"]
         assert command[3:] == ["wait", "/models/.ready", "/shared/inputs.json", "--", "vllm", "serve"]
 
-    def test_an_images_own_entry_point_cannot_wait_so_the_loader_is_waited_for(self) -> None:
+    def test_an_images_own_entry_point_cannot_wait_so_the_model_is_waited_for_in_front_of_it(self) -> None:
         template = _generic(model="s3://bucket/model", health_endpoint="/health", startup_timeout=60)
-        assert self._order(template) == ["preflight", "model-loader", "model-server", "server-gate"]
-        assert self._startup(template) == {"model-loader"}
+        assert self._order(template) == ["preflight", "model-loader", "model-gate", "model-server", "server-gate"]
+        assert self._startup(template) == set(), "a probe would hold back the gates, which bound the start"
+        gate = next(c for c in template.compile(HELPER)["spec"]["initContainers"] if c["name"] == "model-gate")
+        assert gate["args"] == ["--models", "/models", "--timeout", "60"]
 
     def test_a_token_is_looked_for_first(self) -> None:
         secret = HFSecret(hf_token_key="t", hf_token_group="hf")
@@ -535,6 +552,52 @@ class TestStart:
         assert first["resources"] == containers["model-loader"]["resources"]
         assert {"name": "inference-model-cache", "mountPath": "/model-cache", "readOnly": True} in first["volumeMounts"]
 
+    def test_every_container_that_ends_knows_when_the_start_must_be_over(self) -> None:
+        template = VLLM(
+            model="a/b", lora_adapters={"x": "c/d"}, download_inputs=True, startup_timeout=60, helper_image="t:1"
+        )
+        told = {
+            container["name"]: {v["name"]: v.get("value") for v in container.get("env", ())}.get("INFERENCE_START")
+            for container in template.compile(HELPER)["spec"]["initContainers"]
+        }
+        bound = '{"seconds": 60, "clock": "/shared/start-clock"}'
+        ending = ("preflight", "download-loras", "input-downloader", "server-gate")
+        assert told == {**dict.fromkeys(ending, bound), "model-loader": None, "model-server": None}
+
+    def test_a_servers_key_reaches_the_server_the_gate_and_the_task(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        template = VLLM(model="a/b", api_key_secret=APIKeySecret(group="llm", key="key"), startup_timeout=60)
+        containers = {c["name"]: c for c in template.compile(HELPER)["spec"]["initContainers"]}
+        for name in ("preflight", "model-server", "server-gate"):
+            assert {"name": "VLLM_API_KEY", "value": "$(_FSEC_LLM_KEY)"} in containers[name]["env"]
+        assert containers["server-gate"]["args"][-2:] == ["--token-env", "VLLM_API_KEY"]
+        assert containers["preflight"]["args"][-2:] == ["--require-env", "VLLM_API_KEY"]
+        assert [(secret.group, secret.key) for secret in template.secret_requests] == [("llm", "key")]
+        monkeypatch.setenv("_FSEC_LLM_KEY", "geheim")
+        assert template.endpoint.api_key == "geheim"
+        assert "geheim" not in repr(template.endpoint)
+
+    def test_what_the_user_gives_the_loader_reaches_all_that_bring_and_check(self) -> None:
+        template = VLLM(
+            model="a/b",
+            lora_adapters={"x": "c/d"},
+            model_loader_env={"HF_ENDPOINT": "https://hub.example.com"},
+            model_cache={"persistentVolumeClaim": {"claimName": "models"}},
+            model_cache_limit="500Gi",
+            startup_timeout=60,
+            helper_image="t:1",
+        )
+        pod = template.compile(HELPER)["spec"]
+        containers = {c["name"]: c for c in pod["initContainers"]}
+        for name in ("preflight", "model-loader", "download-loras"):
+            assert {"name": "HF_ENDPOINT", "value": "https://hub.example.com"} in containers[name]["env"]
+            args = containers[name]["args"]
+            assert args[args.index("--cache-limit") + 1] == "500Gi"
+        assert "HF_ENDPOINT" not in {variable["name"] for variable in containers["model-server"]["env"]}
+        assert pod["securityContext"] == {"fsGroup": 1000, "fsGroupChangePolicy": "OnRootMismatch"}
+
+    def test_a_claim_that_only_the_server_reads_keeps_its_owner(self) -> None:
+        assert "securityContext" not in VLLM(model="s3://a/b").compile(HELPER)["spec"]
+
     def test_what_is_there_only_later_is_not_looked_at(self) -> None:
         for model in ("input:weights", VolumeModel(volume={"hostPath": {"path": "/m"}})):
             assert "preflight" not in self._order(_generic(model=model, download_inputs=True, startup_timeout=60))
@@ -544,7 +607,7 @@ class TestStart:
         template = _generic(model=model, startup_timeout=60)
         containers = {c["name"]: c for c in template.compile(HELPER)["spec"]["initContainers"]}
         for name in ("preflight", "model-loader"):
-            assert [variable["name"] for variable in containers[name]["env"]] == ["_FSEC_HF_T", "HF_TOKEN"]
+            assert [variable["name"] for variable in containers[name]["env"]][:2] == ["_FSEC_HF_T", "HF_TOKEN"]
         assert "HF_TOKEN" not in {variable["name"] for variable in containers["model-server"]["env"]}
         assert [(secret.group, secret.key) for secret in template.secret_requests] == [("hf", "t")]
 

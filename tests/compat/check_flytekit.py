@@ -15,6 +15,7 @@ from flytekit.core.task import TaskPlugins
 from flytekit.tools.translator import get_serializable
 
 from flytekitplugins.inference.flyte.task import InferenceTask
+from flytekitplugins.inference.pod.plan import named
 from golden.cases import CASES, make
 from users import minimal
 
@@ -40,7 +41,8 @@ def serialise(name: str) -> None:
         warnings.simplefilter("ignore")
         filled_in = flytekit.task(task_config=template)(infer)
     pod = get_serializable(OrderedDict(), SETTINGS, filled_in).template.k8s_pod.pod_spec
-    assert "model-server" in [container["name"] for container in pod["initContainers"]], name
+    names = {container["name"] for container in pod["initContainers"]}
+    assert {named("model-server", server) for server in template.servers} <= names, name
 
 
 for case in CASES:

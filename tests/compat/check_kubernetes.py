@@ -11,6 +11,7 @@ from kubernetes.client import V1PodSpec
 
 from flytekitplugins.inference import UnsupportedError
 from flytekitplugins.inference.flyte.kubernetes_models import from_pod_spec
+from flytekitplugins.inference.pod.plan import named
 from golden.cases import CASES, make
 
 IMAGE_VOLUMES = hasattr(kubernetes.client, "V1ImageVolumeSource")
@@ -31,6 +32,6 @@ for name in CASES:
     primary = pod_template.pod_spec.containers[0]
     assert primary.name == pod_template.primary_container_name, name
     policies = {container.name: container.restart_policy for container in pod_template.pod_spec.init_containers}
-    assert policies["model-server"] == "Always", name
+    assert all(policies[named("model-server", server)] == "Always" for server in template.servers), name
     assert pod_template.version_hash() == make(name).pod_template.version_hash(), name
 print(kubernetes.__version__)

@@ -56,7 +56,7 @@ def podman_service(directory: Path, registry: str = "") -> Iterator[str]:
         NoEngineError: It cannot run here.
     """
     if not sys.platform.startswith("linux") or shutil.which("podman") is None:
-        raise NoEngineError("podman is not installed: dev/containers installs it")
+        raise NoEngineError("podman is not installed: dev/packages installs it")
     if not Path("/bin").is_symlink():
         raise NoEngineError("/bin is no link to /usr/bin, so /usr alone does not hold this machine's programs")
     environment = _configure(directory, registry)

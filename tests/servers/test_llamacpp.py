@@ -197,7 +197,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"arg_dict": {"draft_max": 4}}, "use 'spec_draft_n_max' instead"),
     ({"arg_dict": {"flash_attn": True}}, "option 'flash_attn' takes a value, not True"),
     ({"arg_dict": {"c": 1, "ctx_size": 2}}, "options 'c' and 'ctx_size' are the same option"),
-    ({"arg_dict": {"api_key": "k"}}, "take it from a Kubernetes secret as LLAMA_API_KEY, through base="),
+    ({"arg_dict": {"api_key": "k"}}, "give api_key_secret="),
     ({"arg_dict": {"hft": "k"}}, "give hf_secret="),
     ({"env": {"LLAMA_API_KEY": "k"}}, "env['LLAMA_API_KEY'] would put a secret into the pod's specification"),
     (

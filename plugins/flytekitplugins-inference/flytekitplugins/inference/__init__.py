@@ -22,6 +22,7 @@ from .model_servers import ModelServers
 from .nim.serve import NIM, NIMSecrets
 from .ollama.serve import Model, Ollama
 from .pod.model import HuggingFaceModel, ObjectStoreModel, RegisteredModel, TaskInputModel, VolumeModel
+from .pod.secrets import APIKeySecret
 from .sglang.serve import SGLang
 from .sidecar_template import (
     InferenceWarning,
@@ -41,6 +42,7 @@ __all__ = [
     "NIM",
     "TEI",
     "VLLM",
+    "APIKeySecret",
     "ConfigError",
     "FetchError",
     "HFSecret",

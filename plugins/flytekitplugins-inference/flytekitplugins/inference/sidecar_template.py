@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,11 +31,14 @@ from .pod.secrets import SecretReference
 from .pod.server import Server, Setup
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flytekit import PodTemplate, Secret
     from typing_extensions import Self
 
     from .client.batch import AsyncBatch, BatchResult
     from .client.endpoint import Endpoint
+    from .client.report import Report
     from .flyte.local import LocalServer
 
 __all__ = [
@@ -137,6 +141,18 @@ class PodDescription:
 
         return to_secret_requests(self.secret_references)
 
+    def report(self, *, path: str | Path | None = None) -> Report:
+        """Return what the servers did so far, as a page and as numbers; see `Endpoint.report`.
+
+        With `@task(task_config=…, enable_deck=True)` it is in the task's Deck without being asked for.
+
+        Args:
+            path: A directory into which both are also written.
+        """
+        from .client.report import report
+
+        return report([server.endpoint for server in self.servers.values()], path=path)
+
     def _run_locally(
         self, inputs: Mapping[str, Any] | None, volumes: Mapping[str, str] | None
     ) -> AbstractContextManager[Mapping[str, LocalServer]]:
@@ -192,7 +208,10 @@ class ModelInferenceTemplate(Description, PodDescription):
         """Return what is wrong with the pod as a whole, once the single fields are right."""
         own = self.env or {}
         taken = [name for name in self.server().port_variables if name in own]
-        return [f"env[{name!r}] is set by the template; give port= instead" for name in taken] + super().lint()
+        found = [f"env[{name!r}] is set by the template; give port= instead" for name in taken]
+        if self.api_key and not self.server().api_key_variable:
+            found.append(f"api_key_secret: {type(self).__name__} reads no key from a variable; leave it out")
+        return found + super().lint()
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields; a server's room adds to it."""
@@ -230,7 +249,7 @@ class ModelInferenceTemplate(Description, PodDescription):
             ConfigError: If the variable `INFERENCE_URL` holds no address.
             ServerError: Read in a thread that cannot tell which of several local servers is its function's.
         """
-        from .client.endpoint import Endpoint, from_environment
+        from .client.endpoint import About, Endpoint, from_environment
 
         server, here = self.server(), self._local_server
         url = here.base_url if here else f"http://localhost:{self.port}"
@@ -243,10 +262,25 @@ class ModelInferenceTemplate(Description, PodDescription):
             model=server.served_model_name,
             health_url=f"{url}/{self.health_endpoint.lstrip('/')}" if self.health_endpoint else None,
             metrics_url=metrics if server.metrics_path else None,
+            api_key=self._api_key_here(),
             cold_start=(str(here.pod.path(report)) if here else report) if self.startup_timeout else None,
+            about=About(
+                name=self.name,
+                kind=type(self).__name__,
+                model=self.model_source.name if self.model_source else "",
+                image=image if isinstance(image := self.image or self.default_image, str) else "",
+                gpus=self.gpu,
+                cpu=str(self.cpu),
+                mem=self.mem,
+                metric_names=server.metric_names,
+            ),
         )
         elsewhere = from_environment(self.name)
         return endpoint.at(elsewhere[0], api_key=elsewhere[1]) if elsewhere else endpoint
+
+    def _api_key_here(self) -> str:
+        """Return the server's API key where this process was given it, as a task is by its secret requests."""
+        return os.environ.get(self.api_key.variable, "") if self.api_key else ""
 
     def at(self, url: str, *, api_key: str = "") -> Endpoint:
         """Return the endpoint of a server of this kind that runs elsewhere; the same clients work with it.

@@ -19,8 +19,11 @@ from .retry import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-__all__ = ["API_KEY_VARIABLE", "URL_VARIABLE", "Endpoint", "from_environment"]
+    from .report import Report
+
+__all__ = ["API_KEY_VARIABLE", "URL_VARIABLE", "About", "Endpoint", "from_environment"]
 
 URL_VARIABLE = "INFERENCE_URL"
 """Environment variable that replaces the address of a model server; then none is started on this machine. With several
@@ -33,6 +36,24 @@ TIMEOUT_SECONDS = 120.0
 OUTAGE_SECONDS = 300.0
 """A container that ended is started again after 10 s, then 20, 40, 80 and 160 (the kubelet's back-off), and loads its
 model anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a report tells of a server besides its address; what is not known is empty."""
+
+    name: str = ""
+    """Its name in a pod with several."""
+    kind: str = ""
+    """The template's class: `VLLM`."""
+    model: str = ""
+    """Where its model comes from."""
+    image: str = ""
+    gpus: int | None = None
+    cpu: str = ""
+    mem: str = ""
+    metric_names: Mapping[str, str] = field(default_factory=dict)
+    """Its name for each quantity of its metrics, as in `Server.metric_names`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +85,8 @@ class Endpoint:
     """The file with the report on the server's start, where there is one."""
     api_key: str = field(default="", repr=False)
     """Sent as a bearer token with every request; empty sends none."""
+    about: About | None = field(default=None, repr=False, compare=False)
+    """What a report tells of the server; a template fills it in."""
 
     def __post_init__(self) -> None:
         url, problem = _normalised(self.url)
@@ -94,7 +117,8 @@ class Endpoint:
         Raises:
             ConfigError: If it is no address.
         """
-        moved = replace(self, url=url, health_url=None, metrics_url=None, cold_start=None, api_key=api_key)
+        about = self.about and replace(self.about, image="", gpus=None, cpu="", mem="")  # of that one, nobody knows
+        moved = replace(self, url=url, health_url=None, metrics_url=None, cold_start=None, api_key=api_key, about=about)
         return replace(
             moved,
             health_url=_moved(self.health_url, self.url, moved.url),
@@ -155,6 +179,23 @@ class Endpoint:
         from . import http
 
         return http.async_client(self, limits, http=http.library())
+
+    def report(self, *, path: str | Path | None = None) -> Report:
+        """Return what the server did so far: how it started, what was asked, how fast it was, what to change.
+
+        Args:
+            path: A directory into which the page and its numbers are also written.
+
+        Example:
+            ```python
+            with sampling(endpoint):  # from flytekitplugins.inference.client.report: its own metrics, too
+                ...
+            endpoint.report(path="reports")
+            ```
+        """
+        from .report import report
+
+        return report([self], path=path)
 
     def served_model_name(self) -> str:
         """Return `model`, or ask the server for the name of the only one it has.

@@ -6,6 +6,7 @@ runs the pod's containers on this machine around the function.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import warnings
@@ -107,25 +108,38 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
             from flytekit.utils.asyn import loop_manager
 
             return loop_manager.run_sync(self.async_execute, **kwargs)
-        if not _outside_of_a_cluster():
-            return PythonFunctionTask.execute(self, **kwargs)
-        from .local import server_for_task  # in a cluster, where nothing is started, it is not even imported
+        with contextlib.ExitStack() as around:
+            if _outside_of_a_cluster():
+                from .local import server_for_task  # in a cluster, where nothing is started, it is not even imported
 
-        with server_for_task(self.template, kwargs, self.python_interface.inputs):
+                around.enter_context(server_for_task(self.template, kwargs, self.python_interface.inputs))
+            if self._has_deck:
+                from .deck import reporting
+
+                around.enter_context(reporting(self.template))
             return PythonFunctionTask.execute(self, **kwargs)
 
     async def async_execute(self, *args: Any, **kwargs: Any) -> Any:
         """Run the `async` function, outside of a cluster with the server running around it."""
-        if not _outside_of_a_cluster():
-            return await super().async_execute(*args, **kwargs)
-        from .local import async_server_for_task
+        async with contextlib.AsyncExitStack() as around:
+            if _outside_of_a_cluster():
+                from .local import async_server_for_task
 
-        async with async_server_for_task(self.template, kwargs, self.python_interface.inputs):
+                servers = async_server_for_task(self.template, kwargs, self.python_interface.inputs)
+                await around.enter_async_context(servers)
+            if self._has_deck:
+                from .deck import async_reporting
+
+                await around.enter_async_context(async_reporting(self.template))
             return await super().async_execute(*args, **kwargs)
 
     @property
     def _is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.task_function)
+
+    @property
+    def _has_deck(self) -> bool:
+        return not self._disable_deck  # `enable_deck` is newer than flytekit 1.13, `disable_deck` warns in later ones
 
 
 def _outside_of_a_cluster() -> bool:

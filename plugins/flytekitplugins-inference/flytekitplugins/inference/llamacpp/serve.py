@@ -53,7 +53,7 @@ OPTIONS = OptionTable(
     aliases=options.ALIASES,
     inverses=options.INVERSES,
     secret={
-        "api_key": "take it from a Kubernetes secret as LLAMA_API_KEY, through base=",
+        "api_key": "give api_key_secret=",
         "hf_token": "give hf_secret=",
     },
     removed=options.REMOVED,
@@ -118,6 +118,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
             ),
             env=(*self._token_variables("HF_TOKEN"), *(() if self.model is not None else home)),
             secrets=(token,) if token else (),
+            api_key_variable="LLAMA_API_KEY",
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics" if has_metrics else "",

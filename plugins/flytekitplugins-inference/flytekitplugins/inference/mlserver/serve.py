@@ -27,7 +27,10 @@ USER = 1000
 CACHE = "/opt/mlserver/.cache"
 """The image's own place for caches; metrics and environments of models go there too, and must be writable."""
 MLFLOW_RUNTIME = "mlserver_mlflow.MLflowRuntime"
-METRIC_NAMES = {"requests_running": "rest_server_requests_in_progress"}
+METRIC_NAMES = {
+    "requests_running": "rest_server_requests_in_progress",
+    "request_latency": "rest_server_request_duration_seconds",
+}
 """`mlserver/rest/app.py`: starlette_exporter's names behind `metrics_rest_server_prefix`."""
 _START = """\
 if [ -n "${CONDA_PATH-}" ]; then

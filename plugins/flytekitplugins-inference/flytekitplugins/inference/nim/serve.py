@@ -7,12 +7,14 @@ Facts: docs.nvidia.com/nim/large-language-models (1.x to 3.0.0), "Configuration"
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..pod import check
+from ..pod.adapters import adapter_volumes
 from ..pod.names import path_problem, subdomain_problem
-from ..pod.parts import LORA_DOWNLOADER, MODEL_SERVER, EnvVar, Probe, Probes, Volume
+from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
@@ -31,6 +33,9 @@ METRIC_NAMES = {
     "kv_cache_usage": "gpu_cache_usage_perc",
     "prompt_tokens": "prompt_tokens_total",
     "generation_tokens": "generation_tokens_total",
+    "time_to_first_token": "time_to_first_token_seconds",
+    "inter_token_latency": "time_per_output_token_seconds",
+    "request_latency": "e2e_request_latency_seconds",
 }
 """Of NIM 1.x (docs.nvidia.com, "Observability"); 2.x and later have the names of their back end."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?\Z")
@@ -102,7 +107,7 @@ class NIM(ModelInferenceTemplate):
     def server(self) -> Server:
         """Return what NIM needs."""
         cache = Volume(name="inference-cache", mount_path=CACHE)
-        adapters = (self._adapters(),) if self.hf_repo_ids else ()
+        adapters = adapter_volumes((self.env or {})[PEFT_SOURCE]) if self.hf_repo_ids else ()
         image_secret = self.secrets.ngc_image_secret
         return Server(
             # microservices that do not serve language models read the second one (NVIDIA/k8s-nim-operator)
@@ -133,10 +138,6 @@ class NIM(ModelInferenceTemplate):
             EnvVar(name="NIM_MODEL_PATH", value=self.model_path),
             EnvVar(name="NIM_SERVED_MODEL_NAME", value=self.model_source.name),
         )
-
-    def _adapters(self) -> Volume:
-        containers = (MODEL_SERVER, LORA_DOWNLOADER)
-        return Volume(name="inference-lora", mount_path=(self.env or {})[PEFT_SOURCE], containers=containers)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
@@ -170,6 +171,10 @@ class NIM(ModelInferenceTemplate):
         for repository in self.hf_repo_ids or ():
             if not isinstance(repository, str) or not _REPOSITORY.match(repository):
                 yield f"hf_repo_ids: {repository!r} is not a Hugging Face repository; expected 'owner/name'"
+        names = Counter(_adapter_name(repository) for repository in self.hf_repo_ids if isinstance(repository, str))
+        for name, count in names.items():
+            if count > 1:
+                yield f"hf_repo_ids has {count} revisions of one repository, and NIM one name for them, {name!r}"
         if self.lora_adapter_mem is None:
             yield "lora_adapter_mem is missing: hf_repo_ids needs memory to download with, such as '2Gi'"
         place = self.env.get(PEFT_SOURCE) if isinstance(self.env, Mapping) else None

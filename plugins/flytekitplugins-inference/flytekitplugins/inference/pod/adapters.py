@@ -11,11 +11,19 @@ from .description import Description
 from .parts import LORA_DOWNLOADER, MODEL_SERVER, EnvVar, Volume
 from .secrets import HFSecret, SecretReference
 
-__all__ = ["ADAPTERS", "WithAdapters", "WithHubToken"]
+__all__ = ["ADAPTERS", "WithAdapters", "WithHubToken", "adapter_volumes"]
 
 ADAPTERS = "/adapters"
 """Where LoRA adapters lie, each in a directory of its name."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*\Z")
+
+
+def adapter_volumes(directory: str) -> tuple[Volume, ...]:
+    """Return the volume on which adapters lie: written by the container that brings them, read by the server."""
+    return tuple(
+        Volume(name="inference-lora", mount_path=directory, read_only=read_only, containers=(container,))
+        for read_only, container in ((False, LORA_DOWNLOADER), (True, MODEL_SERVER))
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +66,7 @@ class WithAdapters(WithHubToken):
         return tuple(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters or ())
 
     def _adapter_volumes(self) -> tuple[Volume, ...]:
-        containers = (MODEL_SERVER, LORA_DOWNLOADER)
-        volume = Volume(name="inference-lora", mount_path=ADAPTERS, containers=containers)
-        return (volume,) if self.lora_adapters else ()
+        return adapter_volumes(ADAPTERS) if self.lora_adapters else ()
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,15 +13,19 @@ from ..programs.protocol import (
     MODEL_PATH_VARIABLE,
     MODELS_DIRECTORY,
     PORT_VARIABLE,
+    START_CLOCK_FILE,
+    START_VARIABLE,
     TMP_DIRECTORY,
 )
 from .check import OUR_PREFIX
 from .description import Description, seconds
 from .helpers import (
+    HELPER_USER,
     LEAST_PRIVILEGE,
     adapter_sources,
     input_downloader,
     lora_downloader,
+    model_gate,
     model_loader,
     preflight,
     server_gate,
@@ -81,8 +86,18 @@ def _downloader(
         return None
     cpu = _largest(described.download_inputs_cpu for described in wanting.values())
     memory = _largest(described.download_inputs_mem for described in wanting.values())
-    helper = helpers[next(iter(wanting))]
-    return input_downloader(helper, resources={"cpu": cpu, "memory": memory}, bound_inputs=bound_inputs)
+    budgets = [bound for described in servers.values() if (bound := described.startup_seconds) is not None]
+    return input_downloader(
+        helpers[next(iter(wanting))],
+        resources={"cpu": cpu, "memory": memory},
+        env=_start(max(budgets)) if budgets else (),
+        bound_inputs=bound_inputs,
+    )
+
+
+def _start(seconds: int) -> tuple[EnvVar, ...]:
+    """Return the variable by which every container that ends knows when the start has to be over."""
+    return (EnvVar(name=START_VARIABLE, value=json.dumps({"seconds": seconds, "clock": START_CLOCK_FILE})),)
 
 
 def _largest(quantities: Iterable[Any]) -> str:
@@ -103,7 +118,13 @@ class _Assembly:
         self._server = described.server()
         self._source = described.model_source
         token = described.hub_token
-        self._hub_token = token.env("HF_TOKEN") if token else ()
+        # what reaches hubs, stores and registries: tokens, and the user's own variables
+        self._loader_env = (
+            *(token.env("HF_TOKEN") if token else ()),
+            *(EnvVar(name=name, value=value) for name, value in (described.model_loader_env or {}).items()),
+        )
+        key = described.api_key
+        self._api_key = key.env(self._server.api_key_variable) if key and self._server.api_key_variable else ()
 
     def group(self) -> Group:
         server = self._server
@@ -112,7 +133,8 @@ class _Assembly:
             preflight=self._preflight(),
             adapters=self._adapters(),
             loader=self._loader(),
-            setup=server_setup(self._helper, server.setup) if server.setup else None,
+            setup=server_setup(self._helper, server.setup, env=self._start) if server.setup else None,
+            model_gate=self._model_gate(),
             gate=self._gate(),
             volumes=(
                 *volumes_of(self._source, self._is.model_cache, has_adapters=bool(server.adapters)),
@@ -120,7 +142,7 @@ class _Assembly:
             ),
             image_pull_secrets=server.image_pull_secrets,
             enable_service_links=server.enable_service_links,
-            fs_group=server.fs_group,
+            fs_group=server.fs_group or (HELPER_USER if self._writes_to_a_lent_volume else None),
         )
 
     @property
@@ -130,6 +152,16 @@ class _Assembly:
     @property
     def _is_loaded(self) -> bool:
         return self._source is not None and not isinstance(self._source, VolumeModel)
+
+    @property
+    def _writes_to_a_lent_volume(self) -> bool:
+        """Whether the loader, which is no root, writes to a volume that root may own, as that of a new claim."""
+        return self._is.model_cache is not None and (self._is_loaded or bool(self._server.adapters))
+
+    @property
+    def _start(self) -> tuple[EnvVar, ...]:
+        bound = self._is.startup_seconds
+        return () if bound is None else _start(bound)
 
     # The server
 
@@ -159,7 +191,7 @@ class _Assembly:
         if described.model_path is not None:
             ours.append(EnvVar(name=MODEL_PATH_VARIABLE, value=described.model_path))
         user = described.env or {}
-        replaced = (variable for variable in (*ours, *server.env) if variable.name not in user)
+        replaced = (variable for variable in (*ours, *self._api_key, *server.env) if variable.name not in user)
         return (*replaced, *(EnvVar(name=name, value=value) for name, value in user.items()))
 
     def _resources(self) -> dict[str, str]:
@@ -201,11 +233,24 @@ class _Assembly:
     # What stands around it
 
     def _preflight(self) -> Container | None:
-        tokens = tuple(dict.fromkeys((*self._token_variables(), *self._hub_token)))
+        variables = tuple(dict.fromkeys((*self._token_variables(), *self._api_key, *self._loader_env)))
+        own = self._is.model_loader_env or {}
+        required = [variable.name for variable in variables if variable.value is not None and variable.name not in own]
         sources = self._sources_to_look_at()
-        if not self._is_gated or not (tokens or sources):
+        if not self._is_gated or not (required or sources):
             return None
-        return preflight(self._helper, tokens=tokens, sources=sources, resources=self._loader_resources())
+        return preflight(
+            self._helper,
+            required=required,
+            sources=(*sources, *self._cache_limit) if sources else (),
+            resources=self._loader_resources(),
+            env=(*variables, *self._start),
+        )
+
+    @property
+    def _cache_limit(self) -> tuple[str, ...]:
+        limit = self._is.model_cache_limit
+        return ("--cache-limit", format_quantity(limit)) if limit is not None else ()
 
     def _sources_to_look_at(self) -> tuple[str, ...]:
         """Return the sources of model and adapters, without those that are there only later: inputs and volumes."""
@@ -234,7 +279,8 @@ class _Assembly:
             directory=server.adapters_directory,
             state=named(f"{TMP_DIRECTORY}/loras", self._name),
             memory=format_quantity(server.adapters_mem),
-            env=self._hub_token,
+            env=(*self._loader_env, *self._start),
+            options=self._cache_limit,
         )
 
     def _loader(self) -> Container | None:
@@ -248,9 +294,9 @@ class _Assembly:
             self._helper,
             source.source,
             resources=self._loader_resources(),
-            env=self._hub_token,
-            options=updates,
-            is_waited_for=not self._is_gated or not self._command,
+            env=self._loader_env,
+            options=(*self._cache_limit, *updates),
+            is_probed=not self._is_gated,
         )
 
     def _loader_resources(self) -> dict[str, str]:
@@ -259,6 +305,13 @@ class _Assembly:
             "cpu": format_quantity(described.model_loader_cpu),
             "memory": format_quantity(described.model_loader_mem),
         }
+
+    def _model_gate(self) -> Container | None:
+        """Return what holds back a server that cannot wait by itself until its model is there, or ends the pod."""
+        bound = self._is.startup_seconds
+        if bound is None or self._command or not self._is_loaded:
+            return None
+        return model_gate(self._helper, timeout_seconds=bound, env=self._start)
 
     def _gate(self) -> Container | None:
         described, server = self._is, self._server
@@ -275,12 +328,15 @@ class _Assembly:
             options += ("--models", MODELS_DIRECTORY)
         if described.download_inputs:
             options += ("--inputs", INPUTS_FILE)
+        if self._api_key:
+            options += ("--token-env", server.api_key_variable)
         return server_gate(
             self._helper,
             url=f"http://localhost:{described.port}{path}",
             timeout_seconds=bound,
             report=cold_start_file(self._name),
             options=options,
+            env=(*self._api_key, *self._start),
         )
 
 

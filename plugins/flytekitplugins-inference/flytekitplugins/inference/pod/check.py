@@ -115,25 +115,27 @@ def check_seconds(name: str, value: Any, *, least: int = 0) -> Iterator[str]:
         yield f"{name} must be whole seconds or a timedelta of such, at least {least}; not {value!r}"
 
 
-def check_environment(env: Any, reserved: Mapping[str, str]) -> Iterator[str]:
+def check_environment(field: str, env: Any, reserved: Mapping[str, str]) -> Iterator[str]:
     """Check a container's variables.
 
     Args:
+        field: What the user gave them as.
         env: What the user gave.
         reserved: Names that the template itself sets → what the user should do instead.
     """
     if env is None:
         return
     if not isinstance(env, Mapping):
-        yield f"env must be a dict of texts, not a {type(env).__name__}"
+        yield f"{field} must be a dict of texts, not a {type(env).__name__}"
         return
     for name, value in env.items():
         if problem := env_name_problem(name):
-            yield f"env: {problem}"
+            yield f"{field}: {problem}"
         elif name in reserved:
-            yield f"env[{name!r}] is set by the template; {reserved[name]}"
+            yield f"{field}[{name!r}] is set by the template; {reserved[name]}"
         elif not isinstance(value, str):
-            yield f"env[{name!r}] is the {type(value).__name__} {value!r}; variables are texts: write {str(value)!r}"
+            given = f"{field}[{name!r}] is the {type(value).__name__} {value!r}"
+            yield f"{given}; variables are texts: write {str(value)!r}"
 
 
 def check_command(name: str, command: Any) -> Iterator[str]:

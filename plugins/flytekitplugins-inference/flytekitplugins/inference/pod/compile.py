@@ -28,10 +28,15 @@ def compile_plan(plan: PodPlan) -> Manifest:
             "imagePullSecrets": [{"name": name} for name in plan.image_pull_secrets],
             "enableServiceLinks": plan.enable_service_links,
             "terminationGracePeriodSeconds": plan.termination_grace_period_seconds,
-            "securityContext": _present({"fsGroup": plan.fs_group}),
+            "securityContext": _volume_owner(plan.fs_group),
         }
     )
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": spec}
+
+
+def _volume_owner(group: int | None) -> Manifest:
+    """Return the group that owns the volumes; a large one is only walked through when its root belongs to another."""
+    return {} if group is None else {"fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def _container(container: Container) -> Manifest:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import ConfigError
 from ..programs.protocol import INPUTS_VARIABLE, MODEL_PATH_VARIABLE, PORT_VARIABLE, PROGRAMS_VARIABLE
 from . import check
-from .model import HuggingFaceModel, Model, model_problems, parse_model, path_of, startup_budget
+from .model import HuggingFaceModel, Model, VolumeModel, model_problems, parse_model, path_of, startup_budget
 from .parts import (
     INPUT_DOWNLOADER,
     LORA_DOWNLOADER,
+    MODEL_GATE,
     MODEL_LOADER,
     MODEL_SERVER,
     PREFLIGHT,
@@ -27,7 +28,7 @@ from .parts import (
     Probes,
     Volume,
 )
-from .secrets import SecretReference
+from .secrets import APIKeySecret, SecretReference
 from .server import Server
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["OUR_CONTAINERS", "Description", "seconds"]
 
 OUR_CONTAINERS = frozenset(
-    {PREFLIGHT, LORA_DOWNLOADER, INPUT_DOWNLOADER, MODEL_LOADER, MODEL_SERVER, SERVER_SETUP, SERVER_GATE}
+    (
+        *(PREFLIGHT, LORA_DOWNLOADER, INPUT_DOWNLOADER, MODEL_LOADER, MODEL_GATE),
+        *(MODEL_SERVER, SERVER_SETUP, SERVER_GATE),
+    )
 )
 _RESERVED_VARIABLES = {
     INPUTS_VARIABLE: "its place is fixed, read it",
@@ -85,6 +89,11 @@ class Description:
     model_cache: Mapping[str, Any] | None = None
     """The volume that keeps complete versions, as Kubernetes writes a source, e.g. a claim that pods share. `None`:
     each pod has its own."""
+    model_cache_limit: str | None = None
+    """What complete versions may take in the cache; the least recently used go first. `None` keeps all."""
+    model_loader_env: Mapping[str, str] | None = None
+    """Variables of the containers that look for, bring and check models and adapters: `HF_ENDPOINT`, `HTTPS_PROXY`,
+    `SSL_CERT_FILE`, `MLFLOW_TRACKING_URI`."""
     model_loader_mem: str = "2Gi"
     """Memory of the model loader."""
     model_loader_cpu: int | float | str = 2
@@ -96,6 +105,8 @@ class Description:
     Everything then starts at the same time, and the pod ends with the reason when the server is not ready in time.
     `None`: the kubelet's startup probe, in order and without an end."""
 
+    api_key_secret: APIKeySecret | None = None
+    """The key that the server asks of its clients: it, the gate and the task's clients get it."""
     shm_size: str | None = None
     """Size of `/dev/shm`, in memory and within `mem`; `None` is the server's own choice, else the container runtime's
     64 MiB."""
@@ -139,7 +150,8 @@ class Description:
         yield from check.check_port("port", self.port)
         yield from self._resource_problems()
         yield from self._model_problems()
-        yield from check.check_environment(self.env, _RESERVED_VARIABLES)
+        yield from check.check_environment("env", self.env, _RESERVED_VARIABLES)
+        yield from self._api_key_problems()
         for name in ("command", "args"):
             if getattr(self, name) is not None:
                 yield from check.check_command(name, getattr(self, name))
@@ -180,6 +192,14 @@ class Description:
             yield f"gpu={self.gpu!r} must be a whole number, 0 for none"
         yield from check.check_resource_name("gpu_resource", self.gpu_resource)
 
+    def _api_key_problems(self) -> Iterator[str]:
+        secret = self.api_key_secret
+        if secret is not None and not isinstance(secret, APIKeySecret):
+            # not its value: a key given by mistake must not end up in a log
+            yield f"api_key_secret must be an APIKeySecret(key=…, group=…), not a {type(secret).__name__}"
+        elif secret is not None:
+            yield from (f"api_key_secret: {problem}" for problem in secret.reference().problems())
+
     def _model_problems(self) -> Iterator[str]:
         yield from check.check_quantity("model_loader_cpu", self.model_loader_cpu)
         yield from check.check_quantity("model_loader_mem", self.model_loader_mem, memory=True)
@@ -187,8 +207,11 @@ class Description:
             value = getattr(self, name)
             if value is not None and (name, value) != ("startup_timeout", "auto"):
                 yield from check.check_seconds(name, value, least=1)
+        yield from check.check_environment("model_loader_env", self.model_loader_env, _RESERVED_VARIABLES)
         if self.model_cache is not None:
             yield from (f"model_cache: {problem}" for problem in check.check_volume_source(self.model_cache))
+        if self.model_cache_limit is not None:
+            yield from check.check_quantity("model_cache_limit", self.model_cache_limit, memory=True)
         try:
             source = self.model_source
         except ConfigError as error:
@@ -196,6 +219,8 @@ class Description:
             return
         if source is not None:
             yield from model_problems(source, has_inputs=self.download_inputs)
+        if self.update_interval is not None and (source is None or isinstance(source, VolumeModel)):
+            yield "update_interval needs model=: only what the model loader brings is looked at for newer versions"
 
     # What follows from the fields
 
@@ -224,8 +249,13 @@ class Description:
     @property
     def secret_references(self) -> tuple[SecretReference, ...]:
         """Every secret of the pod, each once."""
-        token = self.hub_token
-        return tuple(dict.fromkeys((*self.server().secrets, *((token,) if token else ()))))
+        own = (self.hub_token, self.api_key)
+        return tuple(dict.fromkeys((*self.server().secrets, *(secret for secret in own if secret))))
+
+    @property
+    def api_key(self) -> SecretReference | None:
+        """The key that the server asks of its clients, by the parts of its name."""
+        return self.api_key_secret.reference() if self.api_key_secret else None
 
     @property
     def startup_seconds(self) -> int | None:

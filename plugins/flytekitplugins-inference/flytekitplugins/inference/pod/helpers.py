@@ -19,6 +19,7 @@ from .bundle import BOOTSTRAP, programs_bundle
 from .parts import (
     INPUT_DOWNLOADER,
     LORA_DOWNLOADER,
+    MODEL_GATE,
     MODEL_LOADER,
     PREFLIGHT,
     SERVER_GATE,
@@ -32,10 +33,12 @@ from .parts import (
 from .server import Setup
 
 __all__ = [
+    "HELPER_USER",
     "LEAST_PRIVILEGE",
     "adapter_sources",
     "input_downloader",
     "lora_downloader",
+    "model_gate",
     "model_loader",
     "preflight",
     "server_gate",
@@ -60,7 +63,11 @@ HUB_CLIENT = ("huggingface_hub==2.4.0", "requests==2.34.2")
 """What the loader needs to read the hub."""
 _INSTALL = """\
 packages=; while [ "$1" != -- ]; do packages="$packages $1"; shift; done; shift
-python -m pip install --quiet --disable-pip-version-check --target /tmp/site $packages || exit 69
+python -m pip install --quiet --disable-pip-version-check --target /tmp/site $packages || {
+  echo '{"version": 1, "program": "load_model", "error": "MissingDependencyError", "message": "The client of the hub \
+could not be installed when the pod started.", "hint": "Give helper_image=, an image that holds this package."}' >&2
+  exit 69
+}
 PYTHONPATH=/tmp/site exec "$@"
 """
 """Installs packages beside the image's own, then becomes the program."""
@@ -73,18 +80,25 @@ exec "$@"
 """Waits for files, then becomes the server. Fixed text, for `sh` of any image; all that differs are its arguments."""
 
 
-def input_downloader(helper: Helper, *, resources: Mapping[str, str], bound_inputs: Iterable[str] = ()) -> Container:
+def input_downloader(
+    helper: Helper,
+    *,
+    resources: Mapping[str, str],
+    env: tuple[EnvVar, ...] = (),
+    bound_inputs: Iterable[str] = (),
+) -> Container:
     """Return the init container that turns the task's inputs into local files and `inputs.json`.
 
     Args:
         helper: The image it runs in.
         resources: Its requests and limits.
+        env: Its variables: how long the start may take.
         bound_inputs: Of a map task, the inputs that are the same for each element.
     """
     bound = tuple(argument for name in bound_inputs for argument in ("--bound", name))
     # the places are named although they are the defaults: on one machine, what names a volume is what moves with it
     args = ("{{.input}}", "--output", INPUTS_FILE, "--directory", INPUTS_DIRECTORY, *bound)
-    return _program(INPUT_DOWNLOADER, "download_inputs", args, helper=helper, resources=resources)
+    return _program(INPUT_DOWNLOADER, "download_inputs", args, helper=helper, resources=resources, env=env)
 
 
 def model_loader(
@@ -94,7 +108,7 @@ def model_loader(
     resources: Mapping[str, str],
     env: tuple[EnvVar, ...] = (),
     options: tuple[str, ...] = (),
-    is_waited_for: bool,
+    is_probed: bool,
 ) -> Container:
     """Return the sidecar that brings a model and publishes it.
 
@@ -102,19 +116,19 @@ def model_loader(
         helper: The image it runs in.
         source: Where the model comes from, as the loader's arguments.
         resources: Its requests and limits.
-        env: Its variables: tokens.
+        env: Its variables: tokens, and what the user gave for it.
         options: More of its arguments.
-        is_waited_for: Whether the kubelet holds back what comes after it until the model is there.
+        is_probed: Whether the kubelet holds back what comes after it until the model is there.
     """
     args = (*source, "--publish", MODELS_DIRECTORY, "--cache", MODEL_CACHE_DIRECTORY, *options)
     from_inputs = any(word.startswith("input:") for word in source)
     if from_inputs:
         env = (*env, EnvVar(name=INPUTS_VARIABLE, value=INPUTS_FILE))
-    probes = Probes(startup=LOADER_PROBE) if is_waited_for else Probes()
+    probes = Probes(startup=LOADER_PROBE) if is_probed else Probes()
     container = _program(
         MODEL_LOADER, "load_model", args, helper=helper, resources=resources, env=env, sidecar=True, probes=probes
     )
-    if from_inputs and not is_waited_for:  # it starts together with the downloader
+    if from_inputs and not is_probed:  # it starts together with the downloader
         return replace(container, command=waiting_for((INPUTS_FILE,), container.command))
     return container
 
@@ -126,7 +140,14 @@ def adapter_sources(adapters: Mapping[str, str], directory: str) -> tuple[str, .
 
 
 def lora_downloader(
-    helper: Helper, *, adapters: Mapping[str, str], directory: str, state: str, memory: str, env: tuple[EnvVar, ...]
+    helper: Helper,
+    *,
+    adapters: Mapping[str, str],
+    directory: str,
+    state: str,
+    memory: str,
+    env: tuple[EnvVar, ...],
+    options: tuple[str, ...] = (),
 ) -> Container:
     """Return the init container that brings LoRA adapters, each into a directory of its name.
 
@@ -137,13 +158,14 @@ def lora_downloader(
         directory: Where they go.
         state: Directory for what the loader tells about itself.
         memory: Its memory.
-        env: Its variables: tokens.
+        env: Its variables: tokens, and what the user gave for it.
+        options: More of its arguments.
     """
     places = ("--cache", MODEL_CACHE_DIRECTORY, "--publish", state)
     container = _program(
         LORA_DOWNLOADER,
         "load_model",
-        (*adapter_sources(adapters, directory), *places, "--once"),
+        (*adapter_sources(adapters, directory), *places, *options, "--once"),
         helper=helper,
         resources={"cpu": "1", "memory": memory},
         env=env,
@@ -157,34 +179,62 @@ def lora_downloader(
 def preflight(
     helper: Helper,
     *,
-    tokens: tuple[EnvVar, ...],
+    required: Iterable[str],
     sources: tuple[str, ...],
     resources: Mapping[str, str],
+    env: tuple[EnvVar, ...],
 ) -> Container:
     """Return the first init container, which ends the pod before a large image is pulled when the start cannot succeed.
 
     Args:
         helper: The image it runs in.
-        tokens: The variables that bring the tokens, and those that refer to them: each must have arrived.
+        required: The variables that must have arrived.
         sources: The model and the adapters, as the loader's arguments; none when they cannot be looked at from here.
         resources: Requests and limits, those of the loader: whether they suffice is looked at too.
+        env: Its variables: those of the loader and of the server's secrets.
     """
-    required = tuple(
-        word for variable in tokens if variable.value is not None for word in ("--require-env", variable.name)
-    )
+    words = tuple(word for name in required for word in ("--require-env", name))
     if not sources:
-        args = ("--preflight", *required)
-        return _program(PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=tokens)
-    args = (*sources, "--cache", MODEL_CACHE_DIRECTORY, "--check", *required)
-    return _program(PREFLIGHT, "load_model", args, helper=helper, resources=resources, env=tokens)
+        args = ("--preflight", *words)
+        return _program(PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env)
+    args = (*sources, "--cache", MODEL_CACHE_DIRECTORY, "--check", *words)
+    return _program(PREFLIGHT, "load_model", args, helper=helper, resources=resources, env=env)
 
 
-def server_setup(helper: Helper, setup: Setup) -> Container:
-    """Return the init container that prepares the started server."""
-    return _program(SERVER_SETUP, setup.program, setup.args, helper=helper, resources=setup.resources, env=setup.env)
+def server_setup(helper: Helper, setup: Setup, *, env: tuple[EnvVar, ...]) -> Container:
+    """Return the init container that prepares the started server.
+
+    Args:
+        helper: The image it runs in.
+        setup: What it does.
+        env: More of its variables: how long the start may take.
+    """
+    return _program(
+        SERVER_SETUP, setup.program, setup.args, helper=helper, resources=setup.resources, env=(*setup.env, *env)
+    )
 
 
-def server_gate(helper: Helper, *, url: str, timeout_seconds: int, report: str, options: tuple[str, ...]) -> Container:
+def model_gate(helper: Helper, *, timeout_seconds: int, env: tuple[EnvVar, ...]) -> Container:
+    """Return the init container that holds back what comes after it until the model is there, or ends the pod.
+
+    Args:
+        helper: The image it runs in.
+        timeout_seconds: The budget of the start.
+        env: Its variables: when the start began.
+    """
+    args = ("--models", MODELS_DIRECTORY, "--timeout", str(timeout_seconds))
+    return _program(MODEL_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env)
+
+
+def server_gate(
+    helper: Helper,
+    *,
+    url: str,
+    timeout_seconds: int,
+    report: str,
+    options: tuple[str, ...],
+    env: tuple[EnvVar, ...],
+) -> Container:
     """Return the init container that ends the pod when the server is not ready in time.
 
     Args:
@@ -193,9 +243,10 @@ def server_gate(helper: Helper, *, url: str, timeout_seconds: int, report: str, 
         timeout_seconds: The budget of the start.
         report: The file that it writes about the start.
         options: More of its arguments.
+        env: Its variables: the server's API key, and when the start began.
     """
     args = (url, "--timeout", str(timeout_seconds), "--report", report, *options)
-    return _program(SERVER_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES)
+    return _program(SERVER_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env)
 
 
 def waiting_for(files: Iterable[str], command: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,7 +16,17 @@ from ..errors import ConfigError
 from ..programs.protocol import MODEL_CACHE_DIRECTORY, MODEL_PATH, MODELS_DIRECTORY
 from .check import check_quantity
 from .names import path_problem
-from .parts import LORA_DOWNLOADER, MODEL_LOADER, MODEL_SERVER, PREFLIGHT, SERVER_GATE, SERVER_SETUP, Helper, Volume
+from .parts import (
+    LORA_DOWNLOADER,
+    MODEL_GATE,
+    MODEL_LOADER,
+    MODEL_SERVER,
+    PREFLIGHT,
+    SERVER_GATE,
+    SERVER_SETUP,
+    Helper,
+    Volume,
+)
 from .quantity import format_quantity, parse_quantity
 from .secrets import HFSecret
 
@@ -249,7 +259,7 @@ def volumes_of(model: Model | None, cache: Mapping[str, Any] | None, *, has_adap
         cache: The source of the volume that keeps complete versions; `None` is one of the pod's own.
         has_adapters: Whether LoRA adapters are brought.
     """
-    readers = (MODEL_SERVER, SERVER_SETUP, PREFLIGHT, SERVER_GATE)
+    readers = (MODEL_SERVER, SERVER_SETUP, PREFLIGHT, MODEL_GATE, SERVER_GATE)
     writers = ((LORA_DOWNLOADER,) if has_adapters else ()) + ((MODEL_LOADER,) if _is_loaded(model) else ())
     found: list[Volume] = []
     if isinstance(model, VolumeModel):

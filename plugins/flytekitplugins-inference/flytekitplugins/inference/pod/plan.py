@@ -53,6 +53,8 @@ class Group:
     """Brings LoRA adapters."""
     loader: Container | None = None
     """Brings the model."""
+    model_gate: Container | None = None
+    """Holds back a server that cannot wait by itself until its model is there."""
     setup: Container | None = None
     """Prepares the started server, then ends."""
     gate: Container | None = None
@@ -118,7 +120,7 @@ def _in_order(groups: Sequence[Group], downloader: Container | None) -> Iterator
         *(group.adapters for group in groups),
         before,
         *(part for group in waiting for part in (group.loader, _waiting(group, needed))),
-        *(part for group in held_back for part in (group.loader, group.server)),
+        *(part for group in held_back for part in (group.loader, group.model_gate, group.server)),
         after,
         *(group.setup for group in groups),
         *(group.gate for group in groups),
@@ -134,9 +136,9 @@ def _waiting(group: Group, needed: tuple[str, ...]) -> Container:
 
 
 def _unprobed(container: Container) -> Container:
-    """In front of a gate a startup probe would keep it from running at all, save the loader's of a pod in order."""
+    """In front of a gate a startup probe would keep it from running at all."""
     probes = container.probes
-    if probes.startup is None or probes.startup.command:
+    if probes.startup is None:
         return container
     return replace(container, probes=Probes(readiness=probes.readiness, liveness=probes.liveness))
 
@@ -161,7 +163,7 @@ def _renamed(group: Group, server: str) -> Group:
     """Return `group` with the server's name behind each name of ours, save what the pod has once."""
     if not server:
         return group
-    parts = ("server", "preflight", "adapters", "loader", "setup", "gate")
+    parts = ("server", "preflight", "adapters", "loader", "model_gate", "setup", "gate")
     containers: dict[str, Any] = {part: getattr(group, part) for part in parts}
     return replace(
         group,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .names import env_name_problem, subdomain_problem
 from .parts import EnvVar
 
-__all__ = ["FLYTE_PREFIX", "HFSecret", "SecretReference", "looks_like_a_token", "masked"]
+__all__ = ["FLYTE_PREFIX", "APIKeySecret", "HFSecret", "SecretReference", "looks_like_a_token", "masked"]
 
 FLYTE_PREFIX = "_FSEC_"
 """What Flyte 1.x puts before the name of a secret's variable (webhook's default `secretEnvVarPrefix`)."""
@@ -98,6 +98,22 @@ class SecretReference:
                 "such variables; prefer '_' in the prefix, group and key."
             )
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class APIKeySecret:
+    """The key that a server asks of its clients, by the name of its secret."""
+
+    key: str
+    """The secret's key."""
+    group: str | None = None
+    """The secret's group: in Flyte 1.x the name of the Kubernetes secret."""
+    secrets_prefix: str = FLYTE_PREFIX
+    """What the platform puts before the names of secrets' variables (`_FSEC_`, or `_UNION_`)."""
+
+    def reference(self) -> SecretReference:
+        """Return the secret by its parts."""
+        return SecretReference(prefix=self.secrets_prefix, group=self.group, key=self.key)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,10 @@ METRICS = frozenset(
         "prompt_tokens",  # counter
         "generation_tokens",  # counter
         "preemptions",  # counter
+        "time_to_first_token",  # histogram, seconds
+        "inter_token_latency",  # histogram, seconds
+        "request_latency",  # histogram, seconds, from its arrival to its last token
+        "queue_time",  # histogram, seconds
     }
 )
 """The quantities by which a report and a router judge any server; each server calls them something else."""
@@ -56,6 +60,8 @@ class Server:
     """What it listens on besides the template's port: gRPC, metrics."""
     secrets: tuple[SecretReference, ...] = ()
     """The secrets it reads."""
+    api_key_variable: str = ""
+    """The variable in which it reads the key that it asks of its clients; empty when it has none."""
     volumes: tuple[Volume, ...] = ()
     """Caches and other places it writes to."""
     security_context: Mapping[str, Any] = field(default_factory=dict)

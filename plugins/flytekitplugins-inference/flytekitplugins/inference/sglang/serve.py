@@ -34,6 +34,10 @@ METRIC_NAMES = {
     "prompt_tokens": "sglang:prompt_tokens_total",
     "generation_tokens": "sglang:generation_tokens_total",
     "preemptions": "sglang:num_retracted_requests_total",
+    "time_to_first_token": "sglang:time_to_first_token_seconds",
+    "inter_token_latency": "sglang:inter_token_latency_seconds",
+    "request_latency": "sglang:e2e_request_latency_seconds",
+    "queue_time": "sglang:queue_time_seconds",
 }
 """`sglang/srt/observability/metrics_collector.py`, 0.5.23."""
 CACHE = "/var/cache/inference"

@@ -32,6 +32,11 @@ IMAGES: Mapping[str, str] = {
 }
 """By the vendor of `gpu_resource`. `cuda-` holds a build for each architecture from Turing to Blackwell and takes the
 one that fits when it starts; images for one architecture are smaller (`image=`)."""
+METRIC_NAMES = {
+    "requests_waiting": "te_queue_size",
+    "request_latency": "te_request_duration",
+    "queue_time": "te_request_queue_duration",
+}
 CACHE = "/data"
 """The images' own place for what they download."""
 
@@ -42,7 +47,7 @@ OPTIONS = OptionTable(
     values=options.VALUES,
     appended=options.APPENDED,
     secret={
-        "api_key": "give it as API_KEY from a Kubernetes secret, through base=",
+        "api_key": "give api_key_secret=",
         "hf_token": "give hf_secret=",
         "hf_api_token": "give hf_secret=",
     },
@@ -112,11 +117,12 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
             volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             probes=Probes(liveness=Probe(path="/health")),
             # it has /v1/embeddings but no /v1/models, and takes any name; /health tells that the model is loaded
+            api_key_variable="API_KEY",
             model_api="openai",
             served_model_name=self._served_model_name(),
             lists_models=False,
             metrics_path="/metrics",
-            metric_names={"requests_waiting": "te_queue_size"},
+            metric_names=METRIC_NAMES,
             # a Service named "prometheus" would inject PROMETHEUS_PORT=tcp://…, an option's variable
             enable_service_links=False,
         )

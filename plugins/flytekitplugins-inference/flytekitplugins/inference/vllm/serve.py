@@ -31,6 +31,10 @@ METRIC_NAMES = {
     "prompt_tokens": "vllm:prompt_tokens_total",
     "generation_tokens": "vllm:generation_tokens_total",
     "preemptions": "vllm:num_preemptions_total",
+    "time_to_first_token": "vllm:time_to_first_token_seconds",
+    "inter_token_latency": "vllm:inter_token_latency_seconds",
+    "request_latency": "vllm:e2e_request_latency_seconds",
+    "queue_time": "vllm:request_queue_time_seconds",
 }
 """`vllm/v1/metrics/loggers.py`, 0.33.0."""
 CACHE = "/root/.cache"
@@ -49,7 +53,7 @@ OPTIONS = OptionTable(
     inverses=options.INVERSES,
     secret_keys=options.SECRET_KEYS,
     secret={
-        "api_key": "give it as VLLM_API_KEY from a Kubernetes secret, through base=",
+        "api_key": "give api_key_secret=",
         "hf_token": "give hf_secret=",
     },
     removed=options.REMOVED,
@@ -106,6 +110,7 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
                 EnvVar(name="VLLM_CACHE_ROOT", value=f"{CACHE}/vllm"),
             ),
             secrets=(token,) if token else (),
+            api_key_variable="VLLM_API_KEY",
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics",

@@ -71,6 +71,7 @@ class Limiter:
     """
 
     def __init__(self, ceiling: int, *, start: int = 16, shortest_epoch: float = 0.1) -> None:
+        self.ceiling = ceiling
         self._steps = _steps(ceiling)
         self._at = max(index for index, limit in enumerate(self._steps) if limit <= max(start, 1))
         self._cap = len(self._steps) - 1

@@ -34,6 +34,8 @@ class BatchResult:
     """Read by the model in this run, as the server counts them; 0 when it does not."""
     completion_tokens: int
     """Written by the model in this run."""
+    max_concurrency: int
+    """The most requests at once that were allowed."""
     concurrency: tuple[Point, ...]
     """The limit of requests in flight, how many there were and the rows per second, over time; 240 points at most."""
     failures: tuple[Failure, ...]
@@ -79,6 +81,7 @@ class BatchResult:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "tokens_per_second": round(self.tokens_per_second, 3),
+            "max_concurrency": self.max_concurrency,
             "concurrency": [asdict(point) for point in self.concurrency],
             "failures": [{"index": failure.position, "id": failure.id, **failure.error} for failure in self.failures],
         }

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from ...errors import ConfigError, DestinationError, ServerNotReadyError
+from ..report.collect import note_batch
 from .caller import Caller, Endpoint
 from .checkpoint import CheckpointedJournal, current_checkpoint
 from .engine import Engine, Options, Sources
@@ -208,7 +209,7 @@ class _Run:
 
     def result(self) -> BatchResult:
         engine, counts = self.engine, self.engine.counts
-        return BatchResult(
+        result = BatchResult(
             path=engine.sources.output.path,
             rows=counts.finished,
             succeeded=counts.succeeded,
@@ -218,10 +219,13 @@ class _Run:
             duration=time.monotonic() - engine.began,
             prompt_tokens=counts.prompt_tokens,
             completion_tokens=counts.completion_tokens,
+            max_concurrency=engine.limiter.ceiling,
             concurrency=tuple(engine.series),
             failures=tuple(engine.failures),
             _directory=self.directory,
         )
+        note_batch(engine.endpoint.url, result.summary())  # for a report on the server
+        return result
 
     async def records(self, engine: asyncio.Task[None]) -> AsyncIterator[dict[str, Any]]:
         """Yield the records in order until the engine is done."""

@@ -1,0 +1,73 @@
+"""`Report`: a page and its numbers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .data import ReportData
+
+__all__ = ["HTML_NAME", "JSON_NAME", "Report"]
+
+HTML_NAME = "inference-report.html"
+JSON_NAME = "inference-report.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What some servers did, at one moment.
+
+    The page is made when it is first read, with charts if matplotlib is installed (the extra `report`).
+    """
+
+    data: ReportData
+    """The numbers; `data.to_json()` is what is written beside the page."""
+
+    @cached_property
+    def fragment(self) -> str:
+        """The page without `<html>` around it, for a Deck or another page: below 1 MiB, with its own style."""
+        from .page import fragment
+
+        return fragment(self.data)
+
+    @cached_property
+    def html(self) -> str:
+        """The page: one file that opens without a network."""
+        from .page import document
+
+        return document(self.fragment)
+
+    def write(self, directory: str | Path) -> Path:
+        """Write `inference-report.html` and `inference-report.json` into a directory, which is made if need be.
+
+        Returns:
+            The page.
+
+        Raises:
+            OSError: If they cannot be written; no half of a file is left.
+        """
+        place = Path(directory)
+        place.mkdir(parents=True, exist_ok=True)
+        _write(place / JSON_NAME, self.data.to_json())
+        _write(place / HTML_NAME, self.html)
+        return place / HTML_NAME
+
+    def _repr_html_(self) -> str:
+        return self.fragment
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
