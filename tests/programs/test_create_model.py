@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from flytekitplugins.inference.programs.journal import boot_id
 from users.ollama_stand_in import StandIn, listen
 
 GGUF = b"GGUF" + bytes(range(200))
@@ -410,6 +411,30 @@ def test_the_budget_holds_for_the_whole(ollama: StandIn, create: Creator, path: 
     ollama.faults[path] = [fault]
     done = create("--name", "mine", "--timeout", "1", INFERENCE_MODELFILE="FROM llama3.2")
     assert done.failure == (69, "ServerNotReadyError")
+    assert "startup_timeout" in done.message["hint"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fault", "doing"),
+    [("/api/pull", "silence", "Pulling was not over"), ("/api/generate", "slow", "Loading the model was not over")],
+)
+def test_the_budget_of_the_whole_start_holds(
+    ollama: StandIn, create: Creator, path: str, fault: str, doing: str
+) -> None:
+    """The test sends the alarm, so that it arrives when that is under way."""
+    ollama.faults[path] = [fault]
+    begun = time.clock_gettime(time.CLOCK_MONOTONIC) - 800
+    clock = create.file("start-clock", json.dumps({"boot": boot_id(), "begun": begun}))
+    start = json.dumps({"seconds": 900, "clock": str(clock)})
+    process = create.start("--name", "mine", INFERENCE_MODELFILE="FROM llama3.2", INFERENCE_START=start)
+    end = time.monotonic() + 30
+    while not ollama.asked(path):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGALRM)
+    done = create.wait(process)
+    assert done.failure == (69, "ServerNotReadyError")
+    assert doing in done.message["message"]
     assert "startup_timeout" in done.message["hint"]
 
 

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,53 @@ def test_a_file_that_was_asked_for_and_is_not_there_is_named(hub: Any, load: Any
 def test_a_hub_that_cannot_be_reached_is_unavailable(load: Any) -> None:
     done = load("owner/name", "--attempts", "2", HF_ENDPOINT="http://127.0.0.1:9")
     assert (done.code, done.message["error"]) == (69, "SourceUnavailableError")
+
+
+@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b"[]", b"{}", b'{"id": "owner/name"}', b"null"])
+def test_what_is_no_hub_is_unavailable(hub: Any, load: Any, body: bytes) -> None:
+    hub.web.files[REVISION] = body
+    done = load("owner/name", "--attempts", "2", **hub.environ)
+    assert (done.code, done.message["error"]) == (69, "SourceUnavailableError")
+    assert "HF_ENDPOINT" in done.message["hint"]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_tree_that_no_hub_has_is_unavailable(hub: Any, load: Any) -> None:
+    sha = hub.commit({"model.bin": b"weights"})
+    hub.web.files[f"api/models/owner/name/tree/{sha}"] = b'{"error": "no"}'
+    done = load("owner/name", "--attempts", "1", **hub.environ)
+    assert (done.code, done.message["error"]) == (69, "SourceUnavailableError")
+
+
+def test_a_name_that_no_repository_has_is_told(load: Any) -> None:
+    assert load("owner/na--me", "--attempts", "1", HF_ENDPOINT="http://127.0.0.1:9").code == 66
+
+
+@pytest.mark.parametrize("token", ["hf_geheim\n", "  hf_geheim\r\n"])
+def test_a_token_may_end_with_a_line_break(hub: Any, load: Any, token: str) -> None:
+    hub.commit({"model.bin": b"weights"})
+    assert load("owner/name", HF_TOKEN=token, **hub.environ).code == 0
+    assert "Bearer hf_geheim" in hub.web.tokens
+
+
+def test_a_token_with_a_line_break_inside_names_its_variable(hub: Any, load: Any) -> None:
+    hub.commit({"model.bin": b"weights"})
+    done = load("owner/name", HF_TOKEN="hf_ge\nheim", **hub.environ)
+    assert (done.code, done.message["error"]) == (77, "SourceForbiddenError")
+    assert "The environment variable HF_TOKEN holds" in done.message["message"]
+    assert "heim" not in done.stderr
+
+
+@pytest.mark.parametrize("uri", ["https://127.0.0.1:9/model", "http://127.0.0.1:9/model/model.bin"])
+def test_a_web_server_that_is_away_is_unavailable(uri: str, load: Any) -> None:
+    done = load(uri, "--attempts", "2")
+    assert (done.code, done.message["error"]) == (69, "SourceUnavailableError")
+
+
+def test_a_file_of_a_web_server_keeps_its_name(web: Any, load: Any) -> None:
+    web.put("models/model.bin", b"weights")
+    assert load(web.url("models/model.bin")).files == {"model.bin": b"weights"}
+    assert load(web.url("models/none.bin"), "--attempts", "1").code == 66
 
 
 # The network fails
@@ -265,6 +314,74 @@ def test_a_kill_costs_at_most_one_chunk_of_a_file(hub: Any, load: Any) -> None:
     assert load("owner/name", **hub.environ).files == {"model.bin": LARGE}
     print("wasted", hub.web.sent[path] - len(LARGE))
     assert hub.web.sent[path] - len(LARGE) <= 16 * MIB
+
+
+# Who may write
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> tuple[str, ...]:
+    """Begin a command as another user, who may read everything (where the interpreter lies) but write only its own."""
+    if os.geteuid() or not shutil.which("setpriv"):
+        pytest.skip("nobody else can be had here")
+    for place in (tmp_path, tmp_path / "models"):
+        place.mkdir(exist_ok=True)
+        os.chown(place, 1000, 1000)
+    may_read = ("--inh-caps", "-all,+dac_read_search", "--ambient-caps", "+dac_read_search")
+    return ("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", *may_read)
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A directory that everybody may enter, as pytest's are not."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+def test_a_cache_of_another_user_is_told_by_the_check_and_by_the_run(
+    hub: Any, load: Any, stranger: tuple[str, ...], volume: Path
+) -> None:
+    hub.commit({"model.bin": b"weights"})
+    cache = volume / "cache"
+    cache.mkdir(mode=0o755)
+
+    def run(option: str) -> Any:
+        return load.wait(load.start("owner/name", option, "--cache", str(cache), before=stranger, **hub.environ))
+
+    for option in ("--check", "--once"):
+        done = run(option)
+        assert (done.code, done.message["error"]) == (74, "DestinationError")
+        assert "cache" in done.message["message"]
+        assert "fsGroup" in done.message["hint"]
+        assert "uid 1000" in done.message["hint"]
+    os.chown(cache, 0, 1000)
+    cache.chmod(0o775)  # as fsGroup does
+    for option in ("--check", "--once", "--check"):
+        assert run(option).code == 0
+
+
+def test_a_cache_of_another_user_that_has_everything_passes(
+    hub: Any, load: Any, stranger: tuple[str, ...], tmp_path: Path
+) -> None:
+    sha = hub.commit({"model.bin": b"weights"})
+    assert load("owner/name", **hub.environ).code == 0
+    assert (tmp_path / "cache").stat().st_uid == 0
+    assert load.wait(load.start(f"owner/name@{sha}", "--check", before=stranger, **hub.environ)).code == 0
+
+
+def test_a_loader_that_is_killed_again_and_again_leaves_a_count(hub: Any, load: Any, tmp_path: Path) -> None:
+    hub.commit({"model.bin": b"weights"})
+    hub.web.faults[REVISION] = ["hold"] * 3
+    starts = tmp_path / "models" / ".starts"
+    for number in (1, 2, 3):
+        process = load.start("owner/name", stderr=subprocess.DEVNULL, **hub.environ)
+        wait_until(lambda number=number: starts.exists() and starts.read_text() == f"{number}\n")
+        process.kill()
+        process.wait()
+    hub.web.faults.clear()
+    assert load("owner/name", **hub.environ).code == 0
+    assert not starts.exists()
 
 
 # Many at once

@@ -212,6 +212,29 @@ def test_a_failed_poll_disturbs_nothing(hub: Any, serve: Any, failure: str) -> N
     assert sidecar.metadata["updates"]["last_error"] == ""
 
 
+@pytest.mark.parametrize("body", [b"[]", b"{}", b"<html>", b'{"id": 5, "sha": [], "siblings": 3}'])
+def test_an_answer_that_nobody_expects_disturbs_nothing(hub: Any, serve: Any, body: bytes) -> None:
+    first = hub.commit({"model.bin": b"first"})
+    sidecar = serve("--attempts", "1")
+    hub.web.files["api/models/owner/name/revision/main"] = body
+    sidecar.until(lambda: sidecar.metadata["updates"]["failed_polls"] > 1)
+    assert (sidecar.metadata["revision"], sidecar.current) == (first, b"first")
+    second = hub.commit({"model.bin": b"second"})
+    sidecar.until(lambda: sidecar.metadata["revision"] == second)
+
+
+@pytest.mark.parametrize(("text", "is_mended"), [('{"updates": 5}', True), ('{"updates": {}}', False)])
+def test_metadata_that_cannot_be_read_disturb_nothing(hub: Any, serve: Any, text: str, is_mended: bool) -> None:
+    first = hub.commit({"model.bin": b"first"})
+    sidecar = serve()
+    (sidecar.root / "models" / "metadata.json").write_text(text)
+    if is_mended:
+        sidecar.until(lambda: sidecar.metadata.get("revision") == first)
+    else:
+        sidecar.until(lambda: (sidecar.root / "log").read_text().count("poll failed error=KeyError") > 1)
+    assert sidecar.current == b"first"
+
+
 def test_an_adapter_is_loaded_into_a_running_vllm(hub: Any, serve: Any, server: ModelServer, tmp_path: Path) -> None:
     adapter = {"adapter_config.json": b"{}", "adapter_model.bin": b"1"}
     hub.commit({"model.bin": b"first"})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import random
 import threading
@@ -13,10 +15,12 @@ from typing import Any
 
 import pytest
 
-from flytekitplugins.inference.errors import SourceUnavailableError
+from flytekitplugins.inference.errors import DestinationError, SourceUnavailableError
+from flytekitplugins.inference.programs.journal import boot_id
 from flytekitplugins.inference.programs.model_digest import _Growing
 from flytekitplugins.inference.programs.model_lease import EXPIRY_SECONDS, Heartbeat, Lock
-from flytekitplugins.inference.programs.partial import MIN_PART_BYTES
+from flytekitplugins.inference.programs.model_publish import Publication
+from flytekitplugins.inference.programs.partial import MIN_PART_BYTES, writing
 from flytekitplugins.inference.programs.retry import Retry
 from flytekitplugins.inference.programs.stores import Source
 from flytekitplugins.inference.programs.throttle import ThrottledStore
@@ -119,15 +123,18 @@ def test_a_lock_is_one_holders_at_a_time(tmp_path: Path) -> None:
         assert is_second
 
 
-def test_a_lease_holds_where_file_locks_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a network file system that grants every lock, between two machines."""
-    module = "flytekitplugins.inference.programs.model_lease"
-    monkeypatch.setattr(f"{module}._lock", lambda file: True)
-    names = iter(["machine-1", "machine-2"] * 100)
-    monkeypatch.setattr(f"{module}.boot_id", lambda: next(names))
+def _no_locks(file: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+@pytest.mark.parametrize("flock", [_no_locks, lambda file, operation: None], ids=["none", "for everybody"])
+def test_a_lease_of_this_machine_holds_where_file_locks_do_not(
+    flock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file system here is without locks, so the call is replaced by what it answers there."""
+    monkeypatch.setattr("fcntl.flock", flock)
     lease = tmp_path / "x.lease"
     first, second = Lock(lease, Heartbeat()), Lock(lease, Heartbeat())
-    monkeypatch.setattr(f"{module}.boot_id", lambda: "machine-2")
     with first.held() as is_first:
         with second.held() as is_second:
             assert (is_first, is_second) == (True, False)
@@ -137,3 +144,41 @@ def test_a_lease_holds_where_file_locks_do_not(tmp_path: Path, monkeypatch: pyte
             with pytest.raises(SourceUnavailableError, match="lost"):
                 first.check()
             second.check()
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_free"),
+    [({}, True), ({"device": -1}, False), ({"boot": "another"}, False), ({"device": None}, False)],
+)
+def test_who_lost_the_lock_is_dead_only_if_it_could_have_had_it(
+    fields: dict[str, Any], is_free: bool, tmp_path: Path
+) -> None:
+    """Another machine's lock is not seen here, nor is that of another mount of a FUSE file system."""
+    lease = tmp_path / "x.lease"
+    token = {"boot": boot_id(), "device": tmp_path.stat().st_dev, "holder": "x"}
+    lease.write_text(json.dumps({**token, **fields}))
+    with Lock(lease, Heartbeat()).held() as free:
+        assert free is is_free
+
+
+def test_an_owner_is_what_a_directory_lacks() -> None:
+    with (
+        pytest.raises(DestinationError, match=r"fsGroup.*hostPath volumes need their owner set to uid"),
+        writing(Path("x")),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_starts_are_counted_until_one_gets_somewhere(tmp_path: Path) -> None:
+    publication, starts = Publication(tmp_path), tmp_path / ".starts"
+    for number in (1, 2, 3):
+        publication.begin()
+        assert json.loads(starts.read_text()) == number
+    publication.advance()
+    publication.begin()
+    assert json.loads(starts.read_text()) == 1
+    publication.fail("{}")
+    assert not starts.exists()
+    publication.begin()
+    publication.ready()
+    assert not starts.exists()

@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from flytekitplugins.inference.programs.journal import boot_id
+
 MODELS = {"object": "list", "data": [{"id": "org/model"}, {"id": "adapter"}]}
 HUGE = str(10**18)
 
@@ -441,6 +443,83 @@ def test_a_token_that_cannot_be_sent_is_never_shown(closed_port: int, gate: Gate
     assert "gehe" not in ended.stderr
 
 
+def test_a_loader_that_is_killed_without_a_word(closed_port: int, gate: Gate) -> None:
+    (gate.root / ".starts").write_text("3\n")  # two were killed, the third is under way
+    ended = gate(f"http://127.0.0.1:{closed_port}/", "--models", str(gate.root), timeout=0.15)
+    ended.failed(69, "ServerNotReadyError", "The model loader had not finished.", "exit code 137", "model_loader_mem")
+    (gate.root / ".starts").write_text("4\n")
+    ended = gate(f"http://127.0.0.1:{closed_port}/", "--models", str(gate.root))
+    ended.failed(69, "ServerExitedError", "The model loader was killed 3 times, and brought nothing.", "137")
+    assert ended.seconds < 5
+
+
+@pytest.mark.parametrize("text", ["", "many", "[4]"])
+def test_a_count_that_cannot_be_read_is_none(text: str, servers: Servers, gate: Gate) -> None:
+    (gate.root / ".starts").write_text(text)
+    assert gate(f"{servers(health=Reply()).origin}/health", "--models", str(gate.root)).code == 0
+
+
+# The model alone
+
+
+def _model_gate(gate: Gate, *words: str, timeout: float = 20.0, **environ: str) -> subprocess.Popen[str]:
+    return gate.start("--models", str(gate.root), "--timeout", str(timeout), "--interval", "0.02", *words, **environ)
+
+
+def test_the_model_alone_is_waited_for(gate: Gate) -> None:
+    process = _model_gate(gate, "--require-env", "HF_TOKEN", HF_TOKEN="x")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    (gate.root / ".ready").touch()
+    ended = gate.wait(process)
+    assert ended.code == 0
+    assert ended.stderr.startswith("wait_for_server ready seconds=")
+
+
+def test_a_model_that_does_not_come(gate: Gate) -> None:
+    ended = gate.wait(_model_gate(gate, timeout=3.2))
+    ended.failed(69, "ServerNotReadyError", "The model was not there after 3 s. The model loader had", "model-loader")
+    assert "wait_for_server waiting seconds=3 budget=3.2 last: the model is not there yet" in ended.stderr
+    _loader_error(gate.root, "SourceUnavailableError", "no route", "mend it")
+    ended = gate.wait(_model_gate(gate, timeout=0.1))
+    ended.failed(69, "ServerNotReadyError", "The model loader failed last with: no route", "mend it")
+    _loader_error(gate.root, "GatedModelError", "gated")
+    gate.wait(_model_gate(gate)).failed(77, "GatedModelError", "The model loader failed: gated", "do this")
+
+
+# The budget of the whole start
+
+
+def _start(gate: Gate, seconds: float, ago: float) -> dict[str, str]:
+    clock = gate.root / "start-clock"
+    clock.write_text(json.dumps({"boot": boot_id(), "begun": time.clock_gettime(time.CLOCK_MONOTONIC) - ago}))
+    return {"INFERENCE_START": json.dumps({"seconds": seconds, "clock": str(clock)})}
+
+
+def test_the_budget_counts_from_the_beginning_of_the_start(servers: Servers, gate: Gate) -> None:
+    server = servers(health=Reply(503, b"loading"))
+    ended = gate(f"{server.origin}/health", timeout=100.5, **_start(gate, 100.5, 100))
+    ended.failed(69, "ServerNotReadyError", "100 s of which were over when the gate began.", "answered 503: 'loading'")
+    assert ended.seconds < 5
+    assert (ended.report["outcome"], ended.report["total_seconds"] >= 100.5) == ("ServerNotReadyError", True)
+    (phase,) = ended.report["phases"]
+    assert (phase["name"], phase["seconds"] < 5) == ("server_load", True)
+    ended = gate.wait(_model_gate(gate, timeout=500.0, **_start(gate, 100.5, 100)))  # the smaller one holds
+    ended.failed(69, "ServerNotReadyError", "100 s of which were over")
+
+
+def test_a_server_that_is_ready_is_ready_although_the_budget_is_over(servers: Servers, gate: Gate) -> None:
+    server = servers(health=Reply(), models=MODELS)
+    ended = gate(f"{server.origin}/health", "--model", "org/model", timeout=100, **_start(gate, 100, 101))
+    assert ended.code == 0, ended.stderr
+
+
+def test_a_question_does_not_outlast_the_budget_of_the_start(servers: Servers, gate: Gate) -> None:
+    server = servers(health=Reply(wait=True))
+    ended = gate(f"{server.origin}/health", timeout=100, **_start(gate, 100, 101))
+    ended.failed(69, "ServerNotReadyError", "did not answer within 1 s", "101 s of which were over")
+
+
 # The report
 
 
@@ -571,6 +650,9 @@ def test_sigterm_ends_it_within_a_second(closed_port: int, servers: Servers, gat
     [
         (["http://localhost"], "URL and --timeout are needed"),
         (["--timeout", "5"], "URL and --timeout are needed"),
+        (["--models", "."], "URL and --timeout are needed"),
+        (["--models", ".", "--timeout", "5", "--report", "r"], "--report needs a URL"),
+        (["--models", ".", "--timeout", "5", "--model", "m"], "--model needs a URL"),
         (["localhost:80", "--timeout", "5"], "not a plain http or https URL"),
         (["ftp://localhost/", "--timeout", "5"], "not a plain http or https URL"),
         (["http://me:geheim@localhost/", "--timeout", "5"], "not a plain http or https URL"),

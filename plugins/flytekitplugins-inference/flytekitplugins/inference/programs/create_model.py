@@ -41,6 +41,7 @@ from .ollama_recipe import Recipe, listed_name, name_problem, to_recipe
 from .protocol import INPUTS_VARIABLE, MODELFILE_VARIABLE
 from .retry import Retry
 from .server_probe import Api, Call, ServerProbe, parse_address
+from .start_budget import StartBudget, start_budget, telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,7 @@ PROGRAM = "create_model"
 WAIT_SECONDS = 300.0
 """How long the server may take to listen where the whole is not bounded; it was started before."""
 PROGRESS_SECONDS = 5.0
+BUDGET_HINT = "Raise startup_timeout; or keep the model on a volume (models_volume), so that it is there."
 KEEP_ALIVE = -1
 """The model stays until the first request, from which on the server's OLLAMA_KEEP_ALIVE counts."""
 
@@ -74,10 +76,12 @@ class Creation:
 
     Args:
         config: What to create.
+        budget: What the whole start may take, of which some is over.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config, self._started = config, time.monotonic()
+    def __init__(self, config: Config, budget: StartBudget | None) -> None:
+        self._config, self._started = config, time.monotonic() - (budget.spent if budget else 0.0)
+        self._doing = "Waiting for Ollama to listen"
         self._address = parse_address(config.url.rstrip("/") + "/api/version")
         self._api = OllamaApi(self._address)
 
@@ -87,6 +91,10 @@ class Creation:
         Raises:
             InferenceError: Something failed, or took longer than it may.
         """
+        with telling(lambda: f"{self._doing} was not over.", hint=BUDGET_HINT):
+            self._bring()
+
+    def _bring(self) -> None:
         config = self._config
         recipe = to_recipe(config.commands) if config.commands else None
         self._wait()  # first: it listens only once the loader, if there is one, has brought the files
@@ -105,11 +113,12 @@ class Creation:
         Raises:
             ServerNotReadyError: None are.
         """
+        self._doing = doing
         left = self._config.timeout_seconds - (time.monotonic() - self._started)
         if left <= 0:
             raise ServerNotReadyError(
                 f"{doing} was not over after {self._config.timeout_seconds:.0f} s, the whole start's budget.",
-                hint="Raise startup_timeout; or keep the model on a volume (models_volume), so that it is there.",
+                hint=BUDGET_HINT,
             )
         return left
 
@@ -137,10 +146,10 @@ class Creation:
         while not (answer := probe.ask_readiness(5.0)).is_ready:
             spent = time.monotonic() - self._started
             if spent >= budget:
-                loading = " The model loader had not finished." if loader and not loader.is_ready else ""
+                message = f"Ollama did not answer within {spent:.0f} s. {answer.asked} {answer.text}."
+                hint = "The log of model-server tells why; exit code 137 means that its memory limit is low."
                 raise ServerNotReadyError(
-                    f"Ollama did not answer within {spent:.0f} s. {answer.asked} {answer.text}.{loading}",
-                    hint="The log of model-server tells why; exit code 137 means that its memory limit is low.",
+                    f"{message} {loader.state if loader else ''}".strip(), hint=(loader and loader.hint) or hint
                 )
             tick()
             time.sleep(0.25)
@@ -231,6 +240,7 @@ class Creation:
         """Have the server load the model: an empty request does, for text or, for a model without that, embeddings."""
         name = self._config.name
         body: dict[str, Any] = {"model": name, "keep_alive": KEEP_ALIVE}
+        self._left("Loading the model")
         try:
             known = self._api.post("/api/show", {"model": name}).get("capabilities") or ["completion"]
             is_text = "completion" in known
@@ -319,16 +329,17 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     commands: tuple[Command, ...] = ()
     if text or parsed.source:
         commands = fill_inputs(parse_modelfile(text, default_from=parsed.source), _inputs(environ))
+    budget = start_budget(environ)
     config = Config(
         url=parsed.url,
         name=listed_name(parsed.name),
         commands=commands,
         models=parsed.models,
-        timeout_seconds=parsed.timeout,
+        timeout_seconds=min(parsed.timeout, budget.seconds) if budget else parsed.timeout,
         stall_seconds=parsed.stall_timeout,
         retry=Retry(attempts=parsed.attempts, backoff_seconds=parsed.backoff),
     )
-    Creation(config).run()
+    Creation(config, budget).run()
     return 0
 
 

@@ -25,6 +25,7 @@ from .main import run
 from .partial import write_json, writing
 from .protocol import INPUTS_DIRECTORY, INPUTS_FILE, VERSION
 from .retry import Crew, Retry
+from .start_budget import telling
 from .stores import SourceChangedError, Stores, mask, scheme, without_credentials
 from .transfer import Delivered, Delivery, Progress, Transfer
 from .values import Content, Kind, Reference, dotted, leaves, replace
@@ -101,9 +102,9 @@ class Downloader:
             with writing(stale):
                 stale.unlink(missing_ok=True)
         config = self._config
-        tree = InputReader(stores=self._stores, crew=self._crew, retry=config.retry).read(
-            config.uri, config.index, config.bound
-        )
+        reader = InputReader(stores=self._stores, crew=self._crew, retry=config.retry)
+        with telling(lambda: f"It was reading {mask(config.uri)}."):
+            tree = reader.read(config.uri, config.index, config.bound)
         transfer = Transfer(self._stores, config.directory, jobs=config.jobs, retry=config.retry, tick=_report)
         local: dict[Any, str] = {}
         wanted = []
@@ -116,7 +117,8 @@ class Downloader:
                 local[leaf] = leaf.uri
             else:
                 wanted.append(leaf)
-        found, delivered = self._fetch(transfer, wanted)
+        with telling(lambda: f"{transfer.progress} of the inputs had arrived."):
+            found, delivered = self._fetch(transfer, wanted)
         local.update({item.reference: str(config.directory / item.path) for item in found})
         self._write(replace(tree, local), found, delivered)
         transfer.close()
@@ -144,7 +146,8 @@ class Downloader:
             head_bytes = next(heads, 0)
             found[reference] = self._config.retry.call(lambda: self._find(reference, head_bytes), self._crew.stop)
 
-        failures = self._crew.map(look, references)
+        with telling(lambda: f"{len(found)} of {len(references)} inputs were looked up."):
+            failures = self._crew.map(look, references)
         if failures:
             raise combined([(reference.path, error) for reference, error in failures])
         return [found[reference] for reference in references]

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,8 +35,9 @@ from .model_publish import Publication, describe, is_published, swap_link, targe
 from .model_sources import Reading, Selection
 from .model_targets import Target, adapter_targets, model_target
 from .model_update import Updater, update_record
-from .protocol import MODEL_CACHE_DIRECTORY, MODELS_DIRECTORY, termination_message
+from .protocol import MODEL_CACHE_DIRECTORY, MODELS_DIRECTORY, START_VARIABLE, termination_message
 from .retry import Retry
+from .start_budget import BudgetSpent, release, telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +72,7 @@ class Loader:
             stall_seconds=options.stall_timeout,
             retry=check_retry(retry) if options.check else retry,
             say=_say,
+            advance=self._publication.advance,
         )
         self._staging = Path(options.cache).absolute() / f".staging-{self._fetcher.holder}"
         self._updater = Updater(self._fetcher, self._notifiers, _say)
@@ -124,7 +127,8 @@ class Loader:
         _say(f"ready path={publication.directory}")
 
     def _publish(self, target: Target, fields: dict[str, Any], *, is_serving: bool) -> None:
-        found = self._fetcher.obtain(target.source, target.selection, target.check)
+        with telling(lambda: f"{target.source.label} was being looked up."):
+            found = self._fetcher.obtain(target.source, target.selection, target.check)
         if not found.is_from_cache:
             self._fresh.append(found)
         if is_serving and self._notifiers and not is_published(found.version, target.link):
@@ -145,12 +149,15 @@ class Loader:
         if fields is None or any(target_of(target.link) is None for target in self._targets):
             self.start()
             return
-        self._updater.keep(fields)
         try:
+            self._updater.keep(fields)
             self._updater.poll(self._targets, fields)
+            self._publication.write(fields)
+        except Exception as error:  # the server goes on with what it has, and the next look may be a better one
+            traceback.print_exc()
+            _say(f"poll failed error={type(error).__name__}")
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
-        self._publication.write(fields)
 
     def sync(self) -> None:
         """Have what was downloaded written through to the disk, behind the back of whoever reads it already."""
@@ -168,7 +175,9 @@ class Loader:
         words = [str(interval), str(RENEWAL_SECONDS), *map(str, leases), "--", *command]
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         sys.stderr.flush()
-        environ = {**os.environ, "PYTHONPATH": _path_of_package()}
+        release()
+        environ = {name: value for name, value in os.environ.items() if name != START_VARIABLE}
+        environ["PYTHONPATH"] = _path_of_package()
         os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", _waiter(), *words], environ)  # noqa: S606
 
     def fail(self, error: Exception) -> None:
@@ -177,6 +186,7 @@ class Loader:
 
     def release(self) -> None:
         """Give up the leases of what is published: the pod ends."""
+        self._publication.advance()
         for lease in self._updater.keep(self._publication.metadata() or {}):
             with contextlib.suppress(OSError):
                 lease.unlink()
@@ -231,7 +241,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except Exception as error:
         loader.fail(error)
         raise
-    except Terminated:
+    except (Terminated, BudgetSpent):
         loader.release()
         raise
     loader.sync()

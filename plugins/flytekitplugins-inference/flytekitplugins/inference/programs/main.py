@@ -1,4 +1,4 @@
-"""How every program starts and ends: arguments, SIGTERM, exit code and termination message."""
+"""How every program starts and ends: SIGTERM, the budget of the start, exit code and termination message."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from ..errors import InferenceError, MissingDependencyError
 from .protocol import ExitCode, termination_message, write_termination_message
+from .start_budget import enforced
 
 Main = Callable[[Sequence[str], Mapping[str, str]], int]
 """A program: `(argv without the program's name, environment) -> exit code`; raises `InferenceError` to fail."""
@@ -22,7 +23,9 @@ class Terminated(BaseException):
     """SIGTERM arrived. Not an `Exception`, so that no retry loop swallows it."""
 
 
-def run(program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(
+    program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str], *, spare_seconds: float = 0.0
+) -> int:
     """Run `main` and turn however it ends into an exit code and one line of JSON on stderr.
 
     Args:
@@ -30,12 +33,14 @@ def run(program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str
         main: The program.
         argv: Its arguments, without the program's name.
         environ: Its environment variables.
+        spare_seconds: How long after the start's budget it may still run, because it keeps that itself.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
     if sys.stderr is None:  # closed by the caller; print(file=None) would write to stdout
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
     try:
-        return main(argv, environ)
+        with enforced(program, environ, spare_seconds):
+            return main(argv, environ)
     except Terminated:
         return ExitCode.TERMINATED
     except KeyboardInterrupt:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InferenceError, SourceUnavailableError
 from .model_sources import InputModel
-from .preflight import combined, memory_problems, space_problems, variable_problems
+from .preflight import combined, memory_problems, space_problems, variable_problems, write_problems
+from .start_budget import telling
 from .stores import scheme
 
 if TYPE_CHECKING:
@@ -61,25 +62,31 @@ def check(
     if problems:
         raise combined(problems)
     needed = 0
+    written: list[Path] = []
     for target in targets:
         try:
-            needed += _missing_bytes(target, fetcher)
+            with telling(lambda: f"{target.source.label} was being checked."):  # noqa: B023 (called in the block)
+                needed += _missing_bytes(target, fetcher, written)
         except InferenceError as error:
             problems.append(error)
             if isinstance(error, SourceUnavailableError):
                 break  # the time is up
+    problems += write_problems(written)
     problems += space_problems(cache, needed - fetcher.cache.prunable_bytes(needed))
     if problems:
         raise combined(problems)
     fetcher.say(f"check passed missing_bytes={needed}")
 
 
-def _missing_bytes(target: Target, fetcher: Fetcher) -> int:
+def _missing_bytes(target: Target, fetcher: Fetcher, written: list[Path]) -> int:
+    """Return what has to be fetched of `target`; add the directory that it goes to, if anything has."""
     if isinstance(target.source, InputModel):
         fetcher.say(f"unchecked target={target.name} reason='the inputs of the task are not here yet'")
         return 0
     look = fetcher.look(target.source, target.selection, target.check)
     size = fetcher.missing_bytes(look)
+    if not look.is_cached:
+        written.append(look.version.path)
     fetcher.say(
         f"checked target={target.name} source={target.source.label} revision={look.version.revision} "
         f"cache={look.is_cached} missing_bytes={size}"

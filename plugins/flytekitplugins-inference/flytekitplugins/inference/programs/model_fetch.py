@@ -16,6 +16,7 @@ from .model_lease import Heartbeat, Lock
 from .model_sources import ModelSource, Selection, Snapshot, cache_key
 from .partial import make_directories, make_root, writing
 from .retry import Crew, Retry
+from .start_budget import telling
 from .stores import SourceChangedError
 from .throttle import ThrottledStore
 from .transfer import INCOMING, Delivery, Outcome, Progress, Transfer, missing_bytes
@@ -80,6 +81,7 @@ class Fetcher:
         stall_seconds: How long a part may bring nothing.
         retry: How often and how fast something is tried again.
         say: Called with what happens.
+        advance: Called now and then while bytes arrive.
     """
 
     cache: ModelCache
@@ -89,6 +91,7 @@ class Fetcher:
     stall_seconds: float
     retry: Retry
     say: Callable[[str], None]
+    advance: Callable[[], None] = lambda: None
 
     def obtain(
         self,
@@ -194,7 +197,8 @@ class Fetcher:
                     self.say(f"waiting revision={version.revision} reason='another process downloads it'")
                     is_told = True
                 begun = time.monotonic()
-                time.sleep(WAIT_SECONDS)
+                with telling(lambda: f"Another process was downloading {version.revision}."):
+                    time.sleep(WAIT_SECONDS)
                 seconds["wait"] = round(seconds.get("wait", 0.0) + time.monotonic() - begun, 3)
 
     def _cached(self, version: Version, seconds: dict[str, float]) -> Obtained | None:
@@ -246,6 +250,7 @@ class Download:
         self._deliveries = [Delivery(source=file.source, path=path) for path, file in self._expected.items()]
         self._verifier = Verifier({path: file.digest for path, file in self._expected.items()})
         self._mismatches: dict[str, Digest] = {}
+        self._reported = 0
 
     def missing_bytes(self) -> int:
         """Return the bytes that must be free on the cache's volume."""
@@ -270,7 +275,8 @@ class Download:
             )
             try:
                 transfer.prune(FILES, set(self._expected))
-                self._fetch(transfer)
+                with telling(lambda: f"{transfer.progress} of {self._version.revision} had arrived."):
+                    self._fetch(transfer)
             finally:
                 transfer.close()
         with obtained.phase("verify"):
@@ -317,6 +323,9 @@ class Download:
         self._snapshot.slow_down(connections)
 
     def _report(self, progress: Progress) -> None:
+        if progress.bytes > self._reported:
+            self._fetcher.advance()
+        self._reported = progress.bytes
         rate = progress.bytes / max(time.monotonic() - progress.started, 0.001)
         self._fetcher.say(
             f"progress files={progress.files}/{progress.total_files} bytes={progress.bytes} "

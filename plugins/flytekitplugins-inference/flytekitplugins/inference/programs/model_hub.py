@@ -22,6 +22,7 @@ from ..errors import (
 from .model_digest import GIT_SHA1, Digest
 from .model_sources import ModelFile, Reading, Snapshot
 from .partial import MIN_PART_BYTES
+from .preflight import token
 from .store_hub import GATED_HINT, HubStore, has_xet
 from .stores import Source, error_for_status
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+NETWORK_HINT = "Check HF_ENDPOINT, HTTPS_PROXY, and SSL_CERT_FILE where the network has certificates of its own."
 ACCESS_HINT = "Set HF_TOKEN to a valid token of an account that may read it."
 
 
@@ -75,6 +77,7 @@ class HubModel:
 
         Raises:
             MissingDependencyError: huggingface_hub is not installed.
+            SourceForbiddenError: HF_TOKEN holds what cannot be sent.
         """
         _prepare()
         try:
@@ -84,7 +87,7 @@ class HubModel:
             raise MissingDependencyError(
                 f"{self.label} needs huggingface_hub.", hint="pip install huggingface_hub hf_xet"
             ) from error
-        api = HfApi(token=self._reading.environ.get("HF_TOKEN") or None, library_name="flytekitplugins-inference")
+        api = HfApi(token=token("HF_TOKEN", self._reading.environ) or None, library_name="flytekitplugins-inference")
         headers = build_hf_headers(token=api.token, library_name="flytekitplugins-inference")
         commit, entries = self._ask(api, "authorization" in headers)
         files, xet = [], {}
@@ -103,10 +106,10 @@ class HubModel:
         return Snapshot(revision=commit, files=tuple(files), store=store, slow_down=store.slow_down)
 
     def _ask(self, api: Any, has_token: bool) -> tuple[str, list[Any]]:
-        from huggingface_hub.errors import HfHubHTTPError
-
         def ask() -> tuple[str, list[Any]]:
             info = api.model_info(self._repository, revision=self.ref, timeout=self._reading.stall_seconds)
+            if not info.sha:
+                raise ValueError("a repository without a commit")
             tree = api.list_repo_tree(self._repository, revision=info.sha, recursive=True)
             return str(info.sha), [entry for entry in tree if hasattr(entry, "blob_id")]
 
@@ -114,7 +117,7 @@ class HubModel:
             return within(self._reading.stall_seconds, ask, f"The hub at {api.endpoint}")
         except InferenceError:
             raise
-        except (ValueError, OSError, HfHubHTTPError.__bases__[0]) as error:  # the last: whichever HTTP library it uses
+        except Exception as error:  # what is not as the client expects ends in any kind: KeyError, TypeError, …
             refused = self._refused(error, has_token)
             raise refused or self._unavailable(error) from error
 
@@ -137,14 +140,18 @@ class HubModel:
         return None
 
     def _unavailable(self, error: BaseException) -> FetchError:
+        from huggingface_hub import errors
+
         status = getattr(getattr(error, "response", None), "status_code", 0)
         if status >= 400:
             return error_for_status(status, self.label, type(error).__name__)
-        if isinstance(error, ValueError):
+        if isinstance(error, errors.HFValidationError):
             return InvalidSourceError(f"{self.label} is not the name of a repository: {error}.")
+        is_answer = isinstance(error, (ValueError, KeyError, TypeError, AttributeError))
+        what = "answered what no hub answers" if is_answer else "did not answer"
         return SourceUnavailableError(
-            f"The hub did not answer for {self.label} ({type(error).__name__}).",
-            hint="Check HF_ENDPOINT, HTTPS_PROXY, and SSL_CERT_FILE where the network has certificates of its own.",
+            f"The hub {what} for {self.label} ({type(error).__name__}).",
+            hint=NETWORK_HINT,
         )
 
 

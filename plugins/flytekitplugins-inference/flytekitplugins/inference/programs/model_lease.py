@@ -2,8 +2,9 @@
 
 A lease is a file whose modification time its holder renews. Everybody else goes by that time as the file system tells
 it, never by their own clock. A holder that was killed loses its lease by not renewing it. On the same machine it is
-known at once: the kernel drops the lock (`flock`) of a killed process. Locks of network file systems are not relied on,
-some grant every one of them.
+known at once: the kernel drops the lock (`flock`) of a killed process. That counts only for a lease that was taken
+through the same mount, and where a lock that is held is refused to others: some file systems have no locks, some grant
+every one of them, and FUSE keeps them for each mount apart.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import threading
 import time
 import uuid
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from ..errors import SourceUnavailableError
@@ -91,17 +93,20 @@ class Lock:
 
     def __init__(self, path: Path, heartbeat: Heartbeat) -> None:
         self._path, self._heartbeat = path, heartbeat
-        self._token = json.dumps({"boot": boot_id(), "holder": uuid.uuid4().hex})
+        self._holder = uuid.uuid4().hex
+        self._token = ""
 
     @contextlib.contextmanager
     def held(self) -> Iterator[bool]:
         """Yield whether the lock was free; it is held then until the block ends."""
         with writing(self._path):
-            file = os.open(
-                self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
-            )
+            place = self._path.with_name(f"{self._path.name}.lock")
+            file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            if not (_lock(file) and self._take()):
+            device = os.fstat(file).st_dev
+            self._token = json.dumps({"boot": boot_id(), "device": device, "holder": self._holder})
+            grant = _lock(file, place)
+            if grant is Grant.REFUSED or not self._take(device if grant is Grant.GIVEN else None):
                 yield False
                 return
             self._heartbeat.add(self._path)
@@ -123,21 +128,16 @@ class Lock:
         if self._read() != self._token:
             raise SourceUnavailableError(f"The lease {self._path} was lost: its volume did not answer for too long.")
 
-    def _take(self) -> bool:
+    def _take(self, locked_device: int | None) -> bool:
+        """Make the lease ours unless somebody has it; `locked_device`: where we have the kernel's lock, if we do."""
         while not self._create():
             found = self._read()
-            is_dead = self._is_of_this_machine(found)  # since we have the kernel's lock
+            is_dead = locked_device is not None and _is_from(found, locked_device)  # or we would not have the lock
             if not is_dead and is_live(self._path, now(self._path.parent)):
                 return False
             if not self._remove(found):
                 return False
         return True
-
-    def _is_of_this_machine(self, token: str) -> bool:
-        try:
-            return bool(json.loads(token)["boot"] == boot_id() != "unknown")
-        except (ValueError, TypeError, KeyError):
-            return False
 
     def _create(self) -> bool:
         """Make the lease where there is none, with our name in it."""
@@ -171,11 +171,41 @@ class Lock:
             return ""
 
 
-def _lock(file: int) -> bool:
+def _is_from(token: str, device: int) -> bool:
+    """Whether `token` was written by this machine, since it was started, through the mount of `device`."""
+    try:
+        fields = json.loads(token)
+        return bool(fields["boot"] == boot_id() != "unknown" and fields["device"] == device)
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+class Grant(Enum):
+    """What became of asking for the kernel's lock."""
+
+    GIVEN = auto()
+    """Who had it before is dead, or has ended."""
+    REFUSED = auto()
+    MEANINGLESS = auto()
+    """There are no locks, or they are given to everybody: the lease alone decides."""
+
+
+def _lock(file: int, path: Path) -> Grant:
+    """Ask for the lock of the open `file`, which lies at `path`; whether it means anything is tried by asking twice."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return Grant.REFUSED
     except OSError:
-        return True  # a file system without locks: the lease alone decides
-    return True
+        return Grant.MEANINGLESS
+    try:
+        other = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(other)
+    except BlockingIOError:
+        return Grant.GIVEN
+    except OSError:
+        pass
+    return Grant.MEANINGLESS

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InferenceError
 from .model_cache import read_json
 from .partial import make_root, write_json, writing
-from .protocol import MODEL_PATH, READY_FILE, VERSION
+from .protocol import MODEL_PATH, READY_FILE, STARTS_NAME, VERSION
 
 if TYPE_CHECKING:
     from .model_cache import Version
@@ -84,6 +84,7 @@ class Publication:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.current, self._ready = directory / CURRENT, directory / READY
+        self._starts = directory / STARTS_NAME
 
     @property
     def is_ready(self) -> bool:
@@ -91,14 +92,16 @@ class Publication:
         return self._ready.exists() and self.metadata() is not None
 
     def metadata(self) -> dict[str, Any] | None:
-        """Return what was written last."""
+        """Return what was written last; None where that cannot be read."""
         found = read_json(self.directory / METADATA)
-        return found if isinstance(found, dict) else None
+        return found if isinstance(found, dict) and isinstance(found.get("updates"), dict) else None
 
     def begin(self) -> None:
         """Take back a readiness that nothing stands behind any more."""
         with writing(self.directory):
             make_root(self.directory)
+            starts = read_json(self._starts)
+            write_json(self._starts, starts + 1 if isinstance(starts, int) else 1)
             if not self.is_ready or (self.current.is_symlink() and not self.current.exists()):
                 self._ready.unlink(missing_ok=True)
 
@@ -112,11 +115,18 @@ class Publication:
         with contextlib.suppress(InferenceError, OSError):  # the error itself is told in any case
             make_root(self.directory)
             write_json(self.directory / ERROR, json.loads(message))
+        self.advance()
+
+    def advance(self) -> None:
+        """Forget the earlier starts: this one got somewhere, or can say why not. Who is killed cannot."""
+        with contextlib.suppress(OSError):
+            self._starts.unlink()
 
     def ready(self) -> None:
         """Say that everything is there; the last thing that is written."""
         with writing(self._ready):
             (self.directory / ERROR).unlink(missing_ok=True)
+            self._starts.unlink(missing_ok=True)
             self._ready.touch()
             self._ready.chmod(0o644)
 

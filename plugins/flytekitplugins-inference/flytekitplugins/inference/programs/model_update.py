@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,10 @@ class Updater:
             except InferenceError as error:
                 errors.append(f"{target.name}: {error.code}: {error.message}")
                 self._say(f"poll failed target={target.name} error={error.code} reason={error.message!r}")
+            except Exception as error:  # an answer that nobody expected; its text may hold what it was asked with
+                traceback.print_exc()
+                errors.append(f"{target.name}: {type(error).__name__}")
+                self._say(f"poll failed target={target.name} error={type(error).__name__}")
         record["failed_polls"] += bool(errors)
         record["last_error"] = "; ".join(errors)
 

@@ -168,13 +168,25 @@ def check_space(directory: Path, needed: int) -> None:
         )
 
 
+def owner_hint() -> str:
+    """Return what to do about a directory that this process may not write."""
+    return (
+        "The volume belongs to another user: set fsGroup (the template does it for claims; hostPath volumes need their "
+        f"owner set to uid {os.getuid()})."
+    )
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError into a DestinationError that names `path`."""
     try:
         yield
     except OSError as error:
-        hint = "Give the volume a larger size limit." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        hint = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "Give the volume a larger size limit."
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            hint = owner_hint()
         raise DestinationError(f"{path} cannot be written: {error.strerror or error}.", hint=hint) from error
 
 

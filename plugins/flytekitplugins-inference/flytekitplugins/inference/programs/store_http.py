@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, FetchError, InvalidSourceError, SourceUnavailableError
+from ..errors import ConfigError, FetchError, InvalidSourceError, SourceNotFoundError, SourceUnavailableError
 from .stores import (
     BLOCK_BYTES,
     Block,
@@ -69,11 +69,18 @@ class HttpStore:
             return Source(uri=uri, size=size, version=version, ranges=False)
 
     def find(self, uri: str) -> list[tuple[str, Source]]:
-        """See `Store.find`: the links of index pages, as fsspec reads them."""
+        """See `Store.find`: the links of index pages, as fsspec reads them.
+
+        Raises:
+            SourceNotFoundError: There are none; `uri` may be a file.
+        """
         from .store_fsspec import FsspecStore
 
         names = FsspecStore("http", {}, stall_seconds=self._timeout[1]).names(uri)
-        return [(name, self.stat(address)) for name, address in names]
+        if not any(name for name, _ in names):
+            self.stat(uri)  # fsspec takes what does not answer for empty
+            raise SourceNotFoundError(f"{mask(uri)} has no links to anything below it.")
+        return [(name, self.stat(address)) for name, address in names if name]
 
     def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""

@@ -86,6 +86,9 @@ class Progress:
         self.started = time.monotonic()
         self._lock = threading.Lock()
 
+    def __str__(self) -> str:
+        return f"{self.files} of {self.total_files} files ({self.bytes} of {self.total_bytes} bytes)"
+
     def add(self, *, files: int = 0, size: int = 0) -> None:
         """Count what has arrived."""
         with self._lock:

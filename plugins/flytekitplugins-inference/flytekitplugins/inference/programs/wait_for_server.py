@@ -3,8 +3,8 @@
     python -m flytekitplugins.inference.programs.wait_for_server http://localhost:8000/health --timeout 600
 
 runs as a regular init container behind the server. It ends with 0 when the server is ready, or with an error that ends
-the pod: when the budget is over, or earlier when it is sure. With `--preflight` it checks instead what must hold before
-anything starts.
+the pod: when the budget is over, or earlier when it is sure. Without an address it waits for the model alone, in front
+of a server that cannot. With `--preflight` it checks instead what must hold before anything starts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from .loader_watch import LoaderWatch
 from .main import Terminated, run
 from .partial import write_json
 from .preflight import combined, token, variable_problems
+from .protocol import START_VARIABLE
 from .server_probe import Address, Answer, Api, ServerProbe, parse_address
+from .start_budget import BudgetSpent, start_budget, telling
 from .start_report import report, start_phases, table
 
 if TYPE_CHECKING:
@@ -35,8 +37,14 @@ MAX_REQUEST_SECONDS = 21.0
 """SGLang's health call generates a token and answers after up to 20 s (`SGLANG_HEALTH_CHECK_TIMEOUT`, 0.5)."""
 MIN_REQUEST_SECONDS = 1.0
 """The last question, too, has time for an answer: better a second late than without one to tell."""
+SPARE_SECONDS = 2.0
+"""So long after the budget the last question and its answer are over."""
 MAX_CLOSINGS = 3
 """How often the port may close after it was open: some servers look for a free port, or start again once."""
+SERVER_HINT = (
+    "Read the log of model-server. If it was still loading, raise startup_timeout; if it ended, look at its exit code "
+    "(137: memory limit) and its arguments (host and port)."
+)
 FIRST_PROGRESS_SECONDS = 3.0
 PROGRESS_SECONDS = 10.0
 
@@ -45,7 +53,8 @@ PROGRESS_SECONDS = 10.0
 class Config:
     """What the command line says."""
 
-    address: Address
+    address: Address | None
+    """The server's; without one only the model is waited for."""
     timeout_seconds: float
     interval_seconds: float
     wanted: tuple[str, ...]
@@ -63,20 +72,24 @@ class Gate:
 
     Args:
         config: What to wait for.
-        environ: Environment variables, of which some are required.
+        environ: Environment variables, of which some are required; one may tell when the whole start began.
     """
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._config, self._environ = config, environ
-        self._started, self._epoch = time.monotonic(), time.time()
-        self._next_progress = self._started + FIRST_PROGRESS_SECONDS
+        budget = start_budget(environ)
+        self._before = budget.spent if budget else 0.0
+        """Seconds that were over when the gate began."""
+        self._timeout = min(config.timeout_seconds, budget.seconds) if budget else config.timeout_seconds
+        self._entered, self._started = time.time(), time.monotonic() - self._before
+        self._next_progress = time.monotonic() + FIRST_PROGRESS_SECONDS
         self._loader = LoaderWatch(config.models) if config.models else None
         self._answer: Answer | None = None
         self._first_answer: Answer | None = None
         self._is_open, self._was_open, self._closings = False, False, 0
 
     def run(self) -> None:
-        """Wait until the server is ready.
+        """Wait until the server is ready, or the model where there is no address.
 
         Raises:
             ServerNotReadyError: It is not within the budget.
@@ -86,20 +99,39 @@ class Gate:
         outcome = "ready"
         try:
             self._wait()
+        except BudgetSpent:
+            outcome = ServerNotReadyError.__name__
+            raise
         except (InferenceError, Terminated) as error:
             outcome = type(error).__name__
             raise
         finally:
-            self._report(outcome)
+            if self._config.address:
+                self._report(outcome)
 
     def _wait(self) -> None:
-        config = self._config
-        problems = variable_problems(config.variables, self._environ)
+        problems = variable_problems(self._config.variables, self._environ)
         if problems:
             raise combined(problems)
+        with telling(lambda: f"Last: {self._last()}."):
+            if self._config.address:
+                self._wait_for_server(self._config.address)
+            elif self._loader:
+                self._wait_for_model(self._loader)
+        _say(f"ready seconds={self._spent():.1f}")
+
+    def _wait_for_model(self, loader: LoaderWatch) -> None:
+        while not loader.is_ready:
+            self._tick()
+            if self._left() <= 0:
+                raise ServerNotReadyError(f"The model was not there {self._when()}. {loader.state}", hint=loader.hint)
+            self._pause(min(self._config.interval_seconds, self._left()))
+
+    def _wait_for_server(self, address: Address) -> None:
+        config = self._config
         key = token(config.token_variable, self._environ)
         probes = [
-            ServerProbe(config.address, model=name, api=config.api, token=key, tick=self._tick)
+            ServerProbe(address, model=name, api=config.api, token=key, tick=self._tick)
             for name in config.wanted or ("",)
         ]
         while True:
@@ -110,7 +142,6 @@ class Gate:
                     answer = self._note(probe.ask_model(self._request_seconds()))
                     self._first_answer = answer if answer.is_ready else None
             if answer.is_ready:
-                _say(f"ready seconds={self._spent():.1f}")
                 return
             if self._left() <= 0:
                 raise self._not_ready(answer)
@@ -120,7 +151,14 @@ class Gate:
         return time.monotonic() - self._started
 
     def _left(self) -> float:
-        return self._config.timeout_seconds - self._spent()
+        return self._timeout - self._spent()
+
+    def _when(self) -> str:
+        before = f", {self._before:.0f} s of which were over when the gate began" if self._before >= 1 else ""
+        return f"after {self._spent():.0f} s{before}"
+
+    def _last(self) -> str:
+        return f"{self._answer.asked} {self._answer.text}" if self._answer else "no answer yet"
 
     def _request_seconds(self) -> float:
         return min(max(self._left(), MIN_REQUEST_SECONDS), MAX_REQUEST_SECONDS)
@@ -157,36 +195,32 @@ class Gate:
             self._loader.check()
         if time.monotonic() >= self._next_progress:
             self._next_progress = time.monotonic() + PROGRESS_SECONDS
-            last = f"{self._answer.asked} {self._answer.text}" if self._answer else "no answer yet"
-            _say(f"waiting seconds={self._spent():.0f} budget={self._config.timeout_seconds:g} last: {last}")
+            last = self._last() if self._config.address else "the model is not there yet"
+            _say(f"waiting seconds={self._spent():.0f} budget={self._timeout:g} last: {last}")
 
     def _not_ready(self, answer: Answer) -> ServerNotReadyError:
-        parts = [f"The model server was not ready after {self._spent():.0f} s.", f"{answer.asked} {answer.text}."]
+        parts = [f"The model server was not ready {self._when()}.", f"{answer.asked} {answer.text}."]
         if self._closings:
             parts.append(f"The server's port opened and closed {self._closings} times.")
         elif not self._was_open:
             parts.append("Its port never opened.")
-        if self._loader and self._loader.last:
-            parts.append(f"The model loader failed last with: {self._loader.last.message}")
-        elif self._loader and not self._loader.is_ready:
-            parts.append("The model loader had not finished.")
-        hint = answer.hint or (
-            "Read the log of model-server. If it was still loading, raise startup_timeout; if it ended, look at its "
-            "exit code (137: memory limit) and its arguments (host and port)."
-        )
+        if self._loader and self._loader.state:
+            parts.append(self._loader.state)
+        hint = (self._loader and self._loader.hint) or answer.hint or SERVER_HINT
         return ServerNotReadyError(" ".join(parts), hint=hint)
 
     def _report(self, outcome: str) -> None:
-        config, ended = self._config, self._epoch + self._spent()
+        config, started = self._config, self._entered - self._before
+        ended = started + self._spent()
         phases = start_phases(
-            started=self._epoch,
+            started=self._entered,
             ended=ended,
-            oldest=self._epoch - config.timeout_seconds,
+            oldest=started - (0 if self._before else self._timeout),
             models=config.models,
             inputs=config.inputs,
             first_answer_seconds=self._first_answer.seconds if self._first_answer else None,
         )
-        value = report(phases, outcome=outcome, started=self._epoch, ended=ended)
+        value = report(phases, outcome=outcome, started=started, ended=ended)
         if config.report:
             try:
                 write_json(config.report, value)
@@ -213,10 +247,12 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         if problems := variable_problems(parsed.require_env, environ):
             raise combined(problems)
         return 0
-    if parsed.url is None or parsed.timeout is None:
-        raise UsageError("URL and --timeout are needed.", hint=f"See {PROGRAM} --help.")
+    if parsed.timeout is None or (parsed.url is None and parsed.models is None):
+        raise UsageError("URL and --timeout are needed; --models where there is no URL.", hint=f"See {PROGRAM} --help.")
+    if parsed.url is None:
+        _refuse(parsed, ("model", "inputs", "report", "token_env"), "needs a URL")
     config = Config(
-        address=parse_address(parsed.url),
+        address=None if parsed.url is None else parse_address(parsed.url),
         timeout_seconds=parsed.timeout,
         interval_seconds=parsed.interval,
         wanted=tuple(parsed.model),
@@ -239,13 +275,19 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=PROGRAM, description="Wait until a model server is ready, and say why when it will not be.")
     add = parser.add_argument
-    add("url", metavar="URL", nargs="?", help="readiness address; without a path an open port is enough")
-    add("--timeout", type=_positive, metavar="SECONDS", help="the budget")
+    add("url", metavar="URL", nargs="?", help="readiness address; without a path an open port is enough; see --models")
+    add(
+        "--timeout",
+        type=_positive,
+        metavar="SECONDS",
+        help=f"the budget; from the start's beginning where {START_VARIABLE} is set",
+    )
     model = "wait until the server has this model, too (repeatable)"
     add("--model", action="append", default=[], metavar="NAME", help=model)
     add("--api", choices=[api.value for api in Api], default=Api.OPENAI.value, help="how to ask for it (%(default)s)")
     add("--interval", type=_positive, default=0.25, metavar="SECONDS", help="pause between questions (%(default)s)")
-    add("--models", type=Path, metavar="DIRECTORY", help="where the model loader publishes, or says why it cannot")
+    loader = "where the model loader publishes, or says why it cannot; without a URL, wait for the model alone"
+    add("--models", type=Path, metavar="DIRECTORY", help=loader)
     add("--inputs", type=Path, metavar="FILE", help="the input downloader's JSON file, for the report")
     add("--report", type=Path, metavar="FILE", help="write what the start took, by phase, as JSON")
     add("--require-env", action="append", default=[], metavar="NAME", help="a variable that must hold something")
@@ -273,6 +315,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    code = run(PROGRAM, main, sys.argv[1:], os.environ)
+    code = run(PROGRAM, main, sys.argv[1:], os.environ, spare_seconds=SPARE_SECONDS)
     sys.stderr.flush()
     os._exit(code)  # not sys.exit, which would wait for a thread that waits for an answer
