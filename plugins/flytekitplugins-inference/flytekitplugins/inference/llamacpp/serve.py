@@ -41,22 +41,13 @@ MEBIBYTE = 2**20
 LARGEST_CACHE_RAM = 8192
 """MiB; the server's own default for prompts that it keeps in memory, whatever the container's limit is."""
 
-OPTIONS = OptionTable(
-    server=f"llama.cpp {options.VERSION}",
-    negatable=options.NEGATABLE,
-    switches=options.SWITCHES,
-    values=options.VALUES,
-    commas=options.COMMAS,
-    lists=options.LISTS,
-    appended=options.APPENDED,
-    json=options.JSON,
-    aliases=options.ALIASES,
-    inverses=options.INVERSES,
+OPTIONS = OptionTable.read(
+    options,
+    server="llama.cpp",
     secret={
         "api_key": "give api_key_secret=",
         "hf_token": "give hf_secret=",
     },
-    removed=options.REMOVED,
     has_keys=False,
 )
 

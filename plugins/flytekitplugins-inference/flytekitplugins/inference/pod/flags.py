@@ -19,9 +19,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 __all__ = ["OptionTable", "option_problems", "render_options"]
+
+_HELD = (
+    *("negatable", "switches", "booleans", "values", "commas", "lists", "appended", "json", "aliases", "inverses"),
+    *("secret_keys", "removed"),
+)
+"""The fields that a module of options holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +65,18 @@ class OptionTable:
     """Name → the version that removed it, and the option that took its place, if any."""
     has_keys: bool = True
     """Whether `--x.key` sets one key of a JSON option."""
+
+    @classmethod
+    def read(cls, options: ModuleType, *, server: str, **more: Any) -> OptionTable:
+        """Return the table of a server's `options` module.
+
+        Args:
+            options: Holds `VERSION`, and a constant in upper case for each kind of option that the server has.
+            server: The server's name.
+            more: Fields that are not in the module.
+        """
+        held = {name: getattr(options, name.upper()) for name in _HELD if hasattr(options, name.upper())}
+        return cls(server=f"{server} {options.VERSION}", **{**held, **more})
 
     @property
     def bare(self) -> frozenset[str]:

@@ -46,17 +46,11 @@ HEALTH_TIMEOUT = 25
 """`/health` generates a token, which it looks for once a second and for `SGLANG_HEALTH_CHECK_TIMEOUT`, 20 seconds."""
 _KEY = "give args=['--{}', '$(NAME)'] with a variable that base= takes from a Kubernetes secret"
 
-OPTIONS = OptionTable(
-    server=f"SGLang {options.VERSION}",
-    negatable=options.NEGATABLE,
-    switches=options.SWITCHES,
-    values=options.VALUES,
-    lists=options.LISTS,
-    json=options.JSON,
-    aliases=options.ALIASES,
+OPTIONS = OptionTable.read(
+    options,
+    server="SGLang",
     secret={name: _KEY.format(name.replace("_", "-")) for name in ("api_key", "admin_api_key", "ssl_keyfile_password")},
     secret_keys={"watermark_config": ("key", "key_b")},
-    removed=options.REMOVED,
     has_keys=False,
 )
 

@@ -40,12 +40,9 @@ METRIC_NAMES = {
 CACHE = "/data"
 """The images' own place for what they download."""
 
-OPTIONS = OptionTable(
-    server=f"TEI {options.VERSION}",
-    switches=options.SWITCHES,
-    booleans=options.BOOLEANS,
-    values=options.VALUES,
-    appended=options.APPENDED,
+OPTIONS = OptionTable.read(
+    options,
+    server="TEI",
     secret={
         "api_key": "give api_key_secret=",
         "hf_token": "give hf_secret=",

@@ -16,15 +16,10 @@ EXIT_TIMEOUT_SECONDS = 30
 KUBERNETES_GRACE_SECONDS = 30
 _ELSEWHERE = "write it into args= with the value as $(NAME) of a variable that base= fills from a Kubernetes secret"
 
-OPTIONS = OptionTable(
-    server=f"Triton {options.VERSION}",
-    switches=options.SWITCHES,
-    booleans=options.BOOLEANS,
-    values=options.VALUES,
-    appended=options.APPENDED,
-    aliases=options.ALIASES,
+OPTIONS = OptionTable.read(
+    options,
+    server="Triton",
     secret={"grpc_restricted_protocol": _ELSEWHERE, "http_restricted_api": _ELSEWHERE},
-    removed=options.REMOVED,
 )
 _OURS = {
     "http_port": "give port= instead",

@@ -40,23 +40,13 @@ METRIC_NAMES = {
 CACHE = "/root/.cache"
 """Holds both caches below; the image's user is root."""
 
-OPTIONS = OptionTable(
-    server=f"vLLM {options.VERSION}",
-    negatable=options.NEGATABLE,
-    switches=options.SWITCHES,
-    values=options.VALUES,
-    commas=options.COMMAS,
-    lists=options.LISTS,
-    appended=options.APPENDED,
-    json=options.JSON,
-    aliases=options.ALIASES,
-    inverses=options.INVERSES,
-    secret_keys=options.SECRET_KEYS,
+OPTIONS = OptionTable.read(
+    options,
+    server="vLLM",
     secret={
         "api_key": "give api_key_secret=",
         "hf_token": "give hf_secret=",
     },
-    removed=options.REMOVED,
 )
 
 
