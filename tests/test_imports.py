@@ -89,9 +89,17 @@ def modules_below(*rooms: str) -> list[str]:
 
 
 def test_the_package_imports_nothing_but_the_standard_library() -> None:
-    modules = new_modules(f"import {PACKAGE}")
+    modules = new_modules(f"from {PACKAGE} import *")
     assert f"{PACKAGE}.vllm.serve" in modules
     assert foreign(modules) == set()
+
+
+def test_a_servers_room_is_imported_when_it_is_asked_for() -> None:
+    modules = new_modules(f"import {PACKAGE}")
+    assert not {name for name in modules if name.endswith(".serve")}
+    assert {name for name in new_modules(f"from {PACKAGE} import NIM") if name.endswith(".serve")} == {
+        f"{PACKAGE}.nim.serve"
+    }
 
 
 def test_the_package_does_not_import_its_edges() -> None:

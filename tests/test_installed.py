@@ -18,11 +18,13 @@ from flytekitplugins.inference import (
     TEI,
     VLLM,
     InferenceWarning,
+    LlamaCpp,
     MLServer,
     ModelInferenceTemplate,
     NIMSecrets,
     Ollama,
     Server,
+    SGLang,
     Triton,
     installed_servers,
 )
@@ -142,21 +144,24 @@ def test_every_open_question_is_named() -> None:
     assert "nothing that the server writes lies on a volume" in "\n".join(unanswered(_Silent))
 
 
-@pytest.mark.parametrize(
-    ("make", "options"),
-    [
-        (VLLM, {"model": "s3://models/x"}),
-        (VLLM, {"arg_dict": {"model": "a/b"}}),
-        (Triton, {"model": "s3://models/repository", "model_names": ["ranker"]}),
-        (Triton, {"model_repository": "s3://models/repository"}),
-        (MLServer, {"model": "models:/fraud/3"}),
-        (MLServer, {"model_repository": "/opt/models", "model_names": ["fraud"]}),
-        (NIM, {"secrets": NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="key"), "model": "s3://models/x"}),
-        (Ollama, {"model": "llama3.2:1b"}),
-        (Ollama, {"model": "s3://models/x"}),
-        (TEI, {"model": "s3://models/x", "arg_dict": {"auto_truncate": False}}),
-    ],
-)
+ANSWERED: list[tuple[Any, dict[str, Any]]] = [
+    (VLLM, {"model": "s3://models/x"}),
+    (VLLM, {"arg_dict": {"model": "a/b"}}),
+    (Triton, {"model": "s3://models/repository", "model_names": ["ranker"]}),
+    (Triton, {"model_repository": "s3://models/repository"}),
+    (MLServer, {"model": "models:/fraud/3"}),
+    (MLServer, {"model_repository": "/opt/models", "model_names": ["fraud"]}),
+    (NIM, {"secrets": NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="key"), "model": "s3://models/x"}),
+    (Ollama, {"model": "llama3.2:1b"}),
+    (Ollama, {"model": "s3://models/x"}),
+    (TEI, {"model": "s3://models/x", "arg_dict": {"auto_truncate": False}}),
+    (SGLang, {"model": "s3://models/x"}),
+    (SGLang, {"arg_dict": {"model_path": "a/b"}}),
+    (LlamaCpp, {"model": "s3://models/x", "model_file": "x.gguf"}),
+]
+
+
+@pytest.mark.parametrize(("make", "options"), ANSWERED)
 def test_ours_answer_every_question(make: Any, options: dict[str, Any]) -> None:
     assert unanswered(make, **options) == []
 
@@ -166,3 +171,5 @@ def test_ours_are_all_registered() -> None:
     package = Path(installed_servers.__code__.co_filename).parent
     rooms = {path.parent.name for path in package.glob("*/serve.py")}
     assert rooms <= set(installed_servers())
+    asked = {make for make, _ in ANSWERED}
+    assert {kind for kind in installed_servers().values() if kind.__module__.startswith("flytekitplugins.")} <= asked

@@ -221,7 +221,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: _generic(model="s3://"), "'s3://' is not a prefix in a store"),
     (lambda: _generic(model=RegisteredModel(name="x")), "'x' needs either a version or an alias"),
     (lambda: _generic(model="input:weights"), "'weights' is an input of the task, which needs download_inputs=True"),
-    (lambda: _generic(model=VolumeModel()), "the volume needs exactly one source, not none"),
+    (lambda: _generic(model=VolumeModel()), "the volume must be a dictionary with one source"),
     (lambda: _generic(model=VolumeModel(volume={"emptyDir": {}}, path="../x")), "must be relative to the volume"),
     (lambda: _generic(model_cache={"pvc": {}}), "model_cache: Kubernetes has no volume of the kind 'pvc'"),
     (lambda: _generic(model_loader_mem="2GB"), "model_loader_mem='2GB'"),
@@ -473,7 +473,7 @@ class TestWarnings:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             _generic(download_inputs=True)
-            VLLM(hf_secret=HFSecret(hf_token_key="t", hf_token_group="hf"))
+            VLLM(hf_secret=HFSecret(hf_token_key="t", hf_token_group="hf"), model="a/b")
             NIM(secrets=NGC)
 
 
@@ -693,6 +693,32 @@ def test_vllm_follows_the_hardware(options: dict[str, Any], image: str, shm: str
     assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": shm}
 
 
+def test_gpus_that_nothing_uses_are_told() -> None:
+    with pytest.warns(InferenceWarning, match="gpu=4, but arg_dict uses 2: give tensor_parallel_size"):
+        VLLM(model="a/b", gpu=4, mem="32Gi", arg_dict={"tensor_parallel_size": 2})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VLLM(model="a/b", gpu=4, mem="32Gi", arg_dict={"tensor_parallel_size": 2, "data-parallel-size": 2})
+
+
+def test_a_model_that_is_not_named_is_told() -> None:
+    with pytest.warns(InferenceWarning, match="no model is named"):
+        VLLM()
+
+
+@pytest.mark.parametrize("vendor", ["habana.ai/gaudi", "google.com/tpu", "gpu.intel.com/i915"])
+def test_gpus_for_which_there_is_no_image_are_refused(vendor: str) -> None:
+    with pytest.raises(ConfigError, match="VLLM has no image of its own for it; give image="):
+        VLLM(model="a/b", gpu_resource=vendor)
+    assert VLLM(model="a/b", gpu_resource=vendor, image="acme/vllm:1").image
+
+
+@pytest.mark.parametrize("mem", [4, "4", "1000"])
+def test_memory_of_a_few_bytes_is_refused(mem: Any) -> None:
+    with pytest.raises(ConfigError, match=r"bytes; did you mean '\d+Gi'"):
+        _generic(mem=mem)
+
+
 @pytest.mark.parametrize(
     ("arg_dict", "words"),
     [
@@ -706,5 +732,5 @@ def test_options_without_effect_are_warned_about(arg_dict: dict[str, Any], words
     if "max_lora_rank" in arg_dict:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            VLLM(arg_dict={**arg_dict, "enable_lora": True})
-            VLLM(arg_dict=arg_dict, lora_adapters={"sql": "acme/sql"})
+            VLLM(model="a/b", arg_dict={**arg_dict, "enable_lora": True})
+            VLLM(model="a/b", arg_dict=arg_dict, lora_adapters={"sql": "acme/sql"})

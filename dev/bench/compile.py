@@ -22,7 +22,10 @@ from flytekitplugins.inference.pod.parts import Helper
 REPEATS = 50
 AIM_MS = 3.0
 HELPER = Helper(image="task:1", bundled=False)
-NEEDED: dict[str, dict[str, Any]] = {"nim": {"secrets": NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="key")}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "llamacpp": {"model_file": "x.gguf"},
+    "nim": {"secrets": NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="key")},
+}
 """What a server cannot be made without."""
 
 

@@ -1,4 +1,4 @@
-"""A task with a server of another distribution beside it; run it with `pyflyte run workflow.py classify`."""
+"""A task with a server of another distribution beside it; run it as README.md says, with `IRIS_MODEL`."""
 
 from __future__ import annotations
 

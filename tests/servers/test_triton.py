@@ -151,7 +151,7 @@ def test_the_hardware_decides(gpu: int, shm: str, limits: dict[str, str]) -> Non
 def test_other_hardware() -> None:
     mig = Triton(model=REPOSITORY, gpu_resource="nvidia.com/mig-1g.10gb")
     assert containers(mig)["model-server"]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
-    assert "NVIDIA's image works with NVIDIA's GPUs only" in problems(gpu_resource="amd.com/gpu")
+    assert "Triton has no image of its own for it; give image=" in problems(gpu_resource="amd.com/gpu")
     assert Triton(model=REPOSITORY, gpu_resource="amd.com/gpu", image="acme/triton-rocm:7").gpu == 1
 
 

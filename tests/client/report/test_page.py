@@ -240,6 +240,15 @@ def test_batches_that_are_remembered_are_bounded() -> None:
     assert len(collect._batches["http://bounded.invalid"]) == collect.MAX_BATCHES
 
 
+def test_the_servers_of_remembered_batches_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "_batches", {})
+    for index in range(collect.MAX_SERVERS_OF_BATCHES + 3):
+        note_batch(f"http://server-{index}.invalid", {"rows": index})
+    assert len(collect._batches) == collect.MAX_SERVERS_OF_BATCHES
+    assert f"http://server-{collect.MAX_SERVERS_OF_BATCHES + 2}.invalid" in collect._batches
+    assert "http://server-0.invalid" not in collect._batches
+
+
 def test_a_summary_that_tells_nothing_makes_a_page() -> None:
     server = ServerData(clients=Run().record.snapshot(), batches=({}, {"concurrency": [{}], "failures": [{}]}))
     assert "Batch 2" in fragment(ReportData(made=EPOCH, servers=(server,)))

@@ -1,7 +1,13 @@
 """Model servers beside Flyte tasks: described once, run in the task's pod or on one machine.
 
-Everything public is re-exported here. Importing this package imports nothing outside the standard library.
+Everything public is re-exported here; a server's room is imported when it is first asked for (docs/decisions/0011).
+Importing this package imports nothing outside the standard library.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .errors import (
     ConfigError,
@@ -15,15 +21,8 @@ from .errors import (
     SpecConflictError,
     UnsupportedError,
 )
-from .installed import installed_servers
-from .llamacpp.serve import LlamaCpp
-from .mlserver.serve import MLServer
-from .model_servers import ModelServers
-from .nim.serve import NIM, NIMSecrets
-from .ollama.serve import Model, Ollama
 from .pod.model import HuggingFaceModel, ObjectStoreModel, RegisteredModel, TaskInputModel, VolumeModel
-from .pod.secrets import APIKeySecret
-from .sglang.serve import SGLang
+from .pod.secrets import APIKeySecret, HFSecret
 from .sidecar_template import (
     InferenceWarning,
     ModelInferenceTemplate,
@@ -34,9 +33,18 @@ from .sidecar_template import (
     Setup,
     Volume,
 )
-from .tei.serve import TEI
-from .triton.serve import Triton
-from .vllm.serve import VLLM, HFSecret
+
+if TYPE_CHECKING:
+    from .installed import installed_servers
+    from .llamacpp.serve import LlamaCpp
+    from .mlserver.serve import MLServer
+    from .model_servers import ModelServers
+    from .nim.serve import NIM, NIMSecrets
+    from .ollama.serve import Model, Ollama
+    from .sglang.serve import SGLang
+    from .tei.serve import TEI
+    from .triton.serve import Triton
+    from .vllm.serve import VLLM
 
 __all__ = [
     "NIM",
@@ -77,3 +85,26 @@ __all__ = [
     "VolumeModel",
     "installed_servers",
 ]
+
+_ROOMS = {
+    "installed_servers": "installed",
+    "LlamaCpp": "llamacpp.serve",
+    "MLServer": "mlserver.serve",
+    "ModelServers": "model_servers",
+    "NIM": "nim.serve",
+    "NIMSecrets": "nim.serve",
+    "Model": "ollama.serve",
+    "Ollama": "ollama.serve",
+    "SGLang": "sglang.serve",
+    "TEI": "tei.serve",
+    "Triton": "triton.serve",
+    "VLLM": "vllm.serve",
+}
+"""Name → the module that has it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    return value

@@ -7,9 +7,12 @@ and whose object is a subclass of `ModelInferenceTemplate`. Ours are registered 
 from __future__ import annotations
 
 import warnings
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from .sidecar_template import InferenceWarning, ModelInferenceTemplate
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["SERVERS", "installed_servers"]
 
@@ -23,6 +26,8 @@ def installed_servers() -> dict[str, type[ModelInferenceTemplate]]:
     One that cannot be imported, is no template or takes the name of another is left out, with a warning that names its
     distribution: one broken package must not take the others away.
     """
+    from importlib.metadata import entry_points  # 20 ms, which importing this package need not take
+
     found: dict[str, type[ModelInferenceTemplate]] = {}
     owners: dict[str, str] = {}
     for entry_point in sorted(entry_points(group=SERVERS), key=_ours_first):

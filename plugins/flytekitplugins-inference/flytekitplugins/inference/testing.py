@@ -41,8 +41,11 @@ def unanswered(make: Callable[..., ModelInferenceTemplate], **options: Any) -> l
 def _image(
     make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
 ) -> Iterator[str]:
-    for gpu in (0, 1):
-        image = str(make(**{**options, "gpu": gpu}).default_image)
+    for gpu, vendor in ((0, "nvidia.com"), (1, "nvidia.com"), (1, "amd.com"), (1, "gpu.intel.com")):
+        if vendor not in template.image_vendors and gpu:
+            continue
+        hardware = {"gpu": gpu, "gpu_resource": f"{vendor}/gpu"}
+        image = str(make(**{**options, **hardware}).default_image)
         tag = image.rpartition("/")[2].partition(":")[2]
         if image and "@sha256:" not in image and (not tag or tag == "latest"):
             yield f"the default image {image!r} (gpu={gpu}) has no fixed tag: pods of one version would differ"

@@ -84,6 +84,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
     mem: str = "8Gi"
 
     _option_table = OPTIONS
+    image_vendors = frozenset({"gpu", *IMAGES} - {""})
 
     @property
     def default_image(self) -> str:

@@ -76,6 +76,8 @@ class Ollama(ModelInferenceTemplate):
     port: int = 11434
     mem: str = "15Gi"
 
+    image_vendors = frozenset({"nvidia.com", "gpu", "amd.com"})
+
     def __post_init__(self) -> None:
         modelfile = self.model.modelfile if isinstance(self.model, Model) else None
         if isinstance(modelfile, str) and has_placeholders(modelfile):

@@ -46,6 +46,8 @@ _IMAGE = re.compile(
 )
 """distribution/reference `reference.go` (v0.6), ReferenceRegexp."""
 _KIND = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?\Z")
+LEAST_BYTES = 1024
+"""Nobody means fewer bytes of memory or disk."""
 OUR_PREFIX = "inference-"
 """Prefix of the volumes that this package adds, apart from the two documented ones."""
 
@@ -89,7 +91,7 @@ def check_quantity(name: str, value: Any, *, memory: bool = False) -> Iterator[s
         yield f"{name}={value!r} must be more than zero"
     elif memory and text.endswith("m"):
         yield f"{name}={value!r} is {float(exact):g} bytes ('m' means thousandths); did you mean {text[:-1] + 'Mi'!r}?"
-    elif memory and exact.denominator != 1:
+    elif memory and (exact.denominator != 1 or exact < LEAST_BYTES):
         yield f"{name}={value!r} is {float(exact):g} bytes; did you mean {text + 'Gi'!r}?"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import ConfigError
 from ..programs.protocol import INPUTS_VARIABLE, MODEL_PATH_VARIABLE, PORT_VARIABLE, PROGRAMS_VARIABLE
@@ -53,6 +53,9 @@ _RESERVED_VARIABLES = {
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """One model server: image, resources, model, probes, and how its start is bounded."""
+
+    image_vendors: ClassVar[frozenset[str]] = frozenset({"nvidia.com", "gpu"})
+    """The vendors of GPUs for which `default_image` is one; of another's an image has to be given."""
 
     name: str = field(default="", init=False)
     """Its name in a pod with several servers, which gives it."""
@@ -191,6 +194,10 @@ class Description:
         if not isinstance(self.gpu, int) or isinstance(self.gpu, bool) or self.gpu < 0:
             yield f"gpu={self.gpu!r} must be a whole number, 0 for none"
         yield from check.check_resource_name("gpu_resource", self.gpu_resource)
+        vendor = str(self.gpu_resource).partition("/")[0]
+        if self.gpu and not self.image and self.default_image and vendor not in self.image_vendors:
+            kind = type(self).__name__
+            yield f"gpu_resource={self.gpu_resource!r}: {kind} has no image of its own for it; give image="
 
     def _api_key_problems(self) -> Iterator[str]:
         secret = self.api_key_secret

@@ -54,7 +54,7 @@ START_SECONDS = 1800
 SLOW_BYTES_PER_SECOND = 100 * 2**20
 """A slow but working path: a tenth of a network volume's 1 GiB/s."""
 VOLUME, CACHE_VOLUME = "inference-models", "inference-model-cache"
-FORMS = "'owner/name', 's3://bucket/prefix', 'models:/name/3', 'models:/name@alias' or 'input:name'"
+FORMS = "'owner/name', 's3://bucket/prefix', 'file:///path', 'models:/name/3', 'models:/name@alias' or 'input:name'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +180,9 @@ class VolumeModel:
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with it."""
-        if len(self.volume) != 1:
-            yield f"model: the volume needs exactly one source, not {sorted(self.volume) or 'none'}"
+        if not isinstance(self.volume, Mapping) or len(self.volume) != 1:
+            like = {"persistentVolumeClaim": {"claimName": "models"}}
+            yield f"model: the volume must be a dictionary with one source, such as {like}, not {self.volume!r}"
         if self.path and path_problem(f"/{self.path}"):
             yield f"model: the path {self.path!r} must be relative to the volume and without '..'"
 
@@ -205,7 +206,9 @@ def parse_model(text: str) -> Model:
     repo, _, revision = text.removeprefix("hf://").partition("@")
     if _REPOSITORY.match(repo):
         return HuggingFaceModel(repo=repo, revision=revision or None)
-    raise ConfigError(f"model={text!r} is not understood.", hint=f"Expected {FORMS}.")
+    is_path = text.startswith(("/", ".", "~"))
+    hint = "A path of this machine is written 'file:///absolute/path'." if is_path else f"Expected {FORMS}."
+    raise ConfigError(f"model={text!r} is not understood.", hint=hint)
 
 
 def _patterns(include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ docs.sglang.io "Install SGLang".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
     mem: str = "16Gi"
 
     _option_table = OPTIONS
+    image_vendors = frozenset({"nvidia.com", "gpu", "gpu.intel.com"})
 
     @property
     def default_image(self) -> str:
@@ -184,6 +186,9 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
         yield from super().cautions()
         if not self.gpu and not self.image:
             yield "gpu=0: SGLang's image for CPUs is for x86-64 with AMX (Xeon of the 4th generation or newer)"
+        sizes = [self._argument(name, 1) for name in ("tp_size", "pp_size", "dp_size")]
+        if all(isinstance(size, int) for size in sizes) and math.prod(sizes) < self.gpu:
+            yield f"gpu={self.gpu}, but arg_dict uses {math.prod(sizes)}: give tp_size, or dp_size"
         if self.update_interval is not None:
             yield (
                 "update_interval: after an update SGLang 0.5.23 calls the model by the new version's path, in "

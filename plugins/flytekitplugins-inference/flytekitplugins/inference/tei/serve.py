@@ -74,6 +74,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
     mem: str = "8Gi"
 
     _option_table = OPTIONS
+    image_vendors = frozenset(IMAGES)
     _host_option = "hostname"
 
     @property

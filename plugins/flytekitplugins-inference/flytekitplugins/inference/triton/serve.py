@@ -139,8 +139,6 @@ class Triton(ModelInferenceTemplate):
             yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
         elif self.hf_secret is not None:
             yield from (f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems())
-        if self.gpu and self.image is None and str(self.gpu_resource).startswith("amd.com/"):
-            yield f"gpu_resource={self.gpu_resource!r}: NVIDIA's image works with NVIDIA's GPUs only; give image="
         yield from self._repository_problems()
         yield from self._control_problems()
         if self.arg_dict is not None:

@@ -5,6 +5,7 @@ Facts: vLLM 0.33.0, `vllm/entrypoints/cli/serve.py`, `vllm/envs.py`; docs.vllm.a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,7 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
     mem: str = "10Gi"
 
     _option_table = OPTIONS
+    image_vendors = frozenset({"nvidia.com", "gpu", "amd.com"})
 
     @property
     def default_image(self) -> str:
@@ -148,10 +150,14 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
     def cautions(self) -> Iterator[str]:
         """Yield what works, but not as its author may think."""
         yield from super().cautions()
+        if self.model is None and self._argument("model") is None:
+            yield "no model is named (model=, or arg_dict={'model': …}); vLLM loads its own default"
         given = {_canonical(name) for name in self.arg_dict or {}}
         if not self.lora_adapters and not self._argument("enable_lora"):
             for name in sorted(given & _LORA_OPTIONS):
                 yield f"arg_dict has {name}, which vLLM does not look at without enable_lora=True"
+        if 0 < (ranks := self._ranks()) < self.gpu:
+            yield f"gpu={self.gpu}, but arg_dict uses {ranks}: give tensor_parallel_size, or data_parallel_size"
         if self._argument("disable_log_stats"):
             yield "arg_dict has disable_log_stats, which empties /metrics: neither reports nor alerts see the server"
 
@@ -170,14 +176,18 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
             if _canonical(name) in _NO_HTTP or _canonical(name).startswith("ssl_"):
                 yield f"arg_dict: with {name!r} the server does not answer plain HTTP on the template's port"
 
+    def _ranks(self, *names: str) -> int:
+        """Return how many GPUs the options use, each rank one; 0 when that cannot be told."""
+        sizes = [self._argument(name, 1) for name in names or _PARALLEL]
+        return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else 0
+
     def _parallelism_problems(self) -> Iterator[str]:
-        """Each rank of tensor and pipeline parallelism needs a GPU of its own."""
-        sizes = [self._argument(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size")]
-        wanted = sizes[0] * sizes[1] if all(isinstance(size, int) for size in sizes) else 0
+        wanted = self._ranks("tensor_parallel_size", "pipeline_parallel_size")
         if isinstance(self.gpu, int) and 0 < self.gpu < wanted:
             yield f"arg_dict: tensor and pipeline parallelism need {wanted} GPUs, the template has gpu={self.gpu}"
 
 
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 _LORA_OPTIONS = frozenset({"max_loras", "max_lora_rank", "max_cpu_loras", "lora_modules", "lora_dtype"})
 _NO_HTTP = frozenset({"uds", "headless", "grpc"})
 

@@ -79,6 +79,8 @@ def open_rows(rows: Any) -> Source:
 
 
 def _open_file(path: Path) -> Source:
+    if path.is_dir():
+        raise SourceNotFoundError(f"rows={str(path)!r} is a directory.", hint="Name a .jsonl or .parquet file.")
     if not path.is_file():
         raise SourceNotFoundError(
             f"rows={str(path)!r} is a path, but there is no such file.",

@@ -30,7 +30,7 @@ _lock = threading.Lock()
 
 
 def note_batch(url: str, summary: Mapping[str, Any]) -> None:
-    """Remember a batch for the report on its server; the first twenty of each server are.
+    """Remember a batch for the report on its server; the first twenty of each server are, of the last 64 servers.
 
     A report reads `rows`, `succeeded`, `failed`, `resumed`, `retried`, `duration` (seconds), `rows_per_second`,
     `tokens_per_second`, `prompt_tokens`, `completion_tokens`, `max_concurrency`, `concurrency` (points with `seconds`,
@@ -44,7 +44,7 @@ def note_batch(url: str, summary: Mapping[str, Any]) -> None:
     """
     with _lock:
         if url not in _batches and len(_batches) >= MAX_SERVERS_OF_BATCHES:
-            return
+            del _batches[next(iter(_batches))]  # the one that was first asked for a batch
         known = _batches.setdefault(url, [])
         path = summary.get("path")
         same = [index for index, one in enumerate(known) if path is not None and one.get("path") == path]
