@@ -224,6 +224,13 @@ def test_run_locally_yields_the_servers_by_name() -> None:
         assert servers["one"].base_url == running["one"].base_url
 
 
+def test_what_a_local_run_would_ignore_is_refused() -> None:
+    with pytest.raises(ConfigError, match="volumes= names typo, and the pod has only shared-data, tmp"):
+        ECHO.run_locally(volumes={"typo": "/x"}).__enter__()
+    with pytest.raises(ConfigError, match="no server has download_inputs=True"):
+        ECHO.run_locally({"model": "weights.bin"}).__enter__()
+
+
 def test_a_single_server_is_not_a_dict() -> None:
     with ECHO.run_locally() as server:
         assert server.base_url == ECHO.base_url

@@ -316,15 +316,11 @@ class ModelInferenceTemplate(Description, PodDescription):
             rows: Any iterable, a table or one of its columns, or the path of a `.jsonl` or `.parquet` file.
             **options: `work=chat(…)`, `output=`, `id=` and so on.
         """
-        from .client.batch import batch
-
-        return batch(self.endpoint, rows, **options)
+        return self.endpoint.batch(rows, **options)
 
     def abatch(self, rows: Any, **options: Any) -> AsyncBatch:
         """As `batch`, for asyncio: `await` it for the result, or iterate over it for the records."""
-        from .client.batch import abatch
-
-        return abatch(self.endpoint, rows, **options)
+        return self.endpoint.abatch(rows, **options)
 
     @property
     def _local_server(self) -> LocalServer | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from .batch import AsyncBatch, BatchResult
     from .report import Report
 
 __all__ = ["API_KEY_VARIABLE", "URL_VARIABLE", "About", "Endpoint", "from_environment"]
@@ -196,6 +197,18 @@ class Endpoint:
         from .report import report
 
         return report([self], path=path)
+
+    def batch(self, rows: Any, **options: Any) -> BatchResult:
+        """Ask the server about every row; see `client.batch.batch`."""
+        from .batch import batch
+
+        return batch(self, rows, **options)
+
+    def abatch(self, rows: Any, **options: Any) -> AsyncBatch:
+        """As `batch`, for asyncio: `await` it for the result, or iterate over it for the records."""
+        from .batch import abatch
+
+        return abatch(self, rows, **options)
 
     def served_model_name(self) -> str:
         """Return `model`, or ask the server for the name of the only one it has.

@@ -94,6 +94,8 @@ def run_locally(
     Returns:
         Its servers by name, as the description has them.
     """
+    if inputs and not _wants_inputs(description):
+        raise ConfigError("inputs= is given, but no server has download_inputs=True.", hint="Leave out one of the two.")
     types = {name: _type_of(value) for name, value in inputs.items()}
     literals = _literals(inputs, types) if _wants_inputs(description) else b""
     with local.start(**_pod(description, literals, volumes)) as pod, _known(description, pod) as servers:
@@ -171,6 +173,10 @@ def _pod(description: PodDescription, literals: bytes, volumes: Mapping[str, str
     """Return what `local.start` and `local.lease` need to run the pod of `description`."""
     manifest = description.compile(LOCAL_HELPER)
     manifest["metadata"].setdefault("name", type(description).__name__.lower())
+    known = {volume["name"] for volume in manifest["spec"]["volumes"]}
+    if unknown := set(volumes) - known:
+        listed = ", ".join(sorted(known))
+        raise ConfigError(f"volumes= names {', '.join(sorted(unknown))}, and the pod has only {listed}.")
     return {
         "manifest": manifest,
         "files": {"input": literals},
