@@ -25,6 +25,7 @@ from .caller import Caller, Endpoint
 from .checkpoint import CheckpointedJournal, current_checkpoint
 from .engine import Engine, Options, Sources
 from .faults import Fault, fault_of_exception
+from .identity import code_digest, incomparable
 from .journal import Journal
 from .limiter import Limiter
 from .output import Output, open_output
@@ -32,7 +33,7 @@ from .progress import Progress, duration
 from .result import BatchResult
 from .rows import IdSource, open_rows
 from .threads import Worker
-from .work import FunctionWork, HttpWork, RowFunction, as_work, code_digest
+from .work import FunctionWork, HttpWork, RowFunction, as_work
 
 _AT_ONCE = 256
 """Records that an `async for` reads at once."""
@@ -291,8 +292,18 @@ async def _parameters(
 ) -> dict[str, Any]:
     """Return all that makes this run's answers what they are; what else changes does not start it anew."""
     model = await _find_model(arguments, caller, progress)
+    if arguments.resume:
+        _tell_incomparable(arguments, progress)
     id_source = code_digest(arguments.id) if callable(arguments.id) else arguments.id
     return {**work.identity(), "model": model, "id": id_source}
+
+
+def _tell_incomparable(arguments: _Arguments, progress: Progress) -> None:
+    for name, function in (("work", arguments.work), ("id", arguments.id)):
+        held = incomparable(function) if callable(function) else []
+        if held:
+            what = f"{name}= holds {', '.join(held[:5])}, which cannot be compared between runs"
+            progress.say(f"{what}, so the same call starts anew; give texts, numbers or a global instead")
 
 
 async def _find_model(arguments: _Arguments, caller: Caller, progress: Progress) -> str:
