@@ -399,14 +399,18 @@ def test_errors_of_a_functions_client_are_told_apart_by_their_status(
     assert (record["error"]["kind"], record["error"]["status"], record["attempts"]) == (kind, code, attempts)
 
 
-def test_text_that_no_file_can_hold_is_kept_escaped(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "kept"), [("out.jsonl", "\ud83d"), ("out.parquet", "\\ud83d")])
+def test_text_that_no_file_can_hold_is_kept_escaped(name: str, kept: str, server: Server, tmp_path: Path) -> None:
     async def half_a_pair(request: web.Request, body: Any) -> web.StreamResponse:
         raw = json.dumps({"choices": [{"message": {"content": "\ud83d"}, "finish_reason": "length"}]})
         return web.Response(text=raw, content_type="application/json")
 
     server.handler = half_a_pair
-    (record,) = run(server, ["a"], output=tmp_path / "out.jsonl")
-    assert record["output"] == "\ud83d"
+    (record,) = run(server, ["a"], output=tmp_path / name)
+    assert record["output"] == kept
+    (record,) = run(server, [{"id": "\ude00", "text": 3}], work=chat(column="text"), id="id", output=tmp_path / name)
+    assert record["id"] == kept.replace("d83d", "de00").replace("\ud83d", "\ude00")
+    assert record["error"]["kind"] == "invalid_row"
 
 
 def test_a_long_queue_inside_the_server_is_seen_in_its_metrics(server: Server) -> None:
