@@ -22,6 +22,7 @@ from flytekitplugins.inference.client.batch.caller import parse_queue_length
 from flytekitplugins.inference.client.batch.engine import Engine
 from flytekitplugins.inference.client.batch.faults import FINAL, KINDS, RETRYABLE, UNAVAILABLE, parse_retry_after
 from flytekitplugins.inference.client.endpoint import Endpoint as RealEndpoint
+from flytekitplugins.inference.client.report.collect import collect
 from flytekitplugins.inference.errors import BatchFailedError, ServerNotReadyError
 
 TEXTS = [f"text {number}" for number in range(20)]
@@ -230,6 +231,40 @@ def test_more_failures_than_allowed_end_the_run_and_keep_what_is_finished(server
     result = run(server, rows[:51], output=tmp_path / "out.jsonl")
     assert result.resumed == 51
     assert result.failed == 1, "the same request would be rejected again"
+
+
+def test_a_report_shows_a_batch_that_runs_and_one_that_failed(server: Server) -> None:
+    endpoint = RealEndpoint(url=server.url, protocol="openai", model="tiny")
+    seen: list[Any] = []
+
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        number = int(text_of(body).split()[1])
+        if number == 200:
+            await asyncio.sleep(3)
+            seen.append(collect(endpoint))
+        return await (status(400) if number >= 200 else echo)(request, body)
+
+    server.handler = handler
+    rows = [f"text {number}" for number in range(202)]
+    with pytest.raises(BatchFailedError):
+        batch(endpoint, rows, work=chat(), max_failures=1, progress=False)
+    (running,) = seen[0].batches
+    assert (running["rows"], running["succeeded"], running["failed"]) == (201, 200, 1)
+    assert (seen[0].clients["requests"], seen[0].clients["answered"], seen[0].clients["in_flight"]) == (202, 200, 1)
+    after = collect(endpoint)
+    (failed,) = after.batches
+    assert (failed["rows"], failed["failed"], len(failed["failures"])) == (202, 2, 2)
+    assert after.clients["errors"] == {"status 400": 2}
+    assert after.clients["statuses"] == {"200": 200, "400": 2}
+    assert after.clients["latency_seconds"]["count"] == 200
+
+
+def test_a_report_shows_what_broke(server: Server) -> None:
+    endpoint = RealEndpoint(url=server.url, protocol="openai", model="tiny")
+    server.handler = hangs
+    assert batch(endpoint, ["a"], work=chat(), deadline=0.2, max_retries=0, progress=False).failed == 1
+    clients = collect(endpoint).clients
+    assert (clients["failed"], clients["in_flight"], clients["errors"]) == (1, 0, {"TimeoutError": 1})
 
 
 def test_the_server_is_asked_less_when_it_sheds_load(server: Server) -> None:

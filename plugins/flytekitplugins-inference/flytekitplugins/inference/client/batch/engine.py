@@ -17,7 +17,7 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -38,6 +38,8 @@ from .work import Answer, Work
 _GATHER_SECONDS = 0.002
 """Finished rows are gathered for this long before they are committed: what a kill may cost."""
 _TICK_SECONDS = 0.25
+_TICKS_PER_NOTE = 8
+"""How often a report is told how far the run is."""
 _SERIES_LENGTH = 240
 """Points of the series over time; when there are more, every second is dropped."""
 _FAILURES_KEPT = 20
@@ -112,6 +114,7 @@ class Engine:
         limiter: How many requests are in flight.
         options: How the run behaves.
         progress: Where it is shown.
+        note: Called every few seconds, and when the run has ended in any way.
     """
 
     endpoint: Endpoint
@@ -121,6 +124,7 @@ class Engine:
     limiter: Limiter
     options: Options
     progress: Progress
+    note: Callable[[Engine], None] = lambda engine: None
     counts: Counts = field(default_factory=Counts)
     series: list[Point] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -173,6 +177,7 @@ class Engine:
             await self._keep_what_is_finished()
             self.counts.in_flight = 0
             self.progress.update(self.counts, now=self._elapsed(), last=True)
+            self.note(self)
             self.advanced.set()
 
     # Reading
@@ -454,6 +459,8 @@ class Engine:
             self._check_outage()
             if number % self._series_every == 0:
                 self._add_point()
+            if number % _TICKS_PER_NOTE == 0:
+                self.note(self)
 
     def _add_point(self) -> None:
         rate = round(self.progress.rates.rows, 2)

@@ -209,24 +209,7 @@ class _Run:
     """Temporary, when there is no `output=`."""
 
     def result(self) -> BatchResult:
-        engine, counts = self.engine, self.engine.counts
-        result = BatchResult(
-            path=engine.sources.output.path,
-            rows=counts.finished,
-            succeeded=counts.succeeded,
-            failed=counts.failed,
-            resumed=counts.resumed,
-            retried=counts.retried,
-            duration=time.monotonic() - engine.began,
-            prompt_tokens=counts.prompt_tokens,
-            completion_tokens=counts.completion_tokens,
-            max_concurrency=engine.limiter.ceiling,
-            concurrency=tuple(engine.series),
-            failures=tuple(engine.failures),
-            _directory=self.directory,
-        )
-        note_batch(engine.endpoint.url, result.summary())  # for a report on the server
-        return result
+        return _result_of(self.engine, self.directory)
 
     async def records(self, engine: asyncio.Task[None]) -> AsyncIterator[dict[str, Any]]:
         """Yield the records in order until the engine is done."""
@@ -242,6 +225,30 @@ class _Run:
                 return
             if not found:
                 await self.engine.advanced.wait()
+
+
+def _result_of(engine: Engine, directory: Any = None) -> BatchResult:
+    counts = engine.counts
+    return BatchResult(
+        path=engine.sources.output.path,
+        rows=counts.finished,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        resumed=counts.resumed,
+        retried=counts.retried,
+        duration=time.monotonic() - engine.began,
+        prompt_tokens=counts.prompt_tokens,
+        completion_tokens=counts.completion_tokens,
+        max_concurrency=engine.limiter.ceiling,
+        concurrency=tuple(engine.series),
+        failures=tuple(engine.failures),
+        _directory=directory,
+    )
+
+
+def _note(engine: Engine) -> None:
+    """Let a report on the server show how far the run is."""
+    note_batch(engine.endpoint.url, _result_of(engine).summary())
 
 
 @contextlib.asynccontextmanager
@@ -282,7 +289,7 @@ async def _opened(arguments: _Arguments) -> AsyncIterator[_Run]:
             outage_seconds=arguments.outage_seconds,
         )
         engine = Engine(
-            arguments.endpoint, work, caller, sources, Limiter(arguments.max_concurrency), options, progress
+            arguments.endpoint, work, caller, sources, Limiter(arguments.max_concurrency), options, progress, _note
         )
         yield _Run(engine, directory)
 
