@@ -9,6 +9,7 @@ import json
 import math
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -193,6 +194,11 @@ class AsyncBatch:
             await run.engine.run()
             self.result = run.result()
         return self.result
+
+    def say_how_to_continue(self) -> None:
+        """Say after Ctrl-C that the work is not lost."""
+        if self._arguments.output is not None and self._arguments.resume:
+            sys.stderr.write("batch: stopped; what is finished is kept, the same call continues\n")
 
     def _start(self) -> None:
         if self._started:
@@ -383,6 +389,7 @@ def _in_a_thread(batch: AsyncBatch) -> BatchResult:
             with contextlib.suppress(RuntimeError):  # it has just ended
                 loop.call_soon_threadsafe(lambda: task[0].cancel() if task else loop.stop())
             thread.join()
+            batch.say_how_to_continue()
             raise
     (result,) = outcome
     if isinstance(result, BaseException):
