@@ -305,12 +305,38 @@ def test_retry_after_is_honoured(server: Server) -> None:
         ("", 0, 0),
         ("soon", 0, 0),
         ("-4", 0, 0),
+        ("1²", 0, 0),
+        ("٣", 0, 0),
         (format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True), 3500, 3600),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(text: str, least: float, most: float) -> None:
     assert least <= parse_retry_after(text) <= most
+
+
+@pytest.mark.parametrize("code", [500, 503])
+def test_a_retry_after_without_measure_is_bounded_and_no_outage(code: int, server: Server) -> None:
+    server.handler = at_first(1, status(code, "later", **{"Retry-After": "86400"}))
+    assert run(server, ["a"], outage_seconds=1).succeeded == 1
+
+
+def test_a_server_that_always_says_later_ends_the_run(server: Server) -> None:
+    server.handler = status(503, "later", **{"Retry-After": "1"})
+    with pytest.raises(ServerNotReadyError):
+        run(server, ["a"], outage_seconds=1)
+
+
+def test_an_output_that_is_nested_too_deeply_fails_its_row_alone(server: Server) -> None:
+    async def nests(client: Any, row: int) -> Any:
+        value: list[Any] = []
+        for _ in range(row):
+            value = [value]
+        return value
+
+    records = list(run(server, [1, 100_000, 2], work=nests))
+    assert [record["output"] for record in records] == [[[]], None, [[[]]]]
+    assert records[1]["error"]["kind"] == "function"
 
 
 def test_rows_wait_for_a_server_that_dies_and_comes_back(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
