@@ -22,6 +22,7 @@ from flytekitplugins.inference.client.batch.caller import parse_queue_length
 from flytekitplugins.inference.client.batch.engine import Engine
 from flytekitplugins.inference.client.batch.faults import FINAL, KINDS, RETRYABLE, UNAVAILABLE, parse_retry_after
 from flytekitplugins.inference.client.endpoint import Endpoint as RealEndpoint
+from flytekitplugins.inference.client.report.collect import collect
 from flytekitplugins.inference.errors import BatchFailedError, ServerNotReadyError
 
 TEXTS = [f"text {number}" for number in range(20)]
@@ -232,6 +233,40 @@ def test_more_failures_than_allowed_end_the_run_and_keep_what_is_finished(server
     assert result.failed == 1, "the same request would be rejected again"
 
 
+def test_a_report_shows_a_batch_that_runs_and_one_that_failed(server: Server) -> None:
+    endpoint = RealEndpoint(url=server.url, protocol="openai", model="tiny")
+    seen: list[Any] = []
+
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        number = int(text_of(body).split()[1])
+        if number == 200:
+            await asyncio.sleep(3)
+            seen.append(collect(endpoint))
+        return await (status(400) if number >= 200 else echo)(request, body)
+
+    server.handler = handler
+    rows = [f"text {number}" for number in range(202)]
+    with pytest.raises(BatchFailedError):
+        batch(endpoint, rows, work=chat(), max_failures=1, progress=False)
+    (running,) = seen[0].batches
+    assert (running["rows"], running["succeeded"], running["failed"]) == (201, 200, 1)
+    assert (seen[0].clients["requests"], seen[0].clients["answered"], seen[0].clients["in_flight"]) == (202, 200, 1)
+    after = collect(endpoint)
+    (failed,) = after.batches
+    assert (failed["rows"], failed["failed"], len(failed["failures"])) == (202, 2, 2)
+    assert after.clients["errors"] == {"status 400": 2}
+    assert after.clients["statuses"] == {"200": 200, "400": 2}
+    assert after.clients["latency_seconds"]["count"] == 200
+
+
+def test_a_report_shows_what_broke(server: Server) -> None:
+    endpoint = RealEndpoint(url=server.url, protocol="openai", model="tiny")
+    server.handler = hangs
+    assert batch(endpoint, ["a"], work=chat(), deadline=0.2, max_retries=0, progress=False).failed == 1
+    clients = collect(endpoint).clients
+    assert (clients["failed"], clients["in_flight"], clients["errors"]) == (1, 0, {"TimeoutError": 1})
+
+
 def test_the_server_is_asked_less_when_it_sheds_load(server: Server) -> None:
     slots = 6
 
@@ -270,12 +305,38 @@ def test_retry_after_is_honoured(server: Server) -> None:
         ("", 0, 0),
         ("soon", 0, 0),
         ("-4", 0, 0),
+        ("1²", 0, 0),
+        ("٣", 0, 0),
         (format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True), 3500, 3600),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(text: str, least: float, most: float) -> None:
     assert least <= parse_retry_after(text) <= most
+
+
+@pytest.mark.parametrize("code", [500, 503])
+def test_a_retry_after_without_measure_is_bounded_and_no_outage(code: int, server: Server) -> None:
+    server.handler = at_first(1, status(code, "later", **{"Retry-After": "86400"}))
+    assert run(server, ["a"], outage_seconds=1).succeeded == 1
+
+
+def test_a_server_that_always_says_later_ends_the_run(server: Server) -> None:
+    server.handler = status(503, "later", **{"Retry-After": "1"})
+    with pytest.raises(ServerNotReadyError):
+        run(server, ["a"], outage_seconds=1)
+
+
+def test_an_output_that_is_nested_too_deeply_fails_its_row_alone(server: Server) -> None:
+    async def nests(client: Any, row: int) -> Any:
+        value: list[Any] = []
+        for _ in range(row):
+            value = [value]
+        return value
+
+    records = list(run(server, [1, 100_000, 2], work=nests))
+    assert [record["output"] for record in records] == [[[]], None, [[[]]]]
+    assert records[1]["error"]["kind"] == "function"
 
 
 def test_rows_wait_for_a_server_that_dies_and_comes_back(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -399,14 +460,18 @@ def test_errors_of_a_functions_client_are_told_apart_by_their_status(
     assert (record["error"]["kind"], record["error"]["status"], record["attempts"]) == (kind, code, attempts)
 
 
-def test_text_that_no_file_can_hold_is_kept_escaped(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "kept"), [("out.jsonl", "\ud83d"), ("out.parquet", "\\ud83d")])
+def test_text_that_no_file_can_hold_is_kept_escaped(name: str, kept: str, server: Server, tmp_path: Path) -> None:
     async def half_a_pair(request: web.Request, body: Any) -> web.StreamResponse:
         raw = json.dumps({"choices": [{"message": {"content": "\ud83d"}, "finish_reason": "length"}]})
         return web.Response(text=raw, content_type="application/json")
 
     server.handler = half_a_pair
-    (record,) = run(server, ["a"], output=tmp_path / "out.jsonl")
-    assert record["output"] == "\ud83d"
+    (record,) = run(server, ["a"], output=tmp_path / name)
+    assert record["output"] == kept
+    (record,) = run(server, [{"id": "\ude00", "text": 3}], work=chat(column="text"), id="id", output=tmp_path / name)
+    assert record["id"] == kept.replace("d83d", "de00").replace("\ud83d", "\ude00")
+    assert record["error"]["kind"] == "invalid_row"
 
 
 def test_a_long_queue_inside_the_server_is_seen_in_its_metrics(server: Server) -> None:

@@ -244,6 +244,7 @@ def test_a_signal_stops_the_work_keeps_what_is_finished_and_has_its_effect(
     wait_for(server, 200)
     process.send_signal(number)
     said = process.communicate(timeout=30)[1]
+    assert "batch: stopped; what is finished is kept, the same call continues" in said
     if code is None:
         assert "KeyboardInterrupt" in said
         assert process.returncode != 0

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ...errors import ConfigError, MissingDependencyError, UnsupportedError
+from ..record import record_of
 from .faults import Fault, fault_of_status, shortened
 from .rows import Row
 from .work import Answer, FunctionWork, HttpWork, Work
@@ -72,6 +73,7 @@ class Caller:
         self._work = work
         self._deadline = deadline
         self._origin = endpoint.url.rstrip("/")
+        self._record = record_of(endpoint.url)
         self._model = ""
         self._client: Any = None
         if isinstance(work, FunctionWork):
@@ -155,14 +157,26 @@ class Caller:
         except (TypeError, ValueError) as error:
             raise Fault("invalid_row", f"Row {row.position + 1} has no form as JSON: {error}.") from error
         try:
-            async with self._session.post(self._origin + work.path, data=data) as response:
-                raw = await response.read()
+            response, raw = await self._send(work.path, data)
         except asyncio.TimeoutError as error:
             message = f"No answer within the deadline of {self._deadline:g} s."
             raise Fault("timeout", f"{message} If the model needs longer, raise deadline=.") from error
         if response.status != 200:
             raise fault_of_status(response.status, raw.decode(errors="replace"), response.headers)
         return work.read(_parse(raw, response.headers))
+
+    async def _send(self, path: str, data: bytes) -> tuple[Any, bytes]:
+        """Return an answer and its body, and put the request on record."""
+        seen = self._record.begin(f"POST {path}")
+        try:
+            async with self._session.post(self._origin + path, data=data) as response:
+                raw = await response.read()
+        except BaseException as error:
+            self._record.end(seen, error)
+            raise
+        seen.status = response.status
+        self._record.end(seen)
+        return response, raw
 
 
 def parse_queue_length(text: str) -> int | None:

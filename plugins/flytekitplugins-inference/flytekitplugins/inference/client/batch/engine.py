@@ -17,7 +17,7 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -38,6 +38,8 @@ from .work import Answer, Work
 _GATHER_SECONDS = 0.002
 """Finished rows are gathered for this long before they are committed: what a kill may cost."""
 _TICK_SECONDS = 0.25
+_TICKS_PER_NOTE = 8
+"""How often a report is told how far the run is."""
 _SERIES_LENGTH = 240
 """Points of the series over time; when there are more, every second is dropped."""
 _FAILURES_KEPT = 20
@@ -112,6 +114,7 @@ class Engine:
         limiter: How many requests are in flight.
         options: How the run behaves.
         progress: Where it is shown.
+        note: Called every few seconds, and when the run has ended in any way.
     """
 
     endpoint: Endpoint
@@ -121,6 +124,7 @@ class Engine:
     limiter: Limiter
     options: Options
     progress: Progress
+    note: Callable[[Engine], None] = lambda engine: None
     counts: Counts = field(default_factory=Counts)
     series: list[Point] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -144,7 +148,10 @@ class Engine:
     _recovery: asyncio.Task[bool] | None = None
     """Waits for the server while it is down."""
     _unavailable_since: float | None = None
-    """When the server was first seen unavailable, with no real answer since."""
+    """When the server was first seen unavailable, with no real answer since; later by what it told us to wait."""
+    _told_until: float = 0.0
+    _told_seconds: float = 0.0
+    """How long the server has told us to wait since then."""
     _last_fault: Fault | None = None
     _alarm: asyncio.TimerHandle | None = None
     """Sets `_wake` when the next delayed row is due."""
@@ -173,6 +180,7 @@ class Engine:
             await self._keep_what_is_finished()
             self.counts.in_flight = 0
             self.progress.update(self.counts, now=self._elapsed(), last=True)
+            self.note(self)
             self.advanced.set()
 
     # Reading
@@ -290,19 +298,20 @@ class Engine:
 
     async def _handle(self, row: Row, ticket: Ticket, fault: Fault) -> None:
         now = time.monotonic()
+        retry_after = min(fault.retry_after, self.options.outage_seconds)
         if fault.kind in ("overloaded", "timeout"):
-            self.limiter.overloaded(ticket, now, retry_after=min(fault.retry_after, self.options.outage_seconds))
+            self.limiter.overloaded(ticket, now, retry_after=retry_after)
         else:
             self.limiter.failed(ticket, now)
-        self._note_availability(fault, now)
+        self._note_availability(fault, now, told_to_wait=retry_after)
         was_down = fault.kind in ("disconnected", "unreachable") and await self._server_was_down()
         if not self._counts(row, fault, now, was_down=was_down):
-            self._delay(row, fault.retry_after)
+            self._delay(row, retry_after)
             return
         row.attempts += fault.kind != "invalid_row"
         if fault.retryable and row.attempts <= self.options.max_retries:
             self.counts.retried += 1
-            self._delay(row, fault.retry_after)
+            self._delay(row, retry_after)
         else:
             self._finish(row, fault, now - ticket.sent_at)
 
@@ -317,8 +326,8 @@ class Engine:
             return True
         if row.overloaded_since is None:
             row.overloaded_since = now
-        # twice: when all rows are refused, that ends the run before it fails any
-        return now - row.overloaded_since > 2 * self.options.outage_seconds
+        # three times: when all rows are refused, that ends the run before it fails any
+        return now - row.overloaded_since > 3 * self.options.outage_seconds
 
     def _delay(self, row: Row, at_least: float) -> None:
         """Ask a row again later: after twice as long each time, with jitter so that rows do not come back together."""
@@ -328,12 +337,24 @@ class Engine:
 
     # A server that is gone
 
-    def _note_availability(self, fault: Fault, now: float) -> None:
+    def _note_availability(self, fault: Fault, now: float, *, told_to_wait: float) -> None:
         if fault.kind in ANSWERED:
             self._unavailable_since = None
         elif fault.kind in UNAVAILABLE:
             self._last_fault = fault
-            self._unavailable_since = now if self._unavailable_since is None else self._unavailable_since
+            if self._unavailable_since is None:
+                self._unavailable_since, self._told_until, self._told_seconds = now, now, 0.0
+            self._unavailable_since += self._newly_told(told_to_wait, now)
+
+    def _newly_told(self, seconds: float, now: float) -> float:
+        """Return how much longer the server wants to be left alone; in all, at most as long as it may be gone."""
+        until = now + seconds
+        longer = min(until - max(now, self._told_until), self.options.outage_seconds - self._told_seconds)
+        if longer <= 0:
+            return 0.0
+        self._told_until = until
+        self._told_seconds += longer
+        return longer
 
     async def _server_was_down(self) -> bool:
         """Return whether the server is gone, once it is back. Nothing is sent meanwhile."""
@@ -378,7 +399,7 @@ class Engine:
         fault = outcome if isinstance(outcome, Fault) else None
         try:
             record = _record(row, outcome, seconds)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             fault = Fault("function", f"The output has no form as JSON: {error}.")
             record = _record(row, fault, seconds)
         if fault is None:
@@ -454,6 +475,8 @@ class Engine:
             self._check_outage()
             if number % self._series_every == 0:
                 self._add_point()
+            if number % _TICKS_PER_NOTE == 0:
+                self.note(self)
 
     def _add_point(self) -> None:
         rate = round(self.progress.rates.rows, 2)

@@ -142,7 +142,8 @@ _BREAKS = (
 def parse_retry_after(text: str) -> float:
     """Return the seconds that a `Retry-After` header asks for, 0 when it says nothing (RFC 9110, 10.2.3)."""
     text = text.strip()
-    if text.replace(".", "", 1).isdigit():
+    digits = text.replace(".", "", 1)
+    if digits.isascii() and digits.isdecimal():
         return float(text)
     try:
         moment = parsedate_to_datetime(text)

@@ -123,7 +123,7 @@ class ParquetOutput:
             fields["id"] = str(fields["id"])
         if not self._vectors and fields["output"] is not None and not isinstance(fields["output"], str):
             fields["output"] = json.dumps(fields["output"], ensure_ascii=False)
-        self._records.append(fields)
+        self._records.append(_encodable(fields))
         if len(self._records) >= _ROW_GROUP:
             self._write_group()
 
@@ -146,6 +146,13 @@ class ParquetOutput:
         if self._records:
             self._writer.write_table(pyarrow.Table.from_pylist(self._records, schema=self._schema))
             self._records = []
+
+
+def _encodable(value: Any) -> Any:
+    """Return a value with each half of a surrogate pair in its texts escaped, since Parquet's texts are UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return {key: _encodable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def read_output(path: Path) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -25,6 +26,7 @@ from .caller import Caller, Endpoint
 from .checkpoint import CheckpointedJournal, current_checkpoint
 from .engine import Engine, Options, Sources
 from .faults import Fault, fault_of_exception
+from .identity import code_digest, incomparable
 from .journal import Journal
 from .limiter import Limiter
 from .output import Output, open_output
@@ -32,7 +34,7 @@ from .progress import Progress, duration
 from .result import BatchResult
 from .rows import IdSource, open_rows
 from .threads import Worker
-from .work import FunctionWork, HttpWork, RowFunction, as_work, code_digest
+from .work import FunctionWork, HttpWork, RowFunction, as_work
 
 _AT_ONCE = 256
 """Records that an `async for` reads at once."""
@@ -193,6 +195,11 @@ class AsyncBatch:
             self.result = run.result()
         return self.result
 
+    def say_how_to_continue(self) -> None:
+        """Say after Ctrl-C that the work is not lost."""
+        if self._arguments.output is not None and self._arguments.resume:
+            sys.stderr.write("batch: stopped; what is finished is kept, the same call continues\n")
+
     def _start(self) -> None:
         if self._started:
             raise ConfigError("This batch was started before.", hint="Call abatch again; it continues what is there.")
@@ -208,24 +215,7 @@ class _Run:
     """Temporary, when there is no `output=`."""
 
     def result(self) -> BatchResult:
-        engine, counts = self.engine, self.engine.counts
-        result = BatchResult(
-            path=engine.sources.output.path,
-            rows=counts.finished,
-            succeeded=counts.succeeded,
-            failed=counts.failed,
-            resumed=counts.resumed,
-            retried=counts.retried,
-            duration=time.monotonic() - engine.began,
-            prompt_tokens=counts.prompt_tokens,
-            completion_tokens=counts.completion_tokens,
-            max_concurrency=engine.limiter.ceiling,
-            concurrency=tuple(engine.series),
-            failures=tuple(engine.failures),
-            _directory=self.directory,
-        )
-        note_batch(engine.endpoint.url, result.summary())  # for a report on the server
-        return result
+        return _result_of(self.engine, self.directory)
 
     async def records(self, engine: asyncio.Task[None]) -> AsyncIterator[dict[str, Any]]:
         """Yield the records in order until the engine is done."""
@@ -241,6 +231,30 @@ class _Run:
                 return
             if not found:
                 await self.engine.advanced.wait()
+
+
+def _result_of(engine: Engine, directory: Any = None) -> BatchResult:
+    counts = engine.counts
+    return BatchResult(
+        path=engine.sources.output.path,
+        rows=counts.finished,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        resumed=counts.resumed,
+        retried=counts.retried,
+        duration=time.monotonic() - engine.began,
+        prompt_tokens=counts.prompt_tokens,
+        completion_tokens=counts.completion_tokens,
+        max_concurrency=engine.limiter.ceiling,
+        concurrency=tuple(engine.series),
+        failures=tuple(engine.failures),
+        _directory=directory,
+    )
+
+
+def _note(engine: Engine) -> None:
+    """Let a report on the server show how far the run is."""
+    note_batch(engine.endpoint.url, _result_of(engine).summary())
 
 
 @contextlib.asynccontextmanager
@@ -281,7 +295,7 @@ async def _opened(arguments: _Arguments) -> AsyncIterator[_Run]:
             outage_seconds=arguments.outage_seconds,
         )
         engine = Engine(
-            arguments.endpoint, work, caller, sources, Limiter(arguments.max_concurrency), options, progress
+            arguments.endpoint, work, caller, sources, Limiter(arguments.max_concurrency), options, progress, _note
         )
         yield _Run(engine, directory)
 
@@ -291,8 +305,18 @@ async def _parameters(
 ) -> dict[str, Any]:
     """Return all that makes this run's answers what they are; what else changes does not start it anew."""
     model = await _find_model(arguments, caller, progress)
+    if arguments.resume:
+        _tell_incomparable(arguments, progress)
     id_source = code_digest(arguments.id) if callable(arguments.id) else arguments.id
     return {**work.identity(), "model": model, "id": id_source}
+
+
+def _tell_incomparable(arguments: _Arguments, progress: Progress) -> None:
+    for name, function in (("work", arguments.work), ("id", arguments.id)):
+        held = incomparable(function) if callable(function) else []
+        if held:
+            what = f"{name}= holds {', '.join(held[:5])}, which cannot be compared between runs"
+            progress.say(f"{what}, so the same call starts anew; give texts, numbers or a global instead")
 
 
 async def _find_model(arguments: _Arguments, caller: Caller, progress: Progress) -> str:
@@ -365,6 +389,7 @@ def _in_a_thread(batch: AsyncBatch) -> BatchResult:
             with contextlib.suppress(RuntimeError):  # it has just ended
                 loop.call_soon_threadsafe(lambda: task[0].cancel() if task else loop.stop())
             thread.join()
+            batch.say_how_to_continue()
             raise
     (result,) = outcome
     if isinstance(result, BaseException):

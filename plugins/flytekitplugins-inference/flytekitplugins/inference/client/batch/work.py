@@ -6,17 +6,16 @@ llama.cpp, NIM, Ollama and TEI serve them.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from types import CodeType
 from typing import Any, Literal
 
 from ...errors import ConfigError, MissingDependencyError
 from .faults import Fault, shortened
+from .identity import code_digest, unwrapped
 from .rows import describe
 
 RowFunction = Callable[[Any, Any], Awaitable[Any]]
@@ -147,8 +146,9 @@ class FunctionWork:
     function: RowFunction
 
     def identity(self) -> dict[str, Any]:
-        """Return the function's name and a digest of its code: a changed function makes other outputs."""
-        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        """Return the function's name and a digest of what it does: a changed function makes other outputs."""
+        function = unwrapped(self.function)
+        name = getattr(function, "__qualname__", type(function).__qualname__)
         return {"work": "function", "function": name, "code": code_digest(self.function)}
 
 
@@ -280,18 +280,3 @@ def _jsonschema() -> Any:
     except ImportError as error:
         message = "Validating by a JSON schema needs the package jsonschema, which is not installed."
         raise MissingDependencyError(message, hint="pip install jsonschema, or pass a pydantic model.") from error
-
-
-def code_digest(function: Any) -> str:
-    """Return a digest of what a function does; comments, line numbers and the place of its file do not count."""
-    function = inspect.unwrap(function)
-    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
-    return _digest_of_code(code) if code is not None else "unknown"
-
-
-def _digest_of_code(code: CodeType) -> str:
-    digest = hashlib.sha256(code.co_code + repr((code.co_names, code.co_varnames)).encode())
-    for constant in code.co_consts:
-        text = _digest_of_code(constant) if isinstance(constant, CodeType) else repr(constant)
-        digest.update(text.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:16]

@@ -1,0 +1,135 @@
+"""What a function is known by between runs: its code and all that it holds, in a form that every process makes alike.
+
+What it looks up while it runs, such as its module's globals and the functions that it calls by name, is not part of it.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import hashlib
+import json
+import types
+import uuid
+from typing import Any
+
+_MOST_VALUES = 200_000
+"""More than this are not looked at: whoever holds them holds a data set or a model."""
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
+_BUILT_IN = (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType)
+
+
+def code_digest(function: Any) -> str:
+    """Return a digest of what a function does; comments, line numbers and the place of its file do not count.
+
+    It is another one each time when the function holds something that cannot be compared, so that no run takes over the
+    answers of a function that may have been another.
+    """
+    digest, unknown = _digest(function)
+    return f"not comparable: {', '.join(unknown)} ({uuid.uuid4().hex[:16]})" if unknown else digest
+
+
+def incomparable(function: Any) -> list[str]:
+    """Return what a function holds that cannot be compared between runs."""
+    return _digest(function)[1]
+
+
+def unwrapped(function: Any) -> Any:
+    """Return the function within `functools.partial`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _digest(function: Any) -> tuple[str, list[str]]:
+    former = _Former()
+    try:
+        text = json.dumps(former.form(function, "the function"))
+    except RecursionError:
+        return "", ["a value that is nested too deeply"]
+    return hashlib.sha256(text.encode()).hexdigest()[:16], list(former.unknown)
+
+
+class _Former:
+    """Makes forms for JSON that are equal in two processes only when the values are."""
+
+    def __init__(self) -> None:
+        self.unknown: dict[str, None] = {}
+        """What has no such form; in order, each once."""
+        self._within: list[Any] = []
+        """The values around the present one, by which a cycle is seen."""
+        self._count = 0
+
+    def form(self, value: Any, name: str) -> Any:
+        """Return the form of a value that is known by `name`."""
+        self._count += 1
+        if self._count > _MOST_VALUES:
+            self.unknown["more values than are compared"] = None
+            return None
+        if isinstance(value, _PLAIN) and type(value) in _PLAIN:
+            return [type(value).__name__, repr(value)]
+        for depth, outer in enumerate(self._within):
+            if outer is value:
+                return ["within", depth]
+        self._within.append(value)
+        try:
+            return [type(value).__name__, self._parts(value, name)]
+        finally:
+            self._within.pop()
+
+    def _parts(self, value: Any, name: str) -> Any:
+        if type(value) in (list, tuple):
+            return [self.form(item, name) for item in value]
+        if type(value) in (set, frozenset):
+            return sorted(json.dumps(self.form(item, name)) for item in value)
+        if type(value) is dict:  # in its order, which may be that of a prompt
+            return [[self.form(key, name), self.form(item, f"{name}[{key!r:.40}]")] for key, item in value.items()]
+        return self._behaviour(value, name)
+
+    def _behaviour(self, value: Any, name: str) -> Any:
+        if isinstance(value, (type, types.ModuleType, *_BUILT_IN)):
+            return self._named(value, name)
+        if isinstance(value, functools.partial):
+            keywords = sorted(value.keywords.items())
+            return [self.form(value.func, name), self.form(value.args, name), self.form(keywords, name)]
+        if isinstance(value, types.MethodType):
+            return [self.form(value.__func__, name), self.form(value.__self__, name)]
+        if isinstance(value, types.CodeType):
+            names = [list(value.co_names), list(value.co_varnames), list(value.co_freevars)]
+            return [value.co_code.hex(), names, self.form(value.co_consts, name)]
+        return self._function(value) if isinstance(value, types.FunctionType) else self._object(value, name)
+
+    def _named(self, value: Any, name: str) -> Any:
+        owner = getattr(value, "__self__", None)
+        held = None if owner is None or isinstance(owner, types.ModuleType) else self.form(owner, name)
+        return [getattr(value, "__module__", None), getattr(value, "__qualname__", value.__name__), held]
+
+    def _function(self, function: types.FunctionType) -> Any:
+        code = function.__code__
+        defaults = f"a default of {function.__name__}"
+        forms = [self.form(function.__defaults__, defaults), self.form(function.__kwdefaults__, defaults)]
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        return [self.form(code, function.__name__), forms, [self._cell(name, cell) for name, cell in cells]]
+
+    def _cell(self, name: str, cell: types.CellType) -> Any:
+        try:
+            value = cell.cell_contents
+        except ValueError:
+            return None  # not assigned yet
+        return self.form(value, repr(name))
+
+    def _object(self, value: Any, name: str) -> Any:
+        """Return the form of what a pickle would keep of an object, and of what it does when it is called."""
+        call = getattr(type(value), "__call__", None)  # noqa: B004, the function itself is wanted
+        called = self.form(call, name) if isinstance(call, types.FunctionType) else None
+        try:
+            reduce = copyreg.dispatch_table.get(type(value))
+            kept = reduce(value) if reduce is not None else value.__reduce_ex__(4)
+        except Exception:  # whatever a class raises for what has no form outside its process
+            self.unknown[f"{name} (of type {type(value).__name__})"] = None
+            return None
+        if isinstance(kept, str):
+            return [type(value).__module__, kept, called]
+        parts = [*kept, *(None for _ in range(5 - len(kept)))]
+        lists = [None if part is None else list(part) for part in parts[3:5]]
+        return [self.form([*parts[:3], *lists], name), called]
