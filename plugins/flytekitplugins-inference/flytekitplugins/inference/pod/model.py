@@ -207,8 +207,8 @@ def parse_model(text: str) -> Model:
     if _REPOSITORY.match(repo):
         return HuggingFaceModel(repo=repo, revision=revision or None)
     is_path = text.startswith(("/", ".", "~"))
-    hint = "A path of this machine is written 'file:///absolute/path'." if is_path else f"Expected {FORMS}."
-    raise ConfigError(f"model={text!r} is not understood.", hint=hint)
+    path = "A path of this machine is written 'file:///absolute/path'. " if is_path else ""
+    raise ConfigError(f"model={text!r} is not understood.", hint=f"{path}Expected {FORMS}.")
 
 
 def _patterns(include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[str, ...]:
