@@ -81,6 +81,7 @@ def test_a_pod_whose_server_has_just_ended_is_not_lent(manifests: Any, alive: An
         pass
     (process,) = [container._process for container in pod._supervisor.containers]
     runs = pod._supervisor.containers[0].runs
+    eventually(lambda: bool(alive(identity(pod))))  # an engine's container is there a moment before its process
     program = max(alive(identity(pod)))
     os.kill(program, signal.SIGKILL)
     eventually(lambda: program not in alive(identity(pod)))
