@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import bz2
+import contextlib
+import importlib
 import io
 import json
 import os
+import pkgutil
+import py_compile
 import re
 import subprocess
 import sys
 import sysconfig
+import threading
+import time
+import venv
 import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flyteidl.core.literals_pb2 import Blob, BlobMetadata, Literal, LiteralMap, Scalar
 from flyteidl.core.types_pb2 import BlobType
 
+from flytekitplugins.inference import programs
 from flytekitplugins.inference.pod.bundle import BOOTSTRAP, programs_bundle
 from flytekitplugins.inference.programs.protocol import PROGRAMS_VARIABLE
+from users.ollama_stand_in import StandIn, handler
 
 MAX_ARG_STRLEN = 128 * 1024
 """Linux's limit for one argument or variable (`execve(2)`)."""
+SECONDS = 60.0
+"""How long a test waits for what must come."""
 
 
-PROGRAMS = ("download_inputs", "load_model", "wait_for_server")
+def _is_program(name: str) -> bool:
+    return getattr(importlib.import_module(f"{programs.__name__}.{name}"), "PROGRAM", None) == name
+
+
+PROGRAMS = sorted(module.name for module in pkgutil.iter_modules(programs.__path__) if _is_program(module.name))
+"""All that have a command line."""
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -54,33 +75,216 @@ def test_it_is_the_same_in_every_process() -> None:
     assert other.stdout.strip() == programs_bundle("download_inputs")
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_starts_from_it_where_the_package_is_not_installed(program: str, tmp_path: Path) -> None:
-    # -S: without site-packages; what is left is a bare interpreter, as in an image without this package
-    command = [sys.executable, "-S", "-c", BOOTSTRAP, program, "--help"]
-    environ = {PROGRAMS_VARIABLE: programs_bundle(program), "PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: {program}")
+# Each program does its whole work from it, where this package is not
 
 
-def test_the_bundled_downloader_does_its_work_in_flytekits_image(tmp_path: Path) -> None:
-    """Flytekit's libraries are there, this package is not: `.pth` files are not read without `site`."""
-    (tmp_path / "weights.bin").write_bytes(b"weights")
-    blob = Blob(metadata=BlobMetadata(type=BlobType(dimensionality=BlobType.SINGLE)), uri=str(tmp_path / "weights.bin"))
+@dataclass
+class Pod:
+    """Starts programs from their bundles, or from an installed package, with what they write below `root`."""
+
+    root: Path
+    python: Path
+    """An interpreter without any packages, as in an image without this one."""
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def log(self) -> str:
+        return (self.root / "log").read_text()
+
+    def start(self, program: str, *words: str, **environ: str) -> subprocess.Popen[bytes]:
+        """Start a program as `pod.helpers` has a container do it where the package is bundled."""
+        bundle = {PROGRAMS_VARIABLE: programs_bundle(program)}
+        return self.run([str(self.python), "-c", BOOTSTRAP, program, *words], **bundle, **environ)
+
+    def run(self, command: Sequence[str], **environ: str) -> subprocess.Popen[bytes]:
+        with (self.root / "log").open("a") as log:
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self.root,
+                env={
+                    "PATH": os.environ["PATH"],
+                    "TMPDIR": str(self.root),
+                    "INFERENCE_TERMINATION_LOG": str(self.root / "termination-log"),
+                    **environ,
+                },
+            )
+        self.processes.append(process)
+        return process
+
+    def until(self, condition: Callable[[], Any], process: subprocess.Popen[bytes]) -> None:
+        """Wait for what a living process does."""
+        end = time.monotonic() + SECONDS
+        while not condition():
+            assert process.poll() is None, f"ended with {process.returncode}\n{self.log}"
+            assert time.monotonic() < end, self.log
+            time.sleep(0.02)
+
+    def has_ended(self, process: subprocess.Popen[bytes], code: int) -> None:
+        assert process.wait(SECONDS) == code, self.log
+
+    def file(self, name: str, content: bytes) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    @property
+    def model(self) -> list[str]:
+        """The arguments that have a model loaded from `source/weights.bin`."""
+        places = ["--publish", str(self.root / "models"), "--cache", str(self.root / "cache")]
+        return [f"file://{self.root}/source", *places]
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("bare")
+    venv.create(place, symlinks=True)
+    python = place / "bin" / "python"
+    alone = subprocess.run([python, "-c", "import flytekitplugins.inference"], capture_output=True, check=False, env={})
+    assert b"ModuleNotFoundError" in alone.stderr
+    return python
+
+
+@pytest.fixture
+def pod(bare_python: Path, tmp_path: Path) -> Iterator[Pod]:
+    pod = Pod(tmp_path, bare_python)
+    yield pod
+    for process in pod.processes:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def listening(server: ThreadingHTTPServer) -> Iterator[str]:
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def download_inputs(pod: Pod) -> None:
+    """Of what an image has, it needs flytekit's libraries."""
+    blob = Blob(
+        metadata=BlobMetadata(type=BlobType(dimensionality=BlobType.SINGLE)),
+        uri=str(pod.file("weights.bin", b"weights")),
+    )
     literals = LiteralMap(literals={"model": Literal(scalar=Scalar(blob=blob))})
-    (tmp_path / "inputs.pb").write_bytes(literals.SerializeToString())
-    output, files = tmp_path / "shared" / "inputs.json", tmp_path / "tmp" / "inputs"
-    command = [sys.executable, "-S", "-c", BOOTSTRAP, "download_inputs", str(tmp_path / "inputs.pb")]
-    command += ["--output", str(output), "--directory", str(files)]
-    libraries = sysconfig.get_path("purelib")
-    environ = {
-        PROGRAMS_VARIABLE: programs_bundle("download_inputs"),
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": libraries,
-    }
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    inputs = pod.file("inputs.pb", literals.SerializeToString())
+    output, files = pod.root / "shared" / "inputs.json", pod.root / "tmp" / "inputs"
+    words = [str(inputs), "--output", str(output), "--directory", str(files)]
+    pod.has_ended(pod.start("download_inputs", *words, PYTHONPATH=sysconfig.get_path("purelib")), 0)
     path = Path(json.loads(output.read_text())["model"])
     assert path.read_bytes() == b"weights"
     assert path.is_relative_to(files)
+
+
+def load_model(pod: Pod) -> None:
+    """Check, publish, wait; then look for updates, which begins Python anew, and end from there too."""
+    models = pod.root / "models"
+    weights = pod.file("source/weights.bin", b"first")
+    pod.has_ended(pod.start("load_model", *pod.model, "--check"), 0)
+    assert not models.exists()
+
+    process = pod.start("load_model", *pod.model)
+    pod.until(lambda: (models / ".ready").exists() and is_waiting(process), process)
+    process.terminate()
+    pod.has_ended(process, 143)
+
+    process = pod.start("load_model", *pod.model, "--update-interval", "0.2")
+    pod.until(lambda: is_waiting(process), process)
+    for content in (b"second one", b"and the third"):
+        weights.write_bytes(content)
+        pod.until(lambda content=content: (models / "current" / "weights.bin").read_bytes() == content, process)
+    pod.until(lambda: is_waiting(process), process)
+    process.terminate()
+    pod.has_ended(process, 143)
+
+
+def is_waiting(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the loader has become the small process that waits."""
+    return b"\0-I\0-S\0-c\0" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+
+
+def wait_for_server(pod: Pod) -> None:
+    statuses = [503, 200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+        def do_GET(self) -> None:
+            self.send_response(statuses.pop(0) if len(statuses) > 1 else statuses[0])
+            self.end_headers()
+
+    report = pod.root / "report.json"
+    with listening(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as url:
+        words = [f"{url}/health", "--timeout", str(SECONDS), "--report", str(report)]
+        pod.has_ended(pod.start("wait_for_server", *words), 0)
+    assert json.loads(report.read_text())["phases"]
+    pod.has_ended(pod.start("wait_for_server", "--preflight", "--require-env", "TOKEN"), 77)
+    assert "TOKEN is not set" in pod.log
+
+
+def create_model(pod: Pod) -> None:
+    gguf = pod.file("m/model.gguf", b"GGUF" + bytes(range(200)))
+    ollama = StandIn()
+    with listening(ThreadingHTTPServer(("127.0.0.1", 0), handler(ollama))) as url:
+        words = [url, "--name", "mine"]
+        pod.has_ended(pod.start("create_model", *words, INFERENCE_MODELFILE=f"FROM {gguf.parent}\nSYSTEM hello"), 0)
+        ollama.over.set()
+    assert list(ollama.blobs.values()) == [gguf.read_bytes()]
+    assert ollama.loaded == ["mine:latest"]
+
+
+WORK = {work.__name__: work for work in (create_model, download_inputs, load_model, wait_for_server)}
+
+
+def test_the_whole_work_of_every_program_is_known_here() -> None:
+    assert sorted(WORK) == PROGRAMS
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_does_its_whole_work_from_it(program: str, pod: Pod) -> None:
+    WORK[program](pod)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_explains_itself_from_it(program: str, pod: Pod) -> None:
+    pod.has_ended(pod.start(program, "--help"), 0)
+    assert pod.log.startswith(f"usage: {program}")
+
+
+def test_a_loader_that_could_not_wait_fails_before_it_downloads(pod: Pod) -> None:
+    """Where only bytecode is, there is no text that the waiting process could be started with."""
+    zipfile.ZipFile(io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle("load_model"))))).extractall(pod.root)
+    source = pod.root / "flytekitplugins" / "inference" / "programs" / "model_wait.py"
+    py_compile.compile(str(source), str(source.with_suffix(".pyc")), doraise=True)
+    source.unlink()
+    pod.file("source/weights.bin", b"weights")
+    command = [str(pod.python), "-m", "flytekitplugins.inference.programs.load_model", *pod.model]
+    pod.has_ended(pod.run(command, PYTHONPATH=str(pod.root)), 78)
+    message = json.loads((pod.root / "termination-log").read_text())
+    assert message["error"] == "MissingDependencyError"
+    assert "programs.model_wait" in message["message"]
+    assert not (pod.root / "models" / ".ready").exists()
+    pod.has_ended(pod.run([*command, "--once"], PYTHONPATH=str(pod.root)), 0)
+
+
+# What it follows
+
+
+@pytest.mark.parametrize("path", sorted(Path(programs.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_reaches_others_of_ours_only_by_imports_that_the_bundle_follows(path: Path) -> None:
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = {alias.name for alias in node.names}
+            assert not {name for name in names if re.match(r"flytekitplugins|importlib|pkgutil|runpy", name)}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            assert not re.match(r"flytekitplugins|pkgutil|runpy", node.module or "")
+            assert node.module != "importlib" or {alias.name for alias in node.names} == {"metadata"}
+        elif isinstance(node, ast.ImportFrom) and node.level > 1:
+            assert node.module == "errors" or {alias.name for alias in node.names} == {"errors"}
+        else:
+            assert not (isinstance(node, ast.Name) and node.id == "__import__")

@@ -321,32 +321,3 @@ def test_the_first_process_of_a_container_hears_sigterm_while_it_waits(hub: Any,
     os.kill(child, signal.SIGTERM)
     assert process.wait(10) == 143
     assert time.monotonic() - begun < 1
-
-
-def test_it_runs_from_the_bundle_that_travels_in_a_pod(hub: Any, tmp_path: Path) -> None:
-    """Also the waiting process and the polls, which begin Python anew."""
-    import zipfile
-
-    import flytekitplugins.inference.errors as errors_module
-
-    package = Path(errors_module.__file__).parent
-    archive = tmp_path / "programs.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("flytekitplugins/", b"")
-        file.writestr("flytekitplugins/inference/__init__.py", b"")
-        for path in (package / "errors.py", *sorted((package / "programs").glob("*.py"))):
-            file.write(path, f"flytekitplugins/inference/{path.relative_to(package)}")
-    first = hub.commit(FILES)
-    places = ["--publish", str(tmp_path / "models"), "--cache", str(tmp_path / "cache"), "--update-interval", "0.2"]
-    start = "import runpy, sys; runpy.run_module('flytekitplugins.inference.programs.load_model', run_name='__main__')"
-    code = f"import sys; sys.path.insert(0, {str(archive)!r}); {start}"
-    process = subprocess.Popen([sys.executable, "-c", code, "owner/name", *places], env={**os.environ, **hub.environ})
-    try:
-        wait_until((tmp_path / "models" / ".ready").exists)
-        second = hub.commit({"config.json": b"other"})
-        metadata = tmp_path / "models" / "metadata.json"
-        wait_until(lambda: json.loads(metadata.read_text())["revision"] == second)
-        assert first != second
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 143

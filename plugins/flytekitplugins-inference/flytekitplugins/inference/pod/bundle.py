@@ -26,7 +26,10 @@ sys.path.insert(0, archive)
 sys.argv.pop(0)
 runpy.run_module("{_NAME.replace("/", ".")}.programs." + sys.argv[0], run_name="__main__", alter_sys=True)
 """
-"""Given to `python -c`, with the program's name and its arguments behind it."""
+"""Given to `python -c`, with the program's name and its arguments behind it.
+
+The archive stays: the model loader starts Python anew from it, for each look at its source.
+"""
 
 
 @functools.lru_cache
@@ -47,7 +50,11 @@ def programs_bundle(program: str) -> str:
 
 
 def _modules(program: str) -> dict[str, bytes]:
-    """Return the source of `program` and of each module beside it that it needs, by name."""
+    """Return the source of `program` and of each module beside it that it imports, anywhere, by name.
+
+    So a program reaches what is ours by `from .name import` or `from . import name` and in no other way, even a module
+    that it starts as a process of its own.
+    """
     import ast
 
     found: dict[str, bytes] = {}

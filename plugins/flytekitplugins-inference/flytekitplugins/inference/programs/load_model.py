@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
+import inspect
 import os
 import re
 import shutil
@@ -24,7 +24,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import ServerError, UsageError
+from ..errors import MissingDependencyError, ServerError, UsageError
+from . import model_wait
 from .main import Terminated, run
 from .model_cache import ModelCache
 from .model_check import ANSWER_SECONDS, check, check_retry
@@ -167,8 +168,13 @@ class Loader:
             while thread.is_alive():
                 thread.join(0.2)  # so that SIGTERM is heard
 
-    def wait(self, argv: Sequence[str]) -> NoReturn:
-        """Become the small process that waits: for SIGTERM, or for the next look at the source."""
+    def wait(self, argv: Sequence[str], waiter: str) -> NoReturn:
+        """Become the small process that waits: for SIGTERM, or for the next look at the source.
+
+        Args:
+            argv: The arguments of this program, for that look.
+            waiter: The text of the small process.
+        """
         leases = self._updater.keep(self._publication.metadata() or {})
         command = [sys.executable, "-m", _module(), *_without_state(argv), "--poll", "--holder", self._fetcher.holder]
         interval = self._options.update_interval
@@ -178,7 +184,7 @@ class Loader:
         release()
         environ = {name: value for name, value in os.environ.items() if name != START_VARIABLE}
         environ["PYTHONPATH"] = _path_of_package()
-        os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", _waiter(), *words], environ)  # noqa: S606
+        os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", waiter, *words], environ)  # noqa: S606
 
     def fail(self, error: Exception) -> None:
         """Tell whoever waits for the model why it does not come."""
@@ -204,10 +210,16 @@ def _path_of_package() -> str:
 
 
 def _waiter() -> str:
-    """Return the text of `model_wait`, which is started without this package: that would double its memory."""
-    spec = importlib.util.find_spec(f"{__package__}.model_wait")
-    source = spec.loader.get_source(spec.name) if spec and spec.loader else None  # type: ignore[attr-defined]
-    return str(source)
+    """Return the text of `model_wait`, which is started without this package: that would double its memory.
+
+    Raises:
+        MissingDependencyError: Only its bytecode is here.
+    """
+    try:
+        return inspect.getsource(model_wait)  # from a directory or an archive
+    except OSError as error:
+        message = f"The source of {model_wait.__name__}, which waits once the model is there, cannot be read."
+        raise MissingDependencyError(message, hint="Install this package with its .py files.") from error
 
 
 def _without_state(argv: Sequence[str]) -> list[str]:
@@ -237,6 +249,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         raise UsageError("--require-env goes with --check only.")
     loader = Loader(options, environ)
     try:
+        waiter = "" if options.once else _waiter()  # before anything is downloaded
         loader.poll() if options.poll else loader.start()
     except Exception as error:
         loader.fail(error)
@@ -246,7 +259,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         raise
     loader.sync()
     if not options.once:
-        loader.wait(argv)
+        loader.wait(argv, waiter)
     return 0
 
 
