@@ -271,6 +271,33 @@ def test_a_loader_that_could_not_wait_fails_before_it_downloads(pod: Pod) -> Non
     pod.has_ended(pod.run([*command, "--once"], PYTHONPATH=str(pod.root)), 0)
 
 
+# SIGTERM while it is still being imported
+
+
+def _imports_for_ever(pod: Pod, module: str) -> str:
+    """Return a PYTHONPATH on which the import of a module of the standard library tells so and does not end."""
+    code = f"import pathlib, signal\npathlib.Path({str(pod.root / 'imports')!r}).touch()\nwhile True: signal.pause()\n"
+    return str(pod.file(f"slow/{module}.py", code.encode()).parent)
+
+
+def _has_heard_sigterm(pod: Pod, process: subprocess.Popen[bytes]) -> None:
+    pod.until((pod.root / "imports").exists, process)
+    process.terminate()
+    pod.has_ended(process, 143)
+
+
+@pytest.mark.parametrize("module", ["bz2", "argparse"])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_bundled_program_hears_sigterm_from_the_beginning(program: str, module: str, pod: Pod) -> None:
+    _has_heard_sigterm(pod, pod.start(program, PYTHONPATH=_imports_for_ever(pod, module)))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_installed_program_hears_sigterm_while_it_is_imported(program: str, pod: Pod) -> None:
+    command = [sys.executable, "-m", f"flytekitplugins.inference.programs.{program}"]
+    _has_heard_sigterm(pod, pod.run(command, PYTHONPATH=_imports_for_ever(pod, "argparse")))
+
+
 # What it follows
 
 

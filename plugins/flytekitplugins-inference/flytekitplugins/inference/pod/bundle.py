@@ -18,7 +18,9 @@ _PACKAGE = Path(__file__).parent.parent
 _NAME = "flytekitplugins/inference"
 
 BOOTSTRAP = f"""\
-import base64, bz2, os, runpy, sys, tempfile
+import os, signal
+signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
+import base64, bz2, runpy, sys, tempfile
 archive = os.path.join(tempfile.mkdtemp(), "programs.zip")
 with open(archive, "wb") as file:
     file.write(bz2.decompress(base64.b64decode(os.environ["{PROGRAMS_VARIABLE}"])))
@@ -28,7 +30,7 @@ runpy.run_module("{_NAME.replace("/", ".")}.programs." + sys.argv[0], run_name="
 """
 """Given to `python -c`, with the program's name and its arguments behind it.
 
-The archive stays: the model loader starts Python anew from it, for each look at its source.
+The archive stays: the model loader starts Python anew from it, for each look at its source. SIGTERM: `sigterm`.
 """
 
 

@@ -10,6 +10,11 @@ Facts: ollama/ollama v0.33.0-rc2, `server/routes.go`, `server/create.go`, `serve
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all else is imported
+    from .sigterm import end_at_once
+
+    end_at_once()
+
 import argparse
 import contextlib
 import json

@@ -8,6 +8,11 @@ where files were. `inputs.json` appears when everything is here, never before. A
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all else is imported
+    from .sigterm import end_at_once
+
+    end_at_once()
+
 import argparse
 import itertools
 import os

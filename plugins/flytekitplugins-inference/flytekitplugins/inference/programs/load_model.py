@@ -9,6 +9,11 @@ process of a few megabytes; with `--update-interval` it looks for new revisions 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all else is imported
+    from .sigterm import end_at_once
+
+    end_at_once()
+
 import argparse
 import contextlib
 import inspect

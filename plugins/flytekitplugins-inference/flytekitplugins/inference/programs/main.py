@@ -35,10 +35,10 @@ def run(
         environ: Its environment variables.
         spare_seconds: How long after the start's budget it may still run, because it keeps that itself.
     """
-    signal.signal(signal.SIGTERM, _raise_terminated)
     if sys.stderr is None:  # closed by the caller; print(file=None) would write to stdout
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
     try:
+        signal.signal(signal.SIGTERM, _raise_terminated)
         with enforced(program, environ, spare_seconds):
             return main(argv, environ)
     except Terminated:

@@ -9,6 +9,11 @@ of a server that cannot. With `--preflight` it checks instead what must hold bef
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all else is imported
+    from .sigterm import end_at_once
+
+    end_at_once()
+
 import argparse
 import contextlib
 import math
