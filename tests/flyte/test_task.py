@@ -200,6 +200,16 @@ def test_a_pod_template_beside_task_config_is_the_base() -> None:
             return ""
 
 
+def test_a_function_with_a_pod_template_finds_the_server_that_runs_around_it() -> None:
+    @task(task_config=served.ECHO, pod_template=PodTemplate(labels={"team": "x"}))
+    def pid_with_base() -> int:
+        return int(served.ask(served.ECHO)["pid"])
+
+    with served.ECHO.run_locally() as another:
+        assert pid_with_base() != served.ask(served.ECHO)["pid"]
+        assert served.ECHO.base_url == another.base_url
+
+
 def _serialised(**options: Any) -> K8sPod:
     template = replace(served.ECHO, gpu=1, **options.pop("template", {}))
 

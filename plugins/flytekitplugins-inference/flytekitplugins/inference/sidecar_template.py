@@ -116,23 +116,38 @@ class PodDescription:
         return next((container.get("image") for container in named), None)
 
     @property
+    def base_metadata(self) -> Manifest:
+        """The pod's labels and annotations: `base` alone gives them, so that reading them compiles nothing."""
+        metadata: Manifest = _manifest_of(self.base).get("metadata", {}) if self.base is not None else {}
+        return metadata
+
+    @property
     def secret_references(self) -> tuple[SecretReference, ...]:
         """Every secret of the pod, each once."""
         return tuple(dict.fromkeys(secret for server in self.servers.values() for secret in server.secret_references))
 
     @property
     def manifest(self) -> Manifest:
-        """The pod as plain Kubernetes dictionaries, as `pod_template` holds it."""
+        """The pod as plain Kubernetes dictionaries, as `pod_template` holds it.
+
+        Raises:
+            ConfigError: If `model=` is of a hub or registry and no `helper_image` is given: flytekit's default image
+                cannot bring it. `task_config=` does not read this; there the helpers run on the task's image.
+        """
         from .flyte.pod_template import default_helper
 
         return self.compile(default_helper())
 
     @property
     def pod_template(self) -> PodTemplate:
-        """A new flytekit `PodTemplate`; its `pod_spec` (a `kubernetes.client.V1PodSpec`) is made when first read."""
-        from .flyte.pod_template import to_pod_template
+        """A new flytekit `PodTemplate`; its `pod_spec` (a `kubernetes.client.V1PodSpec`) is made when first read.
 
-        return to_pod_template(self)
+        Reading the `pod_spec` raises what reading `manifest` does.
+        """
+        from .flyte.pod_template import default_helper, to_pod_template, warn_of_images
+
+        warn_of_images(self)
+        return to_pod_template(self, default_helper)
 
     @property
     def secret_requests(self) -> list[Secret]:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -74,15 +74,23 @@ def server_of(template: ModelInferenceTemplate) -> LocalServer | None:
         ServerError: Asked from a thread that cannot tell which of several servers is its function's.
     """
     for server in reversed(_here.get()):
-        if server.template == template:
+        if _is_same_server(server.template, template):
             return server
-    servers = {server.port: server for server in tuple(_everywhere) if server.template == template}
+    servers = {server.port: server for server in tuple(_everywhere) if _is_same_server(server.template, template)}
     if len(servers) > 1:
         raise ServerError(
             f"{type(template).__name__} has {len(servers)} servers here, and this thread belongs to none of them.",
             hint="Read base_url in the function itself and pass it to the threads that it starts.",
         )
     return next(iter(servers.values()), None)
+
+
+def _is_same_server(one: ModelInferenceTemplate, other: ModelInferenceTemplate) -> bool:
+    """Whether two descriptions are of one server: `base` is the pod's, and `@task(pod_template=…)` adds it later."""
+    if type(one) is not type(other):
+        return False
+    names = (field.name for field in fields(one) if field.name != "base")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ task's pod, which imports the user's module again, never reads the spec: see doc
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flytekit import PodTemplate
@@ -22,11 +23,26 @@ if TYPE_CHECKING:
 
     from ..sidecar_template import PodDescription
 
-__all__ = ["InferencePodTemplate", "default_helper", "manifest_of", "to_pod_template"]
+__all__ = ["InferencePodTemplate", "default_helper", "manifest_of", "to_pod_template", "warn_of_images"]
+
+
+def default_helper() -> Helper:
+    """Return flytekit's default image, the documented one for the input downloader; it lacks this package."""
+    return Helper(image=DefaultImages.default_image(), bundled=True)
 
 
 class InferencePodTemplate(PodTemplate):
-    """A `PodTemplate` that compiles its `pod_spec` on first use. Adds no dataclass field, so that it hashes as one."""
+    """A `PodTemplate` that compiles its `pod_spec` on first use. Adds no dataclass field, so that it hashes as one.
+
+    Args:
+        pod_spec: The pod, when it is known already.
+        primary_container_name: The name of the task's own container.
+        labels: Of the pod.
+        annotations: Of the pod.
+        template: The description that the pod is compiled from.
+        helper: Returns the image of our own programs; asked when the pod is compiled, since naming an `ImageSpec` may
+            read files that only the machine of registration has.
+    """
 
     def __init__(
         self,
@@ -36,8 +52,10 @@ class InferencePodTemplate(PodTemplate):
         annotations: dict[str, str] | None = None,
         *,
         template: PodDescription | None = None,
+        helper: Callable[[], Helper] = default_helper,
     ) -> None:
         self._template = template
+        self._helper = helper
         self._pod_spec = pod_spec
         self.primary_container_name = primary_container_name
         self.labels = labels
@@ -45,9 +63,13 @@ class InferencePodTemplate(PodTemplate):
 
     @property
     def pod_spec(self) -> V1PodSpec:
-        """The pod as a `kubernetes.client.V1PodSpec`; the same object on each read, the reader's to change."""
+        """The pod as a `kubernetes.client.V1PodSpec`; the same object on each read, the reader's to change.
+
+        Raises:
+            ConfigError: If the helper's image cannot bring a model.
+        """
         if self._pod_spec is None:
-            spec = self._template.manifest["spec"] if self._template else {"containers": []}
+            spec = self._template.compile(self._helper())["spec"] if self._template else {"containers": []}
             self._pod_spec = to_pod_spec(spec)
         return self._pod_spec
 
@@ -56,28 +78,31 @@ class InferencePodTemplate(PodTemplate):
         self._pod_spec = pod_spec
 
 
-def to_pod_template(template: PodDescription) -> PodTemplate:
+def to_pod_template(template: PodDescription, helper: Callable[[], Helper]) -> PodTemplate:
     """Return a new `PodTemplate` of `template` that shares nothing with an earlier one.
 
-    flytekit builds the `ImageSpec`s of regular containers only, so one of a server is warned about.
+    Nothing is compiled before its `pod_spec` is read.
+
+    Args:
+        template: The description.
+        helper: Returns the image of our own programs.
     """
+    return InferencePodTemplate(
+        template=template,
+        helper=helper,
+        primary_container_name=template.primary_container_name,
+        labels=template.base_metadata.get("labels"),
+        annotations=template.base_metadata.get("annotations"),
+    )
+
+
+def warn_of_images(template: PodDescription) -> None:
+    """Warn the caller's caller of a server's `ImageSpec`: flytekit builds those of regular containers only."""
     for server in template.servers.values():
         for name in ("image", "helper_image"):
             if not isinstance(getattr(server, name), str | None):
                 text = f"{name} is an ImageSpec, which pod_template= does not build; attach by @task(task_config=…)."
                 warnings.warn(text, InferenceWarning, stacklevel=3)
-    metadata = template.manifest["metadata"] if template.base is not None else {}
-    return InferencePodTemplate(
-        template=template,
-        primary_container_name=template.primary_container_name,
-        labels=metadata.get("labels"),
-        annotations=metadata.get("annotations"),
-    )
-
-
-def default_helper() -> Helper:
-    """Return flytekit's default image, the documented one for the input downloader; it lacks this package."""
-    return Helper(image=DefaultImages.default_image(), bundled=True)
 
 
 def manifest_of(pod_template: PodTemplate) -> Manifest:

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flytekit import FlyteContextManager, PodTemplate, Secret
+from flytekit import FlyteContextManager, ImageSpec, PodTemplate, Secret
 from flytekit.configuration import SerializationSettings
+from flytekit.configuration.default_images import DefaultImages
 from flytekit.core.python_auto_container import get_registerable_container_image
 from flytekit.core.python_function_task import PythonFunctionTask
 from flytekit.models.task import K8sPod
 
 from ..errors import ConfigError, UnsupportedError
+from ..pod.assemble import image_name
 from ..pod.compile import Manifest
 from ..pod.parts import Helper
-from ..sidecar_template import InferenceWarning, ModelInferenceTemplate, PodDescription
+from ..sidecar_template import ModelInferenceTemplate, PodDescription
 from .kubernetes_models import to_pod_spec
+from .pod_template import to_pod_template
 
 try:
     from flytekit.core.python_function_task import AsyncPythonFunctionTask
@@ -63,11 +66,12 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
             if task_config.base is not None:
                 raise ConfigError("The task has pod_template= and its template has base=.", hint="Give one of them.")
             task_config = replace(task_config, base=pod_template)
+        helper = functools.partial(_unregistered_helper, task_config, kwargs.get("container_image"))
         own = list(secret_requests or ())
         super().__init__(
             task_config,
             task_function,
-            pod_template=_pod_template(task_config),
+            pod_template=to_pod_template(task_config, helper),
             secret_requests=own + [secret for secret in task_config.secret_requests if secret not in own],
             **kwargs,
         )
@@ -85,7 +89,7 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
     def get_k8s_pod(self, settings: SerializationSettings) -> K8sPod:
         """Return the pod with what only serialisation knows: images, bound inputs, the accelerator's key."""
         template = _with_registered_images(self.template, settings)
-        helper = Helper(image=template.primary_image or self.get_image(settings), bundled=False)
+        helper = _helper(template, self.get_image(settings))
         manifest = template.compile(helper, bound_inputs=_bound_inputs(self.get_command(settings)))
         serialised = copy.copy(self)  # this task keeps the pod that it describes
         serialised.pod_template = _with_spec(template, manifest)
@@ -171,10 +175,17 @@ def _with_spec(template: PodDescription, manifest: Manifest) -> PodTemplate:
     )
 
 
-def _pod_template(template: PodDescription) -> PodTemplate:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InferenceWarning)  # of images that are not built: here they are
-        return template.pod_template
+def _helper(template: PodDescription, image: str) -> Helper:
+    """Return what our programs run in: the task's own image, or what `base` gives its container instead."""
+    return Helper(image=template.primary_image or image, bundled=False)
+
+
+def _unregistered_helper(template: PodDescription, image: str | ImageSpec | None) -> Helper:
+    """Return the helper as far as it is known without an image config.
+
+    flytekit asks a task for its pod before it serialises it: `pyflyte register` computes a version from its hash.
+    """
+    return _helper(template, image_name(image or DefaultImages.default_image()))
 
 
 def _let_flyte_see_the_gpu(pod_spec: Manifest, gpu_resource: str, primary: str) -> None:
