@@ -71,7 +71,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: _generic(health_endpoint="http://localhost:8000/health"), "is a whole URL; give only its path"),
     (lambda: _generic(health_endpoint=""), "health_endpoint must be an HTTP path such as '/health', or None, not ''"),
     (lambda: _generic(port=0), "port: 0 is not a port: a whole number from 1 to 65535"),
-    (lambda: _generic(port="8000"), "port: '8000' is not a port"),
+    (lambda: _generic(port="http"), "port: 'http' is not a port"),
     (lambda: _generic(cpu=-1), "cpu=-1 must be more than zero"),
     (lambda: _generic(cpu=0), "cpu=0 must be more than zero"),
     (lambda: _generic(cpu="two"), "cpu='two': 'two' is not a Kubernetes quantity"),

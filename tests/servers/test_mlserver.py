@@ -149,7 +149,7 @@ def test_gpus_are_there_when_asked_for(gpu: int) -> None:
         ({"env": {"MLSERVER_GRPC_PORT": "1"}}, "env['MLSERVER_GRPC_PORT'] is set by the template; give grpc_port="),
         ({"env": {"MLSERVER_METRICS_PORT": "1"}}, "is set by the template; give metrics_port= instead"),
         ({"port": 8081}, "port and grpc_port are both 8081"),
-        ({"metrics_port": "8082"}, "metrics_port: '8082' is not a port"),
+        ({"metrics_port": "http"}, "metrics_port: 'http' is not a port"),
         ({"model_names": "fraud"}, "model_names must be a list of names, not the text 'fraud'"),
         ({"model_repository": "models"}, "model_repository: 'models' is not an absolute path"),
         ({"model": "s3://m/x", "model_repository": "/m"}, "MLServer has one repository"),

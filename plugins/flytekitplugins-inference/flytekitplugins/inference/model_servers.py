@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .pod import check
 from .pod.names import label_problem
 from .sidecar_template import ModelInferenceTemplate, PodDescription
 
@@ -54,7 +53,7 @@ class ModelServers(PodDescription):
     """Description by name; a name is part of a DNS label. Each needs a port of its own."""
 
     def __post_init__(self) -> None:
-        self.settle(self._problems())
+        self.settle()
         for name, server in self.members.items():
             object.__setattr__(server, "name", name)
 
@@ -96,7 +95,8 @@ class ModelServers(PodDescription):
         """
         return self._run_locally(inputs, volumes)
 
-    def _problems(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the servers, each of which is right by itself."""
         if not isinstance(self.members, Mapping) or not self.members:
             yield f"the servers must be a dict of names and templates, not {self.members!r}"
             return
@@ -107,8 +107,7 @@ class ModelServers(PodDescription):
                 yield f"server {name!r}: a name has at most {LONGEST_NAME} characters"
             if not isinstance(server, ModelInferenceTemplate):
                 yield f"server {name!r} must be a template such as VLLM(…), not a {type(server).__name__}"
-        if self.base is not None:
-            yield from check.check_base(self.base)
+        yield from super().problems()
         if all(isinstance(server, ModelInferenceTemplate) for server in self.members.values()):
             yield from self._disagreements()
 

@@ -29,6 +29,7 @@ from .pod.parts import PRIMARY, Helper, Probe, Probes, Volume
 from .pod.plan import named
 from .pod.secrets import SecretReference
 from .pod.server import Server, Setup
+from .pod.whole_numbers import read_whole_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,13 +182,21 @@ class PodDescription:
         pod = self.compile(Helper(image="helper", bundled=False))
         return lint(pod, ours={*OUR_CONTAINERS, *ours, self.primary_container_name})
 
-    def settle(self, problems: Iterator[str]) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the fields."""
+        if self.base is not None:
+            yield from check.check_base(self.base)
+
+    def settle(self) -> None:
         """End the making of a frozen description: raise what is wrong with it, or keep own copies of all it was given.
+
+        Whole numbers that were given as text become numbers before anything looks at them.
 
         Raises:
             ConfigError: Lists every problem.
         """
-        found = list(problems)
+        read_whole_numbers(self)
+        found = list(self.problems())
         if not found:
             for field in fields(self):
                 object.__setattr__(self, field.name, _own_copy(getattr(self, field.name)))
@@ -215,7 +224,7 @@ class ModelInferenceTemplate(Description, PodDescription):
     """
 
     def __post_init__(self) -> None:
-        self.settle(self.problems())
+        self.settle()
         for text in self.cautions():
             warnings.warn(text, InferenceWarning, stacklevel=_caller_depth())
 
@@ -231,8 +240,7 @@ class ModelInferenceTemplate(Description, PodDescription):
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields; a server's room adds to it."""
         yield from super().problems()
-        if self.base is not None:
-            yield from check.check_base(self.base)
+        yield from PodDescription.problems(self)
 
     @property
     def servers(self) -> Mapping[str, ModelInferenceTemplate]:

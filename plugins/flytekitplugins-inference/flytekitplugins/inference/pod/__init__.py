@@ -3,6 +3,7 @@
 | module | from → to |
 |---|---|
 | `quantity` | text or number → Kubernetes quantity |
+| `whole_numbers` | numbers given as text → numbers |
 | `names` | the rules for names, ports and paths, each with the sentence that states it |
 | `parts` | the values that a plan is made of |
 | `server` | what the room of one kind of server answers |

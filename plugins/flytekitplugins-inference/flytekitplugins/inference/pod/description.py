@@ -52,7 +52,11 @@ _RESERVED_VARIABLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """One model server: image, resources, model, probes, and how its start is bounded."""
+    """One model server: image, resources, model, probes, and how its start is bounded.
+
+    Fields declared as `int` also take the number as text in plain decimal digits (`gpu="1"`, as the published plugin's
+    examples write it), which becomes the `int`; it is not declared, since nobody reads a text from them.
+    """
 
     image_vendors: ClassVar[frozenset[str]] = frozenset({"nvidia.com", "gpu"})
     """The vendors of GPUs for which `default_image` is one; of another's an image has to be given."""

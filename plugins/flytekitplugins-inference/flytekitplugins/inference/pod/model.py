@@ -29,6 +29,7 @@ from .parts import (
 )
 from .quantity import format_quantity, parse_quantity
 from .secrets import HFSecret
+from .whole_numbers import read_whole_numbers
 
 __all__ = [
     "HuggingFaceModel",
@@ -130,6 +131,9 @@ class RegisteredModel:
     version: int | None = None
     alias: str | None = None
 
+    def __post_init__(self) -> None:
+        read_whole_numbers(self)
+
     @property
     def source(self) -> tuple[str, ...]:
         """The loader's arguments."""
@@ -139,6 +143,8 @@ class RegisteredModel:
         """Yield what is wrong with it."""
         if (self.version is None) == (self.alias is None):
             yield f"model: the registered model {self.name!r} needs either a version or an alias"
+        elif self.version is not None and (type(self.version) is not int or self.version < 1):
+            yield f"model: version={self.version!r} of {self.name!r} must be a whole number from 1 on"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .whole_numbers import read_whole_numbers
+
 __all__ = ["MODEL_SERVER", "Container", "EnvVar", "Helper", "Mount", "PodPlan", "Probe", "Probes", "Volume"]
 
 MODEL_SERVER = "model-server"
@@ -82,6 +84,9 @@ class Probe:
     """Kubernetes' default is 1, which a busy server misses."""
     failure_threshold: int = 3
     """Kubernetes' default."""
+
+    def __post_init__(self) -> None:
+        read_whole_numbers(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
