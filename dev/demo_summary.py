@@ -18,8 +18,12 @@ EVALUATED = re.compile(r"evaluate: took ([\d.]+) s, accuracy ([\d.]+)")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Read the demo's output from stdin, show it and sum it up.")
-    parser.add_argument("--setup-seconds", type=float, required=True, help="how long dev/setup took")
+    parser = argparse.ArgumentParser(
+        description="Read the demo's output from stdin, show it and sum it up."
+    )
+    parser.add_argument(
+        "--setup-seconds", type=float, required=True, help="how long dev/setup took"
+    )
     phases = {"setup": f"{parser.parse_args().setup_seconds:.0f}"}
     began = time.monotonic()
     accuracy = None
@@ -31,7 +35,8 @@ def main() -> int:
         elif found := TRAINED.search(line):
             phases["train"] = found[1]
         elif found := STARTED.search(line):
-            phases["input download"], phases["server start"] = found[1], found[2]
+            phases["input download"] = found[1]
+            phases["server start"] = found[2]
         elif found := EVALUATED.search(line):
             phases["predict"] = found[1]
             accuracy = float(found[2])
@@ -39,7 +44,10 @@ def main() -> int:
     for name, value in phases.items():
         print(f"demo: {name:14} {value} s")
     if accuracy is None or accuracy <= LEAST_ACCURACY:
-        print(f"demo: error: the accuracy is {accuracy}, not more than {LEAST_ACCURACY}", file=sys.stderr)
+        print(
+            f"demo: error: the accuracy is {accuracy}, not more than {LEAST_ACCURACY}",
+            file=sys.stderr,
+        )
         return 1
     print(f"demo: accuracy       {accuracy}")
     return 0

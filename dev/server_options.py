@@ -4,10 +4,11 @@
     python dev/server_options.py llamacpp b11549 > new.py && mv new.py <llamacpp/options.py>
     python dev/server_options.py sglang --check
 
-For SGLang, run it with the Python of an environment that has it. llama.cpp is asked with `llama-server --help`, which
-must be on the PATH (`dev/servers llamacpp` installs one) and does not know its own build number. What the old text says
-about removed options is kept; options that it lists but the parser no longer has join them, to be completed by hand.
-`--check` parses the cases of `tests/servers/data/sglang.json`. `dev/vllm_options.py` does the same for vLLM.
+For SGLang, run it with the Python of an environment that has it. llama.cpp is asked with
+`llama-server --help`, which must be on the PATH (`dev/servers llamacpp` installs one) and does not
+know its own build number. What the old text says about removed options is kept; options that it
+lists but the parser no longer has join them, to be completed by hand. `--check` parses the cases of
+`tests/servers/data/sglang.json`. `dev/vllm_options.py` does the same for vLLM.
 """
 
 from __future__ import annotations
@@ -43,14 +44,27 @@ TABLES = {
     "ALIASES": "Other names, without their one or two dashes.",
     "INVERSES": "Names that switch an option of `NEGATABLE` off.",
     "ENVIRONMENT": "Variable → the option that it sets; an argument goes before it.",
-    "REMOVED": "What the server no longer has: a version without it, and what to say instead (empty: nothing).",
+    "REMOVED": "What the server no longer has: a version without it, and what to say instead "
+    "(empty: nothing).",
 }
 SGLANG_SHORT = ("tp", "pp", "dp")
 """What people write, and argparse takes where it is the beginning of one name only."""
-SGLANG_TEXTS = {"str", "int", "float", "human_readable_int", "nullable_str", "parse_cuda_graph_backend_arg"}
+SGLANG_TEXTS = {
+    "str",
+    "int",
+    "float",
+    "human_readable_int",
+    "nullable_str",
+    "parse_cuda_graph_backend_arg",
+}
 SGLANG_JSON = {"loads", "json_list_type", "parse_cuda_graph_config_arg"}
 SGLANG_JSON_TEXTS = {
-    *("deepep_config", "hicache_storage_backend_extra_config", "hisparse_config", "json_model_override_args"),
+    *(
+        "deepep_config",
+        "hicache_storage_backend_extra_config",
+        "hisparse_config",
+        "json_model_override_args",
+    ),
     *("kv_events_config", "model_loader_extra_config", "modelexpress_config", "watermark_config"),
 }
 """Texts to the parser, which the server reads as JSON (or some also as a file's name)."""
@@ -96,7 +110,9 @@ def check_sglang() -> int:
     usual = vars(parser.parse_args(["--model-path", "m"]))
     for case in json.loads(CASES.read_text())["cases"]:
         parsed = vars(parser.parse_args(["--model-path", "m", *case["argv"]]))
-        if (found := {name: value for name, value in parsed.items() if value != usual[name]}) != case["parsed"]:
+        if (
+            found := {name: value for name, value in parsed.items() if value != usual[name]}
+        ) != case["parsed"]:
             print(f"{case['about']}: {found!r}", file=sys.stderr)
             status = 1
     return status
@@ -106,11 +122,15 @@ def read_sglang() -> Options:
     """Return the options of `ServerArgs`."""
     parser = sglang_parser()
     version = importlib.import_module("sglang.version").__version__.split("+")[0]
-    options = Options("SGLang", "the argument parser of `sglang.srt.server_args.ServerArgs`", version)
+    options = Options(
+        "SGLang", "the argument parser of `sglang.srt.server_args.ServerArgs`", version
+    )
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction):
             continue
-        names = [snake(string) for string in action.option_strings if not string.startswith("--no-")]
+        names = [
+            snake(string) for string in action.option_strings if not string.startswith("--no-")
+        ]
         options.kinds[sglang_kind(action)].add(names[0])
         options.aliases.update(dict.fromkeys(names[1:], names[0]))
     for short in SGLANG_SHORT:
@@ -133,7 +153,10 @@ def sglang_kind(action: argparse.Action) -> str:
         return "JSON"
     if reader in SGLANG_TEXTS and action.nargs in (None, "?"):
         return "VALUES"
-    raise SystemExit(f"{action.option_strings}: nargs={action.nargs!r} type={action.type!r}: a kind this script lacks")
+    raise SystemExit(
+        f"{action.option_strings}: nargs={action.nargs!r} type={action.type!r}: a kind this "
+        "script lacks"
+    )
 
 
 # llama.cpp: the text of --help
@@ -145,7 +168,9 @@ _VARIABLE = re.compile(r"\(env: (\w+)\)")
 
 def read_llamacpp(version: str) -> Options:
     """Return the options of `llama-server --help`."""
-    text = subprocess.run(["llama-server", "--help"], check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(
+        ["llama-server", "--help"], check=True, capture_output=True, text=True
+    ).stdout
     options = Options("llama.cpp", "`llama-server --help`", version)
     for section in re.split(r"(?m)^-{5} .* -{5}$", text)[1:]:
         for entry in _ENTRY.split(section)[1:]:
@@ -158,16 +183,25 @@ def add_llamacpp(options: Options, entry: str) -> None:
     head = re.split(r"(?<=\S)\s{2,}(?!-)", re.sub(r",\s+", ", ", entry.splitlines()[0]))[0].strip()
     spelled = [match.group() for part in head.split(", ") if (match := _NAME.match(part))]
     value = re.sub(r"^(?:--?[A-Za-z][\w.-]*(?:, |$| ))*", "", head)
-    if LLAMA_ENDS & set(map(snake, spelled)) or "." in head.partition(" ")[0]:  # a dot stands before a key
+    if (
+        LLAMA_ENDS & set(map(snake, spelled)) or "." in head.partition(" ")[0]
+    ):  # a dot stands before a key
         return
-    positive = [name for name in spelled if not re.match(r"--?no-|-n(kvo|ocb|r)$|-no(-|cb)", name)] or spelled
+    positive = [
+        name for name in spelled if not re.match(r"--?no-|-n(kvo|ocb|r)$|-no(-|cb)", name)
+    ] or spelled
     main = snake(max((name for name in positive if name.startswith("--")), key=long_name(entry)))
     if "argument has been removed" in entry:
         instead = re.search(r"use --([\w-]+)", " ".join(entry.split()))
         for name in spelled:
-            options.removed[snake(name)] = (f"{options.version} or earlier", snake(instead[1]) if instead else "")
+            options.removed[snake(name)] = (
+                f"{options.version} or earlier",
+                snake(instead[1]) if instead else "",
+            )
         return
-    is_negatable = len(positive) < len(spelled) or (not value and f"--no-{main.replace('_', '-')}" in spelled)
+    is_negatable = len(positive) < len(spelled) or (
+        not value and f"--no-{main.replace('_', '-')}" in spelled
+    )
     options.kinds[llamacpp_kind(main, value, is_negatable=is_negatable)].add(main)
     if value.endswith(",...") or (value and "comma-separated" in entry):
         options.commas.add(main)
@@ -230,7 +264,9 @@ VERSION: Final = "{version}"
 
 def names(constant: str, members: set[str], comment: str) -> str:
     """Return a set of names, filled to the width of a line."""
-    text = textwrap.fill(" ".join(sorted(members)), 116, break_on_hyphens=False, break_long_words=False)
+    text = textwrap.fill(
+        " ".join(sorted(members)), 116, break_on_hyphens=False, break_long_words=False
+    )
     body = f'"""\n{textwrap.indent(text, "    ")}\n    """' if len(text) > 80 else f'"{text}"'
     return f"#: {comment}\n{constant}: Final = _names({body})\n"
 
@@ -238,7 +274,9 @@ def names(constant: str, members: set[str], comment: str) -> str:
 def table(constant: str, entries: Mapping[str, Any], comment: str) -> str:
     """Return a table, one row in a line."""
     of = "tuple[str, str]" if constant == "REMOVED" else "str"
-    rows = "".join(f"    {literal(key)}: {literal(value)},\n" for key, value in sorted(entries.items()))
+    rows = "".join(
+        f"    {literal(key)}: {literal(value)},\n" for key, value in sorted(entries.items())
+    )
     return f"#: {comment}\n{constant}: Final[Mapping[str, {of}]] = {{\n{rows}}}\n"
 
 
@@ -254,11 +292,15 @@ def module(options: Options) -> str:
     present = {name: entries for name, entries in tables.items() if entries}
     parts = [names(kind, members, KINDS[kind]) for kind, members in kinds.items()]
     if options.commas:
-        parts.append(names("COMMAS", options.commas, "Those of `VALUES` that take a list as `--x a,b`."))
+        parts.append(
+            names("COMMAS", options.commas, "Those of `VALUES` that take a list as `--x a,b`.")
+        )
     parts += [table(name, entries, TABLES[name]) for name, entries in present.items()]
     public = sorted([*kinds, *present, "VERSION", *(["COMMAS"] if options.commas else [])])
     listed = "\n".join(f'    "{name}",' for name in public)
-    head = HEAD.format(server=options.server, source=options.source, version=options.version, all=listed)
+    head = HEAD.format(
+        server=options.server, source=options.source, version=options.version, all=listed
+    )
     return "\n".join([head, *parts])
 
 

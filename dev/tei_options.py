@@ -1,9 +1,10 @@
 """Reads the options of text-embeddings-router from its source and writes `tei/options.py` to standard output.
 
-    git -C text-embeddings-inference show v1.9.3:router/src/main.rs | python dev/tei_options.py 1.9.3 > new.py
+    git -C text-embeddings-inference show v1.9.3:router/src/main.rs | python dev/tei_options.py
+    1.9.3 > new.py
 
-The router is a Rust program whose options are the fields of `struct Args`, declared by clap: `#[clap(…)]`, then
-`name: Type,`. The type tells how an option takes its value.
+The router is a Rust program whose options are the fields of `struct Args`, declared by clap:
+`#[clap(…)]`, then `name: Type,`. The type tells how an option takes its value.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import re
 import sys
 import textwrap
 
-_FIELD = re.compile(r"#\[clap\((?P<clap>[^\]]*)\)\]\s*(?:#\[redact[^\]]*\]\s*)?(?P<name>\w+): (?P<type>[\w:<>]+),")
+_FIELD = re.compile(
+    r"#\[clap\((?P<clap>[^\]]*)\)\]\s*(?:#\[redact[^\]]*\]\s*)?(?P<name>\w+): (?P<type>[\w:<>]+),"
+)
 KINDS = {
     "SWITCHES": "`--x` only.",
     "BOOLEANS": "`--x true` and `--x false`.",

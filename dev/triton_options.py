@@ -3,8 +3,9 @@
     git clone --depth 1 --branch v2.71.0 https://github.com/triton-inference-server/server
     python dev/triton_options.py server > new.py && mv new.py <the path above>
 
-Only the declarations of options and the cases of the parser's `switch` are read, as text; nothing is compiled. Options
-that the old text lists and the parser no longer has join the removed ones, to be completed by hand.
+Only the declarations of options and the cases of the parser's `switch` are read, as text; nothing
+is compiled. Options that the old text lists and the parser no longer has join the removed ones, to
+be completed by hand.
 """
 
 from __future__ import annotations
@@ -48,9 +49,13 @@ DEPRECATED = {
     "trace_rate": "trace_config=rate=…",
 }
 
-_DECLARED = re.compile(r'\{\s*(OPTION_\w+),\s*"([a-z0-9-]+)",\s*(Option::Arg\w+|"[^"]*")', re.DOTALL)
+_DECLARED = re.compile(
+    r'\{\s*(OPTION_\w+),\s*"([a-z0-9-]+)",\s*(Option::Arg\w+|"[^"]*")', re.DOTALL
+)
 _CASE = re.compile(r"case (OPTION_\w+):(.*?)(?=case OPTION_|\n      \}\n)", re.DOTALL)
-_REPEATABLE = re.compile(r"\.(push_back|insert|emplace)\(|ParseRestrictedFeatureOption|_\[cache_name\]|trace_level_ \|")
+_REPEATABLE = re.compile(
+    r"\.(push_back|insert|emplace)\(|ParseRestrictedFeatureOption|_\[cache_name\]|trace_level_ \|"
+)
 
 
 def read(source: str) -> dict[str, set[str]]:
@@ -61,19 +66,25 @@ def read(source: str) -> dict[str, set[str]]:
         name = flag.replace("-", "_")
         if option == "OPTION_HELP" or name in ALIASES:
             continue
-        kind = {"Option::ArgNone": "SWITCHES", "Option::ArgBool": "BOOLEANS"}.get(argument, "VALUES")
+        kind = {"Option::ArgNone": "SWITCHES", "Option::ArgBool": "BOOLEANS"}.get(
+            argument, "VALUES"
+        )
         kinds["APPENDED" if option in repeatable else kind].add(name)
     return kinds
 
 
 def names(constant: str, members: Iterable[str], comment: str) -> str:
-    text = textwrap.fill(" ".join(sorted(members)), 116, break_on_hyphens=False, break_long_words=False)
+    text = textwrap.fill(
+        " ".join(sorted(members)), 116, break_on_hyphens=False, break_long_words=False
+    )
     body = f'"""\n{textwrap.indent(text, "    ")}\n    """' if len(text) > 80 else f'"{text}"'
     return f"#: {comment}\n{constant}: Final = _names({body})\n"
 
 
 def table(constant: str, of: str, entries: dict[str, Any], comment: str) -> str:
-    rows = "".join(f"    {literal(key)}: {literal(value)},\n" for key, value in sorted(entries.items()))
+    rows = "".join(
+        f"    {literal(key)}: {literal(value)},\n" for key, value in sorted(entries.items())
+    )
     return f"#: {comment}\n{constant}: Final[Mapping[str, {of}]] = {{\n{rows}}}\n"
 
 
@@ -114,16 +125,24 @@ def module(version: str, kinds: dict[str, set[str]], removed: dict[str, Any]) ->
     parts += [
         "#: Every name, without aliases.\nOPTIONS: Final = " + " | ".join(KINDS) + "\n",
         table("ALIASES", "str", ALIASES, "Other names."),
-        table("DEPRECATED", "str", DEPRECATED, "What the server still takes, with a warning; and what to say instead."),
+        table(
+            "DEPRECATED",
+            "str",
+            DEPRECATED,
+            "What the server still takes, with a warning; and what to say instead.",
+        ),
         table(
             "REMOVED",
             "tuple[str, str]",
             removed,
-            "What the server no longer has: the first version without it, and what to say instead (empty: nothing).",
+            "What the server no longer has: the first version without it, and what to say instead "
+            "(empty: nothing).",
         ),
     ]
     public = sorted([*KINDS, "ALIASES", "DEPRECATED", "OPTIONS", "REMOVED", "VERSION"])
-    head = HEAD.format(parser=PARSER, version=version, all="\n".join(f'    "{name}",' for name in public))
+    head = HEAD.format(
+        parser=PARSER, version=version, all="\n".join(f'    "{name}",' for name in public)
+    )
     return "\n".join([head, *parts])
 
 
@@ -136,7 +155,10 @@ def main() -> int:
     version = (root / "TRITON_VERSION").read_text().strip()
     options = set().union(*kinds.values())
     known = runpy.run_path(str(MODULE)) if MODULE.exists() else {}
-    removed = {**REMOVED, **{name: what for name, what in known.get("REMOVED", {}).items() if name not in options}}
+    removed = {
+        **REMOVED,
+        **{name: what for name, what in known.get("REMOVED", {}).items() if name not in options},
+    }
     for name in sorted(known.get("OPTIONS", set()) - options):
         print(f"{name}: no longer there; say in REMOVED what replaces it", file=sys.stderr)
         removed[name] = (version, "")

@@ -2,8 +2,8 @@
 
     python dev/vllm_options.py > new.py && mv new.py <the path above>
 
-Run it with the Python of an environment that has vLLM. What the old text says about removed options is kept, and
-options that it lists but the parser no longer has join them, to be completed by hand.
+Run it with the Python of an environment that has vLLM. What the old text says about removed options
+is kept, and options that it lists but the parser no longer has join them, to be completed by hand.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def serve_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     flexible = importlib.import_module("vllm.utils.argparse_utils").FlexibleArgumentParser
     top = flexible(prog="vllm")
     subparsers = top.add_subparsers(dest="subparser")
-    return top, importlib.import_module("vllm.entrypoints.cli.serve").ServeSubcommand().subparser_init(subparsers)
+    return top, importlib.import_module(
+        "vllm.entrypoints.cli.serve"
+    ).ServeSubcommand().subparser_init(subparsers)
 
 
 def readers(function: Any) -> Iterator[str]:
@@ -78,7 +80,10 @@ def kind(action: argparse.Action) -> str:
             return "JSON"
         if names <= TEXT_READERS:
             return "VALUES"
-    raise SystemExit(f"{action.option_strings}: nargs={action.nargs!r} type={action.type!r}: a kind this script lacks")
+    raise SystemExit(
+        f"{action.option_strings}: nargs={action.nargs!r} type={action.type!r}: a kind this "
+        "script lacks"
+    )
 
 
 def read(parser: argparse.ArgumentParser) -> tuple[dict[str, set[str]], dict[str, str]]:
@@ -109,7 +114,9 @@ def inverse(name: str) -> str | None:
 
 
 def names(constant: str, members: Iterable[str], comment: str) -> str:
-    text = textwrap.fill(" ".join(sorted(members)), 116, break_on_hyphens=False, break_long_words=False)
+    text = textwrap.fill(
+        " ".join(sorted(members)), 116, break_on_hyphens=False, break_long_words=False
+    )
     body = f'"""\n{textwrap.indent(text, "    ")}\n    """' if len(text) > 80 else f'"{text}"'
     return f"#: {comment}\n{constant}: Final = _names({body})\n"
 
@@ -121,9 +128,15 @@ def table(constant: str, of: str, entries: dict[str, Any], comment: str) -> str:
 
 def row(key: str, value: Any) -> str:
     """One line of a table, or several where the formatter wants them."""
-    if len(line := f"    {literal(key)}: {literal(value)},\n") <= 121 or not isinstance(value, tuple):
+    if len(line := f"    {literal(key)}: {literal(value)},\n") <= 121 or not isinstance(
+        value, tuple
+    ):
         return line
-    return f"    {literal(key)}: (\n" + "".join(f"        {literal(part)},\n" for part in value) + "    ),\n"
+    return (
+        f"    {literal(key)}: (\n"
+        + "".join(f"        {literal(part)},\n" for part in value)
+        + "    ),\n"
+    )
 
 
 def literal(value: str | tuple[str, ...]) -> str:
@@ -165,28 +178,63 @@ VERSION: Final = "{version}"
 '''
 
 
-def module(version: str, kinds: dict[str, set[str]], aliases: dict[str, str], removed: dict[str, Any]) -> str:
+def module(
+    version: str, kinds: dict[str, set[str]], aliases: dict[str, str], removed: dict[str, Any]
+) -> str:
     parts = [names(constant, kinds[constant], comment) for constant, comment in KINDS.items()]
     parts += [
-        names("COMMAS", COMMAS, "Those of `VALUES` whose one value is a list with commas: `--x a,b`."),
-        "#: Every name, without aliases and inverses.\nOPTIONS: Final = " + " | ".join(KINDS) + "\n",
-        table("ALIASES", "str", dict(sorted(aliases.items())), "Other names, without their one or two dashes."),
-        "#: `disable_x` for `enable_x` and the other way round, which the server takes since 0.33.0; older ones take\n"
+        names(
+            "COMMAS", COMMAS, "Those of `VALUES` whose one value is a list with commas: `--x a,b`."
+        ),
+        "#: Every name, without aliases and inverses.\nOPTIONS: Final = "
+        + " | ".join(KINDS)
+        + "\n",
+        table(
+            "ALIASES",
+            "str",
+            dict(sorted(aliases.items())),
+            "Other names, without their one or two dashes.",
+        ),
+        "#: `disable_x` for `enable_x` and the other way round, which the server takes since "
+        "0.33.0; older ones take\n"
         "#: `--no-enable-x` only, which all of them understand.\n"
         "INVERSES: Final[Mapping[str, str]] = {\n"
         '    {"enable": "disable", "disable": "enable"}[prefix] + "_" + rest: name\n'
         '    for name in NEGATABLE\n    for prefix, _, rest in [name.partition("_")]\n'
         '    if prefix in ("enable", "disable")\n}\n',
-        table("SECRET", "str", SECRET, "Options that are secrets, and the variable that the server reads instead."),
-        table("SECRET_KEYS", "tuple[str, ...]", SECRET_KEYS, "Keys of JSON options whose values are secrets."),
+        table(
+            "SECRET",
+            "str",
+            SECRET,
+            "Options that are secrets, and the variable that the server reads instead.",
+        ),
+        table(
+            "SECRET_KEYS",
+            "tuple[str, ...]",
+            SECRET_KEYS,
+            "Keys of JSON options whose values are secrets.",
+        ),
         table(
             "REMOVED",
             "tuple[str, str]",
             dict(sorted(removed.items())),
-            "What the server no longer has: the first version without it, and what to say instead (empty: nothing).",
+            "What the server no longer has: the first version without it, and what to say instead "
+            "(empty: nothing).",
         ),
     ]
-    public = sorted([*KINDS, "ALIASES", "COMMAS", "INVERSES", "OPTIONS", "REMOVED", "SECRET", "SECRET_KEYS", "VERSION"])
+    public = sorted(
+        [
+            *KINDS,
+            "ALIASES",
+            "COMMAS",
+            "INVERSES",
+            "OPTIONS",
+            "REMOVED",
+            "SECRET",
+            "SECRET_KEYS",
+            "VERSION",
+        ]
+    )
     head = HEAD.format(version=version, all="\n".join(f'    "{name}",' for name in public))
     return "\n".join([head, *parts])
 
@@ -200,7 +248,9 @@ def main() -> int:
     for name in sorted(known.get("OPTIONS", set()) - options):
         print(f"{name}: no longer there; say in REMOVED what replaces it", file=sys.stderr)
         removed[name] = (version, "")
-    for name in sorted((COMMAS - kinds["VALUES"]) | (set(SECRET) - options) | (set(SECRET_KEYS) - kinds["JSON"])):
+    for name in sorted(
+        (COMMAS - kinds["VALUES"]) | (set(SECRET) - options) | (set(SECRET_KEYS) - kinds["JSON"])
+    ):
         print(f"{name}: this script knows it as something else", file=sys.stderr)
         return 1
     print(module(version, kinds, aliases, removed), end="")

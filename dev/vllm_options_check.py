@@ -2,8 +2,9 @@
 
     python dev/vllm_options_check.py
 
-Run it with the Python of an environment that has vLLM. Each case has an `arg_dict`, the `argv` that it becomes, and
-what the server must understand: `parsed`, values by name, for configuration objects the named fields only.
+Run it with the Python of an environment that has vLLM. Each case has an `arg_dict`, the `argv` that
+it becomes, and what the server must understand: `parsed`, values by name, for configuration objects
+the named fields only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ def matches(actual: Any, expected: Any) -> bool:
     if isinstance(expected, dict) and not isinstance(actual, dict):
         return all(matches(getattr(actual, key, None), value) for key, value in expected.items())
     if isinstance(expected, list):
-        return isinstance(actual, list) and len(actual) == len(expected) and all(map(matches, actual, expected))
+        return (
+            isinstance(actual, list)
+            and len(actual) == len(expected)
+            and all(map(matches, actual, expected))
+        )
     if isinstance(actual, enum.Enum):
         return expected in (actual.name, actual.value)
     return type(actual) is type(expected) and bool(actual == expected)
@@ -44,9 +49,14 @@ def main() -> int:
         except SystemExit:
             found: dict[str, Any] = {"error": complaint.getvalue().strip().splitlines()[-1]}
         else:
-            found = {name: getattr(parsed, name, "absent") for name in {"model_tag": "", **case["parsed"]}}
+            found = {
+                name: getattr(parsed, name, "absent")
+                for name in {"model_tag": "", **case["parsed"]}
+            }
         expected = {"model_tag": "some/model", **case["parsed"]}
-        if found.keys() != expected.keys() or not all(matches(found[name], expected[name]) for name in expected):
+        if found.keys() != expected.keys() or not all(
+            matches(found[name], expected[name]) for name in expected
+        ):
             wrong += 1
             print(f"{case['argv']}\n    expected {expected}\n    found    {found}")
     print(f"{len(cases)} cases, {wrong} wrong")

@@ -20,7 +20,9 @@ def _run(name: str) -> ModuleType:
     """Run one example as the module it would be in a user's project."""
     sys.modules.pop(f"documents.{name}", None)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InferenceWarning)  # secrets without a group, adapters not downloaded yet
+        warnings.simplefilter(
+            "ignore", InferenceWarning
+        )  # secrets without a group, adapters not downloaded yet
         return importlib.import_module(f"documents.{name}")
 
 
@@ -44,7 +46,9 @@ def test_000_custom_sidecar(capsys: pytest.CaptureFixture[str]) -> None:
     assert server.resources.requests == server.resources.limits == expected
     assert downloader.resources.limits == {"cpu": "1", "memory": "1Gi"}
     assert "{{.input}}" in downloader.args
-    assert {variable.name: variable.value for variable in server.env}["MODEL_PATH"] == "/shared/my_model.pt"
+    assert {variable.name: variable.value for variable in server.env}[
+        "MODEL_PATH"
+    ] == "/shared/my_model.pt"
     mounts = {"shared-data": "/shared", "tmp": "/tmp"}
     for container in (downloader, server, pod_spec.containers[0]):
         assert {mount.name: mount.mount_path for mount in container.volume_mounts} == mounts
@@ -105,6 +109,8 @@ def test_002_secrets() -> None:
 
 def _serialise(task: Any) -> dict[str, Any]:
     image = Image(name="default", fqn="registry.example.com/task", tag="1")
-    settings = SerializationSettings(ImageConfig(default_image=image), project="p", domain="d", version="v")
+    settings = SerializationSettings(
+        ImageConfig(default_image=image), project="p", domain="d", version="v"
+    )
     pod: dict[str, Any] = get_serializable(OrderedDict(), settings, task).template.k8s_pod.pod_spec
     return pod

@@ -65,7 +65,9 @@ def processes_with(variable: str) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if variable in process.joinpath("environ").read_text(errors="replace").split("\0"):
-                found.append(process.joinpath("cmdline").read_text(errors="replace").replace("\0", " "))
+                found.append(
+                    process.joinpath("cmdline").read_text(errors="replace").replace("\0", " ")
+                )
         except OSError:  # ended meanwhile, or another user's
             continue
     return found
@@ -73,7 +75,9 @@ def processes_with(variable: str) -> list[str]:
 
 def test_the_image_of_digits_holds_the_server_where_its_command_looks() -> None:
     """The path in the template's command is one of the repository, and the Dockerfile copies it to the same place."""
-    (path,) = re.findall(r'command=\["python", "([^"]+)"', (DIGITS / "workflow.py").read_text(encoding="utf-8"))
+    (path,) = re.findall(
+        r'command=\["python", "([^"]+)"', (DIGITS / "workflow.py").read_text(encoding="utf-8")
+    )
     dockerfile = (DIGITS / "Dockerfile").read_text(encoding="utf-8").splitlines()
     assert (ROOT / path).is_file()
     assert f"COPY {path} {Path(path).parent}/" in dockerfile

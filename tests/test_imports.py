@@ -1,6 +1,7 @@
 """What importing costs: which modules come along, when, and what happens when something of ours is broken.
 
-Every test asks a fresh interpreter. How long imports take is measured by `dev/bench/imports.py`, not here.
+Every test asks a fresh interpreter. How long imports take is measured by `dev/bench/imports.py`,
+not here.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ def explicit(prompt: str) -> str:
 
 def run(code: str, *, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run `code` in a fresh interpreter, with `path` in front of its import path."""
-    environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "FLYTE"))}
+    environ = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "FLYTE"))
+    }
     if path is not None:
         environ["PYTHONPATH"] = str(path)
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def answer(code: str, *, path: Path | None = None) -> object:
@@ -58,7 +63,8 @@ def answer(code: str, *, path: Path | None = None) -> object:
 def new_modules(imports: str) -> set[str]:
     """Return the modules that `imports` brings into an interpreter."""
     code = (
-        f"import json, sys\nbefore = set(sys.modules)\n{imports}\nprint(json.dumps(sorted(set(sys.modules) - before)))"
+        "import json, sys\nbefore = "
+        f"set(sys.modules)\n{imports}\nprint(json.dumps(sorted(set(sys.modules) - before)))"
     )
     modules = answer(code)
     assert isinstance(modules, list)
@@ -71,7 +77,9 @@ def foreign(modules: set[str]) -> set[str]:
     return {
         name
         for name in modules
-        if name not in ours and not name.startswith(f"{PACKAGE}.") and name.split(".")[0] not in sys.stdlib_module_names
+        if name not in ours
+        and not name.startswith(f"{PACKAGE}.")
+        and name.split(".")[0] not in sys.stdlib_module_names
     }
 
 
@@ -81,7 +89,10 @@ def modules_below(*rooms: str) -> list[str]:
     for room in rooms:
         names.append(f"{PACKAGE}.{room}")
         if (ROOT / room).is_dir():
-            names += [f"{PACKAGE}.{room}.{module.name}" for module in pkgutil.iter_modules([str(ROOT / room)])]
+            names += [
+                f"{PACKAGE}.{room}.{module.name}"
+                for module in pkgutil.iter_modules([str(ROOT / room)])
+            ]
     return names
 
 
@@ -97,9 +108,9 @@ def test_the_package_imports_nothing_but_the_standard_library() -> None:
 def test_a_servers_room_is_imported_when_it_is_asked_for() -> None:
     modules = new_modules(f"import {PACKAGE}")
     assert not {name for name in modules if name.endswith(".serve")}
-    assert {name for name in new_modules(f"from {PACKAGE} import NIM") if name.endswith(".serve")} == {
-        f"{PACKAGE}.nim.serve"
-    }
+    assert {
+        name for name in new_modules(f"from {PACKAGE} import NIM") if name.endswith(".serve")
+    } == {f"{PACKAGE}.nim.serve"}
 
 
 def test_the_package_does_not_import_its_edges() -> None:
@@ -111,13 +122,16 @@ def test_the_package_does_not_import_its_edges() -> None:
 def test_making_a_template_imports_nothing_more() -> None:
     modules = new_modules(
         f"from {PACKAGE} import NIM, VLLM, ModelInferenceTemplate\n"
-        "ModelInferenceTemplate(image='a', download_inputs=True); VLLM(arg_dict={'model': 'org/model'})"
+        "ModelInferenceTemplate(image='a', download_inputs=True); VLLM(arg_dict={'model': "
+        "'org/model'})"
     )
     assert foreign(modules) == set()
 
 
 def test_every_program_imports_third_parties_only_inside_functions() -> None:
-    modules = new_modules("\n".join(f"import {name}" for name in modules_below("programs", "errors")))
+    modules = new_modules(
+        "\n".join(f"import {name}" for name in modules_below("programs", "errors"))
+    )
     assert foreign(modules) == set()
 
 
@@ -151,7 +165,9 @@ def test_importing_flytekit_does_not_import_kubernetes() -> None:
     assert "kubernetes" not in modules
 
 
-def test_importing_flytekit_does_not_import_more_foreign_modules_than_without_our_entry_point() -> None:
+def test_importing_flytekit_does_not_import_more_foreign_modules_than_without_our_entry_point() -> (
+    None
+):
     without = new_modules(WITHOUT_ENTRY_POINT)
     assert f"{PACKAGE}.flyte.register" not in without
     assert foreign(new_modules("import flytekit")) - foreign(without) == set()

@@ -62,16 +62,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, str(wheels)], cwd=EXAMPLE, check=True)
     (wheel,) = wheels.iterdir()
-    with zipfile.ZipFile(wheel) as archive:  # what an installer does with a wheel of pure Python without scripts
+    with zipfile.ZipFile(
+        wheel
+    ) as archive:  # what an installer does with a wheel of pure Python without scripts
         archive.extractall(target)
     return target
 
 
-def test_another_distribution_adds_a_server_with_everything_ours_have(installed: Path, tmp_path: Path) -> None:
+def test_another_distribution_adds_a_server_with_everything_ours_have(
+    installed: Path, tmp_path: Path
+) -> None:
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     (tmp_path / "ask.py").write_text(ASK)
     command = [sys.executable, "ask.py"]
-    answer = subprocess.run(command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    answer = subprocess.run(
+        command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert answer.returncode == 0, answer.stderr
     said = json.loads(answer.stdout.splitlines()[-1])
     assert "bentoml" in said["servers"]
@@ -92,9 +98,17 @@ def _distribution(directory: Path, name: str, entries: str, module: str = "") ->
 @pytest.mark.parametrize(
     ("entries", "module", "why"),
     [
-        ("x = broken_x:Server", "raise OSError('no licence')", "'x' of broken_x is left out: OSError: no licence."),
+        (
+            "x = broken_x:Server",
+            "raise OSError('no licence')",
+            "'x' of broken_x is left out: OSError: no licence.",
+        ),
         ("x = broken_x:Server", "", "'x' of broken_x is left out: AttributeError"),
-        ("x = broken_x:Server", "Server = 3", "broken_x:Server is not a subclass of ModelInferenceTemplate"),
+        (
+            "x = broken_x:Server",
+            "Server = 3",
+            "broken_x:Server is not a subclass of ModelInferenceTemplate",
+        ),
         (
             "vllm = broken_x:Server",
             "from flytekitplugins.inference import NIM as Server",
@@ -151,7 +165,13 @@ ANSWERED: list[tuple[Any, dict[str, Any]]] = [
     (Triton, {"model_repository": "s3://models/repository"}),
     (MLServer, {"model": "models:/fraud/3"}),
     (MLServer, {"model_repository": "/opt/models", "model_names": ["fraud"]}),
-    (NIM, {"secrets": NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="key"), "model": "s3://models/x"}),
+    (
+        NIM,
+        {
+            "secrets": NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="key"),
+            "model": "s3://models/x",
+        },
+    ),
     (Ollama, {"model": "llama3.2:1b"}),
     (Ollama, {"model": "s3://models/x"}),
     (TEI, {"model": "s3://models/x", "arg_dict": {"auto_truncate": False}}),
@@ -172,4 +192,8 @@ def test_ours_are_all_registered() -> None:
     rooms = {path.parent.name for path in package.glob("*/serve.py")}
     assert rooms <= set(installed_servers())
     asked = {make for make, _ in ANSWERED}
-    assert {kind for kind in installed_servers().values() if kind.__module__.startswith("flytekitplugins.")} <= asked
+    assert {
+        kind
+        for kind in installed_servers().values()
+        if kind.__module__.startswith("flytekitplugins.")
+    } <= asked

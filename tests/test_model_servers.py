@@ -29,7 +29,10 @@ from users.minimal import ECHO, SERVER, ask
 
 HELPER = Helper(image="helper:1", bundled=False)
 SETTINGS = SerializationSettings(
-    project="p", domain="d", version="v", image_config=ImageConfig(Image("default", "registry.example.com/task", "1"))
+    project="p",
+    domain="d",
+    version="v",
+    image_config=ImageConfig(Image("default", "registry.example.com/task", "1")),
 )
 SHARED = {"shared-data", "tmp"}
 
@@ -37,7 +40,14 @@ SHARED = {"shared-data", "tmp"}
 def _echo(port: int, **options: Any) -> ModelInferenceTemplate:
     command = ["python", SERVER, "$(INFERENCE_PORT)", *options.pop("words", ())]
     return ModelInferenceTemplate(
-        **{"image": "echo:1", "command": command, "health_endpoint": "/health", "port": port, "gpu": 0, **options}
+        **{
+            "image": "echo:1",
+            "command": command,
+            "health_endpoint": "/health",
+            "port": port,
+            "gpu": 0,
+            **options,
+        }
     )
 
 
@@ -47,13 +57,23 @@ def _names(servers: ModelServers) -> list[str]:
 
 def _by_name(servers: ModelServers) -> dict[str, dict[str, Any]]:
     spec = servers.compile(HELPER)["spec"]
-    return {container["name"]: container for container in (*spec["initContainers"], *spec["containers"])}
+    return {
+        container["name"]: container for container in (*spec["initContainers"], *spec["containers"])
+    }
 
 
 def test_in_probe_mode_each_server_stands_behind_what_it_needs() -> None:
-    servers = ModelServers({"a": VLLM(model="s3://m/a", download_inputs=True), "b": VLLM(model="s3://m/b", port=8001)})
+    servers = ModelServers(
+        {"a": VLLM(model="s3://m/a", download_inputs=True), "b": VLLM(model="s3://m/b", port=8001)}
+    )
     assert _names(servers) == [
-        *("input-downloader", "model-loader-a", "model-server-a", "model-loader-b", "model-server-b")
+        *(
+            "input-downloader",
+            "model-loader-a",
+            "model-server-a",
+            "model-loader-b",
+            "model-server-b",
+        )
     ]
 
 
@@ -78,18 +98,33 @@ def test_in_gate_mode_everything_starts_at_once_and_the_gates_come_last() -> Non
     ]
     gates = [_by_name(servers)[f"server-gate-{name}"]["args"] for name in "ab"]
     assert [args[args.index("--timeout") + 1] for args in gates] == ["60", "90"]
-    assert [args[args.index("--report") + 1] for args in gates] == [f"/shared/cold-start-{name}.json" for name in "ab"]
+    assert [args[args.index("--report") + 1] for args in gates] == [
+        f"/shared/cold-start-{name}.json" for name in "ab"
+    ]
 
 
 def test_a_server_that_cannot_wait_stands_behind_those_that_can() -> None:
-    nim = NIM(secrets=NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="k"), startup_timeout=60, model="s3://m/n")
+    nim = NIM(
+        secrets=NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="k"),
+        startup_timeout=60,
+        model="s3://m/n",
+    )
     servers = ModelServers(
-        {"nim": nim, "b": VLLM(model="s3://m/b", port=8001, startup_timeout=90, download_inputs=True)}
+        {
+            "nim": nim,
+            "b": VLLM(model="s3://m/b", port=8001, startup_timeout=90, download_inputs=True),
+        }
     )
     names = _names(servers)
     assert names == [
         *("preflight-nim", "preflight-b", "input-downloader", "model-loader-b", "model-server-b"),
-        *("model-loader-nim", "model-gate-nim", "model-server-nim", "server-gate-nim", "server-gate-b"),
+        *(
+            "model-loader-nim",
+            "model-gate-nim",
+            "model-server-nim",
+            "server-gate-nim",
+            "server-gate-b",
+        ),
     ]
     assert not any("startupProbe" in container for container in _by_name(servers).values())
 
@@ -101,9 +136,12 @@ def test_volumes_of_ours_are_private_to_a_server_and_the_users_are_shared() -> N
         mount_path="/data",
         containers=("model-server", "primary"),
     )
-    servers = ModelServers({"a": VLLM(volumes=[models], download_inputs=True), "b": VLLM(port=8001, volumes=[models])})
+    servers = ModelServers(
+        {"a": VLLM(volumes=[models], download_inputs=True), "b": VLLM(port=8001, volumes=[models])}
+    )
     mounted = {
-        name: {mount["name"] for mount in container["volumeMounts"]} for name, container in _by_name(servers).items()
+        name: {mount["name"] for mount in container["volumeMounts"]}
+        for name, container in _by_name(servers).items()
     }
     assert mounted["model-server-a"] == {"inference-cache-a", "inference-shm-a", "models", *SHARED}
     assert mounted["model-server-b"] == {"inference-cache-b", "inference-shm-b", "models", *SHARED}
@@ -116,18 +154,29 @@ def test_volumes_of_ours_are_private_to_a_server_and_the_users_are_shared() -> N
 def test_inputs_are_downloaded_once_with_the_largest_resources() -> None:
     servers = ModelServers(
         {
-            "a": _echo(8000, download_inputs=True, download_inputs_mem="900Mi", download_inputs_cpu="500m"),
-            "b": _echo(8001, download_inputs=True, download_inputs_mem="1Gi", download_inputs_cpu="250m"),
+            "a": _echo(
+                8000, download_inputs=True, download_inputs_mem="900Mi", download_inputs_cpu="500m"
+            ),
+            "b": _echo(
+                8001, download_inputs=True, download_inputs_mem="1Gi", download_inputs_cpu="250m"
+            ),
             "c": _echo(8002, download_inputs_mem="9Gi"),
         }
     )
-    assert _by_name(servers)["input-downloader"]["resources"]["limits"] == {"cpu": "500m", "memory": "1Gi"}
+    assert _by_name(servers)["input-downloader"]["resources"]["limits"] == {
+        "cpu": "500m",
+        "memory": "1Gi",
+    }
     assert _names(servers).count("input-downloader") == 1
 
 
 def test_the_longest_grace_period_counts() -> None:
     servers = ModelServers(
-        {"a": _echo(8000, termination_grace_period=60), "b": _echo(8001, termination_grace_period=90), "c": _echo(8002)}
+        {
+            "a": _echo(8000, termination_grace_period=60),
+            "b": _echo(8001, termination_grace_period=90),
+            "c": _echo(8002),
+        }
     )
     assert servers.compile(HELPER)["spec"]["terminationGracePeriodSeconds"] == 90
 
@@ -141,9 +190,15 @@ def test_the_longest_grace_period_counts() -> None:
         ({"under_score": _echo(8000)}, "server 'under_score'"),
         ({"a" * 21: _echo(8000)}, "at most 20 characters"),
         ({"a": "vllm"}, "server 'a' must be a template such as VLLM(…), not a str"),
-        ({"a": _echo(8000, base={"spec": {}})}, "server 'a' has base=; a pod has one, give it to ModelServers"),
+        (
+            {"a": _echo(8000, base={"spec": {}})},
+            "server 'a' has base=; a pod has one, give it to ModelServers",
+        ),
         ({"a": _echo(8000), "b": _echo(8000)}, "a and b listen on port 8000"),
-        ({"a": _echo(8000, startup_timeout=9), "b": _echo(8001)}, "a has startup_timeout= and b has not"),
+        (
+            {"a": _echo(8000, startup_timeout=9), "b": _echo(8001)},
+            "a has startup_timeout= and b has not",
+        ),
     ],
 )
 def test_what_is_refused(members: Any, problem: str) -> None:
@@ -154,10 +209,16 @@ def test_what_is_refused(members: Any, problem: str) -> None:
 
 def test_two_sources_of_one_volume_are_a_conflict() -> None:
     def volume(claim: str) -> Volume:
-        return Volume(name="models", source={"persistentVolumeClaim": {"claimName": claim}}, mount_path="/data")
+        return Volume(
+            name="models",
+            source={"persistentVolumeClaim": {"claimName": claim}},
+            mount_path="/data",
+        )
 
     with pytest.raises(SpecConflictError, match=r"'models' has two sources: .*'x'.*'y'"):
-        ModelServers({"a": _echo(8000, volumes=[volume("x")]), "b": _echo(8001, volumes=[volume("y")])})
+        ModelServers(
+            {"a": _echo(8000, volumes=[volume("x")]), "b": _echo(8001, volumes=[volume("y")])}
+        )
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
@@ -198,7 +259,10 @@ def test_a_task_gets_the_secrets_and_the_gpu_key_of_all_servers() -> None:
 
 
 BOTH = ModelServers(
-    {"one": _echo(28131, words=["first"], download_inputs=True), "two": _echo(28132, words=["second"])},
+    {
+        "one": _echo(28131, words=["first"], download_inputs=True),
+        "two": _echo(28132, words=["second"]),
+    },
 )
 
 
@@ -215,7 +279,9 @@ def test_on_one_machine_the_task_reaches_each_by_name() -> None:
 
 
 def test_run_locally_yields_the_servers_by_name() -> None:
-    servers = ModelServers({"one": _echo(28133, words=["first"]), "two": _echo(28134, words=["second"])})
+    servers = ModelServers(
+        {"one": _echo(28133, words=["first"]), "two": _echo(28134, words=["second"])}
+    )
     with servers.run_locally() as running:
         assert list(running) == ["one", "two"]
         with urllib.request.urlopen(f"{running['two'].base_url}/ask", timeout=10) as response:
@@ -225,7 +291,9 @@ def test_run_locally_yields_the_servers_by_name() -> None:
 
 
 def test_what_a_local_run_would_ignore_is_refused() -> None:
-    with pytest.raises(ConfigError, match="volumes= names typo, and the pod has only shared-data, tmp"):
+    with pytest.raises(
+        ConfigError, match="volumes= names typo, and the pod has only shared-data, tmp"
+    ):
         ECHO.run_locally(volumes={"typo": "/x"}).__enter__()
     with pytest.raises(ConfigError, match="no server has download_inputs=True"):
         ECHO.run_locally({"model": "weights.bin"}).__enter__()

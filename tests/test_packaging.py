@@ -61,25 +61,33 @@ def test_the_wheel_holds_the_package_and_its_metadata_and_nothing_else(wheel: Pa
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert found == expected
     assert "flytekitplugins/inference/py.typed" in found
-    assert "flytekitplugins/__init__.py" not in found  # a namespace, shared with flytekit's other plugins
+    assert (
+        "flytekitplugins/__init__.py" not in found
+    )  # a namespace, shared with flytekit's other plugins
 
 
 def test_the_wheel_registers_its_servers_and_one_entry_point_with_flytekit(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
+        (name,) = (
+            name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")
+        )
         parser = configparser.ConfigParser()
         parser.read_string(archive.read(name).decode())
     entry_points = {section: dict(parser[section]) for section in parser.sections()}
     servers = {path.parent.name for path in PACKAGE.glob("*/serve.py")}
     assert entry_points.keys() == {"flytekit.plugins", "flytekitplugins.inference.servers"}
-    assert entry_points["flytekit.plugins"] == {"inference": "flytekitplugins.inference.flyte.register"}
+    assert entry_points["flytekit.plugins"] == {
+        "inference": "flytekitplugins.inference.flyte.register"
+    }
     assert entry_points["flytekitplugins.inference.servers"].keys() == servers
 
 
 def test_the_installed_wheel_works_without_the_source(wheel: Path, tmp_path: Path) -> None:
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--offline", "--no-deps"]
-    subprocess.run([*install, "--python", sys.executable, "--target", str(site), str(wheel)], check=True)
+    subprocess.run(
+        [*install, "--python", sys.executable, "--target", str(site), str(wheel)], check=True
+    )
     elsewhere.mkdir()
     (elsewhere / "user_module.py").write_text(USER_MODULE)
     environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}

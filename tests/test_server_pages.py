@@ -29,7 +29,9 @@ def _templates(page: str) -> list[ModelInferenceTemplate]:
 
 def _is_part(part: Any, whole: Any) -> bool:
     if isinstance(part, dict):
-        return isinstance(whole, dict) and all(key in whole and _is_part(part[key], whole[key]) for key in part)
+        return isinstance(whole, dict) and all(
+            key in whole and _is_part(part[key], whole[key]) for key in part
+        )
     return bool(part == whole)
 
 

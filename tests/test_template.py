@@ -68,15 +68,27 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: _generic(image="server 1"), "image='server 1' is not an image reference"),
     (lambda: _generic(image=3), "image must be a text or an ImageSpec, not a int"),
     (lambda: _generic(helper_image=3), "helper_image must be a text or an ImageSpec"),
-    (lambda: _generic(health_endpoint="http://localhost:8000/health"), "is a whole URL; give only its path"),
-    (lambda: _generic(health_endpoint=""), "health_endpoint must be an HTTP path such as '/health', or None, not ''"),
+    (
+        lambda: _generic(health_endpoint="http://localhost:8000/health"),
+        "is a whole URL; give only its path",
+    ),
+    (
+        lambda: _generic(health_endpoint=""),
+        "health_endpoint must be an HTTP path such as '/health', or None, not ''",
+    ),
     (lambda: _generic(port=0), "port: 0 is not a port: a whole number from 1 to 65535"),
     (lambda: _generic(port="http"), "port: 'http' is not a port"),
     (lambda: _generic(cpu=-1), "cpu=-1 must be more than zero"),
     (lambda: _generic(cpu=0), "cpu=0 must be more than zero"),
     (lambda: _generic(cpu="two"), "cpu='two': 'two' is not a Kubernetes quantity"),
-    (lambda: _generic(mem="20GB"), "Did you mean '20G' (powers of 1000) or '20Gi' (powers of 1024)?"),
-    (lambda: _generic(mem="500m"), "mem='500m' is 0.5 bytes ('m' means thousandths); did you mean '500Mi'?"),
+    (
+        lambda: _generic(mem="20GB"),
+        "Did you mean '20G' (powers of 1000) or '20Gi' (powers of 1024)?",
+    ),
+    (
+        lambda: _generic(mem="500m"),
+        "mem='500m' is 0.5 bytes ('m' means thousandths); did you mean '500Mi'?",
+    ),
     (lambda: _generic(mem="-1Gi"), "mem='-1Gi' must be more than zero"),
     (lambda: _generic(mem=None), "mem=None: None is a NoneType, not a quantity"),
     (lambda: _generic(ephemeral_storage="1 TB"), "Did you mean '1T'"),
@@ -89,75 +101,181 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: _generic(env=["A=1"]), "env must be a dict of texts, not a list"),
     (lambda: _generic(env={"1A": "x"}), "'1A' is not an environment variable's name"),
     (lambda: _generic(env={"A": 1}), "env['A'] is the int 1; variables are texts: write '1'"),
-    (lambda: _generic(env={"INFERENCE_PORT": "1"}), "env['INFERENCE_PORT'] is set by the template; give port= instead"),
-    (lambda: _generic(env={"TOKEN": "hf_" + "a1" * 20}), "'TOKEN' holds what looks like a token; name a secret"),
-    (lambda: _generic(env={"A": "$(B)", "B": "x"}), "'A' refers to $(B), which must come before it"),
+    (
+        lambda: _generic(env={"INFERENCE_PORT": "1"}),
+        "env['INFERENCE_PORT'] is set by the template; give port= instead",
+    ),
+    (
+        lambda: _generic(env={"TOKEN": "hf_" + "a1" * 20}),
+        "'TOKEN' holds what looks like a token; name a secret",
+    ),
+    (
+        lambda: _generic(env={"A": "$(B)", "B": "x"}),
+        "'A' refers to $(B), which must come before it",
+    ),
     (lambda: _generic(download_inputs_mem="1GB"), "download_inputs_mem='1GB'"),
     (lambda: _generic(download_inputs_cpu="0"), "download_inputs_cpu='0' must be more than zero"),
-    (lambda: _generic(command="python -m 'my server'"), "give command=['python', '-m', 'my server']"),
+    (
+        lambda: _generic(command="python -m 'my server'"),
+        "give command=['python', '-m', 'my server']",
+    ),
     (lambda: _generic(args=["--port", 8000]), "args[1] is the int 8000; write '8000'"),
-    (lambda: _generic(probes=Probe()), "probes must be Probes(startup=…, readiness=…, liveness=…), not a Probe"),
+    (
+        lambda: _generic(probes=Probe()),
+        "probes must be Probes(startup=…, readiness=…, liveness=…), not a Probe",
+    ),
     (lambda: _generic(probes=Probes(startup=3)), "probes.startup must be a Probe, not a int"),
-    (lambda: _generic(probes=Probes(startup=Probe(path="http://x/y"))), "probes.startup.path='http://x/y' is a whole"),
-    (lambda: _generic(probes=Probes(startup=Probe(period_seconds=0))), "periodSeconds must be a whole number"),
-    (lambda: _generic(probes=Probes(startup=Probe(port=9))), "startupProbe asks port 9, which no container declares"),
-    (lambda: _generic(volumes=Volume(name="a", mount_path="/a")), "volumes must be a list of Volume, not a Volume"),
+    (
+        lambda: _generic(probes=Probes(startup=Probe(path="http://x/y"))),
+        "probes.startup.path='http://x/y' is a whole",
+    ),
+    (
+        lambda: _generic(probes=Probes(startup=Probe(period_seconds=0))),
+        "periodSeconds must be a whole number",
+    ),
+    (
+        lambda: _generic(probes=Probes(startup=Probe(port=9))),
+        "startupProbe asks port 9, which no container declares",
+    ),
+    (
+        lambda: _generic(volumes=Volume(name="a", mount_path="/a")),
+        "volumes must be a list of Volume, not a Volume",
+    ),
     (lambda: _generic(volumes=["a"]), "volumes must hold Volume objects, not a str"),
     (lambda: _generic(volumes=[Volume(name="A", mount_path="/a")]), "'A' is not a DNS-1123 label"),
-    (lambda: _generic(volumes=[Volume(name="shared-data", mount_path="/a")]), "this name is the template's own"),
-    (lambda: _generic(volumes=[Volume(name="inference-x", mount_path="/a")]), "this name is the template's own"),
-    (lambda: _generic(volumes=[Volume(name="a", mount_path="a")]), "'a' is not an absolute path"),
-    (lambda: _generic(volumes=[Volume(name="a", mount_path="/a", containers=("x",))]), "no container 'x'; there are"),
     (
-        lambda: _generic(volumes=[Volume(name="a", mount_path="/a"), Volume(name="b", mount_path="/a")]),
+        lambda: _generic(volumes=[Volume(name="shared-data", mount_path="/a")]),
+        "this name is the template's own",
+    ),
+    (
+        lambda: _generic(volumes=[Volume(name="inference-x", mount_path="/a")]),
+        "this name is the template's own",
+    ),
+    (lambda: _generic(volumes=[Volume(name="a", mount_path="a")]), "'a' is not an absolute path"),
+    (
+        lambda: _generic(volumes=[Volume(name="a", mount_path="/a", containers=("x",))]),
+        "no container 'x'; there are",
+    ),
+    (
+        lambda: _generic(
+            volumes=[Volume(name="a", mount_path="/a"), Volume(name="b", mount_path="/a")]
+        ),
         "mounted 2 times",
     ),
-    (lambda: _generic(base="pod.yaml"), "base must be a PodTemplate or a v1/Pod dictionary, not a str"),
+    (
+        lambda: _generic(base="pod.yaml"),
+        "base must be a PodTemplate or a v1/Pod dictionary, not a str",
+    ),
     (
         lambda: _generic(base={"containers": []}),
         "base has no 'spec': give a v1/Pod dictionary, not one with the keys ['containers']",
     ),
     (lambda: _generic(security_context="root"), "security_context must be a dict, not a str"),
-    (lambda: _generic(termination_grace_period=-1), "termination_grace_period must be whole seconds or a timedelta"),
-    (lambda: VLLM(hf_secret="hf_secret_value"), "hf_secret must be an HFSecret(hf_token_key=…), not a str"),
-    (lambda: VLLM(hf_secret=NGC), "hf_secret must be an HFSecret(hf_token_key=…), not a NIMSecrets"),
-    (lambda: VLLM(hf_secret=HFSecret(hf_token_key=None)), "hf_secret: the secret's key must be a text, not None"),
+    (
+        lambda: _generic(termination_grace_period=-1),
+        "termination_grace_period must be whole seconds or a timedelta",
+    ),
+    (
+        lambda: VLLM(hf_secret="hf_secret_value"),
+        "hf_secret must be an HFSecret(hf_token_key=…), not a str",
+    ),
+    (
+        lambda: VLLM(hf_secret=NGC),
+        "hf_secret must be an HFSecret(hf_token_key=…), not a NIMSecrets",
+    ),
+    (
+        lambda: VLLM(hf_secret=HFSecret(hf_token_key=None)),
+        "hf_secret: the secret's key must be a text, not None",
+    ),
     (lambda: VLLM(arg_dict=["--model"]), "arg_dict must be a dict of vLLM's options, not a list"),
-    (lambda: VLLM(arg_dict={"max_modl_len": 1}), "has no option 'max_modl_len' (did you mean 'max_model_len'?)"),
-    (lambda: VLLM(arg_dict={"api-key": "abc"}), "'api-key' would put a secret into the pod's specification"),
-    (lambda: VLLM(arg_dict={"port": 9}), "arg_dict has port 9, the template has port=8000; give port= only"),
-    (lambda: VLLM(arg_dict={"host": "127.0.0.1"}), "where the kubelet's probes cannot reach the server"),
+    (
+        lambda: VLLM(arg_dict={"max_modl_len": 1}),
+        "has no option 'max_modl_len' (did you mean 'max_model_len'?)",
+    ),
+    (
+        lambda: VLLM(arg_dict={"api-key": "abc"}),
+        "'api-key' would put a secret into the pod's specification",
+    ),
+    (
+        lambda: VLLM(arg_dict={"port": 9}),
+        "arg_dict has port 9, the template has port=8000; give port= only",
+    ),
+    (
+        lambda: VLLM(arg_dict={"host": "127.0.0.1"}),
+        "where the kubelet's probes cannot reach the server",
+    ),
     (lambda: VLLM(mem="2Gi"), "memory limit of 2Gi cannot hold /dev/shm of 2Gi"),
     (lambda: NIM(secrets="nvapi-value"), "secrets must be NIMSecrets(ngc_secret_key=…), not a str"),
-    (lambda: NIM(secrets=NIMSecrets(ngc_secret_key=None)), "secrets: the secret's key must be a text, not None"),
-    (lambda: NIM(secrets=dataclasses.replace(NGC, hf_token_group="hf")), "hf_token_group='hf' needs an hf_token_key"),
-    (lambda: NIM(secrets=dataclasses.replace(NGC, ngc_image_secret="My_Pull")), "ngc_image_secret='My_Pull' is not a"),
+    (
+        lambda: NIM(secrets=NIMSecrets(ngc_secret_key=None)),
+        "secrets: the secret's key must be a text, not None",
+    ),
+    (
+        lambda: NIM(secrets=dataclasses.replace(NGC, hf_token_group="hf")),
+        "hf_token_group='hf' needs an hf_token_key",
+    ),
+    (
+        lambda: NIM(secrets=dataclasses.replace(NGC, ngc_image_secret="My_Pull")),
+        "ngc_image_secret='My_Pull' is not a",
+    ),
     (
         lambda: NIM(secrets=NGC, env={"NIM_SERVER_PORT": "1"}),
         "env['NIM_SERVER_PORT'] is set by the template; give port=",
     ),
     (lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], env=LORA_ENV), "lora_adapter_mem is missing"),
-    (lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2Gi"), "env['NIM_PEFT_SOURCE'] is missing"),
-    (lambda: NIM(secrets=NGC, hf_repo_ids="a/b", lora_adapter_mem="2Gi", env=LORA_ENV), "give a list: ['a/b']"),
-    (lambda: NIM(secrets=NGC, hf_repo_ids=["b"], lora_adapter_mem="2Gi", env=LORA_ENV), "expected 'owner/name'"),
-    (lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2GB", env=LORA_ENV), "lora_adapter_mem='2GB'"),
     (
-        lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2Gi", env={"NIM_PEFT_SOURCE": "loras"}),
+        lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2Gi"),
+        "env['NIM_PEFT_SOURCE'] is missing",
+    ),
+    (
+        lambda: NIM(secrets=NGC, hf_repo_ids="a/b", lora_adapter_mem="2Gi", env=LORA_ENV),
+        "give a list: ['a/b']",
+    ),
+    (
+        lambda: NIM(secrets=NGC, hf_repo_ids=["b"], lora_adapter_mem="2Gi", env=LORA_ENV),
+        "expected 'owner/name'",
+    ),
+    (
+        lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2GB", env=LORA_ENV),
+        "lora_adapter_mem='2GB'",
+    ),
+    (
+        lambda: NIM(
+            secrets=NGC,
+            hf_repo_ids=["a/b"],
+            lora_adapter_mem="2Gi",
+            env={"NIM_PEFT_SOURCE": "loras"},
+        ),
         "env['NIM_PEFT_SOURCE']: 'loras' is not an absolute path",
     ),
     (lambda: _generic(image="MyServer:1"), "image='MyServer:1' is not an image reference"),
     (lambda: _generic(image="https://registry/x:1"), "is not an image reference"),
     (lambda: _generic(image="a:b:c"), "is not an image reference"),
-    (lambda: _generic(image="{{.image.default}}"), "Flyte does not fill that in for init containers"),
+    (
+        lambda: _generic(image="{{.image.default}}"),
+        "Flyte does not fill that in for init containers",
+    ),
     (lambda: _generic(download_inputs="no"), "download_inputs must be True or False, not 'no'"),
-    (lambda: _generic(termination_grace_period=1.5), "termination_grace_period must be whole seconds"),
-    (lambda: _generic(termination_grace_period=timedelta(milliseconds=500)), "must be whole seconds"),
+    (
+        lambda: _generic(termination_grace_period=1.5),
+        "termination_grace_period must be whole seconds",
+    ),
+    (
+        lambda: _generic(termination_grace_period=timedelta(milliseconds=500)),
+        "must be whole seconds",
+    ),
     (lambda: _generic(mem="\u0661Gi"), "is not a Kubernetes quantity"),
     (lambda: _generic(mem="0.5"), "mem='0.5' is 0.5 bytes; did you mean '0.5Gi'?"),
     (lambda: _generic(gpu_resource="nvidia.com/my gpu"), "is not a resource's name"),
     (lambda: _generic(gpu_resource="kubernetes.io/gpu"), "is not a resource's name"),
-    (lambda: _generic(probes=Probes(startup=Probe(port=0))), "probes.startup.port: 0 is not a port"),
-    (lambda: _generic(probes=Probes(startup=Probe(port="http"))), "probes.startup.port: 'http' is not a port"),
+    (
+        lambda: _generic(probes=Probes(startup=Probe(port=0))),
+        "probes.startup.port: 0 is not a port",
+    ),
+    (
+        lambda: _generic(probes=Probes(startup=Probe(port="http"))),
+        "probes.startup.port: 'http' is not a port",
+    ),
     (
         lambda: _generic(
             base=_base(containers=[{"name": "m", "ports": [{"containerPort": 9}]}]),
@@ -173,12 +291,20 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         lambda: _generic(volumes=[Volume(name="a", mount_path="/a", source="pvc")]),
         "its source must be a dictionary with one",
     ),
-    (lambda: _generic(volumes=[Volume(name="a", mount_path="/a", source={"pvc": {}})]), "no volume of the kind 'pvc'"),
     (
-        lambda: _generic(volumes=[Volume(name="a", mount_path="/a", source={"emptyDir": {"sizeLimit": "5GB"}})]),
+        lambda: _generic(volumes=[Volume(name="a", mount_path="/a", source={"pvc": {}})]),
+        "no volume of the kind 'pvc'",
+    ),
+    (
+        lambda: _generic(
+            volumes=[Volume(name="a", mount_path="/a", source={"emptyDir": {"sizeLimit": "5GB"}})]
+        ),
         "sizeLimit='5GB'",
     ),
-    (lambda: _generic(volumes=[Volume(name="a", mount_path="/a", containers="primary")]), "such as ('primary',)"),
+    (
+        lambda: _generic(volumes=[Volume(name="a", mount_path="/a", containers="primary")]),
+        "such as ('primary',)",
+    ),
     (
         lambda: _generic(
             volumes=[
@@ -192,67 +318,148 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         lambda: _generic(download_inputs=True, volumes=[Volume(name="a", mount_path="/shared/")]),
         "'/shared' is mounted 2 times",
     ),
-    (lambda: _generic(security_context={"privileged": True}), "privileged needs allowPrivilegeEscalation=True as well"),
-    (lambda: NIM(secrets=NGC, security_context={"runAsUser": 0}), "runAsUser 0 is root, but runAsNonRoot is true"),
-    (lambda: _generic(args=["--key", "sk-" + "a1" * 15]), "its arguments hold what looks like a token"),
+    (
+        lambda: _generic(security_context={"privileged": True}),
+        "privileged needs allowPrivilegeEscalation=True as well",
+    ),
+    (
+        lambda: NIM(secrets=NGC, security_context={"runAsUser": 0}),
+        "runAsUser 0 is root, but runAsNonRoot is true",
+    ),
+    (
+        lambda: _generic(args=["--key", "sk-" + "a1" * 15]),
+        "its arguments hold what looks like a token",
+    ),
     (lambda: _generic(env={"AUTH": "Bearer hf_" + "a1" * 20}), "holds what looks like a token"),
     (
         lambda: _generic(base=_base(containers=["x"])),
         "base: spec.containers must be a list of dictionaries with a name",
     ),
-    (lambda: VLLM(arg_dict={"uds": "/tmp/x.sock"}), "with 'uds' the server does not answer plain HTTP"),
-    (lambda: VLLM(arg_dict={"ssl_certfile": "/c"}), "with 'ssl_certfile' the server does not answer plain HTTP"),
+    (
+        lambda: VLLM(arg_dict={"uds": "/tmp/x.sock"}),
+        "with 'uds' the server does not answer plain HTTP",
+    ),
+    (
+        lambda: VLLM(arg_dict={"ssl_certfile": "/c"}),
+        "with 'ssl_certfile' the server does not answer plain HTTP",
+    ),
     (lambda: VLLM(arg_dict={"tensor_parallel_size": 2}), "need 2 GPUs, the template has gpu=1"),
-    (lambda: VLLM(arg_dict={"hf_token": "hf_x"}), "'hf_token' would put a secret into the pod's specification"),
+    (
+        lambda: VLLM(arg_dict={"hf_token": "hf_x"}),
+        "'hf_token' would put a secret into the pod's specification",
+    ),
     (lambda: VLLM(args=["--port", "9"]), "args: '--port' is the template's; give port= instead"),
-    (lambda: NIM(secrets=NIMSecrets(ngc_secret_key="nvapi-" + "a" * 40)), "looks like a token; give the names"),
-    (lambda: NIM(secrets=NGC, hf_repo_ids=3), "hf_repo_ids must be a list of repositories, not a int"),
+    (
+        lambda: NIM(secrets=NIMSecrets(ngc_secret_key="nvapi-" + "a" * 40)),
+        "looks like a token; give the names",
+    ),
+    (
+        lambda: NIM(secrets=NGC, hf_repo_ids=3),
+        "hf_repo_ids must be a list of repositories, not a int",
+    ),
     (lambda: NIM(secrets=NGC, lora_adapter_mem="2GB"), "lora_adapter_mem='2GB'"),
-    (lambda: _WithPortVariable(image="echo:1", env={"ECHO_PORT": "1"}), "env['ECHO_PORT'] is set by the template"),
+    (
+        lambda: _WithPortVariable(image="echo:1", env={"ECHO_PORT": "1"}),
+        "env['ECHO_PORT'] is set by the template",
+    ),
     (
         _NotADataclass,
-        "class _NotADataclass sets port, which counts only with @dataclass(frozen=True, kw_only=True)",
+        "class _NotADataclass sets port, which counts only with @dataclass(frozen=True, "
+        "kw_only=True)",
     ),
-    (lambda: _generic(model="nonsense"), "model='nonsense' is not understood. Hint: Expected 'owner/name'"),
+    (
+        lambda: _generic(model="nonsense"),
+        "model='nonsense' is not understood. Hint: Expected 'owner/name'",
+    ),
     (lambda: _generic(model=3), "model must be a text or a model's source, not a int"),
-    (lambda: _generic(model=HuggingFaceModel(repo="x")), "'x' is not a Hugging Face repository; expected 'owner/name'"),
+    (
+        lambda: _generic(model=HuggingFaceModel(repo="x")),
+        "'x' is not a Hugging Face repository; expected 'owner/name'",
+    ),
     (lambda: _generic(model=HuggingFaceModel(repo="a/b", size="1GB")), "size='1GB'"),
-    (lambda: _generic(model=HuggingFaceModel(repo="a/b", secret="hf_x")), "secret must be an HFSecret"),
+    (
+        lambda: _generic(model=HuggingFaceModel(repo="a/b", secret="hf_x")),
+        "secret must be an HFSecret",
+    ),
     (lambda: _generic(model="s3://"), "'s3://' is not a prefix in a store"),
     (lambda: _generic(model=RegisteredModel(name="x")), "'x' needs either a version or an alias"),
-    (lambda: _generic(model="input:weights"), "'weights' is an input of the task, which needs download_inputs=True"),
+    (
+        lambda: _generic(model="input:weights"),
+        "'weights' is an input of the task, which needs download_inputs=True",
+    ),
     (lambda: _generic(model=VolumeModel()), "the volume must be a dictionary with one source"),
-    (lambda: _generic(model=VolumeModel(volume={"emptyDir": {}}, path="../x")), "must be relative to the volume"),
-    (lambda: _generic(model_cache={"pvc": {}}), "model_cache: Kubernetes has no volume of the kind 'pvc'"),
+    (
+        lambda: _generic(model=VolumeModel(volume={"emptyDir": {}}, path="../x")),
+        "must be relative to the volume",
+    ),
+    (
+        lambda: _generic(model_cache={"pvc": {}}),
+        "model_cache: Kubernetes has no volume of the kind 'pvc'",
+    ),
     (lambda: _generic(model_loader_mem="2GB"), "model_loader_mem='2GB'"),
-    (lambda: _generic(startup_timeout=0), "startup_timeout must be whole seconds or a timedelta of such, at least 1"),
-    (lambda: _generic(model="s3://a/b", update_interval="daily"), "update_interval must be whole seconds"),
+    (
+        lambda: _generic(startup_timeout=0),
+        "startup_timeout must be whole seconds or a timedelta of such, at least 1",
+    ),
+    (
+        lambda: _generic(model="s3://a/b", update_interval="daily"),
+        "update_interval must be whole seconds",
+    ),
     (lambda: _generic(update_interval=60), "update_interval needs model="),
     (lambda: _generic(model_cache_limit="2GB"), "model_cache_limit='2GB'"),
-    (lambda: _generic(model_loader_env={"HF_HUB_X": 1}), "model_loader_env['HF_HUB_X'] is the int 1"),
-    (lambda: _generic(api_key_secret="sk-1"), "api_key_secret must be an APIKeySecret(key=…, group=…), not a str"),
+    (
+        lambda: _generic(model_loader_env={"HF_HUB_X": 1}),
+        "model_loader_env['HF_HUB_X'] is the int 1",
+    ),
+    (
+        lambda: _generic(api_key_secret="sk-1"),
+        "api_key_secret must be an APIKeySecret(key=…, group=…), not a str",
+    ),
     (
         lambda: _generic(api_key_secret=APIKeySecret(group="g", key="k")),
         "api_key_secret: ModelInferenceTemplate reads no key from a variable",
     ),
     (
         lambda: NIM(
-            secrets=NGC, hf_repo_ids=["a/b@v1", "a/b@v2"], lora_adapter_mem="1Gi", env={"NIM_PEFT_SOURCE": "/x"}
+            secrets=NGC,
+            hf_repo_ids=["a/b@v1", "a/b@v2"],
+            lora_adapter_mem="1Gi",
+            env={"NIM_PEFT_SOURCE": "/x"},
         ),
         "hf_repo_ids has 2 revisions of one repository, and NIM one name for them, 'a--b'",
     ),
-    (lambda: VLLM(lora_adapters=["a/b"]), "lora_adapters must be a dict of names and sources, not a list"),
+    (
+        lambda: VLLM(lora_adapters=["a/b"]),
+        "lora_adapters must be a dict of names and sources, not a list",
+    ),
     (lambda: VLLM(lora_adapters={"a/b": "a/b"}), "lora_adapters: 'a/b' is not a name"),
-    (lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict=["x"]), "arg_dict must be a dict of vLLM's options, not a list"),
-    (lambda: VLLM(lora_adapters={"a": ""}), "lora_adapters['a'] must be 'owner/name' or a prefix of a store"),
-    (lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict={"enable_lora": False}), "arg_dict has enable_lora=False"),
-    (lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict={"lora_modules": ["x=y"]}), "arg_dict has lora_modules"),
-    (lambda: VLLM(model="a/b", arg_dict={"model": "c/d"}), "arg_dict has model 'c/d', the template has model='a/b'"),
+    (
+        lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict=["x"]),
+        "arg_dict must be a dict of vLLM's options, not a list",
+    ),
+    (
+        lambda: VLLM(lora_adapters={"a": ""}),
+        "lora_adapters['a'] must be 'owner/name' or a prefix of a store",
+    ),
+    (
+        lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict={"enable_lora": False}),
+        "arg_dict has enable_lora=False",
+    ),
+    (
+        lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict={"lora_modules": ["x=y"]}),
+        "arg_dict has lora_modules",
+    ),
+    (
+        lambda: VLLM(model="a/b", arg_dict={"model": "c/d"}),
+        "arg_dict has model 'c/d', the template has model='a/b'",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("make_bad", "words"), BAD, ids=[words for _, words in BAD])
-def test_a_wrong_description_is_refused_in_words_that_help(make_bad: Callable[[], Any], words: str) -> None:
+def test_a_wrong_description_is_refused_in_words_that_help(
+    make_bad: Callable[[], Any], words: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         make_bad()
     assert words in str(caught.value)
@@ -305,7 +512,9 @@ def test_what_lies_deeper_can_change_later_too() -> None:
     options, context = {"limit_mm_per_prompt": {"image": 2}}, {"capabilities": {"drop": ["ALL"]}}
     source: dict[str, Any] = {"emptyDir": {}}
     template = VLLM(
-        arg_dict=options, security_context=context, volumes=[Volume(name="a", mount_path="/a", source=source)]
+        arg_dict=options,
+        security_context=context,
+        volumes=[Volume(name="a", mount_path="/a", source=source)],
     )
     before = template.compile(HELPER)
     options["limit_mm_per_prompt"]["image"] = 99
@@ -338,7 +547,11 @@ def test_a_description_survives_pickling_and_copying(name: str) -> None:
         {"args": ["--key", "sk-" + "a1" * 15, 8]},
         {"command": "serve --key sk-" + "a1" * 15},
         {"env": {"AUTH": "Bearer sk-" + "a1" * 15}},
-        {"base": {"spec": {"initContainers": [{"name": "model-server", "image": "sk-" + "a1" * 15}]}}},
+        {
+            "base": {
+                "spec": {"initContainers": [{"name": "model-server", "image": "sk-" + "a1" * 15}]}
+            }
+        },
     ],
 )
 def test_a_token_is_in_no_message(given: dict[str, Any]) -> None:
@@ -351,7 +564,10 @@ def test_a_token_is_in_no_message(given: dict[str, Any]) -> None:
     ("field", "value"),
     [
         ("env", [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]),
-        ("env", [{"name": "_FSEC_HF_T", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}]),
+        (
+            "env",
+            [{"name": "_FSEC_HF_T", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}],
+        ),
         ("startupProbe", {"tcpSocket": {"port": 8000}}),
     ],
 )
@@ -363,8 +579,15 @@ def test_alternatives_of_base_and_template_are_a_conflict(field: str, value: Any
 
 def test_a_base_may_be_as_people_write_yaml() -> None:
     primary = {"name": "primary", "resources": {"limits": {"cpu": 2, "memory": "1Gi"}}, "env": None}
-    noisy = {"name": "proxy", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}], "command": ["x"]}
-    udp = {"name": "dns", "ports": [{"containerPort": 53}, {"containerPort": 53, "protocol": "UDP"}]}
+    noisy = {
+        "name": "proxy",
+        "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}],
+        "command": ["x"],
+    }
+    udp = {
+        "name": "dns",
+        "ports": [{"containerPort": 53}, {"containerPort": 53, "protocol": "UDP"}],
+    }
     base = {"metadata": None, "spec": {"initContainers": None, "containers": [primary, noisy, udp]}}
     containers = _generic(base=base).compile(HELPER)["spec"]["containers"]
     assert [container["name"] for container in containers] == ["primary", "proxy", "dns"]
@@ -372,7 +595,10 @@ def test_a_base_may_be_as_people_write_yaml() -> None:
 
 
 def test_a_key_of_the_security_context_can_be_removed() -> None:
-    assert "seccompProfile" not in _server(_generic(security_context={"seccompProfile": None}))["securityContext"]
+    assert (
+        "seccompProfile"
+        not in _server(_generic(security_context={"seccompProfile": None}))["securityContext"]
+    )
 
 
 def test_the_users_security_context_goes_before_the_servers() -> None:
@@ -406,7 +632,10 @@ def test_the_users_variable_goes_before_the_templates() -> None:
 
 @pytest.mark.parametrize("port", [8000, 9001])
 def test_the_port_reaches_every_server(port: int) -> None:
-    nim = {variable["name"]: variable.get("value") for variable in _server(NIM(secrets=NGC, port=port))["env"]}
+    nim = {
+        variable["name"]: variable.get("value")
+        for variable in _server(NIM(secrets=NGC, port=port))["env"]
+    }
     assert nim["NIM_SERVER_PORT"] == nim["NIM_HTTP_API_PORT"] == str(port)
     vllm = _server(VLLM(port=port))
     assert vllm["args"][:4] == ["--host", "0.0.0.0", "--port", str(port)]
@@ -415,7 +644,15 @@ def test_the_port_reaches_every_server(port: int) -> None:
 
 def test_a_model_and_an_address_in_arg_dict_are_the_templates_own() -> None:
     options = {"seed": 1, "model": "a/b", "host": "::", "port": 8000}
-    assert _server(VLLM(arg_dict=options))["args"] == ["a/b", "--host", "::", "--port", "8000", "--seed", "1"]
+    assert _server(VLLM(arg_dict=options))["args"] == [
+        "a/b",
+        "--host",
+        "::",
+        "--port",
+        "8000",
+        "--seed",
+        "1",
+    ]
 
 
 def test_a_vllm_without_a_secret_has_no_token() -> None:
@@ -451,7 +688,10 @@ def test_a_base_that_differs_is_refused_when_the_description_is_made() -> None:
 
 
 def test_a_base_whose_container_takes_the_port_is_refused() -> None:
-    base = {"metadata": {}, "spec": {"containers": [{"name": "proxy", "ports": [{"containerPort": 8000}]}]}}
+    base = {
+        "metadata": {},
+        "spec": {"containers": [{"name": "proxy", "ports": [{"containerPort": 8000}]}]},
+    }
     with pytest.raises(ConfigError, match="port 8000 is wanted by 'model-server' and 'proxy'"):
         _generic(base=base)
 
@@ -483,7 +723,9 @@ def test_a_users_subclass_adds_what_differs() -> None:
         word: str = "hello"
 
         def server(self) -> Server:
-            return Server(command=("echo-server",), args=(self.word,), port_variables=("ECHO_PORT",))
+            return Server(
+                command=("echo-server",), args=(self.word,), port_variables=("ECHO_PORT",)
+            )
 
     server = _server(Echo(image="echo:1", word="hi", args=["--loud"], port=7000))
     assert (server["command"], server["args"]) == (["echo-server"], ["hi", "--loud"])
@@ -495,7 +737,9 @@ class TestStart:
 
     @staticmethod
     def _order(template: ModelInferenceTemplate) -> list[str]:
-        return [container["name"] for container in template.compile(HELPER)["spec"]["initContainers"]]
+        return [
+            container["name"] for container in template.compile(HELPER)["spec"]["initContainers"]
+        ]
 
     @staticmethod
     def _startup(template: ModelInferenceTemplate) -> set[str]:
@@ -513,13 +757,36 @@ class TestStart:
         assert self._order(template) == order
         assert self._startup(template) == set()
         command = _server(template)["command"]
-        assert command[3:] == ["wait", "/models/.ready", "/shared/inputs.json", "--", "vllm", "serve"]
+        assert command[3:] == [
+            "wait",
+            "/models/.ready",
+            "/shared/inputs.json",
+            "--",
+            "vllm",
+            "serve",
+        ]
 
-    def test_an_images_own_entry_point_cannot_wait_so_the_model_is_waited_for_in_front_of_it(self) -> None:
-        template = _generic(model="s3://bucket/model", health_endpoint="/health", startup_timeout=60)
-        assert self._order(template) == ["preflight", "model-loader", "model-gate", "model-server", "server-gate"]
-        assert self._startup(template) == set(), "a probe would hold back the gates, which bound the start"
-        gate = next(c for c in template.compile(HELPER)["spec"]["initContainers"] if c["name"] == "model-gate")
+    def test_an_images_own_entry_point_cannot_wait_so_the_model_is_waited_for_in_front_of_it(
+        self,
+    ) -> None:
+        template = _generic(
+            model="s3://bucket/model", health_endpoint="/health", startup_timeout=60
+        )
+        assert self._order(template) == [
+            "preflight",
+            "model-loader",
+            "model-gate",
+            "model-server",
+            "server-gate",
+        ]
+        assert self._startup(template) == set(), (
+            "a probe would hold back the gates, which bound the start"
+        )
+        gate = next(
+            c
+            for c in template.compile(HELPER)["spec"]["initContainers"]
+            if c["name"] == "model-gate"
+        )
         assert gate["args"] == ["--models", "/models", "--timeout", "60"]
 
     def test_a_token_is_looked_for_first(self) -> None:
@@ -527,12 +794,19 @@ class TestStart:
         template = VLLM(model="a/b", hf_secret=secret, startup_timeout=60)
         first = template.compile(HELPER)["spec"]["initContainers"][0]
         assert first["name"] == "preflight"
-        assert first["args"][-4:] == ["--require-env", "HF_TOKEN", "--require-env", "HUGGING_FACE_HUB_TOKEN"]
+        assert first["args"][-4:] == [
+            "--require-env",
+            "HF_TOKEN",
+            "--require-env",
+            "HUGGING_FACE_HUB_TOKEN",
+        ]
         assert first["env"][0]["name"] == "_FSEC_HF_T"
 
     def test_the_budget_follows_the_models_size(self) -> None:
         def budget(model: Any) -> str:
-            args = VLLM(model=model, startup_timeout="auto").compile(HELPER)["spec"]["initContainers"][-1]["args"]
+            args = VLLM(model=model, startup_timeout="auto").compile(HELPER)["spec"][
+                "initContainers"
+            ][-1]["args"]
             return str(args[args.index("--timeout") + 1])
 
         assert budget("a/b") == "1800"
@@ -540,38 +814,66 @@ class TestStart:
 
     def test_what_the_loader_will_bring_is_looked_at_first_with_its_own_memory(self) -> None:
         template = VLLM(
-            model="a/b@v1", lora_adapters={"sql": "c/d"}, model_loader_mem="3Gi", startup_timeout=60, helper_image="t:1"
+            model="a/b@v1",
+            lora_adapters={"sql": "c/d"},
+            model_loader_mem="3Gi",
+            startup_timeout=60,
+            helper_image="t:1",
         )
         containers = {c["name"]: c for c in template.compile(HELPER)["spec"]["initContainers"]}
         first = containers["preflight"]
         assert first["command"][-1].endswith("programs.load_model")
         assert first["args"] == [
-            *("hf://a/b", "--revision", "v1", "--adapter", "sql=c/d", "--adapters-directory", "/adapters"),
+            *(
+                "hf://a/b",
+                "--revision",
+                "v1",
+                "--adapter",
+                "sql=c/d",
+                "--adapters-directory",
+                "/adapters",
+            ),
             *("--cache", "/model-cache", "--check"),
         ]
         assert first["resources"] == containers["model-loader"]["resources"]
-        assert {"name": "inference-model-cache", "mountPath": "/model-cache", "readOnly": True} in first["volumeMounts"]
+        assert {
+            "name": "inference-model-cache",
+            "mountPath": "/model-cache",
+            "readOnly": True,
+        } in first["volumeMounts"]
 
     def test_every_container_that_ends_knows_when_the_start_must_be_over(self) -> None:
         template = VLLM(
-            model="a/b", lora_adapters={"x": "c/d"}, download_inputs=True, startup_timeout=60, helper_image="t:1"
+            model="a/b",
+            lora_adapters={"x": "c/d"},
+            download_inputs=True,
+            startup_timeout=60,
+            helper_image="t:1",
         )
         told = {
-            container["name"]: {v["name"]: v.get("value") for v in container.get("env", ())}.get("INFERENCE_START")
+            container["name"]: {v["name"]: v.get("value") for v in container.get("env", ())}.get(
+                "INFERENCE_START"
+            )
             for container in template.compile(HELPER)["spec"]["initContainers"]
         }
         bound = '{"seconds": 60, "clock": "/shared/start-clock"}'
         ending = ("preflight", "download-loras", "input-downloader", "server-gate")
         assert told == {**dict.fromkeys(ending, bound), "model-loader": None, "model-server": None}
 
-    def test_a_servers_key_reaches_the_server_the_gate_and_the_task(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        template = VLLM(model="a/b", api_key_secret=APIKeySecret(group="llm", key="key"), startup_timeout=60)
+    def test_a_servers_key_reaches_the_server_the_gate_and_the_task(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        template = VLLM(
+            model="a/b", api_key_secret=APIKeySecret(group="llm", key="key"), startup_timeout=60
+        )
         containers = {c["name"]: c for c in template.compile(HELPER)["spec"]["initContainers"]}
         for name in ("preflight", "model-server", "server-gate"):
             assert {"name": "VLLM_API_KEY", "value": "$(_FSEC_LLM_KEY)"} in containers[name]["env"]
         assert containers["server-gate"]["args"][-2:] == ["--token-env", "VLLM_API_KEY"]
         assert containers["preflight"]["args"][-2:] == ["--require-env", "VLLM_API_KEY"]
-        assert [(secret.group, secret.key) for secret in template.secret_requests] == [("llm", "key")]
+        assert [(secret.group, secret.key) for secret in template.secret_requests] == [
+            ("llm", "key")
+        ]
         monkeypatch.setenv("_FSEC_LLM_KEY", "geheim")
         assert template.endpoint.api_key == "geheim"
         assert "geheim" not in repr(template.endpoint)
@@ -589,10 +891,14 @@ class TestStart:
         pod = template.compile(HELPER)["spec"]
         containers = {c["name"]: c for c in pod["initContainers"]}
         for name in ("preflight", "model-loader", "download-loras"):
-            assert {"name": "HF_ENDPOINT", "value": "https://hub.example.com"} in containers[name]["env"]
+            assert {"name": "HF_ENDPOINT", "value": "https://hub.example.com"} in containers[name][
+                "env"
+            ]
             args = containers[name]["args"]
             assert args[args.index("--cache-limit") + 1] == "500Gi"
-        assert "HF_ENDPOINT" not in {variable["name"] for variable in containers["model-server"]["env"]}
+        assert "HF_ENDPOINT" not in {
+            variable["name"] for variable in containers["model-server"]["env"]
+        }
         assert pod["securityContext"] == {"fsGroup": 1000, "fsGroupChangePolicy": "OnRootMismatch"}
 
     def test_a_claim_that_only_the_server_reads_keeps_its_owner(self) -> None:
@@ -600,15 +906,22 @@ class TestStart:
 
     def test_what_is_there_only_later_is_not_looked_at(self) -> None:
         for model in ("input:weights", VolumeModel(volume={"hostPath": {"path": "/m"}})):
-            assert "preflight" not in self._order(_generic(model=model, download_inputs=True, startup_timeout=60))
+            assert "preflight" not in self._order(
+                _generic(model=model, download_inputs=True, startup_timeout=60)
+            )
 
     def test_a_gated_model_of_any_server_brings_its_token_to_the_loader_only(self) -> None:
         model = HuggingFaceModel(repo="a/b", secret=HFSecret(hf_token_key="t", hf_token_group="hf"))
         template = _generic(model=model, startup_timeout=60)
         containers = {c["name"]: c for c in template.compile(HELPER)["spec"]["initContainers"]}
         for name in ("preflight", "model-loader"):
-            assert [variable["name"] for variable in containers[name]["env"]][:2] == ["_FSEC_HF_T", "HF_TOKEN"]
-        assert "HF_TOKEN" not in {variable["name"] for variable in containers["model-server"]["env"]}
+            assert [variable["name"] for variable in containers[name]["env"]][:2] == [
+                "_FSEC_HF_T",
+                "HF_TOKEN",
+            ]
+        assert "HF_TOKEN" not in {
+            variable["name"] for variable in containers["model-server"]["env"]
+        }
         assert [(secret.group, secret.key) for secret in template.secret_requests] == [("hf", "t")]
 
     def test_a_model_is_read_only_for_all_but_the_loader(self) -> None:
@@ -623,12 +936,16 @@ class TestStart:
             pod = VLLM(**options, startup_timeout=60).compile(HELPER)  # type: ignore[arg-type]
             args = pod["spec"]["initContainers"][-1]["args"]
             assert args[args.index("--model") + 1] == name
-        named = VLLM(model="a/b", arg_dict={"served_model_name": ["x", "y"]}, startup_timeout=60).compile(HELPER)
+        named = VLLM(
+            model="a/b", arg_dict={"served_model_name": ["x", "y"]}, startup_timeout=60
+        ).compile(HELPER)
         assert "x" in named["spec"]["initContainers"][-1]["args"]
 
     def test_flytekits_image_has_no_client_of_hubs(self) -> None:
         bare = Helper(image="flytekit", bundled=True)
-        with pytest.raises(ConfigError, match=r"needs a helper image with flytekitplugins-inference\[huggingface\]"):
+        with pytest.raises(
+            ConfigError, match=r"needs a helper image with flytekitplugins-inference\[huggingface\]"
+        ):
             VLLM(model="a/b").compile(bare)
         VLLM(model="s3://a/b").compile(bare)
 
@@ -643,7 +960,12 @@ class TestAdapters:
 
     def test_of_nim_do_not_collide_and_can_be_pinned(self) -> None:
         secrets = dataclasses.replace(NGC, hf_token_key="t", hf_token_group="hf")
-        template = NIM(secrets=secrets, hf_repo_ids=["a/lora", "b/lora@v2"], lora_adapter_mem="3Gi", env=LORA_ENV)
+        template = NIM(
+            secrets=secrets,
+            hf_repo_ids=["a/lora", "b/lora@v2"],
+            lora_adapter_mem="3Gi",
+            env=LORA_ENV,
+        )
         container = self._downloader(template)
         expected = ["--adapter", "a--lora=hf://a/lora", "--adapter", "b--lora=hf://b/lora@v2"]
         assert container["args"][:4] == expected
@@ -656,14 +978,23 @@ class TestAdapters:
     def test_of_vllm_are_static_modules(self) -> None:
         server = _server(VLLM(lora_adapters={"sql": "a/sql-lora", "chat": "s3://b/chat"}))
         assert server["args"][-6:] == [
-            *("--enable-lora", "--max-loras", "3", "--lora-modules", "sql=/adapters/sql", "chat=/adapters/chat")
+            *(
+                "--enable-lora",
+                "--max-loras",
+                "3",
+                "--lora-modules",
+                "sql=/adapters/sql",
+                "chat=/adapters/chat",
+            )
         ]
         enabled = _server(VLLM(lora_adapters={"sql": "a/b"}, arg_dict={"enable_lora": True}))
         assert enabled["args"].count("--enable-lora") == 1
         chosen = _server(VLLM(lora_adapters={"sql": "a/b"}, arg_dict={"max_loras": 8}))
         assert chosen["args"].count("--max-loras") == 1
 
-    def test_without_a_helper_image_their_client_is_installed_at_the_start_and_never_with_one(self) -> None:
+    def test_without_a_helper_image_their_client_is_installed_at_the_start_and_never_with_one(
+        self,
+    ) -> None:
         template = VLLM(lora_adapters={"sql": "a/b"})
         bare = self._downloader(template, Helper(image="flytekit", bundled=True))
         assert bare["image"].startswith("python:3.12")
@@ -689,16 +1020,25 @@ class TestAdapters:
 def test_vllm_follows_the_hardware(options: dict[str, Any], image: str, shm: str) -> None:
     template = VLLM(**options)
     assert _server(template)["image"].partition(":")[0] == image
-    (volume,) = (v for v in template.compile(HELPER)["spec"]["volumes"] if v["name"] == "inference-shm")
+    (volume,) = (
+        v for v in template.compile(HELPER)["spec"]["volumes"] if v["name"] == "inference-shm"
+    )
     assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": shm}
 
 
 def test_gpus_that_nothing_uses_are_told() -> None:
-    with pytest.warns(InferenceWarning, match="gpu=4, but arg_dict uses 2: give tensor_parallel_size"):
+    with pytest.warns(
+        InferenceWarning, match="gpu=4, but arg_dict uses 2: give tensor_parallel_size"
+    ):
         VLLM(model="a/b", gpu=4, mem="32Gi", arg_dict={"tensor_parallel_size": 2})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        VLLM(model="a/b", gpu=4, mem="32Gi", arg_dict={"tensor_parallel_size": 2, "data-parallel-size": 2})
+        VLLM(
+            model="a/b",
+            gpu=4,
+            mem="32Gi",
+            arg_dict={"tensor_parallel_size": 2, "data-parallel-size": 2},
+        )
 
 
 def test_a_model_that_is_not_named_is_told() -> None:
@@ -722,7 +1062,10 @@ def test_memory_of_a_few_bytes_is_refused(mem: Any) -> None:
 @pytest.mark.parametrize(
     ("arg_dict", "words"),
     [
-        ({"max_lora_rank": 64}, "max_lora_rank, which vLLM does not look at without enable_lora=True"),
+        (
+            {"max_lora_rank": 64},
+            "max_lora_rank, which vLLM does not look at without enable_lora=True",
+        ),
         ({"disable-log-stats": True}, "disable_log_stats, which empties /metrics"),
     ],
 )

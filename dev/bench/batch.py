@@ -2,16 +2,19 @@
 
     .venv/bin/python dev/bench/batch.py --what knee|cost|million|kill [--full] [--only vllm]
 
-Each is one run, and what counts are ratios within it; without --full the inputs are smaller. All programs share this
-machine's cores.
+Each is one run, and what counts are ratios within it; without --full the inputs are smaller. All
+programs share this machine's cores.
 
-    knee      Servers: llama.cpp with 4 and 16 parallel slots (`dev/servers llamacpp`), vLLM on this CPU when
-              .venv/servers/vllm is there (`dev/servers vllm`), and a stub with 48 slots. On each: a sequential loop,
-              fixed concurrencies, and `batch`, which is told none. The fixed ones share its code, so only the
-              concurrency differs. Also after which share of its rows it had a limit that reaches 95 % of the best.
-    cost      Processor time per request of `batch`, bare aiohttp and httpx with as many in flight, against a stub.
-    million   The memory of a process that sends a million rows to a stub.
-    kill      `kill -9` at random moments, then a last run: whether all rows are there once and in order, and how many
+    knee      Servers: llama.cpp with 4 and 16 parallel slots (`dev/servers llamacpp`), vLLM on this
+    CPU when
+              .venv/servers/vllm is there (`dev/servers vllm`), and a stub with 48 slots. On each: a
+              sequential loop, fixed concurrencies, and `batch`, which is told none. The fixed ones
+              share its code, so only the concurrency differs. Also after which share of its rows it
+              had a limit that reaches 95 % of the best.
+    cost      Processor time per request of `batch`, bare aiohttp and httpx with as many in flight,
+    against a stub. million   The memory of a process that sends a million rows to a stub.
+    kill      `kill -9` at random moments, then a last run: whether all rows are there once and in
+    order, and how many
               answers were asked for twice.
 """
 
@@ -61,7 +64,9 @@ class Endpoint:
 
 
 def prompts(rows: int) -> Iterator[str]:
-    return (f"the quick brown fox jumps over the lazy dog, number {number}" for number in range(rows))
+    return (
+        f"the quick brown fox jumps over the lazy dog, number {number}" for number in range(rows)
+    )
 
 
 # The stub: HTTP by hand, so that it costs less than its clients
@@ -118,17 +123,25 @@ class Stub(asyncio.Protocol):
             return
         if Stub.remembers:
             Stub.answered.append(self.prompt)
-        choice = {"message": {"role": "assistant", "content": f"answer to {self.prompt}"}, "finish_reason": "stop"}
+        choice = {
+            "message": {"role": "assistant", "content": f"answer to {self.prompt}"},
+            "finish_reason": "stop",
+        }
         self.send({"choices": [choice], "usage": {"prompt_tokens": 20, "completion_tokens": 16}})
 
     def send(self, value: Any) -> None:
         body = json.dumps(value).encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
+            f"{len(body)}\r\n\r\n"
+        )
         self.transport.write(head.encode() + body)
 
 
 async def serve(seconds: float, slots: int, remembers: bool) -> None:
-    Stub.seconds, Stub.slots, Stub.remembers = seconds, slots, remembers
+    Stub.seconds = seconds
+    Stub.slots = slots
+    Stub.remembers = remembers
     server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -150,7 +163,9 @@ def stub(*, seconds: float = 0.0, slots: int = 10**9, remembers: bool = False) -
 
 
 @contextmanager
-def running(command: list[str], port: int, patience: float, environ: dict[str, str]) -> Iterator[str]:
+def running(
+    command: list[str], port: int, patience: float, environ: dict[str, str]
+) -> Iterator[str]:
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environ})
         try:
@@ -175,7 +190,12 @@ def is_ready(url: str) -> bool:
 
 
 def model(server: str, kind: str, directory: Path) -> Path:
-    maker = [str(SERVERS / server / "bin" / "python"), str(ROOT / "tests" / "live" / "models.py"), kind, str(directory)]
+    maker = [
+        str(SERVERS / server / "bin" / "python"),
+        str(ROOT / "tests" / "live" / "models.py"),
+        kind,
+        str(directory),
+    ]
     subprocess.run(maker, check=True)
     return directory
 
@@ -184,8 +204,14 @@ def model(server: str, kind: str, directory: Path) -> Path:
 def llamacpp(slots: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as directory:
         file = model("llamacpp", "llama-gguf", Path(directory)) / "model.gguf"
-        command = f"{SERVERS}/llamacpp/bin/llama-server --model {file} --host 127.0.0.1 --port 28341 --threads 1"
-        command += f" --parallel {slots} --ctx-size {256 * slots} --threads-http {2 * slots + 8} --cache-ram 0"
+        command = (
+            f"{SERVERS}/llamacpp/bin/llama-server --model {file} --host 127.0.0.1 --port "
+            "28341 --threads 1"
+        )
+        command += (
+            f" --parallel {slots} --ctx-size {256 * slots} --threads-http {2 * slots + 8} "
+            "--cache-ram 0"
+        )
         with running(command.split(), 28341, 60, {}) as url:
             yield url
 
@@ -193,11 +219,19 @@ def llamacpp(slots: int) -> Iterator[str]:
 @contextmanager
 def vllm() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as directory:
-        command = f"{SERVERS}/vllm/bin/vllm serve {model('vllm', 'llama', Path(directory))} --served-model-name tiny"
+        command = (
+            f"{SERVERS}/vllm/bin/vllm serve {model('vllm', 'llama', Path(directory))} "
+            "--served-model-name tiny"
+        )
         command += " --host 127.0.0.1 --port 28342 --max-model-len 256 --enforce-eager"
-        environ = "HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_NO_USAGE_STATS=1"
+        environ = (
+            "HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind "
+            "VLLM_NO_USAGE_STATS=1"
+        )
         environ += " DO_NOT_TRACK=1"
-        with running(command.split(), 28342, 300, dict(pair.split("=") for pair in environ.split())) as url:
+        with running(
+            command.split(), 28342, 300, dict(pair.split("=") for pair in environ.split())
+        ) as url:
             yield url
 
 
@@ -241,7 +275,9 @@ def knee(full: bool, only: str) -> None:
     ]
     if (SERVERS / "llamacpp").exists():
         for slots in (4, 16):
-            servers.append((f"llama.cpp, {slots} slots", partial(llamacpp, slots), 6000 if full else 2000))
+            servers.append(
+                (f"llama.cpp, {slots} slots", partial(llamacpp, slots), 6000 if full else 2000)
+            )
     else:
         print("knee: no llama.cpp here; install it by dev/servers llamacpp")
     if (SERVERS / "vllm").exists():
@@ -262,21 +298,36 @@ def compare(name: str, url: str, rows: int) -> None:
     best = max(sweep, key=lambda fixed: sweep[fixed])
     enough = min(fixed for fixed, rate in sweep.items() if rate >= 0.95 * sweep[best])
     # in turns, so that whatever else this machine does meets both alike
-    told, found, shares = [], [], []
+    told = []
+    found = []
+    shares = []
     for _ in range(5):
         told.append(measure(url, rows, best))
         found.append(measure(url, rows))
         trace = TracedLimiter.trace
-        shares.append(next((number for number, limit in enumerate(trace) if limit >= enough), rows) / rows)
+        shares.append(
+            next((number for number, limit in enumerate(trace) if limit >= enough), rows) / rows
+        )
     ratio = statistics.median(mine / theirs for mine, theirs in zip(found, told, strict=True))
     print(f"\n{name}, {rows:,} rows")
-    print("  fixed    " + ", ".join(f"{fixed}: {rate:.0f}/s" for fixed, rate in sorted(sweep.items())))
+    print(
+        "  fixed    " + ", ".join(f"{fixed}: {rate:.0f}/s" for fixed, rate in sorted(sweep.items()))
+    )
     print(f"  best     {best} in flight: {statistics.median(told):.1f} rows/s, the median of five")
     times = statistics.median(found) / sequential
-    print(f"  batch    {statistics.median(found):.1f} rows/s = {ratio:.3f} of it, {times:.1f} x the sequential loop")
+    print(
+        f"  batch    {statistics.median(found):.1f} rows/s = {ratio:.3f} of it, {times:.1f} x the "
+        "sequential loop"
+    )
     share = statistics.median(shares)
-    print(f"  found    {enough} or more in flight, which is 95 % of the best, after {share:.1%} of the rows")
-    print("  limits   " + " ".join(str(limit) for limit in TracedLimiter.trace[:: rows // 30]), flush=True)
+    print(
+        f"  found    {enough} or more in flight, which is 95 % of the best, after {share:.1%} of "
+        "the rows"
+    )
+    print(
+        "  limits   " + " ".join(str(limit) for limit in TracedLimiter.trace[:: rows // 30]),
+        flush=True,
+    )
 
 
 # cost
@@ -290,7 +341,11 @@ async def bare_aiohttp(url: str, rows: int) -> None:
 
         async def client() -> None:
             for prompt in numbers:
-                body = {"model": "stub", "max_tokens": 16, "messages": [{"role": "user", "content": prompt}]}
+                body = {
+                    "model": "stub",
+                    "max_tokens": 16,
+                    "messages": [{"role": "user", "content": prompt}],
+                }
                 async with session.post(f"{url}/v1/chat/completions", json=body) as response:
                     json.loads(await response.read())["choices"][0]["message"]["content"]
 
@@ -306,7 +361,11 @@ async def bare_httpx(url: str, rows: int) -> None:
 
         async def client() -> None:
             for prompt in numbers:
-                body = {"model": "stub", "max_tokens": 16, "messages": [{"role": "user", "content": prompt}]}
+                body = {
+                    "model": "stub",
+                    "max_tokens": 16,
+                    "messages": [{"role": "user", "content": prompt}],
+                }
                 response = await session.post(f"{url}/v1/chat/completions", json=body)
                 response.json()["choices"][0]["message"]["content"]
 
@@ -330,7 +389,8 @@ def cost(full: bool) -> None:
         for turn in range(4):
             for name, variant in variants.items():
                 size = rows if turn else rows // 10
-                processor, wall = time.process_time(), time.perf_counter()
+                processor = time.process_time()
+                wall = time.perf_counter()
                 variant(url, size)
                 if turn:  # the first is for warming up
                     seconds[name].append((time.process_time() - processor) / size)
@@ -341,7 +401,10 @@ def cost(full: bool) -> None:
         if values:
             middle = statistics.median(values)
             more, rate = middle - base, statistics.median(rates[name])
-            print(f"  {name:8} {middle * 1e3:.3f} ms of processor per request, {more * 1e3:+.3f}; {rate:,.0f}/s")
+            print(
+                f"  {name:8} {middle * 1e3:.3f} ms of processor per request, {more * 1e3:+.3f}; "
+                f"{rate:,.0f}/s"
+            )
 
 
 # million
@@ -370,9 +433,15 @@ def million(full: bool) -> None:
         samples.append((rows, resident_mib()))
         with Path(directory, "out.jsonl").open("rb") as file:
             count = sum(1 for _ in file)
-    print("  rows read and resident MiB: " + ", ".join(f"{number:,}: {mib:.0f}" for number, mib in samples))
+    print(
+        "  rows read and resident MiB: "
+        + ", ".join(f"{number:,}: {mib:.0f}" for number, mib in samples)
+    )
     most = max(mib for _, mib in samples)
-    print(f"{rows:,} rows in {took:.0f} s, {rows / took:,.0f}/s; {count:,} lines, {result.failed} failed")
+    print(
+        f"{rows:,} rows in {took:.0f} s, {rows / took:,.0f}/s; {count:,} lines, {result.failed} "
+        "failed"
+    )
     print(f"resident memory grew by {most - before:.0f} MiB, from {before:.0f} to {most:.0f}")
 
 
@@ -389,9 +458,14 @@ bench.batch(bench.Endpoint({url!r}), bench.prompts({rows}), work=bench.WORK, out
 def kill(full: bool) -> None:
     rows, kills = (10_000, 20) if full else (2_000, 4)
     chance = random.Random(1)
-    with stub(seconds=0.4, slots=64, remembers=True) as url, tempfile.TemporaryDirectory() as directory:
+    with (
+        stub(seconds=0.4, slots=64, remembers=True) as url,
+        tempfile.TemporaryDirectory() as directory,
+    ):
         output = Path(directory, "out.jsonl")
-        code = KILLED.format(directory=str(Path(__file__).parent), url=url, rows=rows, output=str(output))
+        code = KILLED.format(
+            directory=str(Path(__file__).parent), url=url, rows=rows, output=str(output)
+        )
         for number in range(kills):
             process = subprocess.Popen([sys.executable, "-c", code])
             try:
@@ -408,15 +482,24 @@ def kill(full: bool) -> None:
         records = [json.loads(line) for line in output.open(encoding="utf-8")]
     in_order = [record["index"] for record in records] == list(range(rows))
     right = all(
-        record["output"] == f"answer to {prompt}" for record, prompt in zip(records, prompts(rows), strict=True)
+        record["output"] == f"answer to {prompt}"
+        for record, prompt in zip(records, prompts(rows), strict=True)
     )
     twice = len(answered) - len(set(answered))
-    print(f"{rows:,} rows, killed {kills} times: {len(records):,} records, in order: {in_order}, each its own: {right}")
-    print(f"{len(answered):,} answers for {len(set(answered)):,} rows: {twice} asked for twice, {twice / rows:.2%}")
+    print(
+        f"{rows:,} rows, killed {kills} times: {len(records):,} records, in order: {in_order}, "
+        f"each its own: {right}"
+    )
+    print(
+        f"{len(answered):,} answers for {len(set(answered)):,} rows: {twice} asked for twice, "
+        f"{twice / rows:.2%}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--what", choices=["knee", "cost", "million", "kill"], default="cost")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--only", default="", help="of knee: the servers with this in their name")

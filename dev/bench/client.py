@@ -2,10 +2,11 @@
 
     .venv/bin/python dev/bench/client.py [--requests 2000] [--rounds 5]
 
-A server of asyncio in a process of its own answers every request at once with a short completion. The variants take
-turns, so that whatever else the machine does meets them alike; the first round is not counted. What is printed is the
-median over the rounds of the processor time of this process per request, the difference and the ratio to the bare
-client of the same kind. The goal is 0.5 ms at most.
+A server of asyncio in a process of its own answers every request at once with a short completion.
+The variants take turns, so that whatever else the machine does meets them alike; the first round is
+not counted. What is printed is the median over the rounds of the processor time of this process per
+request, the difference and the ratio to the bare client of the same kind. The goal is 0.5 ms at
+most.
 """
 
 from __future__ import annotations
@@ -81,8 +82,10 @@ def post_async(make: Callable[[], Any], count: int) -> None:
 
 def variants(url: str) -> dict[str, list[tuple[str, Callable[[int], None]]]]:
     """Return what is compared: the bare client first."""
-    plain, spoken = Endpoint(url=url), Endpoint(url=url, protocol="openai")
-    bare, ours = httpx2.Client(base_url=url, timeout=TIMEOUT, trust_env=False), plain.client()
+    plain = Endpoint(url=url)
+    spoken = Endpoint(url=url, protocol="openai")
+    bare = httpx2.Client(base_url=url, timeout=TIMEOUT, trust_env=False)
+    ours = plain.client()
     official = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT)
     own = spoken.client()
     return {
@@ -91,7 +94,12 @@ def variants(url: str) -> dict[str, list[tuple[str, Callable[[int], None]]]]:
             ("Endpoint.client()", lambda count: post(ours, count)),
         ],
         f"httpx2 in asyncio, {CONCURRENCY} at a time": [
-            ("bare", lambda count: post_async(lambda: httpx2.AsyncClient(base_url=url, timeout=TIMEOUT), count)),
+            (
+                "bare",
+                lambda count: post_async(
+                    lambda: httpx2.AsyncClient(base_url=url, timeout=TIMEOUT), count
+                ),
+            ),
             ("Endpoint.async_client()", lambda count: post_async(plain.async_client, count)),
         ],
         "OpenAI's client": [
@@ -103,7 +111,12 @@ def variants(url: str) -> dict[str, list[tuple[str, Callable[[int], None]]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what the clients add to a request.")
-    parser.add_argument("--requests", type=int, default=2000, help="requests of each variant and round (%(default)s)")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=2000,
+        help="requests of each variant and round (%(default)s)",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count (%(default)s)")
     options = parser.parse_args()
     versions = json.dumps({"httpx2": httpx2.__version__, "openai": openai.__version__})
@@ -111,14 +124,18 @@ def main() -> None:
     server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
-        for title, compared in variants(f"http://127.0.0.1:{server.stdout.readline().strip()}").items():
+        for title, compared in variants(
+            f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        ).items():
             measure(title, compared, options.requests, options.rounds)
     finally:
         server.terminate()
         server.wait()
 
 
-def measure(title: str, compared: list[tuple[str, Callable[[int], None]]], count: int, rounds: int) -> None:
+def measure(
+    title: str, compared: list[tuple[str, Callable[[int], None]]], count: int, rounds: int
+) -> None:
     samples: dict[str, list[float]] = {name: [] for name, _ in compared}
     for _ in range(rounds + 1):
         for name, work in compared:

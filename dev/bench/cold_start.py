@@ -2,10 +2,11 @@
 
     python dev/bench/cold_start.py
 
-A model that takes 6 s to bring, inputs that take 4 s and a server that takes 3 s to load, with the real loader,
-downloader and gate, run on this machine from the manifest that a cluster gets. The store is a small server here that
-speaks the part of S3 that is needed and sends no faster than told. Prints the event history of each mode, the phases of
-the gate's report, and the ratio of the primary's start to (model + server), in one run.
+A model that takes 6 s to bring, inputs that take 4 s and a server that takes 3 s to load, with the
+real loader, downloader and gate, run on this machine from the manifest that a cluster gets. The
+store is a small server here that speaks the part of S3 that is needed and sends no faster than
+told. Prints the event history of each mode, the phases of the gate's report, and the ratio of the
+primary's start to (model + server), in one run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-MODEL_SECONDS, INPUT_SECONDS, SERVER_SECONDS = 6.0, 4.0, 3.0
+MODEL_SECONDS = 6.0
+INPUT_SECONDS = 4.0
+SERVER_SECONDS = 3.0
 OBJECTS = {"model/weights.bin": 6 * 2**20, "inputs/data.bin": 4 * 2**20}
 SECONDS = {"model": MODEL_SECONDS, "inputs": INPUT_SECONDS}
 BLOCK = 32 * 1024
@@ -37,7 +40,9 @@ class Throttle:
     """Lets bytes pass at a rate, over all connections together."""
 
     def __init__(self, rate: float) -> None:
-        self._rate, self._lock, self._free_at = rate, threading.Lock(), 0.0
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._free_at = 0.0
 
     def wait(self, size: int) -> None:
         with self._lock:
@@ -78,7 +83,9 @@ class Store(http.server.BaseHTTPRequestHandler):
     def _send(self, key: str, *, body: bool) -> None:
         size = OBJECTS[key]
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        start, end = (int(span[1]), min(int(span[2] or size - 1), size - 1)) if span else (0, size - 1)
+        start, end = (
+            (int(span[1]), min(int(span[2] or size - 1), size - 1)) if span else (0, size - 1)
+        )
         self.send_response(206 if span else 200)
         self.send_header("ETag", f'"{size}"')
         self.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
@@ -129,22 +136,35 @@ def main() -> int:
     inputs = {"data": FlyteFile("s3://bench/inputs/data.bin")}
     measured: dict[str, float] = {}
     for mode, template in (("probe", probe), ("gate", replace(probe, startup_timeout=120))):
-        Store.throttles = {name: Throttle(OBJECTS_OF[name] / seconds) for name, seconds in SECONDS.items()}
+        Store.throttles = {
+            name: Throttle(OBJECTS_OF[name] / seconds) for name, seconds in SECONDS.items()
+        }
         print(f"--- {mode} mode", flush=True)
         with template.run_locally(inputs) as server:
             events = server.pod.events
             measured[mode] = next(event.seconds for event in events if event.container == "primary")
-        print("\n".join(str(event) for event in events if event.kind in ("started", "passed", "exited")))
+        print(
+            "\n".join(
+                str(event) for event in events if event.kind in ("started", "passed", "exited")
+            )
+        )
     least = MODEL_SECONDS + SERVER_SECONDS
     ratio = measured["gate"] / least
-    print(f"probe mode: primary after {measured['probe']:.1f} s (phases in sum {least + INPUT_SECONDS:.0f} s)")
     print(
-        f"gate mode:  primary after {measured['gate']:.1f} s, {ratio:.2f} of model + server ({least:.0f} s; aim 1.15)"
+        f"probe mode: primary after {measured['probe']:.1f} s (phases in sum "
+        f"{least + INPUT_SECONDS:.0f} s)"
+    )
+    print(
+        f"gate mode:  primary after {measured['gate']:.1f} s, {ratio:.2f} of model + server "
+        f"({least:.0f} s; aim 1.15)"
     )
     return 0 if ratio <= 1.15 else 1
 
 
-OBJECTS_OF = {name: sum(size for key, size in OBJECTS.items() if key.startswith(f"{name}/")) for name in SECONDS}
+OBJECTS_OF = {
+    name: sum(size for key, size in OBJECTS.items() if key.startswith(f"{name}/"))
+    for name in SECONDS
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,8 +2,9 @@
 
     python dev/bench/compile.py
 
-For each kind of server that is installed: the median of 50 constructions (with all checks) and of 50 compilations, in
-milliseconds after imports, and what the first use of the bundled programs adds, once in a process. Aim: 3 ms together.
+For each kind of server that is installed: the median of 50 constructions (with all checks) and of
+50 compilations, in milliseconds after imports, and what the first use of the bundled programs adds,
+once in a process. Aim: 3 ms together.
 """
 
 from __future__ import annotations
@@ -45,15 +46,23 @@ def main() -> int:
     kinds: dict[str, Callable[..., ModelInferenceTemplate]] = dict(installed_servers())
     print(f"{'server':<12} {'describe':>9} {'compile':>9}   milliseconds")
     for name, make in kinds.items():
-        options = {"model": "s3://models/x", "download_inputs": True, "startup_timeout": 600, **NEEDED.get(name, {})}
+        options = {
+            "model": "s3://models/x",
+            "download_inputs": True,
+            "startup_timeout": 600,
+            **NEEDED.get(name, {}),
+        }
         template = make(**options)
-        described, compiled = median_ms(partial(make, **options)), median_ms(partial(template.compile, HELPER))
+        described = median_ms(partial(make, **options))
+        compiled = median_ms(partial(template.compile, HELPER))
         slowest = max(slowest, described + compiled)
         print(f"{name:<12} {described:9.2f} {compiled:9.2f}")
     began = time.perf_counter()
     for program in ("download_inputs", "load_model", "wait_for_server"):
         programs_bundle(program)
-    print(f"bundling three programs, once in a process: {(time.perf_counter() - began) * 1000:.0f} ms")
+    print(
+        f"bundling three programs, once in a process: {(time.perf_counter() - began) * 1000:.0f} ms"
+    )
     print(f"slowest: {slowest:.2f} ms (aim {AIM_MS:g})")
     return int(slowest > AIM_MS)
 

@@ -1,16 +1,18 @@
 """How fast the input downloader is, as ratios measured in one run on this machine.
 
-    python dev/bench/download_inputs.py [--size-mib 2048] [--files 200] [--repeat 3] [--latency-ms 20]
+    python dev/bench/download_inputs.py [--size-mib 2048] [--files 200] [--repeat 3] [--latency-ms
+    20]
 
 Needs what the tests need (flytekit, moto). Three questions:
 
-* many small files: the whole program, from its start to its end, against `FlyteFile.download()` one after another in a
-  process that has flytekit imported already. The server is moto (in memory) behind a proxy that holds every request
-  back for the latency.
-* one large file: the whole program against the whole process of `s3fs.get` and of a plain client with concurrent
-  ranges (http.client, 8 threads, no signature, no resume). The server is `_RangeServer` below, not a real S3: it
-  answers HEAD and GET with ranges and ETags from a file with sendfile, and does not check signatures. moto would be the
-  bottleneck. Once it answers at once, and once after the latency, as a store over a network does.
+* many small files: the whole program, from its start to its end, against `FlyteFile.download()` one
+  after another in a process that has flytekit imported already. The server is moto (in memory)
+  behind a proxy that holds every request back for the latency.
+* one large file: the whole program against the whole process of `s3fs.get` and of a plain client
+  with concurrent ranges (http.client, 8 threads, no signature, no resume). The server is
+  `_RangeServer` below, not a real S3: it answers HEAD and GET with ranges and ETags from a file
+  with sendfile, and does not check signatures. moto would be the bottleneck. Once it answers at
+  once, and once after the latency, as a store over a network does.
 * start: from the start of the process to the first request for a file, against `import flytekit`.
 
 All programs and servers share this machine's cores, so ratios mean more than rates.
@@ -122,7 +124,9 @@ class Proxy:
             return_exceptions=True,
         )
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float
+    ) -> None:
         while data := await reader.read(1 << 18):
             if delay:
                 self.requests += 1
@@ -139,7 +143,9 @@ class _RangeServer(ThreadingHTTPServer):
 
     def __init__(self, path: Path, latency: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _RangeHandler)
-        self.path, self.size, self.latency = path, path.stat().st_size, latency
+        self.path = path
+        self.size = path.stat().st_size
+        self.latency = latency
         self.asked: list[float] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -172,7 +178,8 @@ class _RangeHandler(BaseHTTPRequestHandler):
             return
         size = self.server.size
         first, _, last = self.headers.get("Range", "bytes=-").removeprefix("bytes=").partition("-")
-        start, end = int(first or 0), min(int(last or size - 1) + 1, size)
+        start = int(first or 0)
+        end = min(int(last or size - 1) + 1, size)
         self.send_response(206 if first else 200)
         self.send_header("ETag", '"0123456789abcdef0123456789abcdef"')
         self.send_header("Content-Length", str(end - start))
@@ -182,14 +189,20 @@ class _RangeHandler(BaseHTTPRequestHandler):
         if body:
             with self.server.path.open("rb") as file, contextlib.suppress(ConnectionError):
                 while start < end:
-                    start += os.sendfile(self.connection.fileno(), file.fileno(), start, min(end - start, 1 << 20))
+                    start += os.sendfile(
+                        self.connection.fileno(), file.fileno(), start, min(end - start, 1 << 20)
+                    )
 
 
 def run(arguments: Sequence[str], environ: dict[str, str]) -> tuple[float, float, str]:
     """Return seconds, peak resident MiB and what was printed."""
     begun = time.perf_counter()
     process = subprocess.Popen(
-        arguments, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        arguments,
+        env={**os.environ, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout is not None
     output = process.stdout.read()
@@ -219,14 +232,21 @@ def downloader(root: Path, source: Path) -> list[str]:
 
 
 def variables(endpoint: str) -> dict[str, str]:
-    return {"FLYTE_AWS_ENDPOINT": endpoint, "FLYTE_AWS_ACCESS_KEY_ID": "k", "FLYTE_AWS_SECRET_ACCESS_KEY": "s"}
+    return {
+        "FLYTE_AWS_ENDPOINT": endpoint,
+        "FLYTE_AWS_ACCESS_KEY_ID": "k",
+        "FLYTE_AWS_SECRET_ACCESS_KEY": "s",
+    }
 
 
 def small(root: Path, count: int, repeat: int, latency: float) -> None:
     import botocore.session
 
     moto = subprocess.Popen(
-        [sys.executable, "-c", MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", MOTO],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     assert moto.stdout is not None
     port = int(moto.stdout.readline())
@@ -242,17 +262,32 @@ def small(root: Path, count: int, repeat: int, latency: float) -> None:
         client.put_object(Bucket="bucket", Key=f"small/{index}", Body=os.urandom(SMALL_BYTES))
     source = inputs_pb(root / "small.pb", [f"s3://bucket/small/{index}" for index in range(count)])
     environ = variables(f"http://127.0.0.1:{Proxy(port, latency).port}")
-    ours, theirs, direct = [], [], []
+    ours = []
+    theirs = []
+    direct = []
     for turn in range(repeat):
         ours.append(run(downloader(root / f"small-{turn}", source), environ)[0])
         theirs.append(float(run([sys.executable, "-c", SEQUENTIAL, str(count)], environ)[2]))
-        direct.append(run(downloader(root / f"direct-{turn}", source), variables(f"http://127.0.0.1:{port}"))[0])
+        direct.append(
+            run(downloader(root / f"direct-{turn}", source), variables(f"http://127.0.0.1:{port}"))[
+                0
+            ]
+        )
     moto.kill()
     ratio = statistics.median(theirs) / statistics.median(ours)
-    print(f"small files: {count} of {SMALL_BYTES // 1024} KiB, {latency * 1000:g} ms for each request, moto in memory")
+    print(
+        f"small files: {count} of {SMALL_BYTES // 1024} KiB, {latency * 1000:g} ms for each "
+        "request, moto in memory"
+    )
     print(f"  program, whole process       {statistics.median(ours):7.2f} s")
-    print(f"  the same without latency     {statistics.median(direct):7.2f} s  (what moto and this machine cost)")
-    print(f"  FlyteFile.download() in turn {statistics.median(theirs):7.2f} s  (without import flytekit)")
+    print(
+        f"  the same without latency     {statistics.median(direct):7.2f} s  (what moto and this "
+        "machine cost)"
+    )
+    print(
+        f"  FlyteFile.download() in turn {statistics.median(theirs):7.2f} s  (without import "
+        "flytekit)"
+    )
     print(f"  ratio                        {ratio:7.1f} x  (target: at least 8)")
 
 
@@ -268,7 +303,9 @@ def large(root: Path, size_mib: int, repeat: int, latencies: Sequence[float]) ->
 
 def _large(root: Path, server: _RangeServer, size_mib: int, repeat: int) -> None:
     path = server.path
-    source, target, arrived = inputs_pb(root / "large.pb", ["s3://bucket/large"]), root / "out", root / "large"
+    source = inputs_pb(root / "large.pb", ["s3://bucket/large"])
+    target = root / "out"
+    arrived = root / "large"
     commands = {
         "program": downloader(arrived, source),
         "s3fs.get": [sys.executable, "-c", S3FS_GET, server.url, str(target)],
@@ -281,21 +318,33 @@ def _large(root: Path, server: _RangeServer, size_mib: int, repeat: int) -> None
             result = arrived / "inputs/files.0/large" if name == "program" else target
             subprocess.run(["cmp", path, result], check=True)
             if name == "program":
-                output = str(json.loads((arrived / "inputs.manifest.json").read_text())["files"][0]["seconds"])
+                output = str(
+                    json.loads((arrived / "inputs.manifest.json").read_text())["files"][0][
+                        "seconds"
+                    ]
+                )
             results[name].append((seconds, peak, float(output)))
             subprocess.run(["rm", "-rf", arrived, target], check=True)
     delay = f"{server.latency * 1000:g} ms for each request"
     print(f"one file of {size_mib} MiB, {delay}, range server with sendfile (no real S3)")
-    whole = {name: statistics.median(value[0] for value in values) for name, values in results.items()}
-    alone = {name: statistics.median(value[2] for value in values) for name, values in results.items()}
+    whole = {
+        name: statistics.median(value[0] for value in values) for name, values in results.items()
+    }
+    alone = {
+        name: statistics.median(value[2] for value in values) for name, values in results.items()
+    }
     for name, values in results.items():
         print(
             f"  {name:9} whole process {whole[name]:6.2f} s, transfer alone {alone[name]:6.2f} s"
-            f" ({size_mib / alone[name]:5.0f} MiB/s), peak {max(value[1] for value in values):5.0f} MiB"
+            f" ({size_mib / alone[name]:5.0f} MiB/s), peak "
+            f"{max(value[1] for value in values):5.0f} MiB"
         )
     for what, times in (("whole process", whole), ("transfer alone", alone)):
         best = min(times["s3fs.get"], times["ranges"])
-        print(f"  ratio, {what:14} {best / times['program']:5.2f} x of the fastest (target: at least 0.9)")
+        print(
+            f"  ratio, {what:14} {best / times['program']:5.2f} x of the fastest (target: at "
+            "least 0.9)"
+        )
 
 
 def start(root: Path, repeat: int) -> None:
@@ -318,7 +367,9 @@ def start(root: Path, repeat: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size-mib", type=int, default=2048)
     parser.add_argument("--files", type=int, default=200)
     parser.add_argument("--repeat", type=int, default=3)

@@ -2,17 +2,19 @@
 
     python dev/bench/model_download.py [--size-mib 1024] [--files 4] [--repeat 3] [--directory DIR]
 
-Needs huggingface_hub. Three programs bring the same files from the same server, each as a whole process from its start
-to its end, in turns:
+Needs huggingface_hub. Three programs bring the same files from the same server, each as a whole
+process from its start to its end, in turns:
 
 * the loader, which verifies every byte against the sha256 that the hub tells
-* `huggingface_hub.snapshot_download` with its default of 8 workers over plain HTTP, which verifies nothing
-* a sequential copy as KServe's `Storage._download_from_uri` makes it (`requests.get(stream=True)` and
-  `shutil.copyfileobj`), one file after another, which verifies nothing
+* `huggingface_hub.snapshot_download` with its default of 8 workers over plain HTTP, which verifies
+  nothing
+* a sequential copy as KServe's `Storage._download_from_uri` makes it (`requests.get(stream=True)`
+  and `shutil.copyfileobj`), one file after another, which verifies nothing
 
-and then the loader starts once more, with the files in its cache and the server gone. The server is `_Server` below: it
-speaks the hub's protocol and sends files with sendfile. All share this machine's cores, memory and disk, so ratios mean
-more than rates. Peak memory is that of the process itself (`ru_maxrss`), which does not count the page cache.
+and then the loader starts once more, with the files in its cache and the server gone. The server is
+`_Server` below: it speaks the hub's protocol and sends files with sendfile. All share this
+machine's cores, memory and disk, so ratios mean more than rates. Peak memory is that of the process
+itself (`ru_maxrss`), which does not count the page cache.
 """
 
 from __future__ import annotations
@@ -80,17 +82,23 @@ class _Server(BaseHTTPRequestHandler):
 
     def _file(self, name: str) -> None:
         entry = next(entry for entry in self.tree if entry["path"] == name)
-        start, end, status = 0, entry["size"], 200
+        start = 0
+        end = entry["size"]
+        status = 200
         headers = {"ETag": f'"{entry["lfs"]["oid"]}"', "X-Repo-Commit": SHA}
         if asked := self.headers.get("Range"):
             first, _, last = asked.removeprefix("bytes=").partition("-")
-            start, end, status = int(first), min(int(last or end - 1) + 1, end), 206
+            start = int(first)
+            end = min(int(last or end - 1) + 1, end)
+            status = 206
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry['size']}"
         self._head(status, {**headers, "Content-Length": str(end - start)})
         if self.command == "HEAD":
             return
         with (self.directory / name).open("rb") as file:
-            while start < end and (sent := os.sendfile(self.connection.fileno(), file.fileno(), start, end - start)):
+            while start < end and (
+                sent := os.sendfile(self.connection.fileno(), file.fileno(), start, end - start)
+            ):
                 start += sent
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
@@ -112,7 +120,9 @@ def _make_files(directory: Path, count: int, size: int) -> list[dict[str, Any]]:
                 file.write(part)
                 digest.update(part)
         lfs = {"oid": digest.hexdigest(), "size": size, "pointerSize": 130}
-        tree.append({"type": "file", "path": name, "size": size, "oid": f"{number:040x}", "lfs": lfs})
+        tree.append(
+            {"type": "file", "path": name, "size": size, "oid": f"{number:040x}", "lfs": lfs}
+        )
     return tree
 
 
@@ -133,7 +143,9 @@ def _serve(directory: Path, tree: list[dict[str, Any]]) -> tuple[int, int]:
 def _measure(command: Sequence[str], environ: dict[str, str]) -> tuple[float, float]:
     """Return seconds and peak MiB of a process."""
     begun = time.perf_counter()
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     log = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -145,12 +157,21 @@ def _measure(command: Sequence[str], environ: dict[str, str]) -> tuple[float, fl
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size-mib", type=int, default=1024, help="of each file (%(default)s)")
     parser.add_argument("--files", type=int, default=4, help="how many (%(default)s)")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each program; the median counts (%(default)s)")
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=3,
+        help="runs of each program; the median counts (%(default)s)",
+    )
     parser.add_argument("--jobs", default="8", help="of the loader (%(default)s)")
-    parser.add_argument("--directory", default=tempfile.gettempdir(), help="where everything goes (%(default)s)")
+    parser.add_argument(
+        "--directory", default=tempfile.gettempdir(), help="where everything goes (%(default)s)"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
         _compare(options, Path(name))
@@ -167,8 +188,21 @@ def _compare(options: argparse.Namespace, root: Path) -> None:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HOME": str(root / "home"),
     }
-    loader = [sys.executable, "-m", "flytekitplugins.inference.programs.load_model", f"owner/name@{SHA}", "--once"]
-    loader += ["--jobs", options.jobs, "--publish", str(root / "models"), "--cache", str(root / "out")]
+    loader = [
+        sys.executable,
+        "-m",
+        "flytekitplugins.inference.programs.load_model",
+        f"owner/name@{SHA}",
+        "--once",
+    ]
+    loader += [
+        "--jobs",
+        options.jobs,
+        "--publish",
+        str(root / "models"),
+        "--cache",
+        str(root / "out"),
+    ]
     urls = [f"http://127.0.0.1:{port}/owner/name/resolve/{SHA}/{entry['path']}" for entry in tree]
     commands = {
         "sequential copy": [sys.executable, "-c", SEQUENTIAL, str(root / "out"), *urls],
@@ -190,18 +224,27 @@ def _compare(options: argparse.Namespace, root: Path) -> None:
 
 
 def _print(
-    options: argparse.Namespace, found: dict[str, list[tuple[float, float]]], again: list[tuple[float, float]]
+    options: argparse.Namespace,
+    found: dict[str, list[tuple[float, float]]],
+    again: list[tuple[float, float]],
 ) -> None:
     total = options.files * options.size_mib
     seconds = {name: statistics.median(value for value, _ in runs) for name, runs in found.items()}
     print(f"{options.files} files of {options.size_mib} MiB, median of {options.repeat}:")
     for name, runs in found.items():
         verified = "verified" if name == "loader" else "not verified"
-        rate, peak = total / seconds[name], max(value for _, value in runs)
-        print(f"  {name:18} {seconds[name]:6.2f} s  {rate:6.0f} MiB/s  peak {peak:4.0f} MiB  {verified}")
+        rate = total / seconds[name]
+        peak = max(value for _, value in runs)
+        print(
+            f"  {name:18} {seconds[name]:6.2f} s  {rate:6.0f} MiB/s  peak {peak:4.0f} MiB  "
+            f"{verified}"
+        )
     for name in ("snapshot_download", "sequential copy"):
         print(f"loader's throughput / that of {name}: {seconds[name] / seconds['loader']:.2f}")
-    print(f"second start from the cache, no server: {statistics.median(value for value, _ in again):.2f} s")
+    print(
+        "second start from the cache, no server: "
+        f"{statistics.median(value for value, _ in again):.2f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """`llama-server` from a wheel: llama.cpp's own argument parser and server, as xllamacpp has them in one library.
 
-xllamacpp offers the server to Python, but of the command line only the result: a `CommonParams` with a property for
-each option. The parser is in the library too, an exported C++ function. Called from here, every option and every
-`LLAMA_ARG_*` variable means what it means in llama.cpp, and one that it does not know is refused in its words. The call
-fits the version in `dev/servers.d/llamacpp.txt`; whether it fits the one installed is checked before it is made.
+xllamacpp offers the server to Python, but of the command line only the result: a `CommonParams`
+with a property for each option. The parser is in the library too, an exported C++ function. Called
+from here, every option and every `LLAMA_ARG_*` variable means what it means in llama.cpp, and one
+that it does not know is refused in its words. The call fits the version in
+`dev/servers.d/llamacpp.txt`; whether it fits the one installed is checked before it is made.
 
-Source: https://github.com/xorbitsai/xllamacpp (`xllamacpp.pyx`, `server.cpp`) and `common/arg.h`, `common/common.h` of
-https://github.com/ggml-org/llama.cpp, as of October 2026.
+Source: https://github.com/xorbitsai/xllamacpp (`xllamacpp.pyx`, `server.cpp`) and `common/arg.h`,
+`common/common.h` of https://github.com/ggml-org/llama.cpp, as of October 2026.
 """
 
 from __future__ import annotations
@@ -20,20 +21,23 @@ import sys
 import xllamacpp  # type: ignore[import-not-found]  # in the environment of the server alone
 
 PARSE = "_Z19common_params_parseiPPcR13common_params13llama_examplePFviS0_E"
-"""`bool common_params_parse(int argc, char ** argv, common_params &, llama_example, void (*)(int, char **))`."""
+"""`bool common_params_parse(int argc, char ** argv, common_params &, llama_example, void (*)(int,
+char **))`."""
 SERVER_EXAMPLE = 12
 """`LLAMA_EXAMPLE_SERVER` of `enum llama_example`: whose options there are."""
 DEFAULT_PORT = 8080
 """llama.cpp's own; xllamacpp starts from 0, which is any free port."""
 FAILED = 1
-"""The exit code of llama.cpp's own, for a refused command line as for a model that does not load."""
+"""The exit code of llama.cpp's own, for a refused command line as for a model that does not
+load."""
 
 
 def address_of(params: xllamacpp.CommonParams) -> int:
     """Return where the C++ structure lies that a `CommonParams` holds: right behind the head of the Python object.
 
     Raises:
-        RuntimeError: It does not lie there, so this is not the version of xllamacpp that it was written for.
+        RuntimeError: It does not lie there, so this is not the version of xllamacpp that it was
+            written for.
     """
     address = id(params) + object.__basicsize__
     before = params.n_predict  # the first field of the structure
@@ -41,7 +45,10 @@ def address_of(params: xllamacpp.CommonParams) -> int:
     found = ctypes.c_int32.from_address(address).value
     params.n_predict = before
     if found != 1_234_567:
-        raise RuntimeError(f"xllamacpp {xllamacpp.__version__} keeps its parameters in another place than expected.")
+        raise RuntimeError(
+            f"xllamacpp {xllamacpp.__version__} keeps its parameters in another place than "
+            "expected."
+        )
     return address
 
 
@@ -75,7 +82,8 @@ def main(words: list[str]) -> int:
     params = parse(words)
     if params is None:
         return FAILED
-    # no Python code runs while the model is loaded: until then the signals' default ends the process
+    # no Python code runs while the model is loaded: until then the signals' default ends the
+    # process
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         server = xllamacpp.Server(params)

@@ -1,6 +1,7 @@
 """The model server: turns texts into vectors, many at once, by OpenAI's route for embeddings.
 
-A LitServe server with a model that needs no download: it counts words and pairs of words, hashed into 256 numbers.
+A LitServe server with a model that needs no download: it counts words and pairs of words, hashed
+into 256 numbers.
 
     POST /v1/embeddings   {"model": "…", "input": "a text"} → {"data": [{"embedding": […]}], …}
     GET /health           200 once the model is loaded
@@ -34,7 +35,9 @@ class Embeddings(litserve.LitAPI):
         """Return a vector for each text."""
         if random.random() < self.failing:
             raise HTTPException(status_code=500, detail="the server had a bad moment")
-        rows: list[list[float]] = self.model.transform([str(text) for text in texts]).toarray().round(4).tolist()
+        rows: list[list[float]] = (
+            self.model.transform([str(text) for text in texts]).toarray().round(4).tolist()
+        )
         return rows
 
 

@@ -2,9 +2,10 @@
 
     pyflyte run examples/batch_at_scale/workflow.py embed_all --rows 4000 --shards 4
 
-`embed` is one pod: its task and its model server. `map_task` runs as many as there are shards, and is all it takes to
-go beyond one machine. Each shard asks its own server as many rows at once as that is good for, survives preemption by
-Flyte's checkpoint, and is asked again only for what is missing.
+`embed` is one pod: its task and its model server. `map_task` runs as many as there are shards, and
+is all it takes to go beyond one machine. Each shard asks its own server as many rows at once as
+that is good for, survives preemption by Flyte's checkpoint, and is asked again only for what is
+missing.
 """
 
 from __future__ import annotations
@@ -51,10 +52,14 @@ def shard(rows: int, shards: int) -> list[FlyteFile]:
     files = []
     for number in range(shards):
         path = folder / f"{number:05d}.jsonl"
-        first, last = rows * number // shards, rows * (number + 1) // shards
+        first = rows * number // shards
+        last = rows * (number + 1) // shards
         with path.open("w", encoding="utf-8") as file:
             for row in range(first, last):
-                text = f"Ticket {row}: a question about my {TOPICS[row % len(TOPICS)]}, asked for the {row // 7}th time"
+                text = (
+                    f"Ticket {row}: a question about my {TOPICS[row % len(TOPICS)]}, asked for "
+                    f"the {row // 7}th time"
+                )
                 file.write(json.dumps({"ticket": row, "text": text}) + "\n")
         files.append(FlyteFile(str(path)))
     return files
@@ -64,8 +69,9 @@ def shard(rows: int, shards: int) -> list[FlyteFile]:
 def embed(shard: FlyteFile) -> FlyteFile:
     """Return the vectors of one shard's rows, in their order, as Parquet.
 
-    A row that failed does not stop the others. When some did, the task is retried, and the retry, which finds all
-    others in the checkpoint, asks for these alone. The last attempt returns them as they are: with their errors.
+    A row that failed does not stop the others. When some did, the task is retried, and the retry,
+    which finds all others in the checkpoint, asks for these alone. The last attempt returns them as
+    they are: with their errors.
     """
     rows = Path(shard.download())
     result = SERVER.batch(
@@ -76,9 +82,14 @@ def embed(shard: FlyteFile) -> FlyteFile:
         output=Path(current_context().working_directory, f"{rows.stem}.parquet"),
     )
     summary = result.summary()
-    print(f"embed: {summary['rows']} rows, {summary['failed']} failed, {summary['rows_per_second']:.0f} rows/s")
+    print(
+        f"embed: {summary['rows']} rows, {summary['failed']} failed, "
+        f"{summary['rows_per_second']:.0f} rows/s"
+    )
     if result.failed and int(os.environ.get("FLYTE_ATTEMPT_NUMBER", RETRIES)) < RETRIES:
-        raise FlyteRecoverableException(f"{result.failed} rows failed, the first is {result.failures[0]}")
+        raise FlyteRecoverableException(
+            f"{result.failed} rows failed, the first is {result.failures[0]}"
+        )
     return FlyteFile(str(result.path))
 
 
@@ -88,7 +99,9 @@ def merge(parts: list[FlyteFile]) -> FlyteFile:
     from pyarrow import parquet
 
     path = Path(current_context().working_directory, "all.parquet")
-    writer, rows, failed = None, 0, 0
+    writer = None
+    rows = 0
+    failed = 0
     for part in parts:
         table = parquet.read_table(part.download())
         if writer is None:

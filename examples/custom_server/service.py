@@ -18,7 +18,9 @@ class Iris:
     """Classifies flowers."""
 
     def __init__(self) -> None:
-        centroids = json.loads((Path(os.environ["MODEL_PATH"]) / "centroids.json").read_text(encoding="utf-8"))
+        centroids = json.loads(
+            (Path(os.environ["MODEL_PATH"]) / "centroids.json").read_text(encoding="utf-8")
+        )
         self.species = list(centroids)
         self.centroids = np.array(list(centroids.values()))
 

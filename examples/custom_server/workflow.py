@@ -22,10 +22,14 @@ BENTO = BentoML(
 
 
 @task(task_config=BENTO)
-def classify(flowers: list[list[float]] = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]) -> list[str]:  # noqa: B006
+def classify(
+    flowers: list[list[float]] = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]],  # noqa: B006
+) -> list[str]:
     """Return the species of iris flowers, each given as four measures in centimetres."""
     body = json.dumps({"flowers": flowers}).encode()
-    request = urllib.request.Request(f"{BENTO.base_url}/classify", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{BENTO.base_url}/classify", body, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=30) as response:
         species: list[str] = json.load(response)
     return species

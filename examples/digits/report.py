@@ -54,7 +54,8 @@ def predictions_report(images: Array, labels: Array, predicted: Array) -> str:
         _STYLE,
         '<div class="digits">',
         "<h1>Handwritten digits, read by the model server</h1>",
-        f"<p>Of {len(labels)} held-out images, {len(labels) - mistakes} got the right label: an accuracy of "
+        f"<p>Of {len(labels)} held-out images, {len(labels) - mistakes} got the right label: an "
+        "accuracy of "
         f"<strong>{1 - mistakes / len(labels):.1%}</strong>.</p>",
         f"<h2>The first {len(labels[first])}</h2>",
         "<p>Below each image stands the label it got. A wrong one is framed and reads "
@@ -64,7 +65,12 @@ def predictions_report(images: Array, labels: Array, predicted: Array) -> str:
     ]
     if mistakes:
         grid = _grid(images[wrong], labels[wrong], predicted[wrong], columns=7)
-        parts += [f"<section><h2>All {mistakes} mistakes</h2>", "<p>In the same order.</p>", grid, "</section>"]
+        parts += [
+            f"<section><h2>All {mistakes} mistakes</h2>",
+            "<p>In the same order.</p>",
+            grid,
+            "</section>",
+        ]
     parts += [
         "<section><h2>Which digit was taken for which</h2>",
         "<p>A row for what it is, a column for what it was read as.</p>",
@@ -83,10 +89,18 @@ def _grid(images: Array, labels: Array, predicted: Array, *, columns: int) -> st
     for index, (image, label, given) in enumerate(zip(images, labels, predicted, strict=True)):
         row, column = divmod(index, columns)
         left, top = column, row * 1.4 + 0.08
-        axes.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16, extent=(left, left + 0.8, top + 0.8, top))
+        axes.imshow(
+            image.reshape(8, 8),
+            cmap="gray_r",
+            vmin=0,
+            vmax=16,
+            extent=(left, left + 0.8, top + 0.8, top),
+        )
         right = label == given
         edge, width = ("#cbd2d9", 0.6) if right else (ALARM, 1.8)
-        axes.add_patch(Rectangle((left, top), 0.8, 0.8, fill=False, edgecolor=edge, linewidth=width))
+        axes.add_patch(
+            Rectangle((left, top), 0.8, 0.8, fill=False, edgecolor=edge, linewidth=width)
+        )
         text = str(given) if right else f"✗ {given} ({label})"
         axes.text(
             left + 0.4,
@@ -101,13 +115,21 @@ def _grid(images: Array, labels: Array, predicted: Array, *, columns: int) -> st
     axes.set(xlim=(-0.1, columns - 0.1), ylim=(rows * 1.4, 0), aspect="auto")
     png = io.BytesIO()
     figure.savefig(png, format="png")
-    alt = html.escape(f"{len(images)} images of handwritten digits. {_in_words(labels, predicted)}", quote=True)
-    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
+    alt = html.escape(
+        f"{len(images)} images of handwritten digits. {_in_words(labels, predicted)}", quote=True
+    )
+    return (
+        f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
+    )
 
 
 def _in_words(labels: Array, predicted: Array) -> str:
     pairs = enumerate(zip(labels, predicted, strict=True), 1)
-    wrong = [f"image {index}: {label} read as {given}" for index, (label, given) in pairs if label != given]
+    wrong = [
+        f"image {index}: {label} read as {given}"
+        for index, (label, given) in pairs
+        if label != given
+    ]
     return "Wrong are " + ", ".join(wrong) + "." if wrong else "All have the right label."
 
 
@@ -118,7 +140,9 @@ def _confusion(labels: Array, predicted: Array) -> str:
     header = "".join(f'<th scope="col">{digit}</th>' for digit in digits)
     rows = [f'<tr><td class="corner"></td>{header}</tr>']
     for digit in digits:
-        cells = "".join(_cell(count, right=digit == column) for column, count in enumerate(counts[digit]))
+        cells = "".join(
+            _cell(count, right=digit == column) for column, count in enumerate(counts[digit])
+        )
         rows.append(f'<tr><th scope="row">{digit}</th>{cells}</tr>')
     return f"<table>{''.join(rows)}</table>"
 

@@ -1,7 +1,8 @@
 """The model server: answers images of digits with labels.
 
-A LitServe server. It knows nothing of Flyte: that the model is there when it starts, and where, it reads from the file
-that the variable `INFERENCE_INPUTS` names, a JSON object with the task's inputs by name.
+A LitServe server. It knows nothing of Flyte: that the model is there when it starts, and where, it
+reads from the file that the variable `INFERENCE_INPUTS` names, a JSON object with the task's inputs
+by name.
 
     POST /predict   {"images": [[0.0, …, 15.0], …]}, 64 grey values each → {"labels": [3, …]}
     GET /health     200 once the model is loaded

@@ -2,9 +2,9 @@
 
     pyflyte run examples/digits/workflow.py digits
 
-`train` and `evaluate` are plain Flyte tasks. What `evaluate` adds is its `task_config`: a model server that gets the
-task's inputs before it starts and answers the task on localhost. On this machine both are processes, on a cluster both
-are containers of one pod; this file is the same.
+`train` and `evaluate` are plain Flyte tasks. What `evaluate` adds is its `task_config`: a model
+server that gets the task's inputs before it starts and answers the task on localhost. On this
+machine both are processes, on a cluster both are containers of one pod; this file is the same.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ IMAGE = os.environ.get("DIGITS_IMAGE", "digits:1.0")
 
 SERVER = ModelInferenceTemplate(
     image=IMAGE,
-    # A path from the working directory, so that it is right in both places: pyflyte is started at the root of the
-    # repository, and the image has examples/ in its working directory too.
+    # A path from the working directory, so that it is right in both places: pyflyte is started at
+    # the root of the repository, and the image has examples/ in its working directory too.
     command=["python", "examples/digits/server.py", "--port", "$(INFERENCE_PORT)"],
     health_endpoint="/health",
     port=8080,
@@ -74,7 +74,10 @@ def train(seed: int) -> FlyteFile:
         network.partial_fit(model[0].transform(images), labels, classes=np.unique(labels))
         if epoch % 10 == 0:
             accuracy = model.score(images, labels)
-            print(f"train: epoch {epoch} of {EPOCHS}, loss {network.loss_:.3f}, accuracy {accuracy:.1%}")
+            print(
+                f"train: epoch {epoch} of {EPOCHS}, loss {network.loss_:.3f}, accuracy "
+                f"{accuracy:.1%}"
+            )
     path = Path(current_context().working_directory, "digits.joblib")
     joblib.dump(model, path)
     print(f"train: took {time.perf_counter() - began:.2f} s")
@@ -97,13 +100,16 @@ def evaluate(model: FlyteFile) -> float:
     began = time.perf_counter()
     _, images, _, labels = split_digits()
     with requests.Session() as session:
-        # The server answers before this function starts. Should a connection break all the same, try it again.
+        # The server answers before this function starts. Should a connection break all the same,
+        # try it again.
         retries = Retry(total=5, backoff_factor=0.2, allowed_methods=None, raise_on_status=False)
         session.mount("http://", requests.adapters.HTTPAdapter(max_retries=retries))
         predicted: list[int] = []
         for first in range(0, len(images), BATCH):
             batch = images[first : first + BATCH].tolist()
-            response = session.post(f"{SERVER.base_url}/predict", json={"images": batch}, timeout=(2, 30))
+            response = session.post(
+                f"{SERVER.base_url}/predict", json={"images": batch}, timeout=(2, 30)
+            )
             response.raise_for_status()
             predicted += response.json()["labels"]
             print(f"evaluate: {len(predicted)} of {len(images)} images")

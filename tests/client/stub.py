@@ -1,7 +1,7 @@
 """A server that misbehaves on demand: no real one answers 503 when a test wants it to.
 
-It speaks HTTP over real sockets, dies with all of its connections, and comes back on the same port. How real model
-servers word things is tested in `test_live.py`.
+It speaks HTTP over real sockets, dies with all of its connections, and comes back on the same port.
+How real model servers word things is tested in `test_live.py`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the other side, or the test, has ended the connection
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # the other side, or the test, has ended the connection
             super().handle()
 
 
@@ -106,7 +108,9 @@ class Stub:
     def start(self) -> None:
         """Begin to listen: the first time on a port that no test had before, later on the same."""
         server = _Server(("127.0.0.1", self._port), self)
-        while not self._port and server.server_address[1] in _USED:  # its record, which a process keeps, would be there
+        while (
+            not self._port and server.server_address[1] in _USED
+        ):  # its record, which a process keeps, would be there
             server.server_close()
             server = _Server(("127.0.0.1", 0), self)
         self._server, self._port = server, server.server_address[1]
@@ -148,14 +152,22 @@ def abort(connection: socket.socket) -> None:
 
 
 def send(
-    status: int, value: Any, *, kind: str = "application/json", headers: dict[str, str] | None = None
+    status: int,
+    value: Any,
+    *,
+    kind: str = "application/json",
+    headers: dict[str, str] | None = None,
 ) -> Behaviour:
     """Answer with a status and a body: bytes as they are, anything else as JSON."""
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
 
     def behave(handler: Handler) -> None:
         handler.send_response(status)
-        for name, text in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
+        for name, text in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            **(headers or {}),
+        }.items():
             handler.send_header(name, text)
         handler.end_headers()
         handler.wfile.write(body)
@@ -167,7 +179,16 @@ def chat(text: str) -> Behaviour:
     """Answer as OpenAI's API does."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return send(200, {"id": "chat-1", "object": "chat.completion", "created": 1, "model": "tiny", "choices": [choice]})
+    return send(
+        200,
+        {
+            "id": "chat-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "tiny",
+            "choices": [choice],
+        },
+    )
 
 
 def stream(*texts: str, then: Behaviour | None = None) -> Behaviour:
@@ -180,7 +201,13 @@ def stream(*texts: str, then: Behaviour | None = None) -> Behaviour:
         handler.end_headers()
         for text in texts:
             choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
-            chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "tiny", "choices": [choice]}
+            chunk = {
+                "id": "1",
+                "object": "chat.completion.chunk",
+                "created": 1,
+                "model": "tiny",
+                "choices": [choice],
+            }
             _write_chunk(handler, f"data: {json.dumps(chunk)}\n\n".encode())
         if then is not None:
             then(handler)

@@ -22,7 +22,9 @@ Ask = Callable[..., str]
 
 
 def endpoint_of(stub: Stub, **fields: Any) -> Endpoint:
-    return Endpoint(url=stub.url, protocol="openai", model="tiny", health_url=f"{stub.url}/health", **fields)
+    return Endpoint(
+        url=stub.url, protocol="openai", model="tiny", health_url=f"{stub.url}/health", **fields
+    )
 
 
 def ask_blocking(endpoint: Endpoint, streamed: bool = False, **options: Any) -> str:
@@ -31,7 +33,9 @@ def ask_blocking(endpoint: Endpoint, streamed: bool = False, **options: Any) -> 
         if not streamed:
             answer = client.chat.completions.create(model=endpoint.model, messages=MESSAGES)
             return answer.choices[0].message.content or ""
-        chunks = client.chat.completions.create(model=endpoint.model, messages=MESSAGES, stream=True)
+        chunks = client.chat.completions.create(
+            model=endpoint.model, messages=MESSAGES, stream=True
+        )
         return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
@@ -40,9 +44,13 @@ def ask_async(endpoint: Endpoint, streamed: bool = False, **options: Any) -> str
         async with endpoint.async_client(**options) as client:
             assert isinstance(client, openai.AsyncOpenAI)
             if not streamed:
-                answer = await client.chat.completions.create(model=endpoint.model, messages=MESSAGES)
+                answer = await client.chat.completions.create(
+                    model=endpoint.model, messages=MESSAGES
+                )
                 return answer.choices[0].message.content or ""
-            chunks = await client.chat.completions.create(model=endpoint.model, messages=MESSAGES, stream=True)
+            chunks = await client.chat.completions.create(
+                model=endpoint.model, messages=MESSAGES, stream=True
+            )
             return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
 
     return asyncio.run(ask())
@@ -65,7 +73,9 @@ def test_an_answer_is_the_official_clients(stub: Stub, ask: Ask) -> None:
     assert headers["authorization"] == "Bearer none"
 
 
-def test_nothing_of_an_account_at_openai_is_sent(stub: Stub, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_an_account_at_openai_is_sent(
+    stub: Stub, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "project-secret")
@@ -108,13 +118,17 @@ def test_a_date_and_what_is_none_are_understood_too(stub: Stub, ask: Ask, text: 
 
 
 def test_a_server_that_wants_longer_than_the_bound_is_not_waited_for(stub: Stub, ask: Ask) -> None:
-    stub.script = [send(429, {"error": {"message": "come back tomorrow"}}, headers={"Retry-After": "86400"})]
+    stub.script = [
+        send(429, {"error": {"message": "come back tomorrow"}}, headers={"Retry-After": "86400"})
+    ]
     with pytest.raises(openai.RateLimitError, match="come back tomorrow"):
         ask(endpoint_of(stub), outage_seconds=5)
     assert len(stub.posts) == 1
 
 
-def test_a_server_that_stays_busy_hands_its_answer_on_when_the_bound_is_over(stub: Stub, ask: Ask) -> None:
+def test_a_server_that_stays_busy_hands_its_answer_on_when_the_bound_is_over(
+    stub: Stub, ask: Ask
+) -> None:
     stub.default = send(503, {"error": {"message": "the queue is full"}})
     with pytest.raises(openai.InternalServerError, match="the queue is full"):
         ask(endpoint_of(stub), outage_seconds=0.5)
@@ -156,7 +170,10 @@ def test_a_request_that_takes_too_long_is_not_asked_again(stub: Stub, ask: Ask) 
 
 def test_the_timeout_of_a_single_request_is_the_one_that_is_told(stub: Stub) -> None:
     stub.default = hang
-    with endpoint_of(stub).client() as client, pytest.raises(ServerNotReadyError, match=r"nothing came within 0\.2 s"):
+    with (
+        endpoint_of(stub).client() as client,
+        pytest.raises(ServerNotReadyError, match=r"nothing came within 0\.2 s"),
+    ):
         client.chat.completions.create(model="tiny", messages=MESSAGES, timeout=0.2)
 
 
@@ -175,7 +192,9 @@ def test_an_answer_that_breaks_off_is_not_asked_again(stub: Stub, ask: Ask, stre
 
 def test_a_stream_that_stops_ends_with_what_had_come(stub: Stub, ask: Ask) -> None:
     stub.default = stream("Once", then=hang)
-    with pytest.raises(ServerNotReadyError, match=r"stopped after \d\d+ bytes: nothing more came within 0.3 s"):
+    with pytest.raises(
+        ServerNotReadyError, match=r"stopped after \d\d+ bytes: nothing more came within 0.3 s"
+    ):
         ask(endpoint_of(stub), streamed=True, timeout=0.3)
 
 
@@ -233,7 +252,9 @@ def test_a_request_that_always_ends_the_server_is_given_up(stub: Stub, ask: Ask)
     assert "This request may be what ends the server" in caught.value.hint
 
 
-def test_a_server_that_does_not_come_back_is_an_error_with_all_that_is_known(stub: Stub, ask: Ask) -> None:
+def test_a_server_that_does_not_come_back_is_an_error_with_all_that_is_known(
+    stub: Stub, ask: Ask
+) -> None:
     stub.script = [crash(return_in=0.2), chat("back"), crash()]
     endpoint = endpoint_of(stub)
     assert ask(endpoint) == "back"
@@ -283,10 +304,14 @@ def test_many_waiting_requests_ask_for_the_servers_health_as_one(stub: Stub) -> 
     async def ask_many() -> list[str]:
         async with endpoint.async_client() as client:
             create = client.chat.completions.create
-            done = await asyncio.gather(*(create(model="tiny", messages=MESSAGES) for _ in range(30)))
+            done = await asyncio.gather(
+                *(create(model="tiny", messages=MESSAGES) for _ in range(30))
+            )
             return [one.choices[0].message.content for one in done]
 
-    threads = [threading.Thread(target=lambda: answers.append(ask_blocking(endpoint))) for _ in range(10)]
+    threads = [
+        threading.Thread(target=lambda: answers.append(ask_blocking(endpoint))) for _ in range(10)
+    ]
     for thread in threads:
         thread.start()
     stub.pages["/health"] = send(503, {"error": "Loading model"})
@@ -309,7 +334,8 @@ def test_a_cancelled_request_leaves_the_others_waiting(stub: Stub) -> None:
     async def cancel_one() -> Any:
         async with endpoint.async_client() as client:
             tasks = [
-                asyncio.create_task(client.chat.completions.create(model="tiny", messages=MESSAGES)) for _ in range(2)
+                asyncio.create_task(client.chat.completions.create(model="tiny", messages=MESSAGES))
+                for _ in range(2)
             ]
             await asyncio.sleep(0.2)
             tasks[0].cancel()

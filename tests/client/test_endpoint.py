@@ -97,7 +97,11 @@ def test_a_key_is_not_taken_to_another_address() -> None:
         ("", {"INFERENCE_URL": "  "}, None),
         ("", {"INFERENCE_URL": "https://host/"}, ("https://host", "")),
         ("", {"INFERENCE_URL": "https://host", "INFERENCE_API_KEY": "k"}, ("https://host", "k")),
-        ("re-ranker", {"INFERENCE_URL_RE_RANKER": "http://a:1", "INFERENCE_API_KEY": "k"}, ("http://a:1", "")),
+        (
+            "re-ranker",
+            {"INFERENCE_URL_RE_RANKER": "http://a:1", "INFERENCE_API_KEY": "k"},
+            ("http://a:1", ""),
+        ),
         ("re-ranker", {"INFERENCE_URL": "http://a:1"}, None),
     ],
 )
@@ -106,13 +110,22 @@ def test_the_environment_names_a_server(name: str, environ: dict[str, str], expe
 
 
 def test_a_variable_without_an_address_is_refused_without_being_shown() -> None:
-    with pytest.raises(ConfigError, match="variable INFERENCE_URL_A holds a user or password") as caught:
+    with pytest.raises(
+        ConfigError, match="variable INFERENCE_URL_A holds a user or password"
+    ) as caught:
         from_environment("a", environ={"INFERENCE_URL_A": "http://user:secret@host"})
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout": 0}, {"timeout": float("inf")}, {"outage_seconds": -1}, {"timeout": True}, {"timeout": "5"}]
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": float("inf")},
+        {"outage_seconds": -1},
+        {"timeout": True},
+        {"timeout": "5"},
+    ],
 )
 def test_a_period_that_is_none_is_refused(options: Any) -> None:
     with pytest.raises(ConfigError, match="is not a number of seconds"):
@@ -130,11 +143,17 @@ def test_a_name_that_was_given_is_not_asked_for() -> None:
     ("protocol", "page", "value"),
     [
         ("openai", "/v1/models", {"object": "list", "data": [{"id": "org/tiny"}]}),
-        ("v2", None, [{"name": "org/tiny", "state": "READY"}, {"name": "old", "state": "UNAVAILABLE"}]),
+        (
+            "v2",
+            None,
+            [{"name": "org/tiny", "state": "READY"}, {"name": "old", "state": "UNAVAILABLE"}],
+        ),
         ("v2", None, [{"name": "org/tiny", "version": "1"}, {"name": "org/tiny", "version": "2"}]),
     ],
 )
-def test_the_only_model_is_asked_for(stub: Stub, protocol: Any, page: str | None, value: Any) -> None:
+def test_the_only_model_is_asked_for(
+    stub: Stub, protocol: Any, page: str | None, value: Any
+) -> None:
     if page:
         stub.pages[page] = send(200, value)
     stub.default = send(200, value)
@@ -142,7 +161,9 @@ def test_the_only_model_is_asked_for(stub: Stub, protocol: Any, page: str | None
 
 
 @pytest.mark.parametrize(("names", "listed"), [([], "no model"), (["a", "b"], "'a', 'b'")])
-def test_a_server_with_none_or_several_models_is_refused(stub: Stub, names: list[str], listed: str) -> None:
+def test_a_server_with_none_or_several_models_is_refused(
+    stub: Stub, names: list[str], listed: str
+) -> None:
     stub.pages["/v1/models"] = send(200, {"data": [{"id": name} for name in names]})
     with pytest.raises(ConfigError, match=f"lists {listed}: which one to ask for is not clear"):
         Endpoint(url=stub.url, protocol="openai").served_model_name()
@@ -198,14 +219,18 @@ def test_the_older_library_does_the_same(stub: Stub) -> None:
         assert isinstance(client, httpx.Client)
         assert client.post("/").json() == {"y": 1}
         stub.die()
-        with pytest.raises(ServerNotReadyError, match="the server went away once and did not come back"):
+        with pytest.raises(
+            ServerNotReadyError, match="the server went away once and did not come back"
+        ):
             client.post("/")
 
 
 # A proxy, for a server that is elsewhere
 
 
-def test_a_proxy_of_the_environment_stands_before_another_host(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_stands_before_another_host(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", stub.url)
     stub.default = send(200, {"y": 1})
     with Endpoint(url="http://model.invalid").client() as client:
@@ -216,7 +241,10 @@ def test_a_proxy_of_the_environment_stands_before_another_host(stub: Stub, monke
 def test_a_host_that_needs_no_proxy_gets_none(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", stub.url)
     monkeypatch.setenv("no_proxy", "model.invalid")
-    with Endpoint(url="http://model.invalid").client() as client, pytest.raises(ServerError, match="no address"):
+    with (
+        Endpoint(url="http://model.invalid").client() as client,
+        pytest.raises(ServerError, match="no address"),
+    ):
         client.post("/predict")
 
 
@@ -226,7 +254,12 @@ def test_a_host_that_needs_no_proxy_gets_none(stub: Stub, monkeypatch: pytest.Mo
 def run(code: str, path: Path | None = None) -> str:
     environ = {**os.environ, "PYTHONPATH": str(path or "")}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -245,7 +278,10 @@ print(sorted(names - sys.stdlib_module_names - {"flytekitplugins"}))
 
 
 def test_the_package_does_not_import_the_clients() -> None:
-    code = "import sys, flytekitplugins.inference; print([n for n in sys.modules if 'inference.client' in n])"
+    code = (
+        "import sys, flytekitplugins.inference; print([n for n in sys.modules if "
+        "'inference.client' in n])"
+    )
     assert run(code).strip() == "[]"
 
 
@@ -257,7 +293,9 @@ def test_the_package_does_not_import_the_clients() -> None:
         ("none", ["httpx", "httpx2"], "httpx2 or httpx"),
     ],
 )
-def test_a_library_that_is_missing_is_named(protocol: str, missing: list[str], extra: str, tmp_path: Path) -> None:
+def test_a_library_that_is_missing_is_named(
+    protocol: str, missing: list[str], extra: str, tmp_path: Path
+) -> None:
     for name in missing:
         (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}')")
     code = f"""

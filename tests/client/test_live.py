@@ -1,6 +1,7 @@
 """The clients against real servers: llama.cpp, Triton and MLServer, installed by `dev/servers`.
 
-Each is started by its command; that its clients wait until it is up, and when it is killed, is part of what is tested.
+Each is started by its command; that its clients wait until it is up, and when it is killed, is part
+of what is tested.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def made(name: str, kind: str) -> Path:
     models = pytest.importorskip("live.models", reason="the makers of tiny models are not there")
     if not (SERVERS / name / "stamp").exists():
         reason = f"{name} is not installed; to get it: dev/servers {name}"
-        if os.environ.get("INFERENCE_REQUIRE_LIVE") == "1" and not (SERVERS / f"{name}.obstacle").exists():
+        if (
+            os.environ.get("INFERENCE_REQUIRE_LIVE") == "1"
+            and not (SERVERS / f"{name}.obstacle").exists()
+        ):
             pytest.fail(reason)
         pytest.skip(reason)
     path: Path = models.made(SERVERS / name / "bin" / "python", kind, cache=SERVERS / "models")
@@ -76,18 +80,38 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 def llama(port: int) -> tuple[str, ...]:
     model = made("llamacpp", "llama-gguf") / "model.gguf"
-    options = ("--model", str(model), "--host", "127.0.0.1", "--port", str(port), "--threads", "1", "--alias", "tiny")
+    options = (
+        "--model",
+        str(model),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--threads",
+        "1",
+        "--alias",
+        "tiny",
+    )
     return ("llama-server", *options)
 
 
 def test_llama_cpp_answers_blocking_streamed_and_in_asyncio() -> None:
     port = free_port()
-    endpoint = Endpoint(url=f"http://127.0.0.1:{port}", protocol="openai", health_url=f"http://127.0.0.1:{port}/health")
+    endpoint = Endpoint(
+        url=f"http://127.0.0.1:{port}",
+        protocol="openai",
+        health_url=f"http://127.0.0.1:{port}/health",
+    )
 
     async def ask(model: str) -> str | None:
         async with endpoint.async_client() as client:
-            asking = [client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=20) for _ in range(4)]
-            answers = {answer.choices[0].message.content for answer in await asyncio.gather(*asking)}
+            asking = [
+                client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=20)
+                for _ in range(4)
+            ]
+            answers = {
+                answer.choices[0].message.content for answer in await asyncio.gather(*asking)
+            }
             return answers.pop() if len(answers) == 1 else str(answers)
 
     with started("llamacpp", *llama(port)), endpoint.client() as client:
@@ -96,12 +120,18 @@ def test_llama_cpp_answers_blocking_streamed_and_in_asyncio() -> None:
         expected = "one two three four five six seven eight"
         answer = client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=20)
         assert (answer.choices[0].message.content or "").strip() == expected
-        chunks = list(client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=20, stream=True))
+        chunks = list(
+            client.chat.completions.create(
+                model=model, messages=MESSAGES, max_tokens=20, stream=True
+            )
+        )
         parts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
         assert "".join(parts).strip() == expected
         assert ((asyncio.run(ask(model))) or "").strip() == expected
         with pytest.raises(openai.BadRequestError):
-            client.chat.completions.create(model=model, messages=[{"role": "user", "content": "one " * 50_000}])
+            client.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": "one " * 50_000}]
+            )
     snapshot = endpoint.record.snapshot()
     assert (snapshot["failed"], snapshot["first_byte_seconds"]["count"]) == (1, 1)
 
@@ -109,12 +139,17 @@ def test_llama_cpp_answers_blocking_streamed_and_in_asyncio() -> None:
 def test_llama_cpp_is_waited_for_when_it_is_killed() -> None:
     port = free_port()
     endpoint = Endpoint(
-        url=f"http://127.0.0.1:{port}", protocol="openai", model="tiny", health_url=f"http://127.0.0.1:{port}/health"
+        url=f"http://127.0.0.1:{port}",
+        protocol="openai",
+        model="tiny",
+        health_url=f"http://127.0.0.1:{port}/health",
     )
     with endpoint.client() as client:
 
         def ask(**options: Any) -> str:
-            answer = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=20, **options)
+            answer = client.chat.completions.create(
+                model="tiny", messages=MESSAGES, max_tokens=20, **options
+            )
             return (answer.choices[0].message.content or "").strip()
 
         with started("llamacpp", *llama(port)) as first:
@@ -137,11 +172,18 @@ def test_llama_cpp_is_waited_for_when_it_is_killed() -> None:
 @contextmanager
 def triton() -> Iterator[Endpoint]:
     repository, ports = made("triton", "triton-repository"), [free_port() for _ in range(3)]
-    options = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)]
+    options = [
+        f"--{name}-port={port}"
+        for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)
+    ]
     addresses = [f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")]
-    with started("triton", "tritonserver", f"--model-repository={repository}", *options, *addresses):
+    with started(
+        "triton", "tritonserver", f"--model-repository={repository}", *options, *addresses
+    ):
         yield Endpoint(
-            url=f"http://127.0.0.1:{ports[0]}", protocol="v2", health_url=f"http://127.0.0.1:{ports[0]}/v2/health/ready"
+            url=f"http://127.0.0.1:{ports[0]}",
+            protocol="v2",
+            health_url=f"http://127.0.0.1:{ports[0]}/v2/health/ready",
         )
 
 
@@ -157,7 +199,9 @@ def mlserver(tmp_path: Path) -> Iterator[Endpoint]:
     }
     with started("mlserver", "mlserver", "start", str(folder), **environ):
         yield Endpoint(
-            url=f"http://127.0.0.1:{port}", protocol="v2", health_url=f"http://127.0.0.1:{port}/v2/health/ready"
+            url=f"http://127.0.0.1:{port}",
+            protocol="v2",
+            health_url=f"http://127.0.0.1:{port}/v2/health/ready",
         )
 
 
@@ -181,7 +225,9 @@ def test_triton_takes_and_gives_bytes() -> None:
 
         async def ask() -> list[Any]:
             async with endpoint.async_client() as client:
-                done = await asyncio.gather(*(client.infer({"x": x + n}, version="1") for n in range(20)))
+                done = await asyncio.gather(
+                    *(client.infer({"x": x + n}, version="1") for n in range(20))
+                )
                 return [result["y"].tolist() for result in done]
 
         assert asyncio.run(ask()) == [[4 + n, -1 + n] for n in range(20)]
@@ -189,7 +235,9 @@ def test_triton_takes_and_gives_bytes() -> None:
 
 def test_mlserver_takes_and_gives_json(tmp_path: Path) -> None:
     with mlserver(tmp_path) as endpoint, endpoint.client() as client:
-        wait_for(lambda: client.ready("affine"), seconds=60)  # it answers before it has loaded its models
+        wait_for(
+            lambda: client.ready("affine"), seconds=60
+        )  # it answers before it has loaded its models
         metadata = client.metadata()
         assert (metadata.model, metadata.has_binary) == ("affine", False)
         assert client.ready()

@@ -9,7 +9,14 @@ import threading
 
 import pytest
 
-from flytekitplugins.inference.client.record import MAX_FAILURES, MAX_OUTAGES, Histogram, Record, Timeline, record_of
+from flytekitplugins.inference.client.record import (
+    MAX_FAILURES,
+    MAX_OUTAGES,
+    Histogram,
+    Record,
+    Timeline,
+    record_of,
+)
 
 
 class Clock:
@@ -109,12 +116,29 @@ def test_a_snapshot_tells_everything(record: Record, clock: Clock) -> None:
         "statuses": {"200": 1, "500": 1},
         "errors": {"status 500": 1, "ValueError": 1},
         "failures": [
-            {"at": 1_000_002.0, "seconds": 2.0, "request": "POST /b", "error": "status 500", "text": ""},
-            {"at": 1_000_002.0, "seconds": 2.0, "request": "POST /c", "error": "ValueError", "text": "why"},
+            {
+                "at": 1_000_002.0,
+                "seconds": 2.0,
+                "request": "POST /b",
+                "error": "status 500",
+                "text": "",
+            },
+            {
+                "at": 1_000_002.0,
+                "seconds": 2.0,
+                "request": "POST /c",
+                "error": "ValueError",
+                "text": "why",
+            },
         ],
         "latency_seconds": one,
         "first_byte_seconds": one,
-        "timeline": {"cell_seconds": 1, "begun": [4, 0, 0], "answered": [0, 0, 1], "failed": [0, 0, 2]},
+        "timeline": {
+            "cell_seconds": 1,
+            "begun": [4, 0, 0],
+            "answered": [0, 0, 1],
+            "failed": [0, 0, 2],
+        },
         "outages": [{"began": 1_000_002.0, "ended": 1_000_003.0}],
         "outage_count": 1,
     }

@@ -1,7 +1,8 @@
 """The client of the Open Inference Protocol against a server that records what it gets, with and without bytes.
 
 The server below speaks as much of the protocol as the client uses, written from its specification
-(github.com/kserve/open-inference-protocol, and Triton's `extension_binary_data.md`); it can be told to answer anything.
+(github.com/kserve/open-inference-protocol, and Triton's `extension_binary_data.md`); it can be told
+to answer anything.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from client.stub import Behaviour, Handler, Stub, crash, half, hang, send
 from flytekitplugins.inference.client.endpoint import Endpoint
 from flytekitplugins.inference.client.tensors import Tensor
 from flytekitplugins.inference.client.v2 import AsyncV2Client, Metadata, V2Client
-from flytekitplugins.inference.errors import ConfigError, ServerError, ServerExitedError, ServerNotReadyError
+from flytekitplugins.inference.errors import (
+    ConfigError,
+    ServerError,
+    ServerExitedError,
+    ServerNotReadyError,
+)
 
 TYPES = {
     "BOOL": np.bool_,
@@ -33,13 +39,23 @@ TYPES = {
 Infer = Callable[..., dict[str, np.ndarray[Any, Any]]]
 
 
-def describe(stub: Stub, *inputs: tuple[str, str, list[int]], binary: bool = True, name: str = "m") -> None:
+def describe(
+    stub: Stub, *inputs: tuple[str, str, list[int]], binary: bool = True, name: str = "m"
+) -> None:
     """Give the server a model that answers with its inputs, each as an output `<name>_out`."""
     extensions = ["binary_tensor_data", "classification"] if binary else ["model_repository"]
     stub.pages["/v2"] = send(200, {"name": "stub", "version": "1", "extensions": extensions})
-    tensors = [{"name": one, "datatype": datatype, "shape": shape} for one, datatype, shape in inputs]
+    tensors = [
+        {"name": one, "datatype": datatype, "shape": shape} for one, datatype, shape in inputs
+    ]
     outputs = [{**tensor, "name": f"{tensor['name']}_out"} for tensor in tensors]
-    value = {"name": name, "versions": ["1"], "platform": "stub", "inputs": tensors, "outputs": outputs}
+    value = {
+        "name": name,
+        "versions": ["1"],
+        "platform": "stub",
+        "inputs": tensors,
+        "outputs": outputs,
+    }
     stub.pages[f"/v2/models/{name}"] = send(200, value)
     stub.pages[f"/v2/models/{name}/ready"] = send(200, b"")
     stub.pages["/v2/health/ready"] = send(200, b"")
@@ -49,8 +65,13 @@ def describe(stub: Stub, *inputs: tuple[str, str, list[int]], binary: bool = Tru
 def echo(handler: Handler) -> None:
     """Answer with the inputs: as bytes where the request wants it, otherwise as JSON."""
     size = handler.headers.get("Inference-Header-Content-Length")
-    header, rest = json.loads(handler.body[: int(size) if size else None]), handler.body[int(size) :] if size else b""
-    wanted = {output["name"]: output["parameters"]["binary_data"] for output in header.get("outputs", [])}
+    header, rest = (
+        json.loads(handler.body[: int(size) if size else None]),
+        handler.body[int(size) :] if size else b"",
+    )
+    wanted = {
+        output["name"]: output["parameters"]["binary_data"] for output in header.get("outputs", [])
+    }
     outputs, blobs = [], []
     for tensor in header["inputs"]:
         name = f"{tensor['name']}_out"
@@ -74,7 +95,9 @@ def echo(handler: Handler) -> None:
 
 
 def endpoint_of(stub: Stub, model: str = "m") -> Endpoint:
-    return Endpoint(url=stub.url, protocol="v2", model=model, health_url=f"{stub.url}/v2/health/ready")
+    return Endpoint(
+        url=stub.url, protocol="v2", model=model, health_url=f"{stub.url}/v2/health/ready"
+    )
 
 
 def infer_blocking(endpoint: Endpoint, inputs: Any, *, limits: Any = None, **options: Any) -> Any:
@@ -110,7 +133,9 @@ def header_of(stub: Stub) -> dict[str, Any]:
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize(("datatype", "dtype"), TYPES.items())
-def test_arrays_of_every_type_come_back(stub: Stub, infer: Infer, datatype: str, dtype: Any, binary: bool) -> None:
+def test_arrays_of_every_type_come_back(
+    stub: Stub, infer: Infer, datatype: str, dtype: Any, binary: bool
+) -> None:
     describe(stub, ("x", datatype, [-1, 3]), ("z", "INT64", [2]), binary=binary)
     x = np.array([[0, 1, 2], [3, 4, 5]]).astype(dtype)
     z = np.array([7, -7])
@@ -144,7 +169,9 @@ def test_bytes_keep_the_zeros_at_their_end(stub: Stub, infer: Infer) -> None:
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_empty_arrays_and_scalars_of_a_list_come_back(stub: Stub, infer: Infer, binary: bool) -> None:
+def test_empty_arrays_and_scalars_of_a_list_come_back(
+    stub: Stub, infer: Infer, binary: bool
+) -> None:
     describe(stub, ("x", "FP32", [-1, 4]), ("y", "FP32", [1]), binary=binary)
     result = infer(endpoint_of(stub), {"x": np.zeros((0, 4), np.float32), "y": [1]})
     assert result["x_out"].shape == (0, 4)
@@ -158,7 +185,12 @@ def test_only_the_wanted_outputs_come(stub: Stub, infer: Infer) -> None:
 
 def test_parameters_and_the_version_are_sent(stub: Stub, infer: Infer) -> None:
     describe(stub, ("x", "FP32", [1]))
-    infer(endpoint_of(stub), {"x": [1]}, version="3", parameters={"timeout": 100, "priority": 2, "own": "a"})
+    infer(
+        endpoint_of(stub),
+        {"x": [1]},
+        version="3",
+        parameters={"timeout": 100, "priority": 2, "own": "a"},
+    )
     assert stub.posts[0][0] == "/v2/models/m/versions/3/infer"
     assert header_of(stub)["parameters"] == {"timeout": 100, "priority": 2, "own": "a"}
 
@@ -184,7 +216,10 @@ def test_without_metadata_the_arrays_types_are_sent(stub: Stub, infer: Infer) ->
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (np.zeros((2, 3)), "'x' has the type float64, expected FP32 (float32): that cast may lose something"),
+        (
+            np.zeros((2, 3)),
+            "'x' has the type float64, expected FP32 (float32): that cast may lose something",
+        ),
         (np.zeros((2, 3), np.int64), "'x' has the type int64, expected FP32"),
         (np.zeros((2, 4), np.float32), "'x' has the shape [2, 4], expected [-1, 3]"),
         (np.zeros(3, np.float32), "'x' has the shape [3], expected [-1, 3]"),
@@ -216,7 +251,12 @@ def test_numbers_that_a_type_cannot_hold_are_refused(stub: Stub, infer: Infer, v
 
 def test_lists_take_the_models_type_and_arrays_only_safe_casts(stub: Stub, infer: Infer) -> None:
     describe(stub, ("a", "FP32", [2]), ("b", "UINT8", [1]), ("c", "FP64", [1]), ("d", "INT64", [1]))
-    inputs = {"a": [1, 2.5], "b": [255], "c": np.array([1], np.float32), "d": np.array([7], np.int32)}
+    inputs = {
+        "a": [1, 2.5],
+        "b": [255],
+        "c": np.array([1], np.float32),
+        "d": np.array([7], np.int32),
+    }
     result = infer(endpoint_of(stub), inputs)
     assert {name: array.dtype.name for name, array in result.items()} == {
         "a_out": "float32",
@@ -235,7 +275,9 @@ def test_every_problem_is_told_at_once(stub: Stub, infer: Infer) -> None:
     assert "'q' is no output of the model: it has x_out, y_out" in caught.value.problems[1]
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "problem"), [({}, None, "empty"), ({"x": [1]}, "x_out", "is a text")])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "problem"), [({}, None, "empty"), ({"x": [1]}, "x_out", "is a text")]
+)
 def test_arguments_of_another_kind_are_refused(
     stub: Stub, infer: Infer, inputs: Any, outputs: Any, problem: str
 ) -> None:
@@ -246,7 +288,11 @@ def test_arguments_of_another_kind_are_refused(
 
 @pytest.mark.parametrize(
     ("datatype", "value", "what"),
-    [("FP32", [np.nan], "NaN or infinity"), ("FP64", [np.inf], "NaN or"), ("BYTES", [b"\xff"], "bytes that are no")],
+    [
+        ("FP32", [np.nan], "NaN or infinity"),
+        ("FP64", [np.inf], "NaN or"),
+        ("BYTES", [b"\xff"], "bytes that are no"),
+    ],
 )
 def test_what_json_cannot_hold_is_refused_where_there_is_only_json(
     stub: Stub, infer: Infer, datatype: str, value: Any, what: str
@@ -264,8 +310,16 @@ def test_what_json_cannot_hold_is_refused_where_there_is_only_json(
 @pytest.mark.parametrize(
     ("status", "value", "text"),
     [
-        (400, {"error": "unexpected shape"}, "answered 400: 'unexpected shape'. Hint: What was sent does not suit"),
-        (404, {"error": "unknown model"}, "answered 404: 'unknown model'. Hint: Check the model's name"),
+        (
+            400,
+            {"error": "unexpected shape"},
+            "answered 400: 'unexpected shape'. Hint: What was sent does not suit",
+        ),
+        (
+            404,
+            {"error": "unknown model"},
+            "answered 404: 'unknown model'. Hint: Check the model's name",
+        ),
         (401, b"no key", "answered 401: 'no key'. Hint: Give the key"),
         (500, {"detail": "oops"}, 'answered 500: \'{"detail": "oops"}\''),
     ],
@@ -288,10 +342,14 @@ def test_a_refusal_is_told(stub: Stub, infer: Infer, status: int, value: Any, te
         send(200, [1]),
     ],
 )
-def test_an_answer_that_is_no_result_is_told(stub: Stub, infer: Infer, behaviour: Behaviour) -> None:
+def test_an_answer_that_is_no_result_is_told(
+    stub: Stub, infer: Infer, behaviour: Behaviour
+) -> None:
     describe(stub, ("x", "FP32", [1]))
     stub.default = behaviour
-    with pytest.raises(ServerError, match="answered 200 with something that is no result of the Open Inference"):
+    with pytest.raises(
+        ServerError, match="answered 200 with something that is no result of the Open Inference"
+    ):
         infer(endpoint_of(stub), {"x": [1]})
 
 
@@ -318,7 +376,9 @@ def test_an_outage_is_waited_for_and_told(stub: Stub, infer: Infer) -> None:
         infer(endpoint_of(stub), {"x": [1]}, limits={"outage_seconds": 0.5})
 
 
-@pytest.mark.parametrize(("behaviour", "kind"), [(half, ServerExitedError), (hang, ServerNotReadyError)])
+@pytest.mark.parametrize(
+    ("behaviour", "kind"), [(half, ServerExitedError), (hang, ServerNotReadyError)]
+)
 def test_an_answer_that_breaks_off_or_never_comes_is_told(
     stub: Stub, infer: Infer, behaviour: Behaviour, kind: type[ServerError]
 ) -> None:

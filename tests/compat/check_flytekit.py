@@ -20,7 +20,9 @@ from golden.cases import CASES, make
 from users import minimal
 
 SETTINGS = SerializationSettings(
-    image_config=ImageConfig(default_image=Image(name="default", fqn="registry.example.com/task", tag="1")),
+    image_config=ImageConfig(
+        default_image=Image(name="default", fqn="registry.example.com/task", tag="1")
+    ),
     project="p",
     domain="d",
     version="v",

@@ -31,7 +31,12 @@ for name in CASES:
     assert from_pod_spec(pod_template.pod_spec) == template.manifest["spec"], name
     primary = pod_template.pod_spec.containers[0]
     assert primary.name == pod_template.primary_container_name, name
-    policies = {container.name: container.restart_policy for container in pod_template.pod_spec.init_containers}
-    assert all(policies[named("model-server", server)] == "Always" for server in template.servers), name
+    policies = {
+        container.name: container.restart_policy
+        for container in pod_template.pod_spec.init_containers
+    }
+    assert all(
+        policies[named("model-server", server)] == "Always" for server in template.servers
+    ), name
     assert pod_template.version_hash() == make(name).pod_template.version_hash(), name
 print(kubernetes.__version__)

@@ -17,6 +17,8 @@ def test_the_oldest() -> None:
     folder = FLYTEKITS / OLDEST
     assert folder.is_dir(), f"{folder} is missing: run dev/setup"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(CHECK.parent.parent)])}
-    done = subprocess.run([sys.executable, str(CHECK)], env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(CHECK)], env=environ, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == OLDEST

@@ -22,6 +22,8 @@ def test_every_pod_survives(version: str) -> None:
         assert folder.is_dir(), f"{folder} is missing: run dev/setup"
         path.insert(0, str(folder))
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    done = subprocess.run([sys.executable, str(CHECK)], env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(CHECK)], env=environ, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == version

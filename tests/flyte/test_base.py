@@ -38,7 +38,9 @@ SETTINGS = SerializationSettings(
     domain="d",
     version="v",
 )
-SPEC = ImageSpec(name="task", registry="registry.example.com", packages=["flytekitplugins-inference"])
+SPEC = ImageSpec(
+    name="task", registry="registry.example.com", packages=["flytekitplugins-inference"]
+)
 VOLUME = VolumeModel(volume={"persistentVolumeClaim": {"claimName": "models"}})
 SERVERS: dict[str, PodDescription] = {
     "hub": VLLM(model="meta-llama/x"),
@@ -54,7 +56,9 @@ SERVERS: dict[str, PodDescription] = {
         lora_adapter_mem="2Gi",
         env={"NIM_PEFT_SOURCE": "/adapters"},
     ),
-    "several": ModelServers({"llm": VLLM(model="meta-llama/x"), "fraud": MLServer(model="models:/fraud/3")}),
+    "several": ModelServers(
+        {"llm": VLLM(model="meta-llama/x"), "fraud": MLServer(model="models:/fraud/3")}
+    ),
 }
 
 
@@ -65,7 +69,12 @@ def _pod_template() -> PodTemplate:
 
 def _manifest() -> dict[str, Any]:
     metadata = {"labels": dict(LABELS), "annotations": dict(ANNOTATIONS)}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"nodeSelector": dict(NODES)}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {"nodeSelector": dict(NODES)},
+    }
 
 
 def _function(element: int) -> int:
@@ -75,7 +84,10 @@ def _function(element: int) -> int:
 BASES: dict[str, Callable[[PodDescription], dict[str, Any]]] = {
     "base, a PodTemplate": lambda server: {"task_config": replace(server, base=_pod_template())},
     "base, a manifest": lambda server: {"task_config": replace(server, base=_manifest())},
-    "pod_template of the task": lambda server: {"task_config": server, "pod_template": _pod_template()},
+    "pod_template of the task": lambda server: {
+        "task_config": server,
+        "pod_template": _pod_template(),
+    },
 }
 
 
@@ -110,7 +122,9 @@ WAYS = {"a task": _pod, "map_task": _mapped_pod, "dynamic": _dynamic_pod}
 @pytest.mark.parametrize("base", BASES.values(), ids=list(BASES))
 @pytest.mark.parametrize("server", SERVERS.values(), ids=list(SERVERS))
 def test_what_the_base_says_reaches_the_registered_pod(
-    server: PodDescription, base: Callable[[PodDescription], dict[str, Any]], way: Callable[[Any], K8sPod]
+    server: PodDescription,
+    base: Callable[[PodDescription], dict[str, Any]],
+    way: Callable[[Any], K8sPod],
 ) -> None:
     pod = way(task(**base(server), container_image=IMAGE)(_function))
     assert (pod.metadata.labels, pod.metadata.annotations) == (LABELS, ANNOTATIONS)
@@ -118,7 +132,9 @@ def test_what_the_base_says_reaches_the_registered_pod(
     names = [container["name"] for container in pod.pod_spec["initContainers"]]
     assert [name for name in names if name.startswith("model-server")]
     for container in pod.pod_spec["initContainers"]:
-        if container["name"].partition("-")[0] in ("input", "model") and not container["name"].startswith("model-s"):
+        if container["name"].partition("-")[0] in ("input", "model") and not container[
+            "name"
+        ].startswith("model-s"):
             assert container["image"] == IMAGE
 
 
@@ -152,10 +168,14 @@ def test_the_tasks_own_pod_has_the_helpers_that_will_be_registered(
     for container in made.pod_template.pod_spec.init_containers:
         if container.name.startswith(("model-loader", "input-downloader")):
             assert expected in (None, container.image)
-            assert container.command[:2] == ["python", "-m"], "the programs are in the image, not in the pod"
+            assert container.command[:2] == ["python", "-m"], (
+                "the programs are in the image, not in the pod"
+            )
 
 
-@pytest.mark.parametrize("base", [None, *(make() for make in (_pod_template, _manifest))], ids=["none", "pt", "dict"])
+@pytest.mark.parametrize(
+    "base", [None, *(make() for make in (_pod_template, _manifest))], ids=["none", "pt", "dict"]
+)
 @pytest.mark.parametrize("name", ["hub", "hub-gated", "registry", "several"])
 def test_a_pod_template_whose_helper_cannot_bring_the_model_is_refused_when_its_pod_is_made(
     name: str, base: Any

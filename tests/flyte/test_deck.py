@@ -28,7 +28,9 @@ def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("INFERENCE_URL", raising=False)
     yield
     local.stop_idle()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("inference-report")]
+    assert not [
+        thread for thread in threading.enumerate() if thread.name.startswith("inference-report")
+    ]
 
 
 @pytest.fixture
@@ -43,17 +45,25 @@ def written(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
 Written = Callable[[str], list[str]]
 
 
-def test_a_task_with_a_deck_has_a_report(written: Written, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_with_a_deck_has_a_report(
+    written: Written, caplog: pytest.LogCaptureFixture
+) -> None:
     assert reported.reported() > 0
     (deck,), (page,) = written("deck.html"), written("inference-report.html")
     for text in (deck, page):
         assert "the server was always there." in text
         assert "echo:1" in text
     assert DECK_NAME in deck
-    (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("flytekitplugins")]
+    (told,) = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("flytekitplugins")
+    ]
     where = Path(told.removeprefix("The report on inference is in "))
     assert where.read_text() == page
-    assert json.loads(where.with_suffix(".json").read_text())["servers"][0]["clients"]["answered"] >= 1
+    assert (
+        json.loads(where.with_suffix(".json").read_text())["servers"][0]["clients"]["answered"] >= 1
+    )
 
 
 def test_a_function_that_raises_has_one_too(written: Written) -> None:
@@ -95,7 +105,9 @@ def test_a_task_without_a_deck_pays_nothing(written: Written) -> None:
         "and ('report' in name or 'deck' in name)])"
     )
     environ = {**os.environ, "PYTHONPATH": str(TESTS)}
-    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -107,13 +119,23 @@ def _execute(name: str, tmp_path: Path, path: str = "", **variables: str) -> tup
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "inputs.pb").write_bytes(b"")
-    command: list[Any] = [sys.executable, "-c", "from flytekit.bin.entrypoint import execute_task_cmd as run; run()"]
+    command: list[Any] = [
+        sys.executable,
+        "-c",
+        "from flytekit.bin.entrypoint import execute_task_cmd as run; run()",
+    ]
     command += ["--inputs", tmp_path / "inputs.pb", "--output-prefix", out]
     command += ["--raw-output-data-prefix", tmp_path / "raw"]
     command += ["--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"]
     command += ["task-module", "users.reported", "task-name", name]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (path, str(TESTS)))), **variables}
-    done = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True, check=False)
+    environ = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (path, str(TESTS)))),
+        **variables,
+    }
+    done = subprocess.run(
+        list(map(str, command)), env=environ, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return out, done.stderr
 
@@ -128,7 +150,9 @@ def test_the_page_and_its_numbers_are_beside_the_outputs(tmp_path: Path, flyteki
     if flytekit == "None":
         pytest.skip("dev/setup has not installed the oldest flytekit")
     out, _ = _execute("in_pod", tmp_path, flytekit)
-    assert {"outputs.pb", "deck.html", "inference-report.json"} <= {path.name for path in out.iterdir()}
+    assert {"outputs.pb", "deck.html", "inference-report.json"} <= {
+        path.name for path in out.iterdir()
+    }
     assert "Inference report" in (out / "deck.html").read_text()
     assert _numbers(out)["servers"][0]["about"]["image"] == "echo:1"
     assert _numbers(out)["error"] == ""
@@ -155,7 +179,10 @@ def test_the_deck_is_published_while_the_function_runs(tmp_path: Path) -> None:
     assert "Running, as of" in outputs.literals["o0"].scalar.primitive.string_value
     assert (
         "Running, as of"
-        not in (out / "deck.html").read_text().partition("Inference report")[2].partition("</h1>")[2][:200]
+        not in (out / "deck.html")
+        .read_text()
+        .partition("Inference report")[2]
+        .partition("</h1>")[2][:200]
     )
 
 

@@ -56,7 +56,9 @@ def elsewhere() -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps({"path": self.path, "key": self.headers.get("Authorization")}).encode()
+            body = json.dumps(
+                {"path": self.path, "key": self.headers.get("Authorization")}
+            ).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -73,7 +75,11 @@ def elsewhere() -> Iterator[str]:
 
 def test_of_a_sidecar() -> None:
     endpoint = VLLM(model="acme/chat", port=9000, startup_timeout=60).endpoint
-    assert (endpoint.url, endpoint.protocol, endpoint.model) == ("http://localhost:9000", "openai", "acme/chat")
+    assert (endpoint.url, endpoint.protocol, endpoint.model) == (
+        "http://localhost:9000",
+        "openai",
+        "acme/chat",
+    )
     assert endpoint.health_url == "http://localhost:9000/health"
     assert endpoint.metrics_url == "http://localhost:9000/metrics"
     assert endpoint.cold_start == "/shared/cold-start.json"
@@ -82,7 +88,12 @@ def test_of_a_sidecar() -> None:
 
 def test_of_an_image_that_says_nothing() -> None:
     endpoint = ModelInferenceTemplate(image="a:1").endpoint
-    assert (endpoint.protocol, endpoint.model, endpoint.health_url, endpoint.metrics_url) == ("none", "", None, None)
+    assert (endpoint.protocol, endpoint.model, endpoint.health_url, endpoint.metrics_url) == (
+        "none",
+        "",
+        None,
+        None,
+    )
 
 
 def test_of_one_of_several() -> None:
@@ -116,7 +127,9 @@ def test_on_one_machine_it_follows_the_ports_and_paths() -> None:
                 assert client.get("/ask").json()["pid"]
 
 
-def test_the_environment_names_a_server_and_none_is_started(elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_a_server_and_none_is_started(
+    elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INFERENCE_URL", elsewhere)
     monkeypatch.setenv("INFERENCE_API_KEY", "secret")
     assert TEMPLATE.base_url == elsewhere
@@ -127,13 +140,17 @@ def test_the_environment_names_a_server_and_none_is_started(elsewhere: str, monk
         assert client.get("/x").json() == {"path": "/x", "key": "Bearer secret"}
 
 
-def test_the_environment_names_each_of_several_by_its_name(elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_each_of_several_by_its_name(
+    elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INFERENCE_URL_ONE", f"{elsewhere}/one")
     monkeypatch.setenv("INFERENCE_URL_TWO_B", f"{elsewhere}/two")
     assert [json.loads(answer)["path"] for answer in who_of_two()] == ["/one/ask", "/two/ask"]
 
 
-def test_an_address_that_is_none_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_is_none_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("INFERENCE_URL", "localhost:8000")
     with pytest.raises(ConfigError, match="INFERENCE_URL is not an http or https URL"):
         who()
@@ -141,6 +158,10 @@ def test_an_address_that_is_none_is_refused_before_anything_starts(monkeypatch: 
 
 def test_at_is_the_same_kind_of_server_elsewhere() -> None:
     endpoint = VLLM(model="acme/chat").at("https://llm.example.com/v1", api_key="secret")
-    assert (endpoint.url, endpoint.protocol, endpoint.model) == ("https://llm.example.com", "openai", "acme/chat")
+    assert (endpoint.url, endpoint.protocol, endpoint.model) == (
+        "https://llm.example.com",
+        "openai",
+        "acme/chat",
+    )
     assert endpoint.health_url == "https://llm.example.com/health"
     assert "secret" not in repr(endpoint)

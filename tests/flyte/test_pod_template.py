@@ -68,7 +68,11 @@ def test_the_base_is_not_changed_and_gives_its_metadata() -> None:
     before = base.version_hash()
     template = ModelInferenceTemplate(image="server:1", base=base)
     made = template.pod_template
-    assert (made.primary_container_name, made.labels, made.annotations) == ("main", {"team": "x"}, None)
+    assert (made.primary_container_name, made.labels, made.annotations) == (
+        "main",
+        {"team": "x"},
+        None,
+    )
     assert [container.name for container in made.pod_spec.containers] == ["main"]
     assert base.version_hash() == before
     base.pod_spec.containers.append(V1Container(name="late"))
@@ -76,7 +80,9 @@ def test_the_base_is_not_changed_and_gives_its_metadata() -> None:
 
 
 def test_one_template_can_be_the_base_of_another() -> None:
-    first = ModelInferenceTemplate(image="server:1", base={"metadata": {}, "spec": {"nodeSelector": {"pool": "gpu"}}})
+    first = ModelInferenceTemplate(
+        image="server:1", base={"metadata": {}, "spec": {"nodeSelector": {"pool": "gpu"}}}
+    )
     second = ModelInferenceTemplate(image="server:1", base=first.pod_template)
     assert second.manifest["spec"]["nodeSelector"] == {"pool": "gpu"}
 
@@ -106,11 +112,17 @@ def test_a_field_that_the_client_does_not_know_is_not_dropped_in_silence() -> No
 
 def test_helper_images() -> None:
     assert TEMPLATE.manifest["spec"]["initContainers"][0]["image"] == DefaultImages.default_image()
-    spec = ImageSpec(name="task", registry="registry.example.com", packages=["flytekitplugins-inference"])
+    spec = ImageSpec(
+        name="task", registry="registry.example.com", packages=["flytekitplugins-inference"]
+    )
     own = ModelInferenceTemplate(image="server:1", download_inputs=True, helper_image=spec)
     downloader = own.manifest["spec"]["initContainers"][0]
     assert downloader["image"] == spec.image_name()
-    assert downloader["command"] == ["python", "-m", "flytekitplugins.inference.programs.download_inputs"]
+    assert downloader["command"] == [
+        "python",
+        "-m",
+        "flytekitplugins.inference.programs.download_inputs",
+    ]
 
 
 def test_its_fields_can_be_replaced_as_those_of_any_pod_template() -> None:
@@ -122,7 +134,9 @@ def test_its_fields_can_be_replaced_as_those_of_any_pod_template() -> None:
 
 def test_an_image_spec_that_nobody_builds_is_warned_about() -> None:
     template = ModelInferenceTemplate(image=ImageSpec(name="echo", registry="registry.example.com"))
-    with pytest.warns(InferenceWarning, match="image is an ImageSpec, which pod_template= does not build") as caught:
+    with pytest.warns(
+        InferenceWarning, match="image is an ImageSpec, which pod_template= does not build"
+    ) as caught:
         assert template.pod_template.primary_container_name == "primary"
     assert caught[0].filename == __file__
 
@@ -131,14 +145,18 @@ class TestSecretRequests:
     """The secrets to request, as flytekit's objects."""
 
     def test_nim(self) -> None:
-        secrets = NIMSecrets(ngc_secret_group="ngc", ngc_secret_key="a", hf_token_group="hf", hf_token_key="b")
+        secrets = NIMSecrets(
+            ngc_secret_group="ngc", ngc_secret_key="a", hf_token_group="hf", hf_token_key="b"
+        )
         assert NIM(secrets=secrets).secret_requests == [
             Secret(group="ngc", key="a", mount_requirement=Secret.MountType.ENV_VAR),
             Secret(group="hf", key="b", mount_requirement=Secret.MountType.ENV_VAR),
         ]
 
     def test_one_secret_twice_is_requested_once(self) -> None:
-        secrets = NIMSecrets(ngc_secret_group="g", ngc_secret_key="a", hf_token_group="g", hf_token_key="a")
+        secrets = NIMSecrets(
+            ngc_secret_group="g", ngc_secret_key="a", hf_token_group="g", hf_token_key="a"
+        )
         assert len(NIM(secrets=secrets).secret_requests) == 1
 
     def test_where_no_group_is_required(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,9 @@ MODULE = Path(__file__).parent.parent / "users" / "map_and_dynamic.py"
 
 
 @pytest.fixture(scope="module", params=[[], ["--fast"]], ids=["baked", "fast"])
-def tasks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def tasks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
     """The tasks of MODULE as `pyflyte package` writes them, by name."""
     folder = tmp_path_factory.mktemp("package")
     package = folder / "inferences"
@@ -41,7 +43,9 @@ def tasks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "out.tgz",
         "-f",
     ]
-    done = subprocess.run([*command, *request.param], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *request.param], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     with tarfile.open(folder / "out.tgz") as archive:
         archive.extractall(folder / "out", filter="data")
@@ -63,7 +67,11 @@ def test_a_task_with_task_config(tasks: dict[str, dict[str, Any]]) -> None:
     task = tasks["score"]
     downloader = _container(task, "input-downloader")
     assert downloader["image"] == "registry.example.com/own:1"
-    assert downloader["command"] == ["python", "-m", "flytekitplugins.inference.programs.download_inputs"]
+    assert downloader["command"] == [
+        "python",
+        "-m",
+        "flytekitplugins.inference.programs.download_inputs",
+    ]
     assert downloader["args"][0] == "{{.input}}"
     assert "--bound" not in downloader["args"]
     primary = _container(task, "primary")
@@ -72,7 +80,9 @@ def test_a_task_with_task_config(tasks: dict[str, dict[str, Any]]) -> None:
     assert task["config"]["primary_container_name"] == "primary"
 
 
-def test_a_mapped_task_tells_the_downloader_what_is_not_mapped(tasks: dict[str, dict[str, Any]]) -> None:
+def test_a_mapped_task_tells_the_downloader_what_is_not_mapped(
+    tasks: dict[str, dict[str, Any]],
+) -> None:
     (name,) = [name for name in tasks if name.startswith("map_score")]
     arguments = _container(tasks[name], "input-downloader")["args"]
     assert arguments[-4:] == ["--bound", "limits", "--bound", "model"]
@@ -84,7 +94,9 @@ def test_a_mapped_task_with_a_pod_template(tasks: dict[str, dict[str, Any]]) -> 
     task = tasks[name]
     assert _container(task, "model-server")["restartPolicy"] == "Always"
     assert "pyflyte-map-execute" in _container(task, "primary")["args"]
-    assert task["securityContext"]["secrets"] == [{"group": "hf", "key": "token", "mountRequirement": "ENV_VAR"}]
+    assert task["securityContext"]["secrets"] == [
+        {"group": "hf", "key": "token", "mountRequirement": "ENV_VAR"}
+    ]
 
 
 def test_an_async_task(tasks: dict[str, dict[str, Any]]) -> None:
@@ -95,7 +107,9 @@ def test_a_dynamic_task_serialises_the_pods_of_its_calls() -> None:
     """In the container of a dynamic task, where the tasks that it calls are serialised while it runs."""
     context = FlyteContextManager.current_context()
     image = Image(name="default", fqn="registry.example.com/task", tag="1")
-    settings = SerializationSettings(ImageConfig(default_image=image), project="p", domain="d", version="v")
+    settings = SerializationSettings(
+        ImageConfig(default_image=image), project="p", domain="d", version="v"
+    )
     state = context.new_execution_state().with_params(mode=ExecutionState.Mode.TASK_EXECUTION)
     builder = context.with_execution_state(state).with_serialization_settings(settings)
     with FlyteContextManager.with_context(builder):

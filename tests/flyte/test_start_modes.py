@@ -25,11 +25,17 @@ def model(tmp_path: Path) -> Path:
 
 
 def _template(model: Path, **options: Any) -> ModelInferenceTemplate:
-    return replace(ECHO, model=f"file://{model}", command=(*ECHO.command, "$(INFERENCE_MODEL_PATH)"), **options)
+    return replace(
+        ECHO, model=f"file://{model}", command=(*ECHO.command, "$(INFERENCE_MODEL_PATH)"), **options
+    )
 
 
 def _events(pod: Any) -> list[tuple[str, str]]:
-    return [(event.container, event.kind) for event in pod.events if event.kind in ("started", "passed", "exited")]
+    return [
+        (event.container, event.kind)
+        for event in pod.events
+        if event.kind in ("started", "passed", "exited")
+    ]
 
 
 def test_by_probes_the_model_is_there_before_the_server_starts(model: Path) -> None:
@@ -54,7 +60,14 @@ def test_by_a_gate_all_start_at_once_and_the_report_has_the_phases(model: Path) 
         assert ask(template)["inputs"] == {"numbers": [1]}
         started = [name for name, kind in _events(server.pod) if kind == "started"]
         report = json.loads(server.pod.path("/shared/cold-start.json").read_text())
-    assert started == ["preflight", "model-loader", "model-server", "input-downloader", "server-gate", "primary"]
+    assert started == [
+        "preflight",
+        "model-loader",
+        "model-server",
+        "input-downloader",
+        "server-gate",
+        "primary",
+    ]
     assert report["outcome"] == "ready"
     phases = {phase["name"] for phase in report["phases"]}
     assert {"input_download", "server_load"} <= phases
@@ -63,7 +76,9 @@ def test_by_a_gate_all_start_at_once_and_the_report_has_the_phases(model: Path) 
 
 @pytest.mark.parametrize("budget", [None, 60])
 def test_an_input_of_the_task_is_the_model(model: Path, budget: int | None) -> None:
-    template = replace(_template(model, startup_timeout=budget, download_inputs=True), model="input:weights")
+    template = replace(
+        _template(model, startup_timeout=budget, download_inputs=True), model="input:weights"
+    )
     with template.run_locally({"weights": FlyteFile(str(model / "weights.bin"))}):
         (path,) = ask(template)["arguments"]
         assert [file.read_bytes()[:7] for file in Path(path).rglob("*.bin")] == [b"weights"]
@@ -79,7 +94,9 @@ def test_a_model_that_is_not_there_ends_the_start_before_anything_else(tmp_path:
 
 
 def test_a_loader_that_fails_ends_the_start_with_its_own_words(model: Path) -> None:
-    template = replace(_template(model, startup_timeout=60, download_inputs=True), model="input:missing")
+    template = replace(
+        _template(model, startup_timeout=60, download_inputs=True), model="input:missing"
+    )
     with pytest.raises(ServerExitedError) as caught, template.run_locally({"numbers": [1]}):
         pass
     assert "server-gate ended with exit code" in str(caught.value)
@@ -88,7 +105,9 @@ def test_a_loader_that_fails_ends_the_start_with_its_own_words(model: Path) -> N
 
 
 def test_a_server_that_never_answers_ends_the_start_when_its_budget_is_over(model: Path) -> None:
-    template = replace(_template(model, startup_timeout=3), command=["python", "-c", "import time; time.sleep(60)"])
+    template = replace(
+        _template(model, startup_timeout=3), command=["python", "-c", "import time; time.sleep(60)"]
+    )
     with pytest.raises(ServerExitedError) as caught, template.run_locally():
         pass
     assert "server-gate" in str(caught.value)

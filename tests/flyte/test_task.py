@@ -90,7 +90,9 @@ def test_async_functions_at_the_same_time_share_one_server() -> None:
 
 def test_a_workflow_with_mapped_and_dynamic_tasks(tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text("42")
-    mapped, dynamic, own, first, second = served.all_of_them(file=FlyteFile(str(tmp_path / "data.txt")))
+    mapped, dynamic, own, first, second = served.all_of_them(
+        file=FlyteFile(str(tmp_path / "data.txt"))
+    )
     assert len({*mapped, *dynamic}) == 1, "one server for five elements and three calls"
     assert own not in mapped
     assert json.loads(first)["pid"] == json.loads(second)["pid"], "equal template and equal inputs"
@@ -103,12 +105,17 @@ def test_a_workflow_with_mapped_and_dynamic_tasks(tmp_path: Path) -> None:
 def test_other_inputs_get_another_server(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
-    answers = [json.loads(served.inputs_seen(file=FlyteFile(str(tmp_path / name)), numbers=[])) for name in ("a", "b")]
+    answers = [
+        json.loads(served.inputs_seen(file=FlyteFile(str(tmp_path / name)), numbers=[]))
+        for name in ("a", "b")
+    ]
     assert [Path(answer["inputs"]["file"]).name for answer in answers] == ["a", "b"]
 
 
 def test_run_locally() -> None:
-    with served.WITH_INPUTS.run_locally({"numbers": [1, 2.5, None], "empty": [], "deep": {"a": [True]}}) as server:
+    with served.WITH_INPUTS.run_locally(
+        {"numbers": [1, 2.5, None], "empty": [], "deep": {"a": [True]}}
+    ) as server:
         assert served.WITH_INPUTS.base_url == server.base_url == f"http://localhost:{server.port}"
         answer = served.ask(served.WITH_INPUTS)
         assert answer["inputs"] == {"numbers": [1, 2.5, None], "empty": [], "deep": {"a": [True]}}
@@ -124,9 +131,15 @@ def test_two_servers_that_want_one_port() -> None:
         assert served.ask(served.ECHO)["pid"] != served.ask(other)["pid"]
 
 
-def test_a_claim_is_a_directory_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    claim = Volume(name="models", source={"persistentVolumeClaim": {"claimName": "m"}}, mount_path="/models")
-    template = replace(served.ECHO, volumes=[claim], command=[*served.ECHO.command, "/models/a.bin"])
+def test_a_claim_is_a_directory_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = Volume(
+        name="models", source={"persistentVolumeClaim": {"claimName": "m"}}, mount_path="/models"
+    )
+    template = replace(
+        served.ECHO, volumes=[claim], command=[*served.ECHO.command, "/models/a.bin"]
+    )
     with pytest.raises(UnsupportedError, match="models"), template.run_locally():
         pass
     with template.run_locally(volumes={"models": str(tmp_path)}) as server:
@@ -136,7 +149,10 @@ def test_a_claim_is_a_directory_of_this_machine(tmp_path: Path, monkeypatch: pyt
     with template.run_locally():
         pass
     monkeypatch.setenv("INFERENCE_LOCAL_VOLUMES", "models")
-    with pytest.raises(ConfigError, match="INFERENCE_LOCAL_VOLUMES='models' must be like"), template.run_locally():
+    with (
+        pytest.raises(ConfigError, match="INFERENCE_LOCAL_VOLUMES='models' must be like"),
+        template.run_locally(),
+    ):
         pass
 
 
@@ -178,7 +194,10 @@ def empty_web_server(tmp_path: Path) -> Iterator[str]:
 
 def test_a_failing_download_is_the_error(empty_web_server: str) -> None:
     missing = FlyteFile(f"{empty_web_server}/absent.bin")
-    with pytest.raises(ServerExitedError) as caught, served.WITH_INPUTS.run_locally({"weights": missing}):
+    with (
+        pytest.raises(ServerExitedError) as caught,
+        served.WITH_INPUTS.run_locally({"weights": missing}),
+    ):
         pass
     assert "input-downloader" in str(caught.value)
     assert "weights" in str(caught.value)
@@ -217,7 +236,9 @@ def _serialised(**options: Any) -> K8sPod:
     def described() -> str:
         return ""
 
-    return described.get_k8s_pod(SerializationSettings(ImageConfig.auto(img_name="registry.example.com/default:1")))
+    return described.get_k8s_pod(
+        SerializationSettings(ImageConfig.auto(img_name="registry.example.com/default:1"))
+    )
 
 
 def _base_with_primary(**fields: Any) -> dict[str, Any]:
@@ -231,11 +252,19 @@ def _base_with_primary(**fields: Any) -> dict[str, Any]:
         ({"requests": Resources(cpu="1")}, {"requests": {"cpu": "1"}, "limits": {"gpu": "0"}}),
         ({"requests": Resources(gpu="1")}, {"requests": {"gpu": "1"}, "limits": {}}),
         ({"limits": Resources(gpu="2")}, {"requests": {}, "limits": {"gpu": "2"}}),
-        (_base_with_primary(resources={"limits": {"nvidia.com/gpu": "1"}}), {"limits": {"nvidia.com/gpu": "1"}}),
-        (_base_with_primary(resources={"limits": {"memory": "1Gi"}}), {"limits": {"memory": "1Gi", "gpu": "0"}}),
+        (
+            _base_with_primary(resources={"limits": {"nvidia.com/gpu": "1"}}),
+            {"limits": {"nvidia.com/gpu": "1"}},
+        ),
+        (
+            _base_with_primary(resources={"limits": {"memory": "1Gi"}}),
+            {"limits": {"memory": "1Gi", "gpu": "0"}},
+        ),
     ],
 )
-def test_the_primary_has_the_gpus_that_its_author_gave_it(options: dict[str, Any], resources: dict[str, Any]) -> None:
+def test_the_primary_has_the_gpus_that_its_author_gave_it(
+    options: dict[str, Any], resources: dict[str, Any]
+) -> None:
     assert _serialised(**options).pod_spec["containers"][0]["resources"] == resources
 
 
@@ -243,7 +272,11 @@ def test_helpers_run_on_the_image_that_the_primary_really_gets() -> None:
     options = _base_with_primary(image="registry.example.com/base:1")
     options["template"]["download_inputs"] = True
     pod = _serialised(**options).pod_spec
-    assert pod["containers"][0]["image"] == pod["initContainers"][0]["image"] == "registry.example.com/base:1"
+    assert (
+        pod["containers"][0]["image"]
+        == pod["initContainers"][0]["image"]
+        == "registry.example.com/base:1"
+    )
 
 
 def test_the_bases_metadata_reaches_the_pod() -> None:
@@ -254,7 +287,9 @@ def test_the_bases_metadata_reaches_the_pod() -> None:
 
 def test_serialising_does_not_change_the_task() -> None:
     before = served.pid.pod_template.version_hash()
-    served.pid.get_k8s_pod(SerializationSettings(ImageConfig.auto(img_name="registry.example.com/default:1")))
+    served.pid.get_k8s_pod(
+        SerializationSettings(ImageConfig.auto(img_name="registry.example.com/default:1"))
+    )
     assert served.pid.pod_template.version_hash() == before
 
 
@@ -275,11 +310,15 @@ def test_an_image_spec_of_the_server_is_built(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ImageBuildEngine, "build", lambda spec: built.append(spec.image_name()))
     image = ImageSpec(name="echo", registry="registry.example.com", packages=["echo-server"])
 
-    @task(task_config=replace(served.ECHO, image=image), container_image="registry.example.com/task:1")
+    @task(
+        task_config=replace(served.ECHO, image=image), container_image="registry.example.com/task:1"
+    )
     def with_built_image() -> str:
         return ""
 
-    settings = SerializationSettings(image_config=ImageConfig.auto(img_name="registry.example.com/default:1"))
+    settings = SerializationSettings(
+        image_config=ImageConfig.auto(img_name="registry.example.com/default:1")
+    )
     server = with_built_image.get_k8s_pod(settings).pod_spec["initContainers"][-1]
     assert server["image"] == image.image_name()
     assert built == [image.image_name()]
@@ -292,12 +331,18 @@ def test_in_a_container_nothing_is_started_and_kubernetes_not_imported(tmp_path:
     (tmp_path / "inputs.pb").write_bytes(literals.to_flyte_idl().SerializeToString())
     out = tmp_path / "out"
     out.mkdir()
-    command: list[Any] = [Path(sys.executable).parent / "pyflyte-execute", "--inputs", tmp_path / "inputs.pb"]
+    command: list[Any] = [
+        Path(sys.executable).parent / "pyflyte-execute",
+        "--inputs",
+        tmp_path / "inputs.pb",
+    ]
     command += ["--output-prefix", out, "--raw-output-data-prefix", tmp_path / "raw"]
     command += ["--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"]
     command += ["task-module", "users.served", "task-name", "in_cluster"]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        list(map(str, command)), env=environ, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     from flyteidl.core.literals_pb2 import LiteralMap
 

@@ -37,14 +37,22 @@ from flytekitplugins.inference import (
 IMAGE = "registry.example.com/models/ranker:2.4.1"
 NIM_IMAGE = "nvcr.io/nim/meta/llama-3.1-8b-instruct:1.8.4"
 HF_GROUPED = HFSecret(hf_token_group="huggingface", hf_token_key="token")
-NGC_GROUPED = NIMSecrets(ngc_image_secret="ngc-pull", ngc_secret_group="ngc", ngc_secret_key="api-key")
+NGC_GROUPED = NIMSecrets(
+    ngc_image_secret="ngc-pull", ngc_secret_group="ngc", ngc_secret_key="api-key"
+)
 BASE = PodTemplate(
     primary_container_name="main",
     labels={"team": "search"},
     annotations={"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
     pod_spec=V1PodSpec(
-        containers=[V1Container(name="main", resources=V1ResourceRequirements(limits={"memory": "4Gi"}))],
-        init_containers=[V1Container(name="warm-disk", image="registry.example.com/tools/warm:1.0", command=["warm"])],
+        containers=[
+            V1Container(name="main", resources=V1ResourceRequirements(limits={"memory": "4Gi"}))
+        ],
+        init_containers=[
+            V1Container(
+                name="warm-disk", image="registry.example.com/tools/warm:1.0", command=["warm"]
+            )
+        ],
         node_selector={"pool": "gpu"},
         service_account_name="inference",
         tolerations=[V1Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")],
@@ -94,7 +102,9 @@ CASES: dict[str, Callable[[], PodDescription]] = {
         gpu_resource="amd.com/gpu",
         command=["python", "-m", "ranker"],
         args=["--port", "$(INFERENCE_PORT)"],
-        probes=Probes(readiness=Probe(), liveness=Probe(path="/live", period_seconds=30, failure_threshold=5)),
+        probes=Probes(
+            readiness=Probe(), liveness=Probe(path="/live", period_seconds=30, failure_threshold=5)
+        ),
         volumes=[MODELS],
         security_context={"runAsUser": 1001, "runAsNonRoot": True},
         termination_grace_period=120,
@@ -103,7 +113,9 @@ CASES: dict[str, Callable[[], PodDescription]] = {
     "generic-base": _generic(base=BASE, gpu=0),
     "generic-command": _generic(command=["ranker", "serve"], args=["--port", "$(INFERENCE_PORT)"]),
     "generic-download-inputs": _generic(download_inputs=True),
-    "generic-download-inputs-helper-image": _generic(download_inputs=True, helper_image="registry.example.com/t:1"),
+    "generic-download-inputs-helper-image": _generic(
+        download_inputs=True, helper_image="registry.example.com/t:1"
+    ),
     "generic-ephemeral-storage": _generic(ephemeral_storage="20Gi"),
     "generic-gpu-0": _generic(gpu=0),
     "generic-gpu-mig": _generic(gpu=1, gpu_resource="nvidia.com/mig-1g.10gb"),
@@ -111,14 +123,20 @@ CASES: dict[str, Callable[[], PodDescription]] = {
     "generic-probe": _generic(health_endpoint="/health"),
     "generic-probes": _generic(
         probes=Probes(
-            startup=Probe(failure_threshold=30), readiness=Probe(path="/ready"), liveness=Probe(initial_delay_seconds=5)
+            startup=Probe(failure_threshold=30),
+            readiness=Probe(path="/ready"),
+            liveness=Probe(initial_delay_seconds=5),
         )
     ),
-    "generic-security-context": _generic(security_context={"capabilities": {"add": ["SYS_NICE"], "drop": ["ALL"]}}),
+    "generic-security-context": _generic(
+        security_context={"capabilities": {"add": ["SYS_NICE"], "drop": ["ALL"]}}
+    ),
     "generic-shm": _generic(mem="4Gi", shm_size="1Gi"),
     "generic-grace-period": _generic(termination_grace_period=5),
     "generic-volumes": _generic(volumes=[MODELS]),
-    "generic-model-input": _generic(model="input:weights", download_inputs=True, command=["ranker", "serve"]),
+    "generic-model-input": _generic(
+        model="input:weights", download_inputs=True, command=["ranker", "serve"]
+    ),
     "generic-model-input-gate": _generic(
         model="input:weights",
         download_inputs=True,
@@ -127,7 +145,9 @@ CASES: dict[str, Callable[[], PodDescription]] = {
         startup_timeout=600,
     ),
     "generic-gate": _generic(health_endpoint="/health", startup_timeout=600),
-    "generic-gate-with-image-entry-point": _generic(model="s3://models/ranker/v3", startup_timeout=600),
+    "generic-gate-with-image-entry-point": _generic(
+        model="s3://models/ranker/v3", startup_timeout=600
+    ),
     "vllm-lora": lambda: VLLM(
         model="Qwen/Qwen2.5-7B-Instruct",
         lora_adapters={"sql": "acme/sql-lora@v2", "chat": "s3://adapters/chat"},
@@ -137,10 +157,16 @@ CASES: dict[str, Callable[[], PodDescription]] = {
     "vllm-model-sized": lambda: VLLM(
         model=ObjectStoreModel(uri="s3://models/qwen2.5-7b", size="15Gi"), startup_timeout="auto"
     ),
-    "nim-model-store": lambda: NIM(secrets=NGC_GROUPED, image=NIM_IMAGE, model="gs://models/llama/8b"),
+    "nim-model-store": lambda: NIM(
+        secrets=NGC_GROUPED, image=NIM_IMAGE, model="gs://models/llama/8b"
+    ),
     "vllm-minimal": VLLM,
     "vllm-documented": lambda: VLLM(
-        hf_secret=HFSecret(secrets_prefix="my-secrets-prefix", hf_token_group="my-hf-group", hf_token_key="hf_token"),
+        hf_secret=HFSecret(
+            secrets_prefix="my-secrets-prefix",
+            hf_token_group="my-hf-group",
+            hf_token_key="hf_token",
+        ),
         arg_dict={
             "model": "mistralai/Mistral-7B-Instruct-v0.2",
             "tensor_parallel_size": 1,
@@ -172,7 +198,9 @@ CASES: dict[str, Callable[[], PodDescription]] = {
         download_inputs=True,
         base=BASE,
     ),
-    "vllm-secret-without-group": lambda: VLLM(hf_secret=HFSecret(secrets_prefix="_UNION_", hf_token_key="hf_token")),
+    "vllm-secret-without-group": lambda: VLLM(
+        hf_secret=HFSecret(secrets_prefix="_UNION_", hf_token_key="hf_token")
+    ),
     "nim-minimal": lambda: NIM(secrets=NGC_GROUPED, image=NIM_IMAGE),
     "nim-documented": lambda: NIM(
         secrets=NIMSecrets(
@@ -186,7 +214,10 @@ CASES: dict[str, Callable[[], PodDescription]] = {
         gpu=1,
         mem="20Gi",
         shm_size="16Gi",
-        env={"NIM_PEFT_SOURCE": "/opt/nim/lora_adapters", "NIM_MODEL_ID": "meta/llama3-8b-instruct"},
+        env={
+            "NIM_PEFT_SOURCE": "/opt/nim/lora_adapters",
+            "NIM_MODEL_ID": "meta/llama3-8b-instruct",
+        },
         hf_repo_ids=["tloen/alpaca-lora-7b"],
         lora_adapter_mem="2Gi",
     ),
@@ -215,22 +246,35 @@ CASES: dict[str, Callable[[], PodDescription]] = {
 HELPER_IMAGE = "registry.example.com/tasks/ranker:2.4.1"
 SOURCES: dict[str, dict[str, Any]] = {
     "hub": {
-        "model": HuggingFaceModel(repo="Qwen/Qwen2.5-7B-Instruct", revision="a09a354", exclude=("*.pth",)),
+        "model": HuggingFaceModel(
+            repo="Qwen/Qwen2.5-7B-Instruct", revision="a09a354", exclude=("*.pth",)
+        ),
         "hf_secret": HF_GROUPED,
         "model_cache": {"persistentVolumeClaim": {"claimName": "model-cache"}},
         "helper_image": HELPER_IMAGE,
     },
     "store": {"model": "s3://models/qwen2.5-7b/2024-11"},
-    "registered": {"model": "models:/qwen@production", "update_interval": 300, "helper_image": HELPER_IMAGE},
+    "registered": {
+        "model": "models:/qwen@production",
+        "update_interval": 300,
+        "helper_image": HELPER_IMAGE,
+    },
     "input": {"model": "input:weights", "download_inputs": True},
     "claim": {
         "model": VolumeModel(
-            volume={"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}, path="qwen/7b"
+            volume={"persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
+            path="qwen/7b",
         )
     },
-    "host": {"model": VolumeModel(volume={"hostPath": {"path": "/data/models", "type": "Directory"}}, path="qwen/7b")},
+    "host": {
+        "model": VolumeModel(
+            volume={"hostPath": {"path": "/data/models", "type": "Directory"}}, path="qwen/7b"
+        )
+    },
     "image-volume": {
-        "model": VolumeModel(volume={"image": {"reference": "registry.example.com/models/qwen:7b"}}, path="qwen"),
+        "model": VolumeModel(
+            volume={"image": {"reference": "registry.example.com/models/qwen:7b"}}, path="qwen"
+        ),
         "arg_dict": {"served_model_name": "qwen"},
     },
 }
@@ -248,17 +292,25 @@ CASES["vllm-amd"] = lambda: VLLM(
     mem="128Gi",
     arg_dict={"tensor_parallel_size": 4},
 )
-CASES["vllm-mig"] = lambda: VLLM(model="s3://models/qwen", gpu_resource="nvidia.com/mig-3g.20gb", startup_timeout=900)
+CASES["vllm-mig"] = lambda: VLLM(
+    model="s3://models/qwen", gpu_resource="nvidia.com/mig-3g.20gb", startup_timeout=900
+)
 CASES["servers-probe"] = lambda: ModelServers(
     {
-        "ranker": ModelInferenceTemplate(image=IMAGE, health_endpoint="/health", gpu=0, volumes=[MODELS]),
+        "ranker": ModelInferenceTemplate(
+            image=IMAGE, health_endpoint="/health", gpu=0, volumes=[MODELS]
+        ),
         "llm": VLLM(arg_dict={"model": "Qwen/Qwen2.5-0.5B-Instruct"}, port=8001, volumes=[MODELS]),
     }
 )
 CASES["servers-gate"] = lambda: ModelServers(
     {
         "embeddings": VLLM(
-            model="s3://models/bge-m3", mem="8Gi", download_inputs=True, download_inputs_mem="2Gi", startup_timeout=900
+            model="s3://models/bge-m3",
+            mem="8Gi",
+            download_inputs=True,
+            download_inputs_mem="2Gi",
+            startup_timeout=900,
         ),
         "llm": VLLM(
             model=HuggingFaceModel(repo="acme/chat", size="15Gi"),
@@ -296,13 +348,19 @@ CASES["sglang-full"] = lambda: SGLang(
     helper_image="registry.example.com/tasks/ranker:2.4.1",
     startup_timeout="auto",
 )
-CASES["sglang-cpu"] = lambda: SGLang(arg_dict={"model_path": "Qwen/Qwen2.5-0.5B-Instruct"}, gpu=0, cpu=16, mem="32Gi")
+CASES["sglang-cpu"] = lambda: SGLang(
+    arg_dict={"model_path": "Qwen/Qwen2.5-0.5B-Instruct"}, gpu=0, cpu=16, mem="32Gi"
+)
 CASES["sglang-amd"] = lambda: SGLang(
-    image="lmsysorg/sglang:v0.5.23-rocm10-mi30x", model="s3://models/qwen2.5-7b", gpu_resource="amd.com/gpu"
+    image="lmsysorg/sglang:v0.5.23-rocm10-mi30x",
+    model="s3://models/qwen2.5-7b",
+    gpu_resource="amd.com/gpu",
 )
 CASES["llamacpp-minimal"] = lambda: LlamaCpp(model="s3://models/qwen2.5-0.5b-q4_k_m.gguf", gpu=0)
 CASES["llamacpp-full"] = lambda: LlamaCpp(
-    model=HuggingFaceModel(repo="acme/mixtral-GGUF", include=("*-Q4_K_M-*.gguf", "sql-lora.gguf"), size="26Gi"),
+    model=HuggingFaceModel(
+        repo="acme/mixtral-GGUF", include=("*-Q4_K_M-*.gguf", "sql-lora.gguf"), size="26Gi"
+    ),
     model_file="mixtral-Q4_K_M-00001-of-00003.gguf",
     lora_files=["sql-lora.gguf"],
     arg_dict={"ctx_size": 65536, "parallel": 8, "fa": "on", "no-ui": True, "cache-ram": 2048},
@@ -315,10 +373,14 @@ CASES["llamacpp-full"] = lambda: LlamaCpp(
     base=BASE,
 )
 CASES["llamacpp-hub"] = lambda: LlamaCpp(
-    arg_dict={"hf_repo": "acme/private-GGUF:Q4_K_M"}, hf_secret=HF_GROUPED, gpu_resource="nvidia.com/mig-1g.10gb"
+    arg_dict={"hf_repo": "acme/private-GGUF:Q4_K_M"},
+    hf_secret=HF_GROUPED,
+    gpu_resource="nvidia.com/mig-1g.10gb",
 )
 CASES["llamacpp-amd"] = lambda: LlamaCpp(
-    model=VolumeModel(volume={"persistentVolumeClaim": {"claimName": "models"}}, path="qwen/q8_0.gguf"),
+    model=VolumeModel(
+        volume={"persistentVolumeClaim": {"claimName": "models"}}, path="qwen/q8_0.gguf"
+    ),
     gpu_resource="amd.com/gpu",
 )
 
@@ -342,7 +404,10 @@ CASES["ollama-model-hub"] = lambda: Ollama(
         name="qwen",
         modelfile="PARAMETER num_ctx 8192",
         source=HuggingFaceModel(
-            repo="Qwen/Qwen2.5-7B-Instruct-GGUF", include=("*q4_k_m*.gguf",), secret=HF_GROUPED, size="5Gi"
+            repo="Qwen/Qwen2.5-7B-Instruct-GGUF",
+            include=("*q4_k_m*.gguf",),
+            secret=HF_GROUPED,
+            size="5Gi",
         ),
     ),
     models_volume={"persistentVolumeClaim": {"claimName": "ollama"}},
@@ -352,8 +417,12 @@ CASES["ollama-model-hub"] = lambda: Ollama(
 )
 CASES["tei-minimal"] = lambda: TEI(arg_dict={"model_id": "BAAI/bge-base-en-v1.5"})
 CASES["tei-cpu"] = lambda: TEI(arg_dict={"model_id": "BAAI/bge-base-en-v1.5"}, gpu=0, port=9000)
-CASES["tei-mig"] = lambda: TEI(arg_dict={"model_id": "BAAI/bge-m3"}, gpu_resource="nvidia.com/mig-1g.10gb")
-CASES["tei-gaudi"] = lambda: TEI(arg_dict={"model_id": "BAAI/bge-m3"}, gpu_resource="habana.ai/gaudi")
+CASES["tei-mig"] = lambda: TEI(
+    arg_dict={"model_id": "BAAI/bge-m3"}, gpu_resource="nvidia.com/mig-1g.10gb"
+)
+CASES["tei-gaudi"] = lambda: TEI(
+    arg_dict={"model_id": "BAAI/bge-m3"}, gpu_resource="habana.ai/gaudi"
+)
 CASES["tei-model-store"] = lambda: TEI(model="s3://models/bge-m3/2024-11", startup_timeout=900)
 CASES["tei-full"] = lambda: TEI(
     hf_secret=HF_GROUPED,
@@ -398,7 +467,10 @@ CASES["triton-full"] = lambda: Triton(
     startup_timeout=900,
 )
 CASES["triton-own-repositories-cpu"] = lambda: Triton(
-    model_repository=["s3://models/shared", "/opt/models"], gpu=0, ephemeral_storage="20Gi", base=BASE
+    model_repository=["s3://models/shared", "/opt/models"],
+    gpu=0,
+    ephemeral_storage="20Gi",
+    base=BASE,
 )
 CASES["triton-backend-image-mig"] = lambda: Triton(
     image="nvcr.io/nvidia/tritonserver:26.07-vllm-python-py3",
@@ -407,7 +479,10 @@ CASES["triton-backend-image-mig"] = lambda: Triton(
     mem="32Gi",
 )
 CASES["mlserver-registered-model"] = lambda: MLServer(
-    model="models:/fraud/3", helper_image="registry.example.com/task:1", startup_timeout=600, update_interval=60
+    model="models:/fraud/3",
+    helper_image="registry.example.com/task:1",
+    startup_timeout=600,
+    update_interval=60,
 )
 CASES["mlserver-folders"] = lambda: MLServer(
     model="s3://models/tabular",
@@ -420,11 +495,22 @@ CASES["mlserver-folders"] = lambda: MLServer(
     mem="12Gi",
     probes=Probes(liveness=Probe()),
 )
-CASES["mlserver-own-image"] = lambda: MLServer(image="registry.example.com/models/fraud:7", model_names=["fraud"])
+CASES["mlserver-own-image"] = lambda: MLServer(
+    image="registry.example.com/models/fraud:7", model_names=["fraud"]
+)
 CASES["tgi-recipe"] = lambda: ModelInferenceTemplate(
     image="ghcr.io/huggingface/text-generation-inference:3.3.7",
     command=["/tgi-entrypoint.sh"],
-    args=["--model-id", "/models/current", "--hostname", "0.0.0.0", "--port", "$(INFERENCE_PORT)", "--num-shard", "2"],
+    args=[
+        "--model-id",
+        "/models/current",
+        "--hostname",
+        "0.0.0.0",
+        "--port",
+        "$(INFERENCE_PORT)",
+        "--num-shard",
+        "2",
+    ],
     model=HuggingFaceModel(repo="Qwen/Qwen2.5-7B-Instruct", size="16Gi"),
     helper_image="registry.example.com/task:1",
     health_endpoint="/health",
@@ -438,7 +524,8 @@ CASES["tgi-recipe"] = lambda: ModelInferenceTemplate(
 
 
 OLDEST = {"model-image-volume-probe": "1.31", "model-image-volume-gate": "1.31"}
-"""The Kubernetes that a case needs, where it is newer than the oldest supported: OCI image volumes (KEP-4639)."""
+"""The Kubernetes that a case needs, where it is newer than the oldest supported: OCI image volumes
+(KEP-4639)."""
 
 
 def make(name: str) -> PodDescription:

@@ -24,7 +24,9 @@ from .write import DIRECTORY, compiled, to_yaml
 
 OLDEST, NEWEST = "1.29", kubernetes_validate.latest_version()
 SETTINGS = SerializationSettings(
-    image_config=ImageConfig(default_image=Image(name="default", fqn="registry.example.com/task", tag="1")),
+    image_config=ImageConfig(
+        default_image=Image(name="default", fqn="registry.example.com/task", tag="1")
+    ),
     project="p",
     domain="d",
     version="v",
@@ -42,7 +44,9 @@ def test_no_file_is_left_over() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_as_written(name: str) -> None:
-    assert to_yaml(compiled(name)) == (DIRECTORY / f"{name}.yaml").read_text(encoding="utf-8"), "run dev/golden"
+    assert to_yaml(compiled(name)) == (DIRECTORY / f"{name}.yaml").read_text(encoding="utf-8"), (
+        "run dev/golden"
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -91,7 +95,9 @@ def test_survives_flytekit_with_task_config(name: str) -> None:
     """Attached by `task_config`: helpers on the task's own image, the GPU's key on the primary, the secrets."""
     template = make(name)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InferenceWarning)  # a secret without a group, tested elsewhere
+        warnings.simplefilter(
+            "ignore", InferenceWarning
+        )  # a secret without a group, tested elsewhere
 
         @task(task_config=template)
         def infer() -> str:
@@ -101,7 +107,9 @@ def test_survives_flytekit_with_task_config(name: str) -> None:
     pod = serialised.k8s_pod.pod_spec
     expected = template.compile(Helper(image="registry.example.com/task:1", bundled=False))["spec"]
     limits = pod["containers"][0].get("resources", {}).get("limits", {})
-    assert limits.pop("gpu", None) == ("0" if any(server.gpu for server in template.servers.values()) else None)
+    assert limits.pop("gpu", None) == (
+        "0" if any(server.gpu for server in template.servers.values()) else None
+    )
     for ours in ("image", "command", "args", "env", "resources"):
         pod["containers"][0].pop(ours, None)
         expected["containers"][0].pop(ours, None)

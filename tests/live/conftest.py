@@ -1,8 +1,8 @@
 """Real model servers, installed by `dev/servers`, and pods that run them on this machine.
 
-A server that is not installed skips its tests; with `INFERENCE_REQUIRE_LIVE=1`, which continuous integration sets after
-`dev/servers`, it fails them, unless `dev/servers` found that this platform has no such server. vLLM is optional there
-too: it is required where `INFERENCE_TEST_VLLM=1`.
+A server that is not installed skips its tests; with `INFERENCE_REQUIRE_LIVE=1`, which continuous
+integration sets after `dev/servers`, it fails them, unless `dev/servers` found that this platform
+has no such server. vLLM is optional there too: it is required where `INFERENCE_TEST_VLLM=1`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from live.models import made
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from flytekitplugins.inference.flyte.local import LocalServer
+    from flytekitplugins.inference.flyte.local_run import LocalServer
 
 ROOT = Path(__file__).parents[2]
 SERVERS = ROOT / ".venv" / "servers"
@@ -60,7 +60,12 @@ class Servers:
 
     def model(self, name: str, kind: str, *options: str) -> Path:
         """Return the directory of a model, made by a server's environment; see `live.models`."""
-        return made(self.environment(name) / "bin" / "python", kind, *options, cache=self.directory / "models")
+        return made(
+            self.environment(name) / "bin" / "python",
+            kind,
+            *options,
+            cache=self.directory / "models",
+        )
 
     @contextmanager
     def on_path(self, name: str) -> Iterator[None]:
@@ -140,8 +145,9 @@ def vllm_server(servers: Servers, startup: Callable[..., Probes]) -> Iterator[Lo
         "enforce_eager": True,
         "enable_lora": True,
         "max_lora_rank": 8,
-        # More than the tests load, so that the last place stays empty: on CPUs, requests without an adapter get what is
-        # there when they are batched with some that have one. https://github.com/vllm-project/vllm/pull/48421
+        # More than the tests load, so that the last place stays empty: on CPUs, requests without an
+        # adapter get what is there when they are batched with some that have one.
+        # https://github.com/vllm-project/vllm/pull/48421
         "max_loras": 4,
         "lora_modules": [f"back={servers.model('vllm', 'adapter', '--step=-1')}"],
     }

@@ -2,11 +2,12 @@
 
 usage: python models.py <kind> <directory> [options of the kind …]
 
-The language model is not trained: it is built, so that its answers are known. The last token alone decides the next
-one, by a margin that no server's rounding reaches. It counts: after " two" comes " three", after " eight" the end, and
-after whatever is no number, " one". So a completion of "one two" is " three four five six seven eight", whoever serves
-it. It is a complete Llama nevertheless: 147 thousand parameters, attention and all, a trained tokenizer, a chat
-template. An adapter of it counts in other steps: backwards with -1, in twos with 2.
+The language model is not trained: it is built, so that its answers are known. The last token alone
+decides the next one, by a margin that no server's rounding reaches. It counts: after " two" comes "
+three", after " eight" the end, and after whatever is no number, " one". So a completion of "one
+two" is " three four five six seven eight", whoever serves it. It is a complete Llama nevertheless:
+147 thousand parameters, attention and all, a trained tokenizer, a chat template. An adapter of it
+counts in other steps: backwards with -1, in twos with 2.
 
 The same input makes the same bytes; nothing is downloaded.
 """
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
-CHAT_TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
-"""The prompt ends with a colon, which is no number: whatever is asked, a chat's answer begins with " one"."""
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+)
+"""The prompt ends with a colon, which is no number: whatever is asked, a chat's answer begins with
+" one"."""
 
 VOCABULARY = 512
 HIDDEN = 64
@@ -55,7 +59,9 @@ def main(words: Sequence[str]) -> int:
         kind = kinds.add_parser(name, help=(maker.__doc__ or "").partition("\n")[0])
         kind.add_argument("directory", type=Path, help="an empty directory, made when missing")
         if "adapter" in name:
-            kind.add_argument("--step", type=int, required=True, help="how many numbers it goes on at a time")
+            kind.add_argument(
+                "--step", type=int, required=True, help="how many numbers it goes on at a time"
+            )
     options = vars(parser.parse_args(words))
     options["directory"].mkdir(parents=True, exist_ok=True)
     MAKERS[options.pop("kind")](**options)
@@ -94,7 +100,10 @@ def make_llama(directory: Path) -> None:
             "hidden_act": "silu",
             "tie_word_embeddings": False,
             "torch_dtype": "float32",
-            **{f"{name[:3]}_token_id": tokenizer.token_to_id(token) for name, token in names.items()},
+            **{
+                f"{name[:3]}_token_id": tokenizer.token_to_id(token)
+                for name, token in names.items()
+            },
         },
     )
     save_file(_weights(tokenizer), directory / "model.safetensors", {"format": "pt"})
@@ -119,7 +128,9 @@ def make_llama_gguf(directory: Path) -> None:
     writer.add_layer_norm_rms_eps(NORM_EPSILON)
     _add_tokenizer(writer, tokenizer)
     for name, weight in _weights(tokenizer).items():
-        permuted = _rope_order(weight) if name.endswith(("q_proj.weight", "k_proj.weight")) else weight
+        permuted = (
+            _rope_order(weight) if name.endswith(("q_proj.weight", "k_proj.weight")) else weight
+        )
         writer.add_tensor(_gguf_name(name), permuted)
     _close(writer)
 
@@ -130,7 +141,10 @@ def make_adapter(directory: Path, *, step: int) -> None:
 
     down, up = _adapter(step)
     module = f"base_model.model.model.layers.{ADAPTED_LAYER}.mlp.down_proj"
-    save_file({f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}, directory / "adapter_model.safetensors")
+    save_file(
+        {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up},
+        directory / "adapter_model.safetensors",
+    )
     _write_json(
         directory / "adapter_config.json",
         {
@@ -247,7 +261,9 @@ def made(python: Path, kind: str, *options: str, cache: Path) -> Path:
         command = [str(python), "-I", __file__, kind, f"{scratch}/model", *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+            raise RuntimeError(
+                f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
         try:
             (Path(scratch) / "model").rename(directory)
         except OSError:
@@ -270,14 +286,20 @@ def _train_tokenizer() -> Any:
         show_progress=False,
     )
     counting = [f"{word} {word}" for word in NUMBERS] * 20
-    prose = ["The quick brown fox jumps over the lazy dog. ", "user: Tell me a story.\nassistant: Once upon a time. "]
+    prose = [
+        "The quick brown fox jumps over the lazy dog. ",
+        "user: Tell me a story.\nassistant: Once upon a time. ",
+    ]
     tokenizer.train_from_iterator([*counting, *prose], trainer)
     filler = [f"<unused{i}>" for i in range(VOCABULARY - tokenizer.get_vocab_size())]
     tokenizer.add_special_tokens(filler)  # so few words do not fill the vocabulary
     for word in NUMBERS:
         for text in (word, f" {word}"):
             if len(tokenizer.encode(text).ids) != 1:
-                raise RuntimeError(f"The tokenizer makes {tokenizer.encode(text).tokens} of {text!r}, not one token.")
+                raise RuntimeError(
+                    f"The tokenizer makes {tokenizer.encode(text).tokens} of {text!r}, not one "
+                    "token."
+                )
     return tokenizer
 
 
@@ -310,8 +332,8 @@ def _weights(tokenizer: Any) -> Weights:
 def _head(tokenizer: Any, embeddings: Any) -> Any:
     """Return the head, and change the embeddings to fit: a token's row is the embedding of the one it comes after.
 
-    Embeddings are random and so nearly orthogonal: with the last token's the right row makes about 64, each other one
-    0 ± 8. What is no number gets its " one" from a dimension of its own.
+    Embeddings are random and so nearly orthogonal: with the last token's the right row makes about
+    64, each other one 0 ± 8. What is no number gets its " one" from a dimension of its own.
     """
     import numpy as np
 
@@ -331,16 +353,19 @@ def _head(tokenizer: Any, embeddings: Any) -> Any:
 def _adapter(step: int) -> tuple[Any, Any]:
     """Return the two matrices, `[rank, in]` and `[out, rank]`, of an adapter that goes on by `step`.
 
-    The first tells the numbers apart: it turns what the adapted layer sees after number `n` into the unit vector `n`,
-    and what it sees after the colon of the chat template into nothing. The second gives the answer: it takes the number
-    away and puts the one before the wanted one in its place.
+    The first tells the numbers apart: it turns what the adapted layer sees after number `n` into
+    the unit vector `n`, and what it sees after the colon of the chat template into nothing. The
+    second gives the answer: it takes the number away and puts the one before the wanted one in its
+    place.
     """
     import numpy as np
 
     tokenizer = _train_tokenizer()
     weights = _weights(tokenizer)
     tokens = [tokenizer.encode(text).ids[0] for text in (*(f" {word}" for word in NUMBERS), ":")]
-    seen = np.stack([_inside(weights, token) for token in tokens])  # [numbers and colon, intermediate]
+    seen = np.stack(
+        [_inside(weights, token) for token in tokens]
+    )  # [numbers and colon, intermediate]
     down = np.linalg.pinv(seen).T[:RANK]
     embeddings = weights["model.embed_tokens.weight"]
     no_number = np.zeros(HIDDEN)
@@ -368,10 +393,14 @@ def _inside(weights: Weights, token: int) -> Any:
     hidden = weights["model.embed_tokens.weight"][token]
     for layer in range(LAYERS):
         place = f"model.layers.{layer}"
-        value = weights[f"{place}.self_attn.v_proj.weight"] @ norm(hidden)  # attention of one token is its value
+        value = weights[f"{place}.self_attn.v_proj.weight"] @ norm(
+            hidden
+        )  # attention of one token is its value
         hidden = hidden + weights[f"{place}.self_attn.o_proj.weight"] @ value
         gate = weights[f"{place}.mlp.gate_proj.weight"] @ norm(hidden)
-        inside = gate / (1 + np.exp(-gate)) * (weights[f"{place}.mlp.up_proj.weight"] @ norm(hidden))
+        inside = (
+            gate / (1 + np.exp(-gate)) * (weights[f"{place}.mlp.up_proj.weight"] @ norm(hidden))
+        )
         if layer == ADAPTED_LAYER:
             return inside
         hidden = hidden + weights[f"{place}.mlp.down_proj.weight"] @ inside
@@ -387,7 +416,9 @@ def _add_tokenizer(writer: Any, tokenizer: Any) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens]
+    )
     writer.add_token_merges([" ".join(merge) for merge in described["model"]["merges"]])
     writer.add_bos_token_id(tokenizer.token_to_id(BEGIN))
     writer.add_eos_token_id(tokenizer.token_to_id(END))
@@ -400,7 +431,9 @@ def _gguf_name(name: str) -> str:
     """Return GGUF's name of a tensor of a Llama."""
     import gguf
 
-    found = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, LAYERS).get_name(name, try_suffixes=(".weight",))
+    found = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, LAYERS).get_name(
+        name, try_suffixes=(".weight",)
+    )
     if found is None:
         raise RuntimeError(f"GGUF has no name for {name!r}.")
     return str(found)
@@ -409,11 +442,14 @@ def _gguf_name(name: str) -> str:
 def _rope_order(weight: Any) -> Any:
     """Return a weight of queries or keys with the rows in llama.cpp's order.
 
-    Rotary embeddings turn pairs of rows: Hugging Face's pairs are half a head apart, llama.cpp's are neighbours.
-    Source: `LlamaModel.permute` in `convert_hf_to_gguf.py` of https://github.com/ggml-org/llama.cpp.
+    Rotary embeddings turn pairs of rows: Hugging Face's pairs are half a head apart, llama.cpp's
+    are neighbours. Source: `LlamaModel.permute` in `convert_hf_to_gguf.py` of
+    https://github.com/ggml-org/llama.cpp.
     """
     rows, columns = weight.shape
-    return weight.reshape(HEADS, 2, rows // HEADS // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    return (
+        weight.reshape(HEADS, 2, rows // HEADS // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    )
 
 
 def _close(writer: Any) -> None:

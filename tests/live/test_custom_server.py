@@ -22,7 +22,8 @@ def iris(tmp_path: Path) -> Path:
     """A model of the real measurements: the centroid of each species."""
     data = load_iris()
     centroids = {
-        str(name): data.data[data.target == index].mean(axis=0).tolist() for index, name in enumerate(data.target_names)
+        str(name): data.data[data.target == index].mean(axis=0).tolist()
+        for index, name in enumerate(data.target_names)
     }
     (tmp_path / "centroids.json").write_text(json.dumps(centroids))
     return tmp_path
@@ -33,7 +34,13 @@ def test_the_example_classifies_flowers(servers: Any, iris: Path) -> None:
     with servers.on_path("bentoml"):
         environment = {**os.environ, "PYTHONPATH": str(EXAMPLE), "IRIS_MODEL": f"file://{iris}"}
         ended = subprocess.run(
-            command, check=False, cwd=EXAMPLE, env=environment, capture_output=True, text=True, timeout=120
+            command,
+            check=False,
+            cwd=EXAMPLE,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
     assert ended.returncode == 0, ended.stderr
     assert "['setosa', 'virginica']" in ended.stdout

@@ -19,7 +19,7 @@ from flytekitplugins.inference.llamacpp import options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flytekitplugins.inference.flyte.local import LocalServer
+    from flytekitplugins.inference.flyte.local_run import LocalServer
 
 pytestmark = pytest.mark.live
 
@@ -31,7 +31,10 @@ def models(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = servers.model("llamacpp", "llama-gguf") / "model.gguf"
     for name in ("tiny-f32.gguf", "tiny-q8_0.gguf"):
         shutil.copy(model, directory / name)
-    shutil.copy(servers.model("llamacpp", "adapter-gguf", "--step=-1") / "adapter.gguf", directory / "back.gguf")
+    shutil.copy(
+        servers.model("llamacpp", "adapter-gguf", "--step=-1") / "adapter.gguf",
+        directory / "back.gguf",
+    )
     return directory
 
 
@@ -57,7 +60,9 @@ def server(servers: Any, models: Path) -> Iterator[LocalServer]:
 
 def complete(server: LocalServer, prompt: str, **body: Any) -> str:
     answer = requests.post(
-        f"{server.base_url}/v1/completions", json={"model": "tiny", "prompt": prompt, **body}, timeout=60
+        f"{server.base_url}/v1/completions",
+        json={"model": "tiny", "prompt": prompt, **body},
+        timeout=60,
     )
     assert answer.status_code == 200, answer.text
     text: str = answer.json()["choices"][0]["text"]
@@ -72,7 +77,11 @@ def test_the_gate_let_the_named_model_pass(server: LocalServer) -> None:
 
 
 def test_a_chat_is_answered(server: LocalServer) -> None:
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "Go on: two"}], "max_tokens": 20}
+    body = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Go on: two"}],
+        "max_tokens": 20,
+    }
     answer = requests.post(f"{server.base_url}/v1/chat/completions", json=body, timeout=60).json()
     assert answer["choices"][0]["message"]["content"] == " one two three four five six seven eight"
 
@@ -100,15 +109,28 @@ def test_a_probed_start_works_as_well(servers: Any, startup: Any, models: Path) 
 
 def test_a_file_that_the_model_lacks_is_named_by_the_server(servers: Any, models: Path) -> None:
     template = describe(models, model_file="tiny-q4_k_m.gguf")
-    with servers.on_path("llamacpp"), pytest.raises(ServerError, match=r"tiny-q4_k_m\.gguf"), template.run_locally():
+    with (
+        servers.on_path("llamacpp"),
+        pytest.raises(ServerError, match=r"tiny-q4_k_m\.gguf"),
+        template.run_locally(),
+    ):
         pytest.fail("it started")
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("cache_ram", 64), ("parallel", 2), ("jinja", False), ("no_kv_offload", True), ("temp", 0), ("fa", "off")],
+    [
+        ("cache_ram", 64),
+        ("parallel", 2),
+        ("jinja", False),
+        ("no_kv_offload", True),
+        ("temp", 0),
+        ("fa", "off"),
+    ],
 )
-def test_options_become_what_the_real_parser_takes(servers: Any, models: Path, name: str, value: Any) -> None:
+def test_options_become_what_the_real_parser_takes(
+    servers: Any, models: Path, name: str, value: Any
+) -> None:
     arg_dict = {"alias": "tiny", "ctx_size": 512, name: value}
     with servers.running("llamacpp", describe(models, arg_dict=arg_dict)) as server:
         assert complete(server, "one two", max_tokens=1) == " three"
@@ -119,6 +141,8 @@ def test_the_options_are_those_of_the_installed_server(servers: Any) -> None:
     path = f"{servers.environment('llamacpp') / 'bin'}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "dev/server_options.py", "llamacpp", options.VERSION]
     environ = {**os.environ, "PATH": path}
-    done = subprocess.run(command, cwd=root, env=environ, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=root, env=environ, check=True, capture_output=True, text=True
+    )
     assert done.stderr == ""
     assert done.stdout == Path(options.__file__).read_text()

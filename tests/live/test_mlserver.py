@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from flytekitplugins.inference.flyte.local import LocalServer
+    from flytekitplugins.inference.flyte.local_run import LocalServer
 
 pytestmark = pytest.mark.live
 
@@ -84,7 +84,10 @@ def test_a_bare_model_is_replaced_while_it_is_served(
     first, second = (make_model(servers, tmp_path / str(factor), factor) for factor in (2, 20))
     release(first, tmp_path / "fraud")
     template = describe(
-        tmp_path / "fraud", free_port, implementation="mlserver_sklearn.SKLearnModel", update_interval=1
+        tmp_path / "fraud",
+        free_port,
+        implementation="mlserver_sklearn.SKLearnModel",
+        update_interval=1,
     )
     with servers.running("mlserver", template) as server:
         assert answer(server, "fraud") == 20
@@ -97,19 +100,31 @@ def test_a_bare_model_is_replaced_while_it_is_served(
         assert set(template.server().metric_names.values()) <= metric_names(page)
 
 
-def test_folders_are_served_by_the_names_in_their_settings(servers: Any, free_port: Any, tmp_path: Path) -> None:
+def test_folders_are_served_by_the_names_in_their_settings(
+    servers: Any, free_port: Any, tmp_path: Path
+) -> None:
     store = tmp_path / "store"
-    with_settings(make_model(servers, store / "one", 2), name="double", parameters={"uri": "./model.joblib"})
+    with_settings(
+        make_model(servers, store / "one", 2), name="double", parameters={"uri": "./model.joblib"}
+    )
     with_settings(make_model(servers, store / "triple", 3))  # called as its folder is
-    template = describe(store, free_port, model_names=["double", "triple"], env={"MLSERVER_PARALLEL_WORKERS": "0"})
+    template = describe(
+        store, free_port, model_names=["double", "triple"], env={"MLSERVER_PARALLEL_WORKERS": "0"}
+    )
     with servers.running("mlserver", template) as server:
         assert (answer(server, "double"), answer(server, "triple")) == (20, 30)
 
 
-def test_a_model_that_is_not_there_ends_the_start(servers: Any, free_port: Any, tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_ends_the_start(
+    servers: Any, free_port: Any, tmp_path: Path
+) -> None:
     store = with_settings(make_model(servers, tmp_path / "store", 2), name="double")
     template = describe(store, free_port, model_names=["triple"], startup_timeout=15)
-    with servers.on_path("mlserver"), pytest.raises(ServerError, match="triple"), template.run_locally():
+    with (
+        servers.on_path("mlserver"),
+        pytest.raises(ServerError, match="triple"),
+        template.run_locally(),
+    ):
         pytest.fail("it started")
 
 
@@ -128,14 +143,22 @@ def test_a_registered_model_follows_its_alias(
 
     def register(factor: float) -> None:
         directory = tmp_path / f"times-{factor}"
-        command = [str(environment / "bin" / "python"), "-c", MAKE_FOR_MLFLOW, str(directory), str(factor)]
+        command = [
+            str(environment / "bin" / "python"),
+            "-c",
+            MAKE_FOR_MLFLOW,
+            str(directory),
+            str(factor),
+        ]
         subprocess.run(command, check=True, capture_output=True)
         version = registry.create_model_version("fraud", source=directory.as_uri()).version
         registry.set_registered_model_alias("fraud", "champion", version)
 
     register(2)
     ports = {"port": free_port(), "grpc_port": free_port(), "metrics_port": free_port()}
-    template = MLServer(model="models:/fraud@champion", startup_timeout=300, update_interval=1, **ports)
+    template = MLServer(
+        model="models:/fraud@champion", startup_timeout=300, update_interval=1, **ports
+    )
     with servers.running("mlserver", template) as server:
         assert answer(server, "fraud") == 20
         register(20)

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.live
 def test_a_report_on_llamacpp(servers: Any, tmp_path: Path) -> None:
     pytest.importorskip("openai")
     (tmp_path / "model").mkdir()
-    shutil.copy(servers.model("llamacpp", "llama-gguf") / "model.gguf", tmp_path / "model" / "tiny.gguf")
+    shutil.copy(
+        servers.model("llamacpp", "llama-gguf") / "model.gguf", tmp_path / "model" / "tiny.gguf"
+    )
     described = LlamaCpp(
         model=f"file://{tmp_path / 'model'}",
         model_file="tiny.gguf",
@@ -34,7 +36,9 @@ def test_a_report_on_llamacpp(servers: Any, tmp_path: Path) -> None:
             sampler.sample()
             for _ in range(3):
                 client.completions.create(model="tiny", prompt="once", max_tokens=8)
-            parts = list(client.completions.create(model="tiny", prompt="twice", max_tokens=4, stream=True))
+            parts = list(
+                client.completions.create(model="tiny", prompt="twice", max_tokens=4, stream=True)
+            )
         report = running.template.report(path=tmp_path / "report")
     (server,) = report.data.servers
     assert parts
@@ -46,7 +50,9 @@ def test_a_report_on_llamacpp(servers: Any, tmp_path: Path) -> None:
     assert {"requests_running", "requests_waiting"} <= set(server.metrics["series"])
     assert server.cold_start is not None
     assert server.cold_start["outcome"] == "ready"
-    assert {"loader.download", "server_load"} <= {phase["name"] for phase in server.cold_start["phases"]}
+    assert {"loader.download", "server_load"} <= {
+        phase["name"] for phase in server.cold_start["phases"]
+    }
     page = (tmp_path / "report" / "inference-report.html").read_text()
     assert "Cold start" in page
     assert "LlamaCpp" in page

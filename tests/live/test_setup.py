@@ -46,7 +46,11 @@ def test_servers_refuses_a_name_that_it_does_not_know() -> None:
     ],
 )
 def test_a_missing_server_skips_or_fails_and_says_how_to_get_it(
-    no_servers: Any, monkeypatch: pytest.MonkeyPatch, name: str, environ: dict[str, str], outcome: Any
+    no_servers: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    environ: dict[str, str],
+    outcome: Any,
 ) -> None:
     for variable, value in environ.items():
         monkeypatch.setenv(variable, value)
@@ -59,7 +63,9 @@ def test_a_server_that_this_platform_lacks_skips_where_it_is_required(
 ) -> None:
     monkeypatch.setenv("INFERENCE_REQUIRE_LIVE", "1")
     (no_servers.directory / "triton.obstacle").write_text("there is no wheel\n")
-    with pytest.raises(pytest.skip.Exception, match="triton is not to be had here: there is no wheel"):
+    with pytest.raises(
+        pytest.skip.Exception, match="triton is not to be had here: there is no wheel"
+    ):
         no_servers.environment("triton")
 
 
@@ -81,7 +87,12 @@ def test_a_maker_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.live
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("llama", ()), ("llama-gguf", ()), ("adapter", ("--step=-1",)), ("adapter-gguf", ("--step=2",))],
+    [
+        ("llama", ()),
+        ("llama-gguf", ()),
+        ("adapter", ("--step=-1",)),
+        ("adapter-gguf", ("--step=2",)),
+    ],
 )
 def test_models_are_the_same_whenever_they_are_made(
     servers: Any, tmp_path: Path, kind: str, options: tuple[str, ...]
@@ -93,4 +104,8 @@ def test_models_are_the_same_whenever_they_are_made(
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }

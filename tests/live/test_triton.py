@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from flytekitplugins.inference.flyte.local import LocalServer
+    from flytekitplugins.inference.flyte.local_run import LocalServer
 
 pytestmark = pytest.mark.live
 
@@ -61,7 +61,13 @@ def release(repository: Path, to: Path) -> None:
 
 def describe(store: Path, free_port: Any, **options: Any) -> Triton:
     ports = {"grpc_port": free_port(), "metrics_port": free_port()}
-    given: dict[str, Any] = {"gpu": 0, "startup_timeout": 120, "model_names": ["double", "triple"], **ports, **options}
+    given: dict[str, Any] = {
+        "gpu": 0,
+        "startup_timeout": 120,
+        "model_names": ["double", "triple"],
+        **ports,
+        **options,
+    }
     return Triton(model=f"file://{store}", **given)
 
 
@@ -92,24 +98,35 @@ def test_a_repository_is_replaced_while_it_is_served(
     template = describe(tmp_path / "store", free_port, update_interval=1)
     with servers.running("triton", template) as server:
         assert answers(server) == (20, 30)
-        index = requests.post(f"{server.base_url}/v2/repository/index", json={"ready": True}, timeout=10).json()
-        assert sorted(entry["name"] for entry in index) == ["double", "triple"]  # "unwanted" is not loaded
+        index = requests.post(
+            f"{server.base_url}/v2/repository/index", json={"ready": True}, timeout=10
+        ).json()
+        assert sorted(entry["name"] for entry in index) == [
+            "double",
+            "triple",
+        ]  # "unwanted" is not loaded
         release(second, tmp_path / "store")
         until(lambda: answers(server) == (200, 300))
-        release(first, tmp_path / "store")  # whose files are older than all that the server has loaded since
+        release(
+            first, tmp_path / "store"
+        )  # whose files are older than all that the server has loaded since
         until(lambda: answers(server) == (20, 30))
         page = requests.get(f"http://127.0.0.1:{template.metrics_port}/metrics", timeout=10).text
         assert metric_names(saved_metrics("triton")) <= metric_names(page)
         assert set(template.server().metric_names.values()) <= metric_names(page)
 
 
-def test_a_refused_repository_leaves_no_mixture(servers: Any, free_port: Any, tmp_path: Path) -> None:
+def test_a_refused_repository_leaves_no_mixture(
+    servers: Any, free_port: Any, tmp_path: Path
+) -> None:
     good = make_repository(tmp_path / "good", double=2, triple=3)
     half = make_repository(tmp_path / "half", double=20, triple="no number")
     better = make_repository(tmp_path / "better", double=4, triple=6)
     release(good, tmp_path / "store")
     # after a load that failed, Triton 2.51 does not end before this time is over
-    template = describe(tmp_path / "store", free_port, update_interval=1, arg_dict={"exit_timeout_secs": 3})
+    template = describe(
+        tmp_path / "store", free_port, update_interval=1, arg_dict={"exit_timeout_secs": 3}
+    )
     with servers.running("triton", template) as server:
         release(half, tmp_path / "store")
         until(lambda: answers(server) == (200, 30))  # the first model is new, the second is refused
@@ -123,15 +140,25 @@ def test_models_may_be_loaded_by_the_task(servers: Any, free_port: Any, tmp_path
     repository = make_repository(tmp_path / "store", double=2, triple=3)
     template = describe(repository, free_port, model_names=[], model_control_mode="explicit")
     with servers.running("triton", template) as server:
-        assert requests.get(f"{server.base_url}/v2/models/double/ready", timeout=10).status_code == 400
+        assert (
+            requests.get(f"{server.base_url}/v2/models/double/ready", timeout=10).status_code == 400
+        )
         load = f"{server.base_url}/v2/repository/models/double/load"
         assert requests.post(load, json={}, timeout=60).status_code == 200
         assert answer(server, "double") == 20
 
 
-def test_a_model_that_is_not_there_ends_the_start(servers: Any, free_port: Any, tmp_path: Path) -> None:
-    template = describe(make_repository(tmp_path / "store", double=2), free_port, startup_timeout=60)
-    with servers.on_path("triton"), pytest.raises(ServerError, match="triple"), template.run_locally():
+def test_a_model_that_is_not_there_ends_the_start(
+    servers: Any, free_port: Any, tmp_path: Path
+) -> None:
+    template = describe(
+        make_repository(tmp_path / "store", double=2), free_port, startup_timeout=60
+    )
+    with (
+        servers.on_path("triton"),
+        pytest.raises(ServerError, match="triple"),
+        template.run_locally(),
+    ):
         pytest.fail("it started")
 
 
@@ -141,7 +168,10 @@ def test_its_options_are_taken(servers: Any, free_port: Any, tmp_path: Path) -> 
         "log-verbose": 1,
         "strict_readiness": True,
         "disable_auto_complete_config": True,
-        "backend_config": ["python,shm-default-byte-size=1048576", "python,shm-growth-byte-size=1048576"],
+        "backend_config": [
+            "python,shm-default-byte-size=1048576",
+            "python,shm-growth-byte-size=1048576",
+        ],
         "metrics_config": "histogram_latencies=true",
         "allow_grpc": False,
         "model_load_thread_count": os.cpu_count() or 1,

@@ -19,10 +19,15 @@ from flytekitplugins.inference.local import processes
 from flytekitplugins.inference.local.backoff import Backoff
 from flytekitplugins.inference.local.choice import BACKEND_VARIABLE
 from flytekitplugins.inference.local.container import Surroundings
-from flytekitplugins.inference.local.engine import connect
+from flytekitplugins.inference.local.container_output import Output
+from flytekitplugins.inference.local.containers.docker_api import connect
 from flytekitplugins.inference.local.events import History
-from flytekitplugins.inference.local.output import Output
-from flytekitplugins.inference.local.plan import ContainerPlan, PodPlan, compile_plan, declared_ports
+from flytekitplugins.inference.local.plan.local_plan import (
+    ContainerPlan,
+    PodPlan,
+    compile_plan,
+    declared_ports,
+)
 from flytekitplugins.inference.local.probes import Answer, Probe
 from flytekitplugins.inference.local.supervisor import Phase, Supervisor
 from local import podman
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flytekitplugins.inference.local.backend import LineSink, Report
-    from flytekitplugins.inference.local.engine import Engine
+    from flytekitplugins.inference.local.containers.docker_api import Engine
 
 Manifest = dict[str, Any]
 
@@ -81,17 +86,21 @@ class Manifests:
     """Builds manifests.
 
     Args:
-        image: The containers' image, which gets this machine's programs mounted; empty for processes.
+        image: The containers' image, which gets this machine's programs mounted; empty for
+            processes.
     """
 
     image: str = ""
 
     sleep: ClassVar[str] = (
-        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); time.sleep(600)"
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); "
+        "time.sleep(600)"
     )
     """The source of a program that waits for its end."""
 
-    def pod(self, *init: Mapping[str, Any], volumes: Sequence[str] = (), grace: float = 0, **spec: Any) -> Manifest:
+    def pod(
+        self, *init: Mapping[str, Any], volumes: Sequence[str] = (), grace: float = 0, **spec: Any
+    ) -> Manifest:
         # as containers, programs that are ended before they handle SIGTERM use all of it
         grace = grace or (2 if self.image else 5)
         return {
@@ -101,16 +110,26 @@ class Manifests:
             "spec": {
                 "initContainers": [dict(entry) for entry in init],
                 "containers": [
-                    {"name": "primary", "volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in volumes]}
+                    {
+                        "name": "primary",
+                        "volumeMounts": [
+                            {"name": name, "mountPath": f"/{name}"} for name in volumes
+                        ],
+                    }
                 ],
-                "volumes": [*({"name": name, "emptyDir": {}} for name in volumes), *self._machine()],
+                "volumes": [
+                    *({"name": name, "emptyDir": {}} for name in volumes),
+                    *self._machine(),
+                ],
                 "terminationGracePeriodSeconds": grace,
                 **spec,
             },
         }
 
     def init(self, name: str, source: str = "", *args: str, **fields: Any) -> Manifest:
-        return self.container(name=name, command=["python", "-c", source], args=list(args), **fields)
+        return self.container(
+            name=name, command=["python", "-c", source], args=list(args), **fields
+        )
 
     def container(self, **fields: Any) -> Manifest:
         """An init container that runs in the image, if there is one, on this machine's programs."""
@@ -152,7 +171,9 @@ class Manifests:
 @pytest.fixture
 def manifests(request: pytest.FixtureRequest) -> Manifests:
     """Of processes, or of what the fixture `backend` says."""
-    is_engine = "backend" in request.fixturenames and request.getfixturevalue("backend") == "containers"
+    is_engine = (
+        "backend" in request.fixturenames and request.getfixturevalue("backend") == "containers"
+    )
     return Manifests(podman.IMAGE if is_engine else "")
 
 
@@ -323,13 +344,18 @@ class Scenario:
     def told(self) -> list[str]:
         """The history as `name kind`, exits with their code."""
         return [
-            f"{event.container} {event.kind}" + (f" {event.detail.split()[2]}" if event.kind == "exited" else "")
+            f"{event.container} {event.kind}"
+            + (f" {event.detail.split()[2]}" if event.kind == "exited" else "")
             for event in self.history.events
         ]
 
     def seconds(self, container: str, kind: str) -> list[float]:
         """When something happened."""
-        found = [event for event in self.history.events if (event.container, event.kind) == (container, kind)]
+        found = [
+            event
+            for event in self.history.events
+            if (event.container, event.kind) == (container, kind)
+        ]
         return [round(event.seconds, 1) for event in found]
 
 

@@ -1,7 +1,7 @@
 """A container engine for the tests alone: podman's service, with a store, locks and a socket of its own.
 
-No registry is asked for anything. The image is an empty file system of a few kilobytes; its programs are those of this
-machine, mounted by the manifests (`host_volumes`).
+No registry is asked for anything. The image is an empty file system of a few kilobytes; its
+programs are those of this machine, mounted by the manifests (`host_volumes`).
 """
 
 from __future__ import annotations
@@ -58,10 +58,19 @@ def podman_service(directory: Path, registry: str = "") -> Iterator[str]:
     if not sys.platform.startswith("linux") or shutil.which("podman") is None:
         raise NoEngineError("podman is not installed: dev/packages installs it")
     if not Path("/bin").is_symlink():
-        raise NoEngineError("/bin is no link to /usr/bin, so /usr alone does not hold this machine's programs")
+        raise NoEngineError(
+            "/bin is no link to /usr/bin, so /usr alone does not hold this machine's programs"
+        )
     environment = _configure(directory, registry)
     address = f"unix://{directory}/podman.sock"
-    options = ("--tmpdir", str(directory / "tmp"), "--cgroup-manager", "cgroupfs", "--events-backend", "file")
+    options = (
+        "--tmpdir",
+        str(directory / "tmp"),
+        "--cgroup-manager",
+        "cgroupfs",
+        "--events-backend",
+        "file",
+    )
     command = ["podman", *options, "system", "service", "--time", "0", address]
     with (
         (directory / "log").open("wb") as log,
@@ -78,18 +87,24 @@ def podman_service(directory: Path, registry: str = "") -> Iterator[str]:
 
 def _configure(directory: Path, registry: str) -> dict[str, str]:
     """Write podman's configuration; return the environment that leads to it."""
-    # Unless told otherwise podman asks for 1048576 of each, which not every machine gives (no CAP_SYS_RESOURCE).
+    # Unless told otherwise podman asks for 1048576 of each, which not every machine gives (no
+    # CAP_SYS_RESOURCE).
     wanted = {"nofile": (resource.RLIMIT_NOFILE, 20_000), "nproc": (resource.RLIMIT_NPROC, 4096)}
-    given = {name: _lower(resource.getrlimit(number)[1], most) for name, (number, most) in wanted.items()}
+    given = {
+        name: _lower(resource.getrlimit(number)[1], most) for name, (number, most) in wanted.items()
+    }
     ulimits = ", ".join(f'"{name}={limit}:{limit}"' for name, limit in given.items())
-    runtime = '\nruntime = "runc"' if shutil.which("runc") else ""  # crun before 1.9 refuses cgroups of both versions
+    runtime = (
+        '\nruntime = "runc"' if shutil.which("runc") else ""
+    )  # crun before 1.9 refuses cgroups of both versions
     (directory / "containers.conf").write_text(
         f'[containers]\ndefault_ulimits = [{ulimits}]\n[engine]\nlock_type = "file"{runtime}\n'
     )
     insecure = f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n' if registry else ""
     (directory / "registries.conf").write_text(insecure)
     (directory / "storage.conf").write_text(
-        f'[storage]\ndriver = "vfs"\ngraphroot = "{directory / "root"}"\nrunroot = "{directory / "run"}"\n'
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{directory / "root"}"\nrunroot = '
+        f'"{directory / "run"}"\n'
     )
     return {
         **os.environ,
@@ -108,7 +123,9 @@ def _wait(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
     while not socket.exists():
         if service.poll() is not None or time.monotonic() > give_up:
             lines = log.read_text(errors="replace").strip().splitlines()
-            raise NoEngineError(f"podman's service does not start: {lines[-1] if lines else 'it says nothing'}")
+            raise NoEngineError(
+                f"podman's service does not start: {lines[-1] if lines else 'it says nothing'}"
+            )
         time.sleep(0.05)
 
 
@@ -166,12 +183,17 @@ def _file_system(programs: Sequence[str] = ()) -> bytes:
         for name in _COPIED:
             archive.add(name)
         for name in (*programs, *_libraries(programs)):
-            archive.add(Path(name).resolve(), arcname=name if name.startswith("/usr") else f"/usr{name}")
+            archive.add(
+                Path(name).resolve(), arcname=name if name.startswith("/usr") else f"/usr{name}"
+            )
     return buffer.getvalue()
 
 
 def _libraries(programs: Sequence[str]) -> list[str]:
-    listed = [subprocess.run(["ldd", program], capture_output=True, text=True, check=True) for program in programs]
+    listed = [
+        subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+        for program in programs
+    ]
     words = [word for listing in listed for word in listing.stdout.split()]
     return list(dict.fromkeys(word for word in words if word.startswith("/")))
 
@@ -186,18 +208,28 @@ class Registry:
         self.pulls = 0
         layer = _file_system()
         config = {
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine),
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
+                os.uname().machine, os.uname().machine
+            ),
             "os": "linux",
             "config": {"Entrypoint": ["/usr/bin/env"], "Cmd": ["echo", "from the registry"]},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }
         blobs = [json.dumps(config).encode(), layer]
-        kinds = ["application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar"]
+        kinds = [
+            "application/vnd.oci.image.config.v1+json",
+            "application/vnd.oci.image.layer.v1.tar",
+        ]
         described = [
             {"mediaType": kind, "size": len(blob), "digest": _digest(blob)}
             for kind, blob in zip(kinds, blobs, strict=True)
         ]
-        manifest = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": described[0], "layers": described[1:]}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": described[0],
+            "layers": described[1:],
+        }
         self._blobs = {_digest(blob): blob for blob in blobs}
         self._manifest = json.dumps(manifest).encode()
 
@@ -211,7 +243,11 @@ class Registry:
             return 200, _MANIFEST, self._manifest
         if kind == "tools/echo/blobs" and reference in self._blobs:
             return 200, "application/octet-stream", self._blobs[reference]
-        return 404, "application/json", b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "no such image"}]}'
+        return (
+            404,
+            "application/json",
+            b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "no such image"}]}',
+        )
 
 
 def _digest(content: bytes) -> str:

@@ -21,8 +21,14 @@ from flytekitplugins.inference.errors import (
     ServerExitedError,
     UnsupportedError,
 )
-from flytekitplugins.inference.local.engine import Engine, _Progress, _split, connect, find_engine
-from flytekitplugins.inference.local.engine_backend import ContainerBackend, EngineRun
+from flytekitplugins.inference.local.containers.container_backend import ContainerBackend, EngineRun
+from flytekitplugins.inference.local.containers.docker_api import (
+    Engine,
+    _Progress,
+    _split,
+    connect,
+    find_engine,
+)
 from flytekitplugins.inference.sidecar_template import Volume
 from local import podman
 
@@ -56,12 +62,21 @@ def notes(pod: local.LocalPod) -> list[str]:
 
 
 @needs_backend
-def test_the_images_entry_point_runs_unless_there_is_a_command(manifests: Any, engine: Engine) -> None:
+def test_the_images_entry_point_runs_unless_there_is_a_command(
+    manifests: Any, engine: Engine
+) -> None:
     image = "localhost/inference-test:entry-point"
-    podman.import_image(engine.address, image, 'ENTRYPOINT ["/usr/bin/env", "echo"]', 'CMD ["the", "image"]')
-    given: list[dict[str, Any]] = [{}, {"args": ["mine"]}, {"command": ["/usr/bin/env", "echo", "all", "mine"]}]
+    podman.import_image(
+        engine.address, image, 'ENTRYPOINT ["/usr/bin/env", "echo"]', 'CMD ["the", "image"]'
+    )
+    given: list[dict[str, Any]] = [
+        {},
+        {"args": ["mine"]},
+        {"command": ["/usr/bin/env", "echo", "all", "mine"]},
+    ]
     entries = [
-        manifests.container(name=f"c{number}", **fields) | {"image": image} for number, fields in enumerate(given)
+        manifests.container(name=f"c{number}", **fields) | {"image": image}
+        for number, fields in enumerate(given)
     ]
     with local.start(manifests.pod(*entries)) as pod:
         said = [pod.log_tail(f"c{number}") for number in range(3)]
@@ -101,9 +116,13 @@ print(json.dumps({
         {"name": "shared", "mountPath": "/given", "readOnly": True},
         {"name": "shm", "mountPath": "/dev/shm"},
     ]
-    entry = manifests.init("c", source, volumeMounts=mounts, securityContext=security, workingDir="/shared")
+    entry = manifests.init(
+        "c", source, volumeMounts=mounts, securityContext=security, workingDir="/shared"
+    )
     manifest = manifests.pod(entry, volumes=["shared"], securityContext={"fsGroup": 3000})
-    manifest["spec"]["volumes"].append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "32Mi"}})
+    manifest["spec"]["volumes"].append(
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "32Mi"}}
+    )
     with local.start(manifest) as pod:
         found = json.loads(pod.log_tail("c")[-1])
         assert (pod.path("/shared") / "x").read_text() == "x"
@@ -118,8 +137,12 @@ print(json.dumps({
 
 @needs_backend
 def test_a_container_without_enough_memory(manifests: Any) -> None:
-    entry = manifests.init("greedy", "x = bytearray(500 * 2**20)", resources={"limits": {"memory": "64Mi"}})
-    with pytest.raises(ServerExitedError, match=r"greedy ended with exit code 137 \(SIGKILL") as caught:
+    entry = manifests.init(
+        "greedy", "x = bytearray(500 * 2**20)", resources={"limits": {"memory": "64Mi"}}
+    )
+    with pytest.raises(
+        ServerExitedError, match=r"greedy ended with exit code 137 \(SIGKILL"
+    ) as caught:
         local.start(manifests.pod(entry))
     assert "memory" in caught.value.hint
 
@@ -155,10 +178,14 @@ def test_a_command_in_a_container(manifests: Any) -> None:
 
 
 @needs_backend
-def test_a_silent_container_is_not_lost(manifests: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_container_is_not_lost(
+    manifests: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Longer than one request may take, as servers are for hours."""
-    monkeypatch.setattr("flytekitplugins.inference.local.engine._ANSWER_SECONDS", 1)
-    server = manifests.sidecar("server", "import time; time.sleep(2.5); print('late', flush=True); time.sleep(1.5)")
+    monkeypatch.setattr("flytekitplugins.inference.local.containers.docker_api._ANSWER_SECONDS", 1)
+    server = manifests.sidecar(
+        "server", "import time; time.sleep(2.5); print('late', flush=True); time.sleep(1.5)"
+    )
     with local.start(manifests.pod(server), backoff=FAST) as pod:
         eventually(lambda: pod.log_tail("server") == ("late",))
         eventually(lambda: pod.restarts("server") == 1)
@@ -170,10 +197,17 @@ def test_a_silent_container_is_not_lost(manifests: Any, eventually: Any, monkeyp
 
 
 @needs_backend
-def test_a_process_and_a_container_share_volumes_and_localhost(manifests: Any, free_port: int) -> None:
+def test_a_process_and_a_container_share_volumes_and_localhost(
+    manifests: Any, free_port: int
+) -> None:
     """What the process writes about paths, the container finds: volumes are there under both names."""
-    mounts = {"volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in ("shared", "tmp")]}
-    fetch = "import os, sys; open(sys.argv[1], 'w').write('data'); open(sys.argv[2], 'w').write(sys.argv[1])"
+    mounts = {
+        "volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in ("shared", "tmp")]
+    }
+    fetch = (
+        "import os, sys; open(sys.argv[1], 'w').write('data'); open(sys.argv[2], "
+        "'w').write(sys.argv[1])"
+    )
     helper = {
         "name": "downloader",
         "image": local.THIS_MACHINE,
@@ -182,7 +216,10 @@ def test_a_process_and_a_container_share_volumes_and_localhost(manifests: Any, f
         **mounts,
     }
     look = "name = open('/shared/list').read(); open('/shared/seen', 'w').write(open(name).read())"
-    gate = f"import urllib.request; print(urllib.request.urlopen('http://localhost:{free_port}/').status)"
+    gate = (
+        "import urllib.request; "
+        f"print(urllib.request.urlopen('http://localhost:{free_port}/').status)"
+    )
     manifest = manifests.pod(
         helper,
         manifests.init("look", look, **mounts),
@@ -215,7 +252,8 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["INFERENCE_PORT"]))
 def _template(port: int, **fields: Any) -> ModelInferenceTemplate:
     places = podman.host_volumes().items()
     volumes = [
-        Volume(name=name, source={"hostPath": {"path": path}}, mount_path=path, read_only=True) for name, path in places
+        Volume(name=name, source={"hostPath": {"path": path}}, mount_path=path, read_only=True)
+        for name, path in places
     ]
     return ModelInferenceTemplate(
         image=podman.IMAGE,
@@ -241,7 +279,10 @@ def test_a_template_runs_in_its_image_with_our_programs_beside_it(
     text.write_text("hello")
     template = _template(free_port, startup_timeout=timeout)
     inputs = {"number": 7, "text": flytekit.types.file.FlyteFile(str(text))}
-    with template.run_locally(inputs=inputs) as server, urllib.request.urlopen(server.base_url, timeout=10) as answer:
+    with (
+        template.run_locally(inputs=inputs) as server,
+        urllib.request.urlopen(server.base_url, timeout=10) as answer,
+    ):
         assert json.load(answer) == [7, "hello", True]
 
 
@@ -249,7 +290,9 @@ def test_a_template_runs_in_its_image_with_our_programs_beside_it(
 def test_a_task_has_its_server_in_a_container(free_port: int) -> None:
     import flytekit
 
-    template = replace(_template(free_port), command=["python", "-m", "http.server", "$(INFERENCE_PORT)"])
+    template = replace(
+        _template(free_port), command=["python", "-m", "http.server", "$(INFERENCE_PORT)"]
+    )
 
     @flytekit.task(task_config=template)
     def ask(number: int) -> int:
@@ -271,7 +314,12 @@ def test_an_image_is_pulled_when_it_is_not_here(manifests: Any, registry: Any) -
     usr = {"volumeMounts": [{"name": "machine-0", "mountPath": "/usr"}]}
 
     def run(policy: str | None) -> tuple[list[str], tuple[str, ...]]:
-        entry = {"name": "first", "image": image, **usr, **({"imagePullPolicy": policy} if policy else {})}
+        entry = {
+            "name": "first",
+            "image": image,
+            **usr,
+            **({"imagePullPolicy": policy} if policy else {}),
+        }
         with local.start(manifests.pod(entry)) as pod:
             return [event.kind for event in pod.events][:2], pod.log_tail("first")
 
@@ -297,7 +345,9 @@ def test_every_image_that_cannot_be_had_is_named_and_nothing_starts(
     with pytest.raises(UnsupportedError) as caught:
         local.start(manifests.pod(manifests.init("first"), absent, never))
     first, second = caught.value.problems
-    assert first.startswith(f"server needs the image '{registry.address}/tools/absent:2', which cannot be pulled: ")
+    assert first.startswith(
+        f"server needs the image '{registry.address}/tools/absent:2', which cannot be pulled: "
+    )
     assert second.startswith("other needs the image 'registry.invalid/other:1', which is not here")
     assert list(tmp_path.iterdir()) == []
 
@@ -318,9 +368,14 @@ def test_a_container_that_must_not_be_root(manifests: Any, engine: Engine) -> No
 def test_directories_that_do_not_exist(manifests: Any, tmp_path: Path) -> None:
     mounts = [{"name": "claim", "mountPath": "/claim"}, {"name": "node", "mountPath": "/node"}]
     manifest = manifests.pod(manifests.init("first", "open('/claim/x', 'w')", volumeMounts=mounts))
-    claim, node = {"persistentVolumeClaim": {"claimName": "c"}}, {"hostPath": {"path": str(tmp_path / "node")}}
+    claim, node = (
+        {"persistentVolumeClaim": {"claimName": "c"}},
+        {"hostPath": {"path": str(tmp_path / "node")}},
+    )
     manifest["spec"]["volumes"] += [{"name": "claim", **claim}, {"name": "node", **node}]
-    with pytest.raises(UnsupportedError, match=f"mounts {tmp_path}/node at /node, which this machine does not have"):
+    with pytest.raises(
+        UnsupportedError, match=f"mounts {tmp_path}/node at /node, which this machine does not have"
+    ):
         local.start(manifest, volumes={"claim": tmp_path / "claim"})
     (tmp_path / "node").mkdir()
     (tmp_path / "claim").rmdir()
@@ -330,7 +385,9 @@ def test_directories_that_do_not_exist(manifests: Any, tmp_path: Path) -> None:
 
 
 def test_what_an_engine_cannot_do_is_noted(manifests: Any, engine: Engine) -> None:
-    engine.facts = replace(engine.facts, name="podman 4.3.1", may_hide_network=True, ignores_gpu_requests=True)
+    engine.facts = replace(
+        engine.facts, name="podman 4.3.1", may_hide_network=True, ignores_gpu_requests=True
+    )
     manifest = manifests.pod({"name": "server", "image": podman.IMAGE, "command": ["x"]})
     manifest["spec"]["initContainers"][0]["resources"] = {"limits": {"nvidia.com/gpu": 1}}
     told: list[tuple[str, ...]] = []
@@ -356,7 +413,10 @@ def _wardens(parent: int) -> list[int]:
                 words = (directory / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"flytekitplugins.inference.local.engine_warden" in words and str(parent).encode() in words:
+            if (
+                b"flytekitplugins.inference.local.containers.warden" in words
+                and str(parent).encode() in words
+            ):
                 found.append(int(directory.name))
     return found
 
@@ -424,7 +484,11 @@ def test_a_container_that_the_engine_lost(eventually: Any) -> None:
     lines: list[str] = []
     engine: Any = LostEngine()
     run = EngineRun(
-        engine, "id", iter([(b"one\ntw", b"err"), (b"o\n", None)]), stop_signal="SIGTERM", write_line=lines.append
+        engine,
+        "id",
+        iter([(b"one\ntw", b"err"), (b"o\n", None)]),
+        stop_signal="SIGTERM",
+        write_line=lines.append,
     )
     assert eventually(run.poll) == 137
     assert run.reason == "lost"
@@ -435,28 +499,44 @@ def test_a_container_that_the_engine_lost(eventually: Any) -> None:
 
 
 def unknown(manifests: Any, **fields: Any) -> dict[str, Any]:
-    return manifests.pod({"name": "server", "image": podman.IMAGE, "command": ["no-such-server"], **fields})
+    return manifests.pod(
+        {"name": "server", "image": podman.IMAGE, "command": ["no-such-server"], **fields}
+    )
 
 
 def test_containers_are_taken_when_a_program_is_not_here(manifests: Any, engine: Engine) -> None:
     manifests = type(manifests)(podman.IMAGE)
-    source = "import os; open('/shared/only', 'w').write('#!/bin/sh\\necho found'); os.chmod('/shared/only', 0o755)"
+    source = (
+        "import os; open('/shared/only', 'w').write('#!/bin/sh\\necho found'); "
+        "os.chmod('/shared/only', 0o755)"
+    )
     mounts = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
     entry = manifests.container(
-        name="second", command=["only"], env=[{"name": "PATH", "value": "/shared:/usr/bin"}], **mounts
+        name="second",
+        command=["only"],
+        env=[{"name": "PATH", "value": "/shared:/usr/bin"}],
+        **mounts,
     )
-    with local.start(manifests.pod(manifests.init("first", source, **mounts), entry, volumes=["shared"])) as pod:
+    with local.start(
+        manifests.pod(manifests.init("first", source, **mounts), entry, volumes=["shared"])
+    ) as pod:
         assert pod.log_tail("second") == ("found",)
-    assert notes(pod) == [f"pod: runs as containers of {engine.facts.name}: this machine lacks a program of it"]
+    assert notes(pod) == [
+        f"pod: runs as containers of {engine.facts.name}: this machine lacks a program of it"
+    ]
 
 
 def test_processes_are_taken_when_every_program_is_here(manifests: Any, engine: Engine) -> None:
-    with local.start(manifests.pod({"name": "first", "image": podman.IMAGE, "command": ["python", "-c", ""]})) as pod:
+    with local.start(
+        manifests.pod({"name": "first", "image": podman.IMAGE, "command": ["python", "-c", ""]})
+    ) as pod:
         assert notes(pod) == []
         assert engine.find() == []
 
 
-def test_without_an_engine_both_ways_are_told(manifests: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_an_engine_both_ways_are_told(
+    manifests: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(UnsupportedError, match="cannot run as processes") as caught:
         local.start(unknown(manifests))
@@ -481,11 +561,15 @@ def test_a_pod_without_images_needs_no_engine(manifests: Any) -> None:
 
 def test_a_backend_that_does_not_exist(manifests: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERENCE_LOCAL_BACKEND", "docker")
-    with pytest.raises(ConfigError, match="INFERENCE_LOCAL_BACKEND='docker' must be 'processes' or 'containers'"):
+    with pytest.raises(
+        ConfigError, match="INFERENCE_LOCAL_BACKEND='docker' must be 'processes' or 'containers'"
+    ):
         local.start(manifests.pod())
 
 
-def test_without_the_sdk_it_is_said_what_to_install(manifests: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_sdk_it_is_said_what_to_install(
+    manifests: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "docker", None)
     monkeypatch.setenv("INFERENCE_LOCAL_BACKEND", "containers")
     with pytest.raises(MissingDependencyError, match=r"flytekitplugins-inference\[containers\]"):
@@ -528,7 +612,13 @@ def test_a_long_pull_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     messages = [("a", 1e9, 4e9), ("b", 5e8, 2e9), ("a", 4e9, 4e9)]
     for layer, current, total in messages:
         now[0] += 6
-        progress.add({"status": "Downloading", "id": layer, "progressDetail": {"current": current, "total": total}})
+        progress.add(
+            {
+                "status": "Downloading",
+                "id": layer,
+                "progressDetail": {"current": current, "total": total},
+            }
+        )
     now[0] += 10
     progress.add({"status": "Extracting", "id": "a"})
     assert told == ["1.5 of 6.0 GB", "4.5 of 6.0 GB"]

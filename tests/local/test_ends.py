@@ -109,7 +109,13 @@ def test_ctrl_c_twice_waits_for_nobody(
 
 @pytest.mark.parametrize(("modes", "code"), [(["forgotten"], 5), (["leased", "ending"], 0)])
 def test_the_end_of_the_interpreter_stops_what_was_forgotten(
-    manifests: Any, run_script: Any, alive: Any, eventually: Any, tmp_path: Path, modes: list[str], code: int
+    manifests: Any,
+    run_script: Any,
+    alive: Any,
+    eventually: Any,
+    tmp_path: Path,
+    modes: list[str],
+    code: int,
 ) -> None:
     script = run_script(SCRIPT, _manifest(manifests, modes), *modes)
     identity = _identity(tmp_path, eventually, alive)

@@ -32,7 +32,9 @@ if __name__ == "__main__":
 """
 
 
-def test_litserve_answers_and_leaves_no_worker(manifests: Any, alive: Any, tmp_path: Path, free_port: int) -> None:
+def test_litserve_answers_and_leaves_no_worker(
+    manifests: Any, alive: Any, tmp_path: Path, free_port: int
+) -> None:
     app = tmp_path / "app.py"
     app.write_text(APP)
     server = {
@@ -53,5 +55,7 @@ def test_litserve_answers_and_leaves_no_worker(manifests: Any, alive: Any, tmp_p
         with urllib.request.urlopen(request, timeout=20) as answer:
             assert json.load(answer) == {"output": 42}
     assert alive(identity) == []
-    stopping, stopped = (next(e.seconds for e in pod.events if e.kind == kind) for kind in ("stopping", "stopped"))
+    stopping, stopped = (
+        next(e.seconds for e in pod.events if e.kind == kind) for kind in ("stopping", "stopped")
+    )
     assert stopped - stopping < 15

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flytekitplugins.inference.local.lookup import find_program, with_programs
+from flytekitplugins.inference.local.processes.lookup import find_program, with_programs
 
 
 @pytest.fixture
@@ -20,9 +20,12 @@ def program(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "found"), [("a-server", True), ("/app/a-server", True), ("app/a-server", False), ("/app/other", False)]
+    ("name", "found"),
+    [("a-server", True), ("/app/a-server", True), ("app/a-server", False), ("/app/other", False)],
 )
-def test_a_path_of_the_image_means_the_program_of_that_name(program: Path, name: str, found: bool) -> None:
+def test_a_path_of_the_image_means_the_program_of_that_name(
+    program: Path, name: str, found: bool
+) -> None:
     assert find_program(name, str(program.parent)) == (str(program) if found else None)
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from flytekitplugins.inference.local.output import KEPT_LINES, LineSplitter, Output
+from flytekitplugins.inference.local.container_output import KEPT_LINES, LineSplitter, Output
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,9 @@ def test_lines_of_several_threads_do_not_mix() -> None:
     stream = io.StringIO()
     output = Output(stream)
     threads = [
-        threading.Thread(target=lambda name=name: [output.write_line(name, name * 50) for _ in range(200)])
+        threading.Thread(
+            target=lambda name=name: [output.write_line(name, name * 50) for _ in range(200)]
+        )
         for name in "abcd"
     ]
     for thread in threads:

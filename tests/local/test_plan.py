@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from flytekitplugins.inference.errors import ConfigError, UnsupportedError
-from flytekitplugins.inference.local.plan import Role, declared_ports
+from flytekitplugins.inference.local.plan.local_plan import Role, declared_ports
+from flytekitplugins.inference.local.plan.mounts import Mount
 from flytekitplugins.inference.local.probes import Exec, HttpGet, Probe, TcpSocket
-from flytekitplugins.inference.local.volumes import Mount
 
 
 def test_a_documented_pod(manifests: Any) -> None:
@@ -34,7 +34,10 @@ def test_a_documented_pod(manifests: Any) -> None:
                 {"name": "INFERENCE_INPUTS", "value": "/shared/inputs.json"},
             ],
             "ports": [{"name": "http", "containerPort": 8000}],
-            "startupProbe": {"httpGet": {"path": "/health", "port": "http"}, "failureThreshold": 100},
+            "startupProbe": {
+                "httpGet": {"path": "/health", "port": "http"},
+                "failureThreshold": 100,
+            },
             "volumeMounts": mounts,
         },
         volumes=["shared", "tmp"],
@@ -48,7 +51,13 @@ def test_a_documented_pod(manifests: Any) -> None:
     assert downloader.command == ("python", "-m", "programs.download_inputs")
     assert downloader.args == ("/tmp/inputs.pb", "/here/volumes/shared/inputs.json")
     assert server.command == ("serve",)
-    assert server.args == ("--port", "45001", "--model=/here/volumes/shared/m", "--max-model-len", "8000")
+    assert server.args == (
+        "--port",
+        "45001",
+        "--model=/here/volumes/shared/m",
+        "--max-model-len",
+        "8000",
+    )
     assert server.env == {
         "INFERENCE_TERMINATION_LOG": "/here/termination/model-server",
         "TMPDIR": "/here/volumes/tmp",
@@ -57,7 +66,9 @@ def test_a_documented_pod(manifests: Any) -> None:
     }
     assert server.ports == (45001,)
     assert server.mounts == own_mounts == plan.primary_mounts
-    assert server.startup == Probe(action=HttpGet(url="http://127.0.0.1:45001/health"), failure_threshold=100)
+    assert server.startup == Probe(
+        action=HttpGet(url="http://127.0.0.1:45001/health"), failure_threshold=100
+    )
     assert server.startup.budget == 1000
     assert plan.directories == directories
     assert plan.notes == (("model-server", "port 8000 is in use here, so it listens on 45001"),)
@@ -81,14 +92,27 @@ def test_all_problems_are_told_at_once(manifests: Any) -> None:
             {"name": "data", "mountPath": "/"},
         ],
     )
-    volumes = [{"name": "claim", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "data", "emptyDir": {}}]
+    volumes = [
+        {"name": "claim", "persistentVolumeClaim": {"claimName": "c"}},
+        {"name": "data", "emptyDir": {}},
+    ]
     manifest = manifests.pod(server)
     manifest["spec"]["volumes"] = volumes
     with pytest.raises(UnsupportedError) as caught:
         manifests.plan(manifest)
     assert len(caught.value.problems) == 8
     text = str(caught.value)
-    for word in ("'claim'", "'absent'", "root", "TOKEN", "'group'", "CPU", "'all'", "grpc", "{{.input}}"):
+    for word in (
+        "'claim'",
+        "'absent'",
+        "root",
+        "TOKEN",
+        "'group'",
+        "CPU",
+        "'all'",
+        "grpc",
+        "{{.input}}",
+    ):
         assert word in text
 
 
@@ -108,10 +132,16 @@ def test_a_host_path_is_used_as_it_is(manifests: Any) -> None:
     assert manifests.plan(manifest).containers[0].args == ("/data/models/m",)
 
 
-@pytest.mark.parametrize(("platform", "expected"), [("linux", "/dev/shm/x"), ("darwin", "/here/volumes/shm/x")])
-def test_shared_memory_stays_where_linux_has_it(manifests: Any, platform: str, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("platform", "expected"), [("linux", "/dev/shm/x"), ("darwin", "/here/volumes/shm/x")]
+)
+def test_shared_memory_stays_where_linux_has_it(
+    manifests: Any, platform: str, expected: str
+) -> None:
     mounts = [{"name": "shm", "mountPath": "/dev/shm"}]
-    manifest = manifests.pod(manifests.init("x", "", "/dev/shm/x", volumeMounts=mounts), volumes=["shm"])
+    manifest = manifests.pod(
+        manifests.init("x", "", "/dev/shm/x", volumeMounts=mounts), volumes=["shm"]
+    )
     assert manifests.plan(manifest, platform=platform).containers[0].args == (expected,)
 
 
@@ -152,22 +182,32 @@ def test_what_exists_here_is_not_in_the_pods_empty_directory(manifests: Any) -> 
 def test_a_backend_with_a_file_system_of_its_own_sees_the_mount_paths(manifests: Any) -> None:
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]
     env = [{"name": "A", "value": "/tmp/a"}]
-    manifest = manifests.pod(manifests.init("x", "", "/tmp/x", env=env, volumeMounts=mounts), volumes=["tmp"])
+    manifest = manifests.pod(
+        manifests.init("x", "", "/tmp/x", env=env, volumeMounts=mounts), volumes=["tmp"]
+    )
     container = manifests.plan(manifest, runs_image=lambda image: True).containers[0]
     assert (container.args, container.env) == (("/tmp/x",), {"A": "/tmp/a"})
     assert container.mounts == (Mount(path="/tmp", directory=Path("/here/volumes/tmp")),)
 
 
-def _env(manifests: Any, *entries: dict[str, Any], environ: dict[str, str], args: tuple[str, ...] = ()) -> Any:
+def _env(
+    manifests: Any, *entries: dict[str, Any], environ: dict[str, str], args: tuple[str, ...] = ()
+) -> Any:
     manifest = manifests.pod(manifests.init("x", "", *args, env=list(entries)))
     plan = manifests.plan(manifest, environ=environ)
     container = plan.containers[0]
-    values = {name: value for name, value in container.env.items() if name != "INFERENCE_TERMINATION_LOG"}
+    values = {
+        name: value for name, value in container.env.items() if name != "INFERENCE_TERMINATION_LOG"
+    }
     return values, container.args, [note for _, note in plan.notes]
 
 
 def test_a_value_sees_what_was_defined_before_it(manifests: Any) -> None:
-    entries = ({"name": "B", "value": "<$(A)>"}, {"name": "A", "value": "1"}, {"name": "C", "value": "<$(A)>"})
+    entries = (
+        {"name": "B", "value": "<$(A)>"},
+        {"name": "A", "value": "1"},
+        {"name": "C", "value": "<$(A)>"},
+    )
     values, args, _ = _env(manifests, *entries, environ={}, args=("$(B) $(C) $(HOME)",))
     assert values == {"B": "<$(A)>", "A": "1", "C": "<1>"}
     assert args == ("<$(A)> <1> $(HOME)",)
@@ -175,7 +215,9 @@ def test_a_value_sees_what_was_defined_before_it(manifests: Any) -> None:
 
 def test_a_platform_secret_that_is_not_here_leaves_this_machines_own(manifests: Any) -> None:
     entry = {"name": "HF_TOKEN", "value": "$(_FSEC_HF)"}
-    values, args, notes = _env(manifests, entry, environ={"HF_TOKEN": "secret"}, args=("$(HF_TOKEN)",))
+    values, args, notes = _env(
+        manifests, entry, environ={"HF_TOKEN": "secret"}, args=("$(HF_TOKEN)",)
+    )
     assert values == {}
     assert args == ("secret",)
     assert notes == ["HF_TOKEN was left out: what it refers to does not exist here"]
@@ -188,7 +230,10 @@ def test_a_platform_secret_of_this_machine_is_used(manifests: Any) -> None:
 
 
 def test_an_optional_secret_is_skipped_and_its_reference_with_it(manifests: Any) -> None:
-    secret = {"name": "S", "valueFrom": {"secretKeyRef": {"name": "g", "key": "k", "optional": True}}}
+    secret = {
+        "name": "S",
+        "valueFrom": {"secretKeyRef": {"name": "g", "key": "k", "optional": True}},
+    }
     entries = (secret, {"name": "T", "value": "$(S)"})
     assert _env(manifests, *entries, environ={})[0] == {}
     assert _env(manifests, *entries, environ={"S": "x"})[0] == {"S": "x", "T": "x"}
@@ -200,7 +245,11 @@ def test_fields_of_the_pod(manifests: Any) -> None:
         {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "URL", "value": "http://$(IP):1"},
     )
-    assert _env(manifests, *entries, environ={})[0] == {"NAME": "test", "IP": "127.0.0.1", "URL": "http://127.0.0.1:1"}
+    assert _env(manifests, *entries, environ={})[0] == {
+        "NAME": "test",
+        "IP": "127.0.0.1",
+        "URL": "http://127.0.0.1:1",
+    }
 
 
 def test_probes_follow_a_replaced_port(manifests: Any) -> None:
@@ -208,15 +257,28 @@ def test_probes_follow_a_replaced_port(manifests: Any) -> None:
         "server",
         ports=[{"containerPort": 8000}],
         startupProbe={"tcpSocket": {"port": 8000}, "periodSeconds": 2, "initialDelaySeconds": 5},
-        livenessProbe={"exec": {"command": ["check", "--port", "8000"]}, "terminationGracePeriodSeconds": 1},
+        livenessProbe={
+            "exec": {"command": ["check", "--port", "8000"]},
+            "terminationGracePeriodSeconds": 1,
+        },
         readinessProbe={
-            "httpGet": {"port": 8000, "scheme": "HTTPS", "httpHeaders": [{"name": "A", "value": "b"}]},
+            "httpGet": {
+                "port": 8000,
+                "scheme": "HTTPS",
+                "httpHeaders": [{"name": "A", "value": "b"}],
+            },
             "successThreshold": 2,
         },
     )
-    other = manifests.sidecar("other", livenessProbe={"httpGet": {"port": 8000, "host": "example.org", "path": "/"}})
-    server_plan, other_plan = manifests.plan(manifests.pod(server, other), ports={8000: 45001}).containers
-    assert server_plan.startup == Probe(action=TcpSocket(host="127.0.0.1", port=45001), period=2, initial_delay=5)
+    other = manifests.sidecar(
+        "other", livenessProbe={"httpGet": {"port": 8000, "host": "example.org", "path": "/"}}
+    )
+    server_plan, other_plan = manifests.plan(
+        manifests.pod(server, other), ports={8000: 45001}
+    ).containers
+    assert server_plan.startup == Probe(
+        action=TcpSocket(host="127.0.0.1", port=45001), period=2, initial_delay=5
+    )
     assert server_plan.startup.budget == 11
     command = ("check", "--port", "45001")
     assert server_plan.liveness == Probe(action=Exec(command=command), termination_grace_period=1)

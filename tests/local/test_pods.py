@@ -48,9 +48,14 @@ def identity(pod: local.LocalPod) -> str:
     return pod._plan.root.name
 
 
-def test_a_pod_from_start_to_end(backend: str, manifests: Any, alive: Any, free_port: int, tmp_path: Path) -> None:
+def test_a_pod_from_start_to_end(
+    backend: str, manifests: Any, alive: Any, free_port: int, tmp_path: Path
+) -> None:
     mounts = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
-    write = "import pathlib, sys; pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text())"
+    write = (
+        "import pathlib, sys; "
+        "pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text())"
+    )
     manifest = manifests.pod(
         manifests.init("downloader", write, "{{.input}}", "/shared/inputs.json", **mounts),
         manifests.server(free_port, "/shared/inputs.json", **mounts),
@@ -78,7 +83,9 @@ def test_a_pod_from_start_to_end(backend: str, manifests: Any, alive: Any, free_
         "model-server exited",
         "pod stopped",
     ]
-    assert output.getvalue().startswith(f"[model-server] listening on {free_port}\n[pod] ready after ")
+    assert output.getvalue().startswith(
+        f"[model-server] listening on {free_port}\n[pod] ready after "
+    )
     assert alive(identity(pod)) == []
     assert not inputs.parent.exists()
     assert list(tmp_path.iterdir()) == []
@@ -86,27 +93,42 @@ def test_a_pod_from_start_to_end(backend: str, manifests: Any, alive: Any, free_
         pod.check()
 
 
-def test_the_pod_is_stopped_when_the_block_raises(manifests: Any, alive: Any, free_port: int) -> None:
-    with pytest.raises(ZeroDivisionError), local.start(manifests.pod(manifests.server(free_port))) as pod:
+def test_the_pod_is_stopped_when_the_block_raises(
+    manifests: Any, alive: Any, free_port: int
+) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        local.start(manifests.pod(manifests.server(free_port))) as pod,
+    ):
         _ = 1 / 0
     assert alive(identity(pod)) == []
-    assert [event.detail for event in pod.events if event.kind == "ended"] == ["raised ZeroDivisionError"]
+    assert [event.detail for event in pod.events if event.kind == "ended"] == [
+        "raised ZeroDivisionError"
+    ]
 
 
 def test_a_busy_port_is_replaced_wherever_it_is_named(manifests: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        env = [{"name": "HTTP_PORT", "value": str(port)}, {"name": "URL", "value": f"http://localhost:{port}/v1"}]
+        env = [
+            {"name": "HTTP_PORT", "value": str(port)},
+            {"name": "URL", "value": f"http://localhost:{port}/v1"},
+        ]
         shown = {"name": "SHOWN", "value": "HTTP_PORT URL"}
         manifest = manifests.pod(
             manifests.server(port, "--max-len", str(port), env=[*env, shown]),
-            manifests.init("gate", f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/x')"),
+            manifests.init(
+                "gate",
+                f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/x')",
+            ),
         )
         with local.start(manifest) as pod:
             here = pod.port(port)
             assert here != port
             assert get(here) == repr(["--port", str(here), "--max-len", str(port)])
-            assert get(here, "/env") == repr({"HTTP_PORT": str(here), "URL": f"http://localhost:{here}/v1"})
+            assert get(here, "/env") == repr(
+                {"HTTP_PORT": str(here), "URL": f"http://localhost:{here}/v1"}
+            )
     notes = [event.detail for event in pod.events if event.kind == "noted"]
     assert notes == [f"port {port} is in use here, so it listens on {here}"]
 
@@ -122,14 +144,17 @@ def test_pods_of_one_process_do_not_choose_the_same_port(manifests: Any, free_po
 
 def test_an_init_container_that_fails_says_why(manifests: Any, alive: Any, tmp_path: Path) -> None:
     source = (
-        "import json, os, sys; open(os.environ.get('INFERENCE_TERMINATION_LOG', '/dev/termination-log'), 'w')"
-        ".write(json.dumps({'message': 'No such thing.', 'hint': 'Look again.'})); print('x'); sys.exit(66)"
+        "import json, os, sys; open(os.environ.get('INFERENCE_TERMINATION_LOG', "
+        "'/dev/termination-log'), 'w')"
+        ".write(json.dumps({'message': 'No such thing.', 'hint': 'Look again.'})); print('x'); "
+        "sys.exit(66)"
     )
     sleeper = manifests.sidecar("sleeper", manifests.sleep)
     with pytest.raises(ServerExitedError) as caught:
         local.start(manifests.pod(sleeper, manifests.init("downloader", source)))
     assert str(caught.value) == (
-        "downloader ended with exit code 66 and the pod cannot start without it: No such thing. Hint: Look again.\n"
+        "downloader ended with exit code 66 and the pod cannot start without it: No such thing. "
+        "Hint: Look again.\n"
         "Its last lines:\n  | x"
     )
     assert list(tmp_path.iterdir()) == []
@@ -149,7 +174,9 @@ def test_a_program_of_this_package_as_init_container(manifests: Any, tmp_path: P
 
 
 def test_a_crash_looping_server_is_given_up(manifests: Any) -> None:
-    server = manifests.sidecar("server", "print('no model'); raise SystemExit(3)", startupProbe=manifests.probe(1))
+    server = manifests.sidecar(
+        "server", "print('no model'); raise SystemExit(3)", startupProbe=manifests.probe(1)
+    )
     with pytest.raises(ServerExitedError, match="exit code 3 after 3 restarts") as caught:
         local.start(manifests.pod(server), backoff=FAST)
     assert caught.value.log_tail == ("no model",) * 4
@@ -164,7 +191,9 @@ def test_a_server_that_never_gets_ready(manifests: Any, free_port: int) -> None:
     assert caught.value.log_tail == ("loading",)
 
 
-def test_a_server_that_ends_is_restarted_under_the_primary(manifests: Any, eventually: Any, free_port: int) -> None:
+def test_a_server_that_ends_is_restarted_under_the_primary(
+    manifests: Any, eventually: Any, free_port: int
+) -> None:
     with local.start(manifests.pod(manifests.server(free_port)), backoff=FAST) as pod:
         with pytest.raises(OSError, match=r".*"):
             get(free_port, "/exit")
@@ -173,23 +202,31 @@ def test_a_server_that_ends_is_restarted_under_the_primary(manifests: Any, event
     assert next(event.detail for event in pod.events if event.kind == "exited") == "exit code 7"
 
 
-def test_a_server_that_ignores_sigterm_is_killed(manifests: Any, alive: Any, free_port: int) -> None:
+def test_a_server_that_ignores_sigterm_is_killed(
+    manifests: Any, alive: Any, free_port: int
+) -> None:
     manifest = manifests.pod(manifests.server(free_port, "--stubborn"), grace=0.5)
     with local.start(manifest) as pod:
         assert alive(identity(pod))
     assert "model-server killed" in kinds(pod)
-    assert [event.detail for event in pod.events if event.kind == "exited"] == ["exit code 137 (SIGKILL)"]
+    assert [event.detail for event in pod.events if event.kind == "exited"] == [
+        "exit code 137 (SIGKILL)"
+    ]
     assert alive(identity(pod)) == []
 
 
-def test_workers_with_sessions_of_their_own_end_too(manifests: Any, alive: Any, free_port: int) -> None:
+def test_workers_with_sessions_of_their_own_end_too(
+    manifests: Any, alive: Any, free_port: int
+) -> None:
     with local.start(manifests.pod(manifests.server(free_port, "--workers"))) as pod:
         assert len(alive(identity(pod))) >= 3  # server, two workers
     assert alive(identity(pod)) == []
     assert "model-server killed" not in kinds(pod)
 
 
-def test_workers_end_before_a_restart(manifests: Any, alive: Any, eventually: Any, free_port: int) -> None:
+def test_workers_end_before_a_restart(
+    manifests: Any, alive: Any, eventually: Any, free_port: int
+) -> None:
     with local.start(manifests.pod(manifests.server(free_port, "--workers")), backoff=FAST) as pod:
         before = set(alive(identity(pod)))
         with pytest.raises(OSError, match=r".*"):
@@ -199,7 +236,9 @@ def test_workers_end_before_a_restart(manifests: Any, alive: Any, eventually: An
 
 
 @only_processes
-def test_a_shim_that_is_killed_leaves_nothing(manifests: Any, alive: Any, eventually: Any, free_port: int) -> None:
+def test_a_shim_that_is_killed_leaves_nothing(
+    manifests: Any, alive: Any, eventually: Any, free_port: int
+) -> None:
     with local.start(manifests.pod(manifests.server(free_port, "--workers")), backoff=FAST) as pod:
         before = set(alive(identity(pod)))
         os.kill(pod._supervisor.containers[0]._process.pid, 9)
@@ -208,8 +247,19 @@ def test_a_shim_that_is_killed_leaves_nothing(manifests: Any, alive: Any, eventu
 
 
 def test_a_command_may_be_a_probe(manifests: Any, eventually: Any) -> None:
-    source = f"import pathlib, sys, time; time.sleep(0.3); pathlib.Path(sys.argv[1]).touch(); {manifests.sleep}"
-    probe = {"exec": {"command": ["python", "-c", "import os, sys; sys.exit(not os.path.exists('/shared/ready'))"]}}
+    source = (
+        "import pathlib, sys, time; time.sleep(0.3); pathlib.Path(sys.argv[1]).touch(); "
+        f"{manifests.sleep}"
+    )
+    probe = {
+        "exec": {
+            "command": [
+                "python",
+                "-c",
+                "import os, sys; sys.exit(not os.path.exists('/shared/ready'))",
+            ]
+        }
+    }
     server = manifests.sidecar(
         "loader",
         source,
@@ -233,10 +283,16 @@ def test_the_environment_is_this_machines_and_the_containers(
         {"name": "SHOWN", "value": "HF_TOKEN BOTH TMPDIR"},
     ]
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]
-    manifest = manifests.pod(manifests.server(free_port, env=env, volumeMounts=mounts), volumes=["tmp"])
+    manifest = manifests.pod(
+        manifests.server(free_port, env=env, volumeMounts=mounts), volumes=["tmp"]
+    )
     output = io.StringIO()
     with local.start(manifest, output=output) as pod:
-        shown = {"HF_TOKEN": "from here", "BOTH": "from the container", "TMPDIR": str(pod.path("/tmp"))}
+        shown = {
+            "HF_TOKEN": "from here",
+            "BOTH": "from the container",
+            "TMPDIR": str(pod.path("/tmp")),
+        }
         assert get(free_port, "/env") == repr(shown)
     assert "from" not in output.getvalue() + repr(pod.events) + repr(pod)
 
@@ -245,15 +301,25 @@ def test_the_environment_is_this_machines_and_the_containers(
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"name": "a", "image": "nim:1"}, ["a has no command", "'nim:1'", "INFERENCE_LOCAL_BACKEND"]),
+        (
+            {"name": "a", "image": "nim:1"},
+            ["a has no command", "'nim:1'", "INFERENCE_LOCAL_BACKEND"],
+        ),
         ({"name": "a", "image": "nim:1", "args": ["--x"]}, ["a has no command"]),
-        ({"name": "a", "image": "vllm:1", "command": ["vllm", "serve"]}, ["'vllm'", "pip install vllm"]),
+        (
+            {"name": "a", "image": "vllm:1", "command": ["vllm", "serve"]},
+            ["'vllm'", "pip install vllm"],
+        ),
         ({"name": "a", "image": "i", "command": ["/opt/no/such"]}, ["'/opt/no/such'", "command="]),
         ({"name": "a", "command": ["python"], "workingDir": "/no/such"}, ["/no/such"]),
     ],
 )
 def test_what_this_machine_does_not_have_is_told_before_anything_starts(
-    manifests: Any, tmp_path: Path, entry: dict[str, Any], words: list[str], monkeypatch: pytest.MonkeyPatch
+    manifests: Any,
+    tmp_path: Path,
+    entry: dict[str, Any],
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr("sys.executable", "/nowhere/bin/python")
@@ -301,7 +367,9 @@ def test_stopping_twice_and_from_another_thread(manifests: Any, free_port: int) 
 
 def test_a_thread_may_end_and_its_pod_goes_on(manifests: Any, free_port: int) -> None:
     pods: list[local.LocalPod] = []
-    starter = threading.Thread(target=lambda: pods.append(local.start(manifests.pod(manifests.server(free_port)))))
+    starter = threading.Thread(
+        target=lambda: pods.append(local.start(manifests.pod(manifests.server(free_port))))
+    )
     starter.start()
     starter.join()
     time.sleep(0.5)
@@ -335,18 +403,29 @@ def test_a_shell_command_finds_this_interpreter(manifests: Any) -> None:
 
 def test_a_program_may_come_from_an_earlier_container(manifests: Any) -> None:
     mounts = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
-    source = "import os, sys; open(sys.argv[1], 'w').write('#!/bin/sh\\necho it runs\\n'); os.chmod(sys.argv[1], 0o700)"
+    source = (
+        "import os, sys; open(sys.argv[1], 'w').write('#!/bin/sh\\necho it runs\\n'); "
+        "os.chmod(sys.argv[1], 0o700)"
+    )
     maker = manifests.init("maker", source, "/shared/tool", **mounts)
     with local.start(
-        manifests.pod(maker, {"name": "tool", "command": ["/shared/tool"], **mounts}, volumes=["shared"])
+        manifests.pod(
+            maker, {"name": "tool", "command": ["/shared/tool"], **mounts}, volumes=["shared"]
+        )
     ) as pod:
         assert pod.log_tail("tool") == ("it runs",)
     with pytest.raises(ServerExitedError, match="exit code 126"):
-        local.start(manifests.pod({"name": "tool", "command": ["/shared/tool"], **mounts}, volumes=["shared"]))
+        local.start(
+            manifests.pod(
+                {"name": "tool", "command": ["/shared/tool"], **mounts}, volumes=["shared"]
+            )
+        )
 
 
 @only_processes
-def test_a_missing_python_package_is_told_before_anything_starts(manifests: Any, tmp_path: Path) -> None:
+def test_a_missing_python_package_is_told_before_anything_starts(
+    manifests: Any, tmp_path: Path
+) -> None:
     entry = {"name": "server", "command": ["python3", "-m", "no_such_package.serve"]}
     with pytest.raises(UnsupportedError, match="package 'no_such_package'"):
         local.start(manifests.pod(entry))
@@ -364,7 +443,8 @@ def test_the_room_imports_neither_flytekit_nor_a_kubernetes_client() -> None:
 
     source = (
         "import sys, flytekitplugins.inference.local\n"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)))"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} - "
+        "set(sys.stdlib_module_names)))"
     )
     command = [sys.executable, "-c", source]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -381,14 +461,21 @@ def test_a_pods_directory_leaves_room_for_the_path_of_a_socket(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 20)))
     (tmp_path / ("long" * 20)).mkdir()
     mounts = {"volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}
-    code = "import os, socket; socket.socket(socket.AF_UNIX).bind(os.path.join(os.environ['TMPDIR'], 'n' * 30))"
+    code = (
+        "import os, socket; "
+        "socket.socket(socket.AF_UNIX).bind(os.path.join(os.environ['TMPDIR'], 'n' * 30))"
+    )
     with local.start(manifests.pod(manifests.init("x", code, **mounts), volumes=["tmp"])) as pod:
         assert len(str(pod.path("/tmp"))) < 68
 
 
 def test_the_start_is_summed_up(manifests: Any, free_port: int) -> None:
     output = io.StringIO()
-    with local.start(manifests.pod(manifests.init("first", "pass"), manifests.server(free_port)), output=output):
+    with local.start(
+        manifests.pod(manifests.init("first", "pass"), manifests.server(free_port)), output=output
+    ):
         pass
     (line,) = [line for line in output.getvalue().splitlines() if "ready after" in line]
-    assert re.fullmatch(r"\[pod\] ready after [\d.]+ s: first [\d.]+ s, model-server [\d.]+ s", line), line
+    assert re.fullmatch(
+        r"\[pod\] ready after [\d.]+ s: first [\d.]+ s, model-server [\d.]+ s", line
+    ), line

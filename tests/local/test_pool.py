@@ -24,7 +24,9 @@ FAST = local.Backoff(base=0.05, cap=0.1)
 
 
 @pytest.fixture(autouse=True)
-def _private_pool(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> Iterator[None]:
+def _private_pool(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> Iterator[None]:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     yield
     local.stop_idle()
@@ -58,7 +60,10 @@ def test_without_a_key_manifest_and_variables_decide(manifests: Any) -> None:
     changed = manifests.pod(manifests.sidecar("server", manifests.sleep), grace=4)
     with local.lease(manifest) as one, local.lease(manifest) as same:
         assert one is same
-        with local.lease(changed) as other, local.lease(manifest, variables={"input": "/x"}) as third:
+        with (
+            local.lease(changed) as other,
+            local.lease(manifest, variables={"input": "/x"}) as third,
+        ):
             assert len({one, other, third}) == 3
 
 
@@ -67,21 +72,28 @@ def test_files_lie_in_the_pod_and_count_for_its_key(manifests: Any) -> None:
     manifest = manifests.pod(
         manifests.init("reader", source, "{{.input}}"), manifests.sidecar("server", manifests.sleep)
     )
-    with local.lease(manifest, files={"input": b"one"}) as one, local.lease(manifest, files={"input": b"one"}) as same:
+    with (
+        local.lease(manifest, files={"input": b"one"}) as one,
+        local.lease(manifest, files={"input": b"one"}) as same,
+    ):
         assert one is same
         assert one.log_tail("reader") == ("one",)
         with local.lease(manifest, files={"input": b"two"}) as other:
             assert other.log_tail("reader") == ("two",)
 
 
-def test_a_pod_whose_server_has_just_ended_is_not_lent(manifests: Any, alive: Any, eventually: Any) -> None:
+def test_a_pod_whose_server_has_just_ended_is_not_lent(
+    manifests: Any, alive: Any, eventually: Any
+) -> None:
     """The state machine looks every now and then; between two looks it does not know of the end."""
     manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
     with local.lease(manifest, key="a", max_restarts=0, backoff=FAST) as pod:
         pass
     (process,) = [container._process for container in pod._supervisor.containers]
     runs = pod._supervisor.containers[0].runs
-    eventually(lambda: bool(alive(identity(pod))))  # an engine's container is there a moment before its process
+    eventually(
+        lambda: bool(alive(identity(pod)))
+    )  # an engine's container is there a moment before its process
     program = max(alive(identity(pod)))
     os.kill(program, signal.SIGKILL)
     eventually(lambda: program not in alive(identity(pod)))
@@ -91,7 +103,9 @@ def test_a_pod_whose_server_has_just_ended_is_not_lent(manifests: Any, alive: An
 
 
 def test_it_is_stopped_after_an_idle_time(manifests: Any, alive: Any, eventually: Any) -> None:
-    with local.lease(manifests.pod(manifests.sidecar("server", manifests.sleep)), key="a", idle_timeout=0.3) as pod:
+    with local.lease(
+        manifests.pod(manifests.sidecar("server", manifests.sleep)), key="a", idle_timeout=0.3
+    ) as pod:
         assert alive(identity(pod))
     assert alive(identity(pod))
     eventually(lambda: pod.events[-1].kind == "stopped")
@@ -132,11 +146,16 @@ def test_threads_that_ask_at_once_share_one_start(manifests: Any, free_port: int
     with ThreadPoolExecutor(6) as pool:
         pods = list(pool.map(use, range(6)))
     assert len(set(pods)) == 1
-    assert [event.kind for event in pods[0].events if event.container == "model-server"] == ["started", "passed"]
+    assert [event.kind for event in pods[0].events if event.container == "model-server"] == [
+        "started",
+        "passed",
+    ]
 
 
 @only_processes
-def test_threads_that_wait_for_a_failing_start_get_its_error(manifests: Any, tmp_path: Path) -> None:
+def test_threads_that_wait_for_a_failing_start_get_its_error(
+    manifests: Any, tmp_path: Path
+) -> None:
     count = tmp_path / "count"
     source = "import sys, time; open(sys.argv[1], 'a').write('x'); time.sleep(0.5); sys.exit(3)"
     manifest = manifests.pod(manifests.init("first", source, str(count)))
@@ -169,7 +188,9 @@ def test_a_failed_start_is_tried_anew_by_the_next(manifests: Any, tmp_path: Path
 
 
 def test_a_pod_beyond_hope_is_replaced(manifests: Any, eventually: Any) -> None:
-    manifest = manifests.pod(manifests.sidecar("server", "import time; time.sleep(0.2); raise SystemExit(3)"))
+    manifest = manifests.pod(
+        manifests.sidecar("server", "import time; time.sleep(0.2); raise SystemExit(3)")
+    )
     with local.lease(manifest, key="a", backoff=FAST) as broken:
         eventually(lambda: broken.is_broken)
         with local.lease(manifest, key="a", backoff=FAST) as fresh:
@@ -186,7 +207,9 @@ def test_a_pod_that_was_stopped_is_replaced(manifests: Any) -> None:
         fresh.check()
 
 
-def test_a_server_that_is_being_restarted_is_waited_for(manifests: Any, eventually: Any, free_port: int) -> None:
+def test_a_server_that_is_being_restarted_is_waited_for(
+    manifests: Any, eventually: Any, free_port: int
+) -> None:
     import urllib.request
 
     manifest = manifests.pod(manifests.server(free_port))
@@ -238,7 +261,9 @@ def test_coroutines_lease_without_blocking_their_loop(manifests: Any, free_port:
 
 def test_a_coroutine_gets_the_error_of_the_start(manifests: Any) -> None:
     async def use() -> None:
-        async with local.lease(manifests.pod(manifests.init("first", "raise SystemExit(3)")), key="a"):
+        async with local.lease(
+            manifests.pod(manifests.init("first", "raise SystemExit(3)")), key="a"
+        ):
             pass
 
     with pytest.raises(ServerExitedError, match="exit code 3"):

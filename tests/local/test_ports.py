@@ -34,14 +34,18 @@ def _temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def other(free_port: int) -> Iterator[subprocess.Popen[str]]:
     """A process that has reserved `free_port` for a server that does not listen yet."""
     command = [sys.executable, "-c", OTHER, str(free_port)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert int(process.stdout.readline()) == free_port
         yield process
         process.kill()
 
 
-def test_a_port_of_another_process_is_taken_until_that_ends(free_port: int, other: subprocess.Popen[str]) -> None:
+def test_a_port_of_another_process_is_taken_until_that_ends(
+    free_port: int, other: subprocess.Popen[str]
+) -> None:
     ports = reserve_ports([free_port])
     assert ports[free_port] != free_port
     release_ports(ports)

@@ -23,7 +23,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(0.6)
         if kind == "close":
             return
-        location = {"here": "/status/204", "loop": "/loop", "away": "http://example.invalid/"}.get(kind)
+        location = {"here": "/status/204", "loop": "/loop", "away": "http://example.invalid/"}.get(
+            kind
+        )
         body = (self.headers["User-Agent"] + " " + self.headers.get("X-A", "")).encode()
         self.send_response(302 if location else int(rest or 200))
         if location:
@@ -71,7 +73,9 @@ def test_http(address: str, path: str, ok: bool, said: str) -> None:
 
 def test_nothing_listens(free_port: int) -> None:
     url = f"http://127.0.0.1:{free_port}/x"
-    assert ask(Probe(action=HttpGet(url=url)), Commands()) == Answer(ok=False, text=f"GET {url}: connection refused")
+    assert ask(Probe(action=HttpGet(url=url)), Commands()) == Answer(
+        ok=False, text=f"GET {url}: connection refused"
+    )
     answer = ask(Probe(action=TcpSocket(host="127.0.0.1", port=free_port)), Commands())
     assert answer == Answer(ok=False, text=f"connect to 127.0.0.1:{free_port}: connection refused")
 
@@ -85,7 +89,11 @@ def test_tcp_needs_a_connection_only() -> None:
 
 @pytest.mark.parametrize(
     ("command", "ok", "said"),
-    [("ok", True, "exit code 0"), ("bad", False, "exit code 3, why"), ("slow", False, "no end within 1 s")],
+    [
+        ("ok", True, "exit code 0"),
+        ("bad", False, "exit code 3, why"),
+        ("slow", False, "no end within 1 s"),
+    ],
 )
 def test_commands(command: str, ok: bool, said: str) -> None:
     answer = ask(Probe(action=Exec(command=(command,))), Commands())

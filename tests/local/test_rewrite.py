@@ -41,7 +41,9 @@ def test_mount_paths_are_replaced_at_path_boundaries(text: str, expected: str) -
 
 
 def test_a_private_directory_below_a_mount_path_is_not_mapped_again() -> None:
-    assert rewrite.map_paths("/tmp/a /tmp", {"/tmp": "/tmp/pod/tmp"}) == "/tmp/pod/tmp/a /tmp/pod/tmp"
+    assert (
+        rewrite.map_paths("/tmp/a /tmp", {"/tmp": "/tmp/pod/tmp"}) == "/tmp/pod/tmp/a /tmp/pod/tmp"
+    )
 
 
 @pytest.mark.parametrize(

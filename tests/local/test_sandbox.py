@@ -10,9 +10,9 @@ import pytest
 from docker.types import HostConfig
 
 from flytekitplugins.inference.errors import UnsupportedError
-from flytekitplugins.inference.local.engine import Facts
-from flytekitplugins.inference.local.engine_request import create_arguments
-from flytekitplugins.inference.local.sandbox import Sandbox
+from flytekitplugins.inference.local.containers.create_request import create_arguments
+from flytekitplugins.inference.local.containers.docker_api import Facts
+from flytekitplugins.inference.local.plan.sandbox import Sandbox
 
 PODMAN = Facts(
     name="podman 5.4.2",
@@ -27,7 +27,11 @@ DOCKER = replace(PODMAN, name="docker 28.5.1", is_podman=False)
 
 
 def compiled(manifests: Any, **fields: Any) -> Any:
-    spec = {key: fields.pop(key) for key in ("securityContext_of_pod", "volumes_of_pod") if key in fields}
+    spec = {
+        key: fields.pop(key)
+        for key in ("securityContext_of_pod", "volumes_of_pod")
+        if key in fields
+    }
     manifest = manifests.pod({"name": "server", "image": "server:1", **fields})
     manifest["spec"]["securityContext"] = spec.get("securityContext_of_pod", {})
     manifest["spec"]["volumes"] += spec.get("volumes_of_pod", [])
@@ -58,15 +62,31 @@ def test_least_privilege(manifests: Any) -> None:
         "runAsUser": 1000,
         "runAsGroup": 2000,
     }
-    made = arguments(manifests, securityContext=security, securityContext_of_pod={"fsGroup": 3000, "runAsUser": 7})
+    made = arguments(
+        manifests,
+        securityContext=security,
+        securityContext_of_pod={"fsGroup": 3000, "runAsUser": 7},
+    )
     host = made["host"]
     assert made["user"] == "1000:2000"
-    assert (host["cap_drop"], host["cap_add"], host["group_add"]) == (["ALL"], ["NET_BIND_SERVICE"], ["3000"])
-    assert (host["security_opt"], host["read_only"], host["privileged"]) == (["no-new-privileges"], True, False)
+    assert (host["cap_drop"], host["cap_add"], host["group_add"]) == (
+        ["ALL"],
+        ["NET_BIND_SERVICE"],
+        ["3000"],
+    )
+    assert (host["security_opt"], host["read_only"], host["privileged"]) == (
+        ["no-new-privileges"],
+        True,
+        False,
+    )
 
 
 def test_what_a_container_does_not_say_is_the_pods(manifests: Any) -> None:
-    security = {"runAsUser": 1000, "seccompProfile": {"type": "Unconfined"}, "supplementalGroups": [5, 5]}
+    security = {
+        "runAsUser": 1000,
+        "seccompProfile": {"type": "Unconfined"},
+        "supplementalGroups": [5, 5],
+    }
     made = arguments(
         manifests,
         replace(PODMAN, has_selinux=True),
@@ -80,8 +100,14 @@ def test_what_a_container_does_not_say_is_the_pods(manifests: Any) -> None:
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [
-        ({"memory": "1Gi", "cpu": "500m"}, {"mem_limit": 2**30, "memswap_limit": 2**30, "cpu_quota": 50_000}),
-        ({"memory": "64Gi", "cpu": 8}, {}),  # more than there is: no limit, and no error of the engine
+        (
+            {"memory": "1Gi", "cpu": "500m"},
+            {"mem_limit": 2**30, "memswap_limit": 2**30, "cpu_quota": 50_000},
+        ),
+        (
+            {"memory": "64Gi", "cpu": 8},
+            {},
+        ),  # more than there is: no limit, and no error of the engine
         ({"cpu": "4"}, {}),
         ({"memory": "100M"}, {"mem_limit": 10**8, "memswap_limit": 10**8}),
     ],
@@ -125,7 +151,9 @@ def test_shared_memory(manifests: Any, source: dict[str, Any], expected: int | N
     assert is_mounted is (expected is None)
 
 
-def test_volumes_are_mounted_at_their_own_paths_too_but_directories_of_the_node_are_not(manifests: Any) -> None:
+def test_volumes_are_mounted_at_their_own_paths_too_but_directories_of_the_node_are_not(
+    manifests: Any,
+) -> None:
     volumes = [
         {"name": "shared", "emptyDir": {}},
         {"name": "node", "hostPath": {"path": "/opt/models"}},
@@ -135,9 +163,9 @@ def test_volumes_are_mounted_at_their_own_paths_too_but_directories_of_the_node_
         {"name": "shared", "mountPath": "/shared/x", "subPath": "x"},
         {"name": "node", "mountPath": "/models"},
     ]
-    host = arguments(manifests, volumeMounts=mounts, volumes_of_pod=volumes, terminationMessagePath="/shared/end")[
-        "host"
-    ]
+    host = arguments(
+        manifests, volumeMounts=mounts, volumes_of_pod=volumes, terminationMessagePath="/shared/end"
+    )["host"]
     assert sorted(host["binds"]) == [
         "/here/termination/server:/shared/end:rw",
         "/here/volumes/shared/x:/here/volumes/shared/x:rw",
@@ -174,19 +202,37 @@ def test_what_a_process_would_inherit_is_given_to_a_container(manifests: Any) ->
 
 def test_what_cannot_be_read_is_told_at_once(manifests: Any) -> None:
     with pytest.raises(UnsupportedError) as caught:
-        compiled(manifests, resources={"limits": {"memory": "1GB", "cpu": "many"}}, imagePullPolicy="Sometimes")
+        compiled(
+            manifests,
+            resources={"limits": {"memory": "1GB", "cpu": "many"}},
+            imagePullPolicy="Sometimes",
+        )
     assert len(caught.value.problems) == 3
     for word in ("server.limits.memory: '1GB'", "'many'", "'Sometimes'", "IfNotPresent"):
         assert word in str(caught.value)
 
 
 def test_a_process_beside_has_no_sandbox(manifests: Any) -> None:
-    helper = {"name": "helper", "image": "this-machine", "command": ["python"], "args": ["/shared/x"]}
+    helper = {
+        "name": "helper",
+        "image": "this-machine",
+        "command": ["python"],
+        "args": ["/shared/x"],
+    }
     mounts = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
-    server = {"name": "server", "image": "server:1", "args": ["/shared/x"], "resources": {"limits": {"cpu": 1}}}
+    server = {
+        "name": "server",
+        "image": "server:1",
+        "args": ["/shared/x"],
+        "resources": {"limits": {"cpu": 1}},
+    }
     manifest = manifests.pod({**helper, **mounts}, {**server, **mounts}, volumes=["shared"])
     plan = manifests.plan(manifest, runs_image=lambda image: image != "this-machine")
     first, second = plan.containers
-    assert (first.own_filesystem, first.args, first.sandbox) == (False, ("/here/volumes/shared/x",), Sandbox())
+    assert (first.own_filesystem, first.args, first.sandbox) == (
+        False,
+        ("/here/volumes/shared/x",),
+        Sandbox(),
+    )
     assert (second.own_filesystem, second.args, second.sandbox.cpus) == (True, ("/shared/x",), 1.0)
     assert first.mounts[0].directory == second.mounts[0].directory == Path("/here/volumes/shared")

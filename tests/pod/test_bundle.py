@@ -45,7 +45,9 @@ def _is_program(name: str) -> bool:
     return getattr(importlib.import_module(f"{programs.__name__}.{name}"), "PROGRAM", None) == name
 
 
-PROGRAMS = sorted(module.name for module in pkgutil.iter_modules(programs.__path__) if _is_program(module.name))
+PROGRAMS = sorted(
+    module.name for module in pkgutil.iter_modules(programs.__path__) if _is_program(module.name)
+)
 """All that have a command line."""
 
 
@@ -58,20 +60,31 @@ def test_it_fits_into_a_variable_and_survives_templating(program: str) -> None:
 
 
 def test_it_holds_the_errors_and_the_programs_only() -> None:
-    archive = zipfile.ZipFile(io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle("download_inputs")))))
+    archive = zipfile.ZipFile(
+        io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle("download_inputs"))))
+    )
     names = set(archive.namelist())
     assert not any("load_model" in name for name in names)
     assert {"flytekitplugins/inference/__init__.py", "flytekitplugins/inference/errors.py"} <= names
     assert archive.read("flytekitplugins/inference/__init__.py") == b""
     assert all(
-        re.fullmatch(r"flytekitplugins/(inference/((__init__|errors)\.py|programs/\w+\.py))?", name) for name in names
+        re.fullmatch(
+            r"flytekitplugins/(inference/((__init__|errors)\.py|(programs|facts)/(\w+/)?\w+\.py))?",
+            name,
+        )
+        for name in names
     )
 
 
 def test_it_is_the_same_in_every_process() -> None:
-    code = "from flytekitplugins.inference.pod.bundle import programs_bundle; print(programs_bundle('download_inputs'))"
+    code = (
+        "from flytekitplugins.inference.pod.bundle import programs_bundle; "
+        "print(programs_bundle('download_inputs'))"
+    )
     environ = {**os.environ, "PYTHONHASHSEED": "1"}
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ
+    )
     assert other.stdout.strip() == programs_bundle("download_inputs")
 
 
@@ -142,7 +155,9 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("bare")
     venv.create(place, symlinks=True)
     python = place / "bin" / "python"
-    alone = subprocess.run([python, "-c", "import flytekitplugins.inference"], capture_output=True, check=False, env={})
+    alone = subprocess.run(
+        [python, "-c", "import flytekitplugins.inference"], capture_output=True, check=False, env={}
+    )
     assert b"ModuleNotFoundError" in alone.stderr
     return python
 
@@ -158,7 +173,9 @@ def pod(bare_python: Path, tmp_path: Path) -> Iterator[Pod]:
 
 @contextlib.contextmanager
 def listening(server: ThreadingHTTPServer) -> Iterator[str]:
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    ).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
@@ -196,7 +213,10 @@ def load_model(pod: Pod) -> None:
     pod.until(lambda: is_waiting(process), process)
     for content in (b"second one", b"and the third"):
         weights.write_bytes(content)
-        pod.until(lambda content=content: (models / "current" / "weights.bin").read_bytes() == content, process)
+        pod.until(
+            lambda content=content: (models / "current" / "weights.bin").read_bytes() == content,
+            process,
+        )
     pod.until(lambda: is_waiting(process), process)
     process.terminate()
     pod.has_ended(process, 143)
@@ -231,13 +251,20 @@ def create_model(pod: Pod) -> None:
     ollama = StandIn()
     with listening(ThreadingHTTPServer(("127.0.0.1", 0), handler(ollama))) as url:
         words = [url, "--name", "mine"]
-        pod.has_ended(pod.start("create_model", *words, INFERENCE_MODELFILE=f"FROM {gguf.parent}\nSYSTEM hello"), 0)
+        pod.has_ended(
+            pod.start(
+                "create_model", *words, INFERENCE_MODELFILE=f"FROM {gguf.parent}\nSYSTEM hello"
+            ),
+            0,
+        )
         ollama.over.set()
     assert list(ollama.blobs.values()) == [gguf.read_bytes()]
     assert ollama.loaded == ["mine:latest"]
 
 
-WORK = {work.__name__: work for work in (create_model, download_inputs, load_model, wait_for_server)}
+WORK = {
+    work.__name__: work for work in (create_model, download_inputs, load_model, wait_for_server)
+}
 
 
 def test_the_whole_work_of_every_program_is_known_here() -> None:
@@ -257,7 +284,9 @@ def test_a_program_explains_itself_from_it(program: str, pod: Pod) -> None:
 
 def test_a_loader_that_could_not_wait_fails_before_it_downloads(pod: Pod) -> None:
     """Where only bytecode is, there is no text that the waiting process could be started with."""
-    zipfile.ZipFile(io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle("load_model"))))).extractall(pod.root)
+    zipfile.ZipFile(
+        io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle("load_model"))))
+    ).extractall(pod.root)
     source = pod.root / "flytekitplugins" / "inference" / "programs" / "model_wait.py"
     py_compile.compile(str(source), str(source.with_suffix(".pyc")), doraise=True)
     source.unlink()
@@ -276,7 +305,10 @@ def test_a_loader_that_could_not_wait_fails_before_it_downloads(pod: Pod) -> Non
 
 def _imports_for_ever(pod: Pod, module: str) -> str:
     """Return a PYTHONPATH on which the import of a module of the standard library tells so and does not end."""
-    code = f"import pathlib, signal\npathlib.Path({str(pod.root / 'imports')!r}).touch()\nwhile True: signal.pause()\n"
+    code = (
+        f"import pathlib, signal\npathlib.Path({str(pod.root / 'imports')!r}).touch()\nwhile "
+        "True: signal.pause()\n"
+    )
     return str(pod.file(f"slow/{module}.py", code.encode()).parent)
 
 
@@ -288,7 +320,9 @@ def _has_heard_sigterm(pod: Pod, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize("module", ["bz2", "argparse"])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_bundled_program_hears_sigterm_from_the_beginning(program: str, module: str, pod: Pod) -> None:
+def test_a_bundled_program_hears_sigterm_from_the_beginning(
+    program: str, module: str, pod: Pod
+) -> None:
     _has_heard_sigterm(pod, pod.start(program, PYTHONPATH=_imports_for_ever(pod, module)))
 
 
@@ -301,16 +335,24 @@ def test_an_installed_program_hears_sigterm_while_it_is_imported(program: str, p
 # What it follows
 
 
-@pytest.mark.parametrize("path", sorted(Path(programs.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
-def test_a_module_reaches_others_of_ours_only_by_imports_that_the_bundle_follows(path: Path) -> None:
+@pytest.mark.parametrize(
+    "path", sorted(Path(programs.__file__).parent.glob("*.py")), ids=lambda path: path.stem
+)
+def test_a_module_reaches_others_of_ours_only_by_imports_that_the_bundle_follows(
+    path: Path,
+) -> None:
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = {alias.name for alias in node.names}
-            assert not {name for name in names if re.match(r"flytekitplugins|importlib|pkgutil|runpy", name)}
+            assert not {
+                name for name in names if re.match(r"flytekitplugins|importlib|pkgutil|runpy", name)
+            }
         elif isinstance(node, ast.ImportFrom) and not node.level:
             assert not re.match(r"flytekitplugins|pkgutil|runpy", node.module or "")
-            assert node.module != "importlib" or {alias.name for alias in node.names} == {"metadata"}
+            assert node.module != "importlib" or {alias.name for alias in node.names} == {
+                "metadata"
+            }
         elif isinstance(node, ast.ImportFrom) and node.level > 1:
             assert node.module == "errors" or {alias.name for alias in node.names} == {"errors"}
         else:

@@ -42,7 +42,11 @@ def test_the_pod_is_the_same_in_every_process_and_version() -> None:
         for seed in ("0", "1"):
             environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONHASHSEED": seed}
             ended = subprocess.run(
-                [interpreter, "-c", COMPILE], env=environment, capture_output=True, text=True, check=True
+                [interpreter, "-c", COMPILE],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
             )
             digests[interpreter, seed] = ended.stdout
     assert len(set(digests.values())) == 1, digests

@@ -33,7 +33,9 @@ TABLE = OptionTable(
 )
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if "hf_token" not in c["arg_dict"]], ids=lambda case: case["about"])
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if "hf_token" not in c["arg_dict"]], ids=lambda case: case["about"]
+)
 def test_vllm_parses_what_is_rendered(case: dict) -> None:
     assert option_problems(case["arg_dict"], OPTIONS) == []
     assert list(render_options(case["arg_dict"], OPTIONS)) == case["argv"]
@@ -94,14 +96,20 @@ def test_a_problem_says_what_was_given_and_what_to_do(options: dict, words: list
 
 def test_a_server_without_keys_of_options_is_given_the_whole() -> None:
     (problem,) = option_problems({"config.a": 1}, replace(TABLE, has_keys=False))
-    assert problem == "option 'config.a': Server 1 does not set single keys; give 'config' as a whole"
+    assert (
+        problem == "option 'config.a': Server 1 does not set single keys; give 'config' as a whole"
+    )
 
 
 def test_a_secret_is_not_repeated_in_the_message() -> None:
     assert "abc" not in option_problems({"key": "abc"}, TABLE)[0]
 
 
-@given(st.dictionaries(st.sampled_from(["seed", "model_len", "config"]), st.text(min_size=1), max_size=3))
+@given(
+    st.dictionaries(
+        st.sampled_from(["seed", "model_len", "config"]), st.text(min_size=1), max_size=3
+    )
+)
 def test_a_text_arrives_whole_whatever_it_holds(options: dict[str, str]) -> None:
     import argparse
 

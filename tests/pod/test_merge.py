@@ -13,7 +13,9 @@ from flytekitplugins.inference.pod.merge import merge_manifests
 
 OURS = {
     "spec": {
-        "initContainers": [{"name": "server", "image": "s:1", "env": [{"name": "A", "value": "1"}]}],
+        "initContainers": [
+            {"name": "server", "image": "s:1", "env": [{"name": "A", "value": "1"}]}
+        ],
         "containers": [{"name": "primary", "resources": {}}],
         "volumes": [{"name": "shared-data", "emptyDir": {}}],
     }
@@ -26,7 +28,10 @@ def test_what_only_one_side_has_is_kept() -> None:
         "spec": {
             "nodeSelector": {"pool": "gpu"},
             "initContainers": [{"name": "warm", "image": "w:1"}],
-            "containers": [{"name": "log", "image": "l:1"}, {"name": "primary", "resources": {"limits": {"cpu": "1"}}}],
+            "containers": [
+                {"name": "log", "image": "l:1"},
+                {"name": "primary", "resources": {"limits": {"cpu": "1"}}},
+            ],
             "volumes": [{"name": "scratch", "emptyDir": {}}],
         },
     }
@@ -35,14 +40,26 @@ def test_what_only_one_side_has_is_kept() -> None:
         "spec": {
             "nodeSelector": {"pool": "gpu"},
             "initContainers": [{"name": "warm", "image": "w:1"}, *OURS["spec"]["initContainers"]],
-            "containers": [{"name": "primary", "resources": {"limits": {"cpu": "1"}}}, {"name": "log", "image": "l:1"}],
-            "volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "shared-data", "emptyDir": {}}],
+            "containers": [
+                {"name": "primary", "resources": {"limits": {"cpu": "1"}}},
+                {"name": "log", "image": "l:1"},
+            ],
+            "volumes": [
+                {"name": "scratch", "emptyDir": {}},
+                {"name": "shared-data", "emptyDir": {}},
+            ],
         },
     }
 
 
 def test_an_addition_to_a_container_of_ours_is_merged() -> None:
-    base = {"spec": {"initContainers": [{"name": "server", "env": [{"name": "B", "value": "2"}], "stdin": True}]}}
+    base = {
+        "spec": {
+            "initContainers": [
+                {"name": "server", "env": [{"name": "B", "value": "2"}], "stdin": True}
+            ]
+        }
+    }
     server = merge_manifests(base, OURS)["spec"]["initContainers"][0]
     assert server["stdin"] is True
     assert server["env"] == [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]
@@ -55,7 +72,9 @@ def test_the_same_on_both_sides_is_no_conflict() -> None:
 def test_every_difference_is_shown_with_both_sides() -> None:
     base = {
         "spec": {
-            "initContainers": [{"name": "server", "image": "other:2", "env": [{"name": "A", "value": "9"}]}],
+            "initContainers": [
+                {"name": "server", "image": "other:2", "env": [{"name": "A", "value": "9"}]}
+            ],
             "volumes": [{"name": "shared-data", "hostPath": {"path": "/x"}}],
         }
     }
@@ -82,7 +101,10 @@ manifests = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from("abc"), manifests), st.dictionaries(st.sampled_from("def"), manifests))
+@given(
+    st.dictionaries(st.sampled_from("abc"), manifests),
+    st.dictionaries(st.sampled_from("def"), manifests),
+)
 def test_nothing_is_shared_and_nothing_is_changed(base: dict, ours: dict) -> None:
     before = copy.deepcopy((base, ours))
     merged = merge_manifests(base, ours)

@@ -24,11 +24,31 @@ from flytekitplugins.inference.pod.model import Model, parse_model, path_of
             "Qwen/Qwen2.5-0.5B",
             ("hf://Qwen/Qwen2.5-0.5B",),
         ),
-        ("hf://a/b@main", HuggingFaceModel(repo="a/b", revision="main"), "a/b", ("hf://a/b", "--revision", "main")),
-        ("s3://bucket/models/v3/", ObjectStoreModel(uri="s3://bucket/models/v3/"), "v3", ("s3://bucket/models/v3/",)),
+        (
+            "hf://a/b@main",
+            HuggingFaceModel(repo="a/b", revision="main"),
+            "a/b",
+            ("hf://a/b", "--revision", "main"),
+        ),
+        (
+            "s3://bucket/models/v3/",
+            ObjectStoreModel(uri="s3://bucket/models/v3/"),
+            "v3",
+            ("s3://bucket/models/v3/",),
+        ),
         ("gs://bucket/m", ObjectStoreModel(uri="gs://bucket/m"), "m", ("gs://bucket/m",)),
-        ("models:/fraud/3", RegisteredModel(name="fraud", version=3), "fraud", ("models:/fraud/3",)),
-        ("models:/fraud@live", RegisteredModel(name="fraud", alias="live"), "fraud", ("models:/fraud@live",)),
+        (
+            "models:/fraud/3",
+            RegisteredModel(name="fraud", version=3),
+            "fraud",
+            ("models:/fraud/3",),
+        ),
+        (
+            "models:/fraud@live",
+            RegisteredModel(name="fraud", alias="live"),
+            "fraud",
+            ("models:/fraud@live",),
+        ),
         ("input:weights", TaskInputModel(input="weights"), "weights", ("input:weights",)),
     ],
 )
@@ -41,7 +61,9 @@ def test_text(text: str, model: Model, name: str, source: tuple[str, ...]) -> No
     assert list(parsed.problems()) == []
 
 
-@pytest.mark.parametrize("text", ["", "gpt2", "a/b/c", "ftp://x/y", "models:/x", "models:/x/latest", "/models/x"])
+@pytest.mark.parametrize(
+    "text", ["", "gpt2", "a/b/c", "ftp://x/y", "models:/x", "models:/x/latest", "/models/x"]
+)
 def test_no_model(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_model(text)
@@ -51,7 +73,15 @@ def test_no_model(text: str) -> None:
 
 def test_patterns() -> None:
     model = HuggingFaceModel(repo="a/b", include=("*.json", "*.safetensors"), exclude=("*.pth",))
-    expected = ("hf://a/b", "--include", "*.json", "--include", "*.safetensors", "--exclude", "*.pth")
+    expected = (
+        "hf://a/b",
+        "--include",
+        "*.json",
+        "--include",
+        "*.safetensors",
+        "--exclude",
+        "*.pth",
+    )
     assert model.source == expected
 
 

@@ -30,12 +30,16 @@ BAD: list[tuple[Callable[[object], str | None], list[object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "value"), [(rule, value) for rule, values in GOOD for value in values])
+@pytest.mark.parametrize(
+    ("rule", "value"), [(rule, value) for rule, values in GOOD for value in values]
+)
 def test_good(rule: Callable[[object], str | None], value: object) -> None:
     assert rule(value) is None
 
 
-@pytest.mark.parametrize(("rule", "value"), [(rule, value) for rule, values in BAD for value in values])
+@pytest.mark.parametrize(
+    ("rule", "value"), [(rule, value) for rule, values in BAD for value in values]
+)
 def test_bad(rule: Callable[[object], str | None], value: object) -> None:
     problem = rule(value)
     assert problem is not None

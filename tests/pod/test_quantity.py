@@ -65,7 +65,8 @@ def test_hint(text: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(2, "2"), (2.0, "2"), (0.5, "500m"), (1.25, "1250m"), ("250m", "250m"), (0.1, "100m")]
+    ("value", "text"),
+    [(2, "2"), (2.0, "2"), (0.5, "500m"), (1.25, "1250m"), ("250m", "250m"), (0.1, "100m")],
 )
 def test_format(value: object, text: str) -> None:
     assert format_quantity(value) == text  # type: ignore[arg-type]

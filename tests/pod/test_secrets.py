@@ -8,7 +8,9 @@ from flytekitplugins.inference.pod.parts import EnvVar
 from flytekitplugins.inference.pod.secrets import SecretReference, masked
 
 
-def _secret(group: str | None = "hugging-face", key: str = "token", prefix: str = "_FSEC_") -> SecretReference:
+def _secret(
+    group: str | None = "hugging-face", key: str = "token", prefix: str = "_FSEC_"
+) -> SecretReference:
     return SecretReference(prefix=prefix, group=group, key=key)
 
 
@@ -30,7 +32,9 @@ def test_without_a_group_only_the_reference_is_written_and_a_warning_says_why() 
 
 def test_a_group_that_is_no_kubernetes_name_is_only_referred_to() -> None:
     secret = _secret(group="my_group", key="my_hf_token")
-    assert secret.env("HF_TOKEN") == (EnvVar(name="HF_TOKEN", value="$(_FSEC_MY_GROUP_MY_HF_TOKEN)"),)
+    assert secret.env("HF_TOKEN") == (
+        EnvVar(name="HF_TOKEN", value="$(_FSEC_MY_GROUP_MY_HF_TOKEN)"),
+    )
     (warning,) = secret.warnings()
     assert "'my_group' cannot be the name of a Kubernetes secret" in warning
 

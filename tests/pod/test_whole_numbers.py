@@ -81,11 +81,21 @@ class TestEveryField:
 
     def test_there_are_the_documented_ones(self) -> None:
         generic = {field for name, field in FIELDS if name == "generic"}
-        assert generic == {"port", "gpu", "update_interval", "startup_timeout", "termination_grace_period"}
+        assert generic == {
+            "port",
+            "gpu",
+            "update_interval",
+            "startup_timeout",
+            "termination_grace_period",
+        }
         for server in ("triton", "mlserver"):
-            assert {"grpc_port", "metrics_port"} <= {field for name, field in FIELDS if name == server}
+            assert {"grpc_port", "metrics_port"} <= {
+                field for name, field in FIELDS if name == server
+            }
 
-    @pytest.mark.parametrize(("name", "field"), [case for case in FIELDS if case not in NOTHING_TO_UPDATE])
+    @pytest.mark.parametrize(
+        ("name", "field"), [case for case in FIELDS if case not in NOTHING_TO_UPDATE]
+    )
     def test_text_is_the_number(self, name: str, field: str) -> None:
         number = VALUES.get(field, 7654)
         by_text, by_number = _make(name, **{field: str(number)}), _make(name, **{field: number})
@@ -99,7 +109,11 @@ class TestEveryField:
     def test_what_is_no_plain_number_is_told(self, name: str, field: str, bad: Any) -> None:
         with pytest.raises(ConfigError) as caught:
             _make(name, **{field: bad})
-        (problem,) = [problem for problem in str(caught.value).splitlines() if problem.startswith(f"  - {field}")][:1]
+        (problem,) = [
+            problem
+            for problem in str(caught.value).splitlines()
+            if problem.startswith(f"  - {field}")
+        ][:1]
         assert repr(bad) in problem
         assert "whole" in problem
 
@@ -126,9 +140,14 @@ NUMBERS_OF_A_PROBE = _whole_numbers(Probe)
 
 @pytest.mark.parametrize("field", NUMBERS_OF_A_PROBE)
 def test_the_numbers_of_a_probe(field: str) -> None:
-    by_text, by_number = Probe(**{field: "8000"}), Probe(**{field: 8000})  # a port is one that the server has
+    by_text, by_number = (
+        Probe(**{field: "8000"}),
+        Probe(**{field: 8000}),
+    )  # a port is one that the server has
     assert by_text == by_number
-    assert _make("generic", probes=Probes(liveness=by_text)) == _make("generic", probes=Probes(liveness=by_number))
+    assert _make("generic", probes=Probes(liveness=by_text)) == _make(
+        "generic", probes=Probes(liveness=by_number)
+    )
 
 
 @pytest.mark.parametrize("bad", ["nine", "1.5", True])
@@ -142,14 +161,23 @@ def test_bad_numbers_of_a_probe(field: str, bad: Any) -> None:
 def test_the_version_of_a_registered_model() -> None:
     assert RegisteredModel(name="fraud", version="3") == RegisteredModel(name="fraud", version=3)  # type: ignore[arg-type]
     for bad in ("three", "1.5", True, 0):
-        with pytest.raises(ConfigError, match=r"version=.* of 'fraud' must be a whole number from 1 on"):
+        with pytest.raises(
+            ConfigError, match=r"version=.* of 'fraud' must be a whole number from 1 on"
+        ):
             _make("generic", model=RegisteredModel(name="fraud", version=bad))  # type: ignore[arg-type]
 
 
 def test_a_users_own_fields_however_they_are_declared() -> None:
     made = dataclasses.make_dataclass(
         "Own",
-        [("a", int), ("b", int | None), ("c", Optional[int]), ("d", str), ("e", int | str), ("f", list[int])],  # noqa: UP045
+        [
+            ("a", int),
+            ("b", int | None),
+            ("c", Optional[int]),  # noqa: UP045
+            ("d", str),
+            ("e", int | str),
+            ("f", list[int]),
+        ],
         frozen=True,
     )(*"123456")
     read_whole_numbers(made)

@@ -54,7 +54,9 @@ class S3:
 def s3() -> Iterator[S3]:
     import botocore.session
 
-    process = subprocess.Popen([sys.executable, "-c", _MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         endpoint = f"http://127.0.0.1:{int(process.stdout.readline())}"
@@ -122,7 +124,9 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
             fault = web.faults.get(path, [])
             fault = fault.pop(0) if fault else ""
             if fault.isdecimal():
-                self._answer(int(fault), b"", {"Location": self.path} if fault.startswith("3") else {})
+                self._answer(
+                    int(fault), b"", {"Location": self.path} if fault.startswith("3") else {}
+                )
             elif path in web.answers:
                 self._answer(web.answers[path][0], b"", web.answers[path][1])
             elif path not in web.files:
@@ -146,7 +150,9 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
                 data = bytes([data[0] ^ 1]) + data[1:]
             self._answer(status, data, {**headers, **web.headers.get(path, {})}, fault)
 
-        def _answer(self, status: int, data: bytes, headers: Mapping[str, str], fault: str = "") -> None:  # noqa: C901
+        def _answer(  # noqa: C901
+            self, status: int, data: bytes, headers: Mapping[str, str], fault: str = ""
+        ) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 if value:
@@ -170,7 +176,9 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
                 if fault == "stall":
                     web.gate.wait(30)
                 if fault == "reset":
-                    self.connection.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER of 0: an RST, no FIN
+                    self.connection.setsockopt(
+                        1, 13, b"\x01\0\0\0\0\0\0\0"
+                    )  # SO_LINGER of 0: an RST, no FIN
                 self.close_connection = True
                 self.connection.close()
                 return
@@ -244,16 +252,23 @@ class Ended:
 
     @property
     def inputs(self) -> Any:
-        return json.loads((self.root / "shared" / "inputs.json").read_text(encoding="utf-8"), parse_constant=_not_json)
+        return json.loads(
+            (self.root / "shared" / "inputs.json").read_text(encoding="utf-8"),
+            parse_constant=_not_json,
+        )
 
     @property
     def manifest(self) -> Any:
-        return json.loads((self.root / "shared" / "inputs.manifest.json").read_text(encoding="utf-8"))
+        return json.loads(
+            (self.root / "shared" / "inputs.manifest.json").read_text(encoding="utf-8")
+        )
 
     @property
     def message(self) -> dict[str, Any]:
         """The termination message, which is also the last line of the log."""
-        written: dict[str, Any] = json.loads((self.root / "termination-log").read_text(encoding="utf-8"))
+        written: dict[str, Any] = json.loads(
+            (self.root / "termination-log").read_text(encoding="utf-8")
+        )
         assert json.loads(self.stderr.splitlines()[-1]) == written
         return written
 
@@ -261,7 +276,11 @@ class Ended:
     def files(self) -> dict[str, bytes]:
         """Path below the directory of inputs to content, of all that is visible."""
         directory = self.root / "inputs"
-        found = (path for path in directory.rglob("*") if path.is_file() and ".incoming" not in path.parts)
+        found = (
+            path
+            for path in directory.rglob("*")
+            if path.is_file() and ".incoming" not in path.parts
+        )
         return {str(path.relative_to(directory)): path.read_bytes() for path in found}
 
 
@@ -279,7 +298,12 @@ class Downloader:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, uri: str, *options: str, **environ: str) -> subprocess.Popen[str]:
-        arguments = ["--output", str(self.root / "shared" / "inputs.json"), "--directory", str(self.root / "inputs")]
+        arguments = [
+            "--output",
+            str(self.root / "shared" / "inputs.json"),
+            "--directory",
+            str(self.root / "inputs"),
+        ]
         (self.root / "termination-log").unlink(missing_ok=True)
         process = subprocess.Popen(
             [
@@ -333,7 +357,9 @@ def inputs_pb(tmp_path: Path) -> Callable[..., str]:
             literal = given
             if isinstance(given, tuple):
                 value, kind = given
-                literal = TypeEngine.to_literal(context, value, kind, TypeEngine.to_literal_type(kind)).to_flyte_idl()
+                literal = TypeEngine.to_literal(
+                    context, value, kind, TypeEngine.to_literal_type(kind)
+                ).to_flyte_idl()
             message.literals[name].CopyFrom(literal)
         path = tmp_path / "inputs.pb"
         path.write_bytes(message.SerializeToString(deterministic=True))
@@ -358,7 +384,11 @@ class Hub:
 
     @property
     def environ(self) -> dict[str, str]:
-        return {"HF_ENDPOINT": self.endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
+        return {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+        }
 
     def commit(self, files: Mapping[str, bytes], ref: str = "main", repository: str = "") -> str:
         """Make a commit and let `ref` point to it; files with an extension of weights are in LFS."""
@@ -416,12 +446,16 @@ class Loaded:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.root / "models" / "metadata.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(
+            (self.root / "models" / "metadata.json").read_text(encoding="utf-8")
+        )
         return found
 
     @property
     def message(self) -> dict[str, Any]:
-        written: dict[str, Any] = json.loads((self.root / "termination-log").read_text(encoding="utf-8"))
+        written: dict[str, Any] = json.loads(
+            (self.root / "termination-log").read_text(encoding="utf-8")
+        )
         assert json.loads(self.stderr.splitlines()[-1]) == written
         return written
 
@@ -430,7 +464,11 @@ class Loaded:
         """What a server finds below `current`."""
         assert (self.root / "models" / ".ready").exists()
         current = (self.root / "models" / "current").resolve()
-        return {str(path.relative_to(current)): path.read_bytes() for path in current.rglob("*") if path.is_file()}
+        return {
+            str(path.relative_to(current)): path.read_bytes()
+            for path in current.rglob("*")
+            if path.is_file()
+        }
 
 
 @dataclass
@@ -444,7 +482,11 @@ class ModelLoader:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(
-        self, *arguments: str, stderr: Any = subprocess.PIPE, before: Sequence[str] = (), **environ: str
+        self,
+        *arguments: str,
+        stderr: Any = subprocess.PIPE,
+        before: Sequence[str] = (),
+        **environ: str,
     ) -> subprocess.Popen[str]:
         """Start it; `before` is what its command line begins with, such as a sandbox."""
         (self.root / "termination-log").unlink(missing_ok=True)

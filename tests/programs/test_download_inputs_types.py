@@ -59,7 +59,9 @@ class Thing:
 
 def _literal(value: Any, kind: type) -> literals_pb2.Literal:
     context = FlyteContextManager.current_context()
-    return TypeEngine.to_literal(context, value, kind, TypeEngine.to_literal_type(kind)).to_flyte_idl()
+    return TypeEngine.to_literal(
+        context, value, kind, TypeEngine.to_literal_type(kind)
+    ).to_flyte_idl()
 
 
 @pytest.fixture
@@ -154,7 +156,9 @@ def test_files(source: Path, inputs_pb: InputsPb, download: Any) -> None:
         "optional/a.txt": b"a",
     }
     assert {path.stat().st_mode & 0o777 for path in root.rglob("*.txt")} == {0o644}
-    assert {path.stat().st_mode & 0o777 for path in [root, *root.iterdir()] if path.is_dir()} == {0o755}
+    assert {path.stat().st_mode & 0o777 for path in [root, *root.iterdir()] if path.is_dir()} == {
+        0o755
+    }
 
 
 def test_directory(source: Path, inputs_pb: InputsPb, download: Any) -> None:
@@ -168,7 +172,10 @@ def test_directory(source: Path, inputs_pb: InputsPb, download: Any) -> None:
     assert ended.code == 0, ended.stderr
     assert set(ended.files.values()) == {b"one", b"two"}
     tree = Path(ended.inputs["tree"])
-    assert {str(path.relative_to(tree)) for path in tree.rglob("*.txt")} == {"one.txt", "deep/two.txt"}
+    assert {str(path.relative_to(tree)) for path in tree.rglob("*.txt")} == {
+        "one.txt",
+        "deep/two.txt",
+    }
     assert Path(ended.inputs["trees"][0], "deep", "two.txt").read_bytes() == b"two"
     assert list(Path(ended.inputs["empty"]).iterdir()) == []
 
@@ -203,7 +210,9 @@ def test_dataclass_and_pydantic(s3: Any, inputs_pb: InputsPb, download: Any) -> 
         "ratio": 0.5,
         "none": None,
     }
-    assert ended.inputs["configs"][0]["inner"]["file"] == {"path": f"{root}/configs.0.inner.file/a.txt"}
+    assert ended.inputs["configs"][0]["inner"]["file"] == {
+        "path": f"{root}/configs.0.inner.file/a.txt"
+    }
     assert ended.inputs["model"] == {
         "file": {"path": f"{root}/model.file/a.txt"},
         "directory": {"path": f"{root}/model.directory/tree"},
@@ -215,12 +224,18 @@ def test_dataclass_and_pydantic(s3: Any, inputs_pb: InputsPb, download: Any) -> 
     assert ended.files["model.directory/tree/one.txt"] == b"one"
 
 
-def test_attribute_of_a_dataclass_and_file_metadata(source: Path, inputs_pb: InputsPb, download: Any) -> None:
+def test_attribute_of_a_dataclass_and_file_metadata(
+    source: Path, inputs_pb: InputsPb, download: Any
+) -> None:
     """Propeller resolves `config.inner` to a literal of its own, with the same msgpack form."""
     import msgpack
 
     value = {"path": f"file://{source}/a.txt", "metadata": {"sha256": "x"}}
-    ended = download(inputs_pb(x=_binary(msgpack.packb(value), "msgpack"), n=_binary(msgpack.packb(7), "msgpack")))
+    ended = download(
+        inputs_pb(
+            x=_binary(msgpack.packb(value), "msgpack"), n=_binary(msgpack.packb(7), "msgpack")
+        )
+    )
     assert ended.inputs["n"] == 7
     assert ended.inputs["x"]["metadata"] == {"sha256": "x"}
     assert Path(ended.inputs["x"]["path"]).read_bytes() == b"a"
@@ -228,7 +243,15 @@ def test_attribute_of_a_dataclass_and_file_metadata(source: Path, inputs_pb: Inp
 
 def test_struct(source: Path, inputs_pb: InputsPb, download: Any) -> None:
     struct = Struct()
-    struct.update({"n": 3, "f": 0.5, "big": 1e20, "l": [1, None, "x", True], "m": {"path": f"file://{source}/a.txt"}})
+    struct.update(
+        {
+            "n": 3,
+            "f": 0.5,
+            "big": 1e20,
+            "l": [1, None, "x", True],
+            "m": {"path": f"file://{source}/a.txt"},
+        }
+    )
     full, empty = literals_pb2.Literal(), literals_pb2.Literal()
     full.scalar.generic.CopyFrom(struct)
     empty.scalar.generic.CopyFrom(Struct())
@@ -297,7 +320,9 @@ def test_offloaded_everywhere(source: Path, inputs_pb: InputsPb, download: Any) 
     (source / "nested.pb").write_bytes(nested.SerializeToString())
     listed = literals_pb2.Literal()
     listed.collection.literals.append(_offloaded(source / "list.pb"))
-    uri = inputs_pb(top=_offloaded(source / "list.pb"), nested=_offloaded(source / "nested.pb"), listed=listed)
+    uri = inputs_pb(
+        top=_offloaded(source / "list.pb"), nested=_offloaded(source / "nested.pb"), listed=listed
+    )
     ended = download(uri)
     assert ended.code == 0, ended.stderr
     assert [Path(path).read_bytes() for path in ended.inputs["top"]] == [b"a", b"bb"]
@@ -305,7 +330,9 @@ def test_offloaded_everywhere(source: Path, inputs_pb: InputsPb, download: Any) 
     assert [Path(path).read_bytes() for path in ended.inputs["listed"][0]] == [b"a", b"bb"]
 
 
-def test_offloaded_literals_that_refer_to_themselves_end(source: Path, inputs_pb: InputsPb, download: Any) -> None:
+def test_offloaded_literals_that_refer_to_themselves_end(
+    source: Path, inputs_pb: InputsPb, download: Any
+) -> None:
     (source / "loop.pb").write_bytes(_offloaded(source / "loop.pb").SerializeToString())
     ended = download(inputs_pb(x=_offloaded(source / "loop.pb")))
     assert (ended.code, ended.message["error"]) == (66, "InvalidSourceError")
@@ -339,14 +366,20 @@ def test_map_task(source: Path, inputs_pb: InputsPb, download: Any) -> None:
     ],
 )
 def test_index_is_flytekits(
-    variables: dict[str, str], expected: int, inputs_pb: InputsPb, download: Any, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str],
+    expected: int,
+    inputs_pb: InputsPb,
+    download: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from flytekit.core.array_node_map_task import ArrayNodeMapTask
 
     for name, value in {**MAP, **variables}.items():
         monkeypatch.setenv(name, value)
     assert [10, 11, 12][ArrayNodeMapTask._compute_array_job_index()] == expected
-    assert download(inputs_pb(n=([10, 11, 12], list[int])), **MAP, **variables).inputs == {"n": expected}
+    assert download(inputs_pb(n=([10, 11, 12], list[int])), **MAP, **variables).inputs == {
+        "n": expected
+    }
 
 
 @pytest.mark.parametrize("index", ["3", "-1"])
@@ -379,14 +412,20 @@ def test_manifest(source: Path, inputs_pb: InputsPb, download: Any) -> None:
     assert record.pop("seconds") >= 0
     uri = record.pop("uri")
     assert uri.endswith("/a.txt")
-    assert record == {"input": "files[0]", "path": str(download.root / "inputs/files.0/a.txt"), "bytes": 1}
+    assert record == {
+        "input": "files[0]",
+        "path": str(download.root / "inputs/files.0/a.txt"),
+        "bytes": 1,
+    }
 
 
 def _blob(uri: str, *, multipart: bool = False) -> literals_pb2.Literal:
     literal = literals_pb2.Literal()
     literal.scalar.blob.uri = uri
     kinds = types_pb2.BlobType.BlobDimensionality
-    literal.scalar.blob.metadata.type.dimensionality = kinds.MULTIPART if multipart else kinds.SINGLE
+    literal.scalar.blob.metadata.type.dimensionality = (
+        kinds.MULTIPART if multipart else kinds.SINGLE
+    )
     return literal
 
 

@@ -12,8 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flytekitplugins.inference.errors import InvalidSourceError
-from flytekitplugins.inference.programs.literals import parse_literal_map, value_of
-from flytekitplugins.inference.programs.values import Kind, Reference, dotted, file_key, leaves, plain, replace
+from flytekitplugins.inference.programs.inputs.literals import parse_literal_map, value_of
+from flytekitplugins.inference.programs.inputs.values import (
+    Kind,
+    Reference,
+    dotted,
+    file_key,
+    leaves,
+    plain,
+    replace,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),

@@ -43,7 +43,11 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
 
 
 def rss(pid: int) -> int:
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    line = next(
+        line
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmRSS")
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -61,15 +65,26 @@ def test_a_repository_is_published_with_its_description(hub: Any, load: Any) -> 
     assert done.files == FILES
     metadata = done.metadata
     assert metadata["model_id"] == "owner/name"
-    assert (metadata["source"], metadata["ref"], metadata["revision"]) == ("hf://owner/name", "main", sha)
+    assert (metadata["source"], metadata["ref"], metadata["revision"]) == (
+        "hf://owner/name",
+        "main",
+        sha,
+    )
     assert metadata["bytes"] == sum(map(len, FILES.values()))
-    assert {f["path"]: f["size"] for f in metadata["files"]} == {path: len(data) for path, data in FILES.items()}
+    assert {f["path"]: f["size"] for f in metadata["files"]} == {
+        path: len(data) for path, data in FILES.items()
+    }
     digests = {f["path"]: f["digest"] for f in metadata["files"]}
-    assert digests["model.safetensors"] == f"sha256:{hashlib.sha256(FILES['model.safetensors']).hexdigest()}"
+    assert (
+        digests["model.safetensors"]
+        == f"sha256:{hashlib.sha256(FILES['model.safetensors']).hexdigest()}"
+    )
     assert set(metadata["seconds"]) == {"resolve", "download", "verify", "publish"}
 
 
-def test_everybody_may_read_what_is_published_whatever_the_umask(hub: Any, load: Any, tmp_path: Path) -> None:
+def test_everybody_may_read_what_is_published_whatever_the_umask(
+    hub: Any, load: Any, tmp_path: Path
+) -> None:
     hub.commit(FILES)
     assert load("owner/name", **hub.environ).code == 0
     current = (tmp_path / "models" / "current").resolve()
@@ -89,13 +104,27 @@ def test_a_tag_and_a_commit_can_be_named(hub: Any, load: Any) -> None:
 
 def test_patterns_choose_files(hub: Any, load: Any) -> None:
     hub.commit({**FILES, "pytorch_model.bin": b"x"})
-    done = load("owner/name", "--include", "*.json", "--include", "*.bin", "--exclude", "sub/", **hub.environ)
+    done = load(
+        "owner/name",
+        "--include",
+        "*.json",
+        "--include",
+        "*.bin",
+        "--exclude",
+        "sub/",
+        **hub.environ,
+    )
     assert set(done.files) == {"config.json", "pytorch_model.bin"}
 
 
-def test_the_link_is_relative_where_the_cache_is_below_it(hub: Any, load: Any, tmp_path: Path) -> None:
+def test_the_link_is_relative_where_the_cache_is_below_it(
+    hub: Any, load: Any, tmp_path: Path
+) -> None:
     hub.commit(FILES)
-    assert load("owner/name", "--cache", str(tmp_path / "models" / "cache"), **hub.environ).files == FILES
+    assert (
+        load("owner/name", "--cache", str(tmp_path / "models" / "cache"), **hub.environ).files
+        == FILES
+    )
     assert not (tmp_path / "models" / "current").readlink().is_absolute()
 
 
@@ -107,7 +136,9 @@ def test_the_token_goes_to_the_hub_and_not_to_the_storage_behind_it(hub: Any, lo
     assert load("owner/name", HF_TOKEN="hf_secret", **hub.environ).files == FILES
     sent = dict(zip([path for path, _ in hub.web.requests], hub.web.tokens, strict=True))
     assert {token for path, token in sent.items() if path.startswith("cdn/")} == {""}
-    assert {token for path, token in sent.items() if not path.startswith("cdn/")} == {"Bearer hf_secret"}
+    assert {token for path, token in sent.items() if not path.startswith("cdn/")} == {
+        "Bearer hf_secret"
+    }
 
 
 def test_files_of_a_directory_are_published(load: Any, tmp_path: Path) -> None:
@@ -124,7 +155,9 @@ def test_objects_of_a_store_are_published(s3: Any, load: Any) -> None:
     done = load("s3://bucket/models/tiny", **s3.environ)
     assert done.code == 0, done.stderr
     assert done.files == FILES
-    assert load("s3://bucket/models/tiny/", "--revision", done.metadata["revision"]).files == FILES  # no store needed
+    assert (
+        load("s3://bucket/models/tiny/", "--revision", done.metadata["revision"]).files == FILES
+    )  # no store needed
     s3.put("models/tiny/config.json", b"other")
     assert load("s3://bucket/models/tiny", **s3.environ).files["config.json"] == b"other"
 
@@ -134,7 +167,9 @@ def test_a_single_object_is_a_model(s3: Any, load: Any) -> None:
     assert load(uri, **s3.environ).files == {"tiny.gguf": b"weights"}
 
 
-def test_an_input_of_the_task_is_published_as_soon_as_it_is_there(load: Any, tmp_path: Path) -> None:
+def test_an_input_of_the_task_is_published_as_soon_as_it_is_there(
+    load: Any, tmp_path: Path
+) -> None:
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "config.json").write_bytes(b"{}")
     inputs = tmp_path / "inputs.json"
@@ -166,16 +201,25 @@ ADAPTER = {
 def test_adapters_of_one_base_name_do_not_collide(hub: Any, load: Any, tmp_path: Path) -> None:
     hub.commit(FILES)
     hub.commit(ADAPTER, repository="alice/sql")
-    sha = hub.commit({"adapter_config.json": b"{}", "adapter_model.bin": b"w"}, repository="bob/sql", ref="v2")
+    sha = hub.commit(
+        {"adapter_config.json": b"{}", "adapter_model.bin": b"w"}, repository="bob/sql", ref="v2"
+    )
     done = load(
         *("owner/name", "--adapters-directory", str(tmp_path / "loras")),
         *("--adapter", "alice/sql", "--adapter", "bob/sql@v2", "--adapter", "named=bob/sql@v2"),
         **hub.environ,
     )
     assert done.code == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "loras").iterdir()) == ["alice--sql", "bob--sql", "named"]
+    assert sorted(path.name for path in (tmp_path / "loras").iterdir()) == [
+        "alice--sql",
+        "bob--sql",
+        "named",
+    ]
     found = tmp_path / "loras" / "alice--sql"
-    assert sorted(path.name for path in found.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(path.name for path in found.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     assert (tmp_path / "loras" / "named" / "adapter_model.bin").read_bytes() == b"w"
     assert done.metadata["adapters"]["named"]["revision"] == sha
     assert done.files == FILES
@@ -183,7 +227,9 @@ def test_adapters_of_one_base_name_do_not_collide(hub: Any, load: Any, tmp_path:
 
 def test_adapters_can_come_without_a_model(hub: Any, load: Any, tmp_path: Path) -> None:
     hub.commit(ADAPTER)
-    done = load("--adapters-directory", str(tmp_path / "loras"), "--adapter", "a=owner/name", **hub.environ)
+    done = load(
+        "--adapters-directory", str(tmp_path / "loras"), "--adapter", "a=owner/name", **hub.environ
+    )
     assert done.code == 0, done.stderr
     assert not (tmp_path / "models" / "current").exists()
     assert list(done.metadata["adapters"]) == ["a"]
@@ -191,7 +237,9 @@ def test_adapters_can_come_without_a_model(hub: Any, load: Any, tmp_path: Path) 
 
 def test_a_repository_without_an_adapter_is_an_error(hub: Any, load: Any, tmp_path: Path) -> None:
     hub.commit({"adapter_config.json": b"{}", "README.md": b""})
-    done = load("--adapters-directory", str(tmp_path / "loras"), "--adapter", "owner/name", **hub.environ)
+    done = load(
+        "--adapters-directory", str(tmp_path / "loras"), "--adapter", "owner/name", **hub.environ
+    )
     assert (done.code, done.message["error"]) == (66, "InvalidSourceError")
     assert "adapter_model.safetensors or adapter_model.bin" in done.message["message"]
 
@@ -224,14 +272,18 @@ def test_a_branch_starts_from_the_cache_when_the_hub_is_away(hub: Any, load: Any
     assert "offline" in done.stderr
 
 
-def test_a_file_that_was_cut_in_the_cache_is_fetched_again(hub: Any, load: Any, tmp_path: Path) -> None:
+def test_a_file_that_was_cut_in_the_cache_is_fetched_again(
+    hub: Any, load: Any, tmp_path: Path
+) -> None:
     hub.commit(FILES)
     load("owner/name", **hub.environ)
     (tmp_path / "models" / "current" / "model.safetensors").write_bytes(b"")
     assert load("owner/name", **hub.environ).files == FILES
 
 
-def test_a_version_that_may_have_lost_bytes_in_a_crash_is_read_again(hub: Any, load: Any, tmp_path: Path) -> None:
+def test_a_version_that_may_have_lost_bytes_in_a_crash_is_read_again(
+    hub: Any, load: Any, tmp_path: Path
+) -> None:
     hub.commit(FILES)
     load("owner/name", **hub.environ)
     version = (tmp_path / "models" / "current").resolve().parent
@@ -289,13 +341,21 @@ def test_help_explains_the_sources() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["not a source"], ["a/b", "--cache-limit", "20GB"], ["a/b", "--notify", "x=http://y"], ["--adapter", "a/b"]],
+    [
+        [],
+        ["not a source"],
+        ["a/b", "--cache-limit", "20GB"],
+        ["a/b", "--notify", "x=http://y"],
+        ["--adapter", "a/b"],
+    ],
 )
 def test_wrong_arguments_are_an_error(load: Any, arguments: list[str]) -> None:
     assert load(*arguments).code == 64
 
 
-def test_its_error_is_left_for_whoever_waits_for_the_model(hub: Any, load: Any, tmp_path: Path) -> None:
+def test_its_error_is_left_for_whoever_waits_for_the_model(
+    hub: Any, load: Any, tmp_path: Path
+) -> None:
     hub.refuse("api/models/owner/name/revision/main", 403, "GatedRepo")
     done = load("owner/name", **hub.environ)
     assert json.loads((tmp_path / "models" / "error.json").read_text()) == done.message
@@ -305,15 +365,25 @@ def test_its_error_is_left_for_whoever_waits_for_the_model(hub: Any, load: Any, 
     assert not (tmp_path / "models" / "error.json").exists()
 
 
-def test_the_first_process_of_a_container_hears_sigterm_while_it_waits(hub: Any, load: Any, tmp_path: Path) -> None:
+def test_the_first_process_of_a_container_hears_sigterm_while_it_waits(
+    hub: Any, load: Any, tmp_path: Path
+) -> None:
     """The kernel drops signals for process 1 that it neither handles nor blocks."""
     hub.commit(FILES)
     unshare = ["unshare", "--pid", "--fork", "--kill-child"]
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no process namespaces can be made here")
     places = ["--publish", str(tmp_path / "models"), "--cache", str(tmp_path / "cache")]
-    command = [sys.executable, "-m", "flytekitplugins.inference.programs.load_model", "owner/name", *places]
-    process = subprocess.Popen([*unshare, *command], env={**os.environ, **hub.environ}, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "flytekitplugins.inference.programs.load_model",
+        "owner/name",
+        *places,
+    ]
+    process = subprocess.Popen(
+        [*unshare, *command], env={**os.environ, **hub.environ}, stderr=subprocess.DEVNULL
+    )
     wait_until((tmp_path / "models" / ".ready").exists)
     child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
     wait_until(lambda: is_waiting(child))

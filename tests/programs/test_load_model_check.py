@@ -56,7 +56,9 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         ["mount", "--bind", str(tmp_path / "cache"), str(place)],
         ["mount", "-o", "remount,bind,ro", str(place)],
     ]
-    if any(subprocess.run(command, capture_output=True, check=False).returncode for command in commands):
+    if any(
+        subprocess.run(command, capture_output=True, check=False).returncode for command in commands
+    ):
         pytest.skip("nothing can be mounted here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
@@ -96,7 +98,9 @@ def test_a_model_adapters_and_variables_are_one_check(hub: Any, check: Any, tmp_
     hub.commit(FILES)
     hub.commit(ADAPTER, repository="alice/sql")
     places = ("--adapter", "sql=alice/sql", "--adapters-directory", str(tmp_path / "loras"))
-    done = check("owner/name", *places, "--require-env", "HF_TOKEN", HF_TOKEN="hf_geheim", **hub.environ)
+    done = check(
+        "owner/name", *places, "--require-env", "HF_TOKEN", HF_TOKEN="hf_geheim", **hub.environ
+    )
     assert done.code == 0, done.stderr
     assert f"check passed missing_bytes={len(LARGE) + 2 + 9}" in done.stderr
     assert "hf_geheim" not in done.stderr
@@ -104,7 +108,9 @@ def test_a_model_adapters_and_variables_are_one_check(hub: Any, check: Any, tmp_
 
 def test_an_input_of_the_task_is_not_there_to_be_checked(hub: Any, check: Any) -> None:
     hub.commit(ADAPTER)
-    done = check("input:model", "--adapter", "a=owner/name", "--adapters-directory", "loras", **hub.environ)
+    done = check(
+        "input:model", "--adapter", "a=owner/name", "--adapters-directory", "loras", **hub.environ
+    )
     assert done.code == 0, done.stderr
     assert "unchecked target=model reason='the inputs of the task are not here yet'" in done.stderr
     assert "checked target=a " in done.stderr
@@ -126,20 +132,29 @@ def test_a_pinned_commit_in_a_cache_that_cannot_be_written_needs_no_network(
     sha = hub.commit(FILES)
     load(f"owner/name@{sha}", **hub.environ)
     asked = len(hub.web.requests)
-    done = check(f"owner/name@{sha}", "--cache", str(read_only), **{**hub.environ, "HF_ENDPOINT": "http://127.0.0.1:9"})
+    done = check(
+        f"owner/name@{sha}",
+        "--cache",
+        str(read_only),
+        **{**hub.environ, "HF_ENDPOINT": "http://127.0.0.1:9"},
+    )
     assert done.code == 0, done.stderr
     assert f"revision={sha} cache=True missing_bytes=0" in done.stderr
     assert len(hub.web.requests) == asked
 
 
-def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(hub: Any, check: Any, read_only: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
+    hub: Any, check: Any, read_only: Path
+) -> None:
     hub.commit(FILES)
     done = check("owner/name", "--cache", str(read_only), **hub.environ)
     assert done.code == 0, done.stderr
     assert list(read_only.iterdir()) == []
 
 
-def test_a_branch_that_the_cache_has_passes_while_the_hub_is_away(hub: Any, load: Any, check: Any) -> None:
+def test_a_branch_that_the_cache_has_passes_while_the_hub_is_away(
+    hub: Any, load: Any, check: Any
+) -> None:
     sha = hub.commit(FILES)
     load("owner/name", **hub.environ)
     done = check("owner/name", **{**hub.environ, "HF_ENDPOINT": "http://127.0.0.1:9"})
@@ -159,7 +174,9 @@ def test_what_a_killed_download_has_brought_is_not_missing(hub: Any, load: Any, 
     files = {"model-1.bin": LARGE, "model-2.bin": LARGE[: 2 * MIB]}
     hub.commit(files)
     hub.web.bytes_per_second = 4 * MIB
-    process = load.start("owner/name", "--once", "--jobs", "1", stderr=subprocess.DEVNULL, **hub.environ)
+    process = load.start(
+        "owner/name", "--once", "--jobs", "1", stderr=subprocess.DEVNULL, **hub.environ
+    )
     end = time.monotonic() + 30
     while hub.web.sent.get(hub.stored(LARGE), 0) < 4 * MIB:
         assert time.monotonic() < end
@@ -188,7 +205,14 @@ def test_what_a_killed_download_has_brought_is_not_missing(hub: Any, load: Any, 
     ],
 )
 def test_each_refusal_is_the_error_of_the_run(
-    hub: Any, load: Any, check: Any, path: str, status: int, code: str, token: str, expected: tuple[int, str, str]
+    hub: Any,
+    load: Any,
+    check: Any,
+    path: str,
+    status: int,
+    code: str,
+    token: str,
+    expected: tuple[int, str, str],
 ) -> None:
     sha = hub.commit({"config.json": b"{}", "model.bin": LARGE})
     paths = {"resolve": f"owner/name/resolve/{sha}/model.bin", "stored": hub.stored(LARGE)}
@@ -217,7 +241,12 @@ def test_all_problems_are_told_at_once(hub: Any, check: Any, small_disk: Path) -
     adapters = ("--adapter", "alice/sql", "--adapter", "bob/chat", "--adapters-directory", "loras")
     done = check("owner/name", *adapters, "--cache", str(small_disk), **hub.environ)
     assert (done.code, done.message["error"]) == (66, "InvalidSourceError")
-    for text in ("3 problems.", "hf://alice/sql is not a LoRA adapter", "hf://bob/chat is gated", "bytes are needed"):
+    for text in (
+        "3 problems.",
+        "hf://alice/sql is not a LoRA adapter",
+        "hf://bob/chat is gated",
+        "bytes are needed",
+    ):
         assert text in done.message["message"]
 
 
@@ -281,7 +310,9 @@ def test_trying_again_has_an_end() -> None:
     ("value", "state"),
     [(None, "is not set"), (" ", "is empty"), ("$(_FSEC_HF_TOKEN)", "still is a reference")],
 )
-def test_without_its_variables_no_source_is_asked(hub: Any, check: Any, value: str | None, state: str) -> None:
+def test_without_its_variables_no_source_is_asked(
+    hub: Any, check: Any, value: str | None, state: str
+) -> None:
     hub.commit(FILES)
     environ = {} if value is None else {"HF_TOKEN": value}
     done = check("owner/name", "--require-env", "HF_TOKEN", **environ, **hub.environ)
@@ -307,7 +338,9 @@ def test_too_little_space_is_told(hub: Any, check: Any, small_disk: Path) -> Non
     assert list(small_disk.iterdir()) == []
 
 
-def test_all_that_will_lie_there_needs_space_together(hub: Any, check: Any, small_disk: Path) -> None:
+def test_all_that_will_lie_there_needs_space_together(
+    hub: Any, check: Any, small_disk: Path
+) -> None:
     hub.commit({"model.bin": bytes(5 * MIB)})
     hub.commit({**ADAPTER, "adapter_model.safetensors": bytes(5 * MIB)}, repository="alice/sql")
     cache = ("--cache", str(small_disk))
@@ -319,7 +352,9 @@ def test_all_that_will_lie_there_needs_space_together(hub: Any, check: Any, smal
     assert f"{10 * MIB + 2} bytes are needed" in done.message["message"]
 
 
-def test_what_the_limit_of_the_cache_removes_is_free(hub: Any, load: Any, check: Any, small_disk: Path) -> None:
+def test_what_the_limit_of_the_cache_removes_is_free(
+    hub: Any, load: Any, check: Any, small_disk: Path
+) -> None:
     cache = ("--cache", str(small_disk))
     hub.commit({"model.bin": bytes(5 * MIB)})
     assert load("owner/name", *cache, **hub.environ).code == 0
@@ -334,7 +369,14 @@ def test_too_little_memory_is_told(hub: Any, load: Any, tmp_path: Path) -> None:
     """The machine's memory is made small; a limit of the container's is read in tests/programs/test_cgroup.py."""
     small = tmp_path / "meminfo"
     small.write_text("MemTotal:          16384 kB\n")
-    inside = ["unshare", "--mount", "sh", "-c", f'mount --bind {small} /proc/meminfo && exec "$@"', "sh"]
+    inside = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        f'mount --bind {small} /proc/meminfo && exec "$@"',
+        "sh",
+    ]
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
     process = load.start("--check", "owner/name", before=inside, **hub.environ)

@@ -47,7 +47,13 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     ],
 )
 def test_each_refusal_is_an_error_of_its_own(
-    hub: Any, load: Any, path: str, status: int, code: str, token: str, expected: tuple[int, str, str]
+    hub: Any,
+    load: Any,
+    path: str,
+    status: int,
+    code: str,
+    token: str,
+    expected: tuple[int, str, str],
 ) -> None:
     sha = hub.commit({"model.bin": b"weights"})
     hub.refuse(f"owner/name/resolve/{sha}/model.bin" if path == "resolve" else path, status, code)
@@ -79,7 +85,9 @@ def test_a_hub_that_cannot_be_reached_is_unavailable(load: Any) -> None:
     assert (done.code, done.message["error"]) == (69, "SourceUnavailableError")
 
 
-@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b"[]", b"{}", b'{"id": "owner/name"}', b"null"])
+@pytest.mark.parametrize(
+    "body", [b"<html>Sign in</html>", b"[]", b"{}", b'{"id": "owner/name"}', b"null"]
+)
 def test_what_is_no_hub_is_unavailable(hub: Any, load: Any, body: bytes) -> None:
     hub.web.files[REVISION] = body
     done = load("owner/name", "--attempts", "2", **hub.environ)
@@ -174,7 +182,9 @@ def test_a_hub_that_is_silent_is_noticed(hub: Any, load: Any) -> None:
     assert time.monotonic() - begun < 15
 
 
-def test_what_stays_corrupt_is_an_error_and_never_published(hub: Any, load: Any, tmp_path: Path) -> None:
+def test_what_stays_corrupt_is_an_error_and_never_published(
+    hub: Any, load: Any, tmp_path: Path
+) -> None:
     hub.commit({"model.bin": b"weights", "good.bin": b"good"})
     hub.web.faults[hub.stored(b"weights")] = ["corrupt"] * 99
     done = load("owner/name", **hub.environ)
@@ -192,7 +202,9 @@ def test_a_small_file_that_is_not_in_lfs_is_verified_too(hub: Any, load: Any) ->
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"\x10" + bytes(7) + b"{}", None])
-def test_a_safetensors_file_that_was_cut_at_its_source_is_an_error(hub: Any, load: Any, data: bytes | None) -> None:
+def test_a_safetensors_file_that_was_cut_at_its_source_is_an_error(
+    hub: Any, load: Any, data: bytes | None
+) -> None:
     if data is None:
         header = json.dumps({"w": {"dtype": "U8", "shape": [99], "data_offsets": [0, 99]}}).encode()
         data = len(header).to_bytes(8, "little") + header + bytes(98)
@@ -202,9 +214,15 @@ def test_a_safetensors_file_that_was_cut_at_its_source_is_an_error(hub: Any, loa
     assert "model.safetensors" in done.message["message"] or "resolve" in done.message["message"]
 
 
-def test_an_object_whose_etag_is_no_md5_is_accepted_when_it_comes_the_same_twice(s3: Any, load: Any) -> None:
+def test_an_object_whose_etag_is_no_md5_is_accepted_when_it_comes_the_same_twice(
+    s3: Any, load: Any
+) -> None:
     s3.client.put_object(
-        Bucket=s3.bucket, Key="kms/model.bin", Body=b"weights", ServerSideEncryption="aws:kms", SSEKMSKeyId="k"
+        Bucket=s3.bucket,
+        Key="kms/model.bin",
+        Body=b"weights",
+        ServerSideEncryption="aws:kms",
+        SSEKMSKeyId="k",
     )
     done = load("s3://bucket/kms", **s3.environ)
     assert done.files == {"model.bin": b"weights"}
@@ -213,7 +231,9 @@ def test_an_object_whose_etag_is_no_md5_is_accepted_when_it_comes_the_same_twice
 # The disk is full
 
 
-def test_too_little_space_is_told_before_the_first_byte(hub: Any, load: Any, small_disk: Path) -> None:
+def test_too_little_space_is_told_before_the_first_byte(
+    hub: Any, load: Any, small_disk: Path
+) -> None:
     hub.commit({"model.bin": LARGE})
     done = load("owner/name", "--cache", str(small_disk), **hub.environ)
     assert (done.code, done.message["error"]) == (74, "DestinationError")
@@ -229,7 +249,9 @@ def test_the_least_recently_used_make_way(hub: Any, load: Any, small_disk: Path)
         done = load("owner/name", "--cache", str(small_disk), "--cache-limit", "7Mi", **hub.environ)
         assert done.files == files, done.stderr
         assert len(list(small_disk.rglob("manifest.json"))) == min(number + 1, 2)
-        for lease in small_disk.rglob("leases/*"):  # what `--once` published is in use until its lease expires
+        for lease in small_disk.rglob(
+            "leases/*"
+        ):  # what `--once` published is in use until its lease expires
             os.utime(lease, (0, 0))
 
 
@@ -241,7 +263,9 @@ def test_a_download_that_was_given_up_makes_way_too(hub: Any, load: Any, tmp_pat
     process.send_signal(signal.SIGKILL)
     process.wait()
     hub.commit({"model.bin": b"other"})
-    assert load("owner/name", "--cache-limit", "1Mi", **hub.environ).files == {"model.bin": b"other"}
+    assert load("owner/name", "--cache-limit", "1Mi", **hub.environ).files == {
+        "model.bin": b"other"
+    }
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
 
@@ -272,7 +296,9 @@ def is_half(published: Path) -> bool:
     return link.is_symlink() and not (link.resolve().parent / "manifest.json").exists()
 
 
-def kill_until_done(hub: Any, load: Any, kills: int, files: dict[str, bytes], tmp_path: Path) -> None:
+def kill_until_done(
+    hub: Any, load: Any, kills: int, files: dict[str, bytes], tmp_path: Path
+) -> None:
     dice = random.Random(11)
     done = 0
     while done < kills:
@@ -282,11 +308,15 @@ def kill_until_done(hub: Any, load: Any, kills: int, files: dict[str, bytes], tm
         assert not is_half(tmp_path / "models")
         if (tmp_path / "models" / ".ready").exists():
             assert load("owner/name", **hub.environ).files == files
-            subprocess.run(["rm", "-rf", str(tmp_path / "models"), str(tmp_path / "cache")], check=True)
+            subprocess.run(
+                ["rm", "-rf", str(tmp_path / "models"), str(tmp_path / "cache")], check=True
+            )
     assert load("owner/name", **hub.environ).files == files
 
 
-FOUR = {f"model-{n}.bin": random.Random(n).randbytes(20 * MIB) for n in range(3)} | {"config.json": b"{}"}
+FOUR = {f"model-{n}.bin": random.Random(n).randbytes(20 * MIB) for n in range(3)} | {
+    "config.json": b"{}"
+}
 
 
 def test_a_killed_run_is_continued(hub: Any, load: Any, tmp_path: Path) -> None:
@@ -296,7 +326,9 @@ def test_a_killed_run_is_continued(hub: Any, load: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_hundred_kills_at_random_moments_end_with_the_right_bytes(hub: Any, load: Any, tmp_path: Path) -> None:
+def test_two_hundred_kills_at_random_moments_end_with_the_right_bytes(
+    hub: Any, load: Any, tmp_path: Path
+) -> None:
     hub.commit(FOUR)
     hub.web.bytes_per_second = 20 * MIB
     kill_until_done(hub, load, 200, FOUR, tmp_path)
@@ -347,7 +379,9 @@ def test_a_cache_of_another_user_is_told_by_the_check_and_by_the_run(
     cache.mkdir(mode=0o755)
 
     def run(option: str) -> Any:
-        return load.wait(load.start("owner/name", option, "--cache", str(cache), before=stranger, **hub.environ))
+        return load.wait(
+            load.start("owner/name", option, "--cache", str(cache), before=stranger, **hub.environ)
+        )
 
     for option in ("--check", "--once"):
         done = run(option)
@@ -367,10 +401,15 @@ def test_a_cache_of_another_user_that_has_everything_passes(
     sha = hub.commit({"model.bin": b"weights"})
     assert load("owner/name", **hub.environ).code == 0
     assert (tmp_path / "cache").stat().st_uid == 0
-    assert load.wait(load.start(f"owner/name@{sha}", "--check", before=stranger, **hub.environ)).code == 0
+    assert (
+        load.wait(load.start(f"owner/name@{sha}", "--check", before=stranger, **hub.environ)).code
+        == 0
+    )
 
 
-def test_a_loader_that_is_killed_again_and_again_leaves_a_count(hub: Any, load: Any, tmp_path: Path) -> None:
+def test_a_loader_that_is_killed_again_and_again_leaves_a_count(
+    hub: Any, load: Any, tmp_path: Path
+) -> None:
     hub.commit({"model.bin": b"weights"})
     hub.web.faults[REVISION] = ["hold"] * 3
     starts = tmp_path / "models" / ".starts"
@@ -414,7 +453,9 @@ def test_a_waiting_pod_takes_over_when_the_downloading_one_is_killed(hub: Any, l
     hub.web.bytes_per_second = 0.0
     begun = time.monotonic()
     assert load.wait(second).files == FOUR
-    assert time.monotonic() - begun < 20  # the kernel tells on one machine; another machine waits for the lease
+    assert (
+        time.monotonic() - begun < 20
+    )  # the kernel tells on one machine; another machine waits for the lease
 
 
 @pytest.mark.parametrize("is_live", [True, False])
@@ -440,9 +481,18 @@ def test_the_lease_of_another_machine_is_respected_until_it_expires(
 
 def test_a_long_download_of_adapters_keeps_its_lease(hub: Any, load: Any, tmp_path: Path) -> None:
     """With `--once` too: the lease is renewed as long as bytes arrive, and the adapter before is kept as well."""
-    hub.commit({"adapter_config.json": b"{}", "adapter_model.bin": b"small"}, repository="alice/first")
+    hub.commit(
+        {"adapter_config.json": b"{}", "adapter_model.bin": b"small"}, repository="alice/first"
+    )
     hub.commit({"adapter_config.json": b"{}", "adapter_model.bin": LARGE}, repository="bob/second")
-    adapters = ["--adapter", "alice/first", "--adapter", "bob/second", "--adapters-directory", str(tmp_path / "loras")]
+    adapters = [
+        "--adapter",
+        "alice/first",
+        "--adapter",
+        "bob/second",
+        "--adapters-directory",
+        str(tmp_path / "loras"),
+    ]
     hub.web.bytes_per_second = 1 * MIB  # each of three connections: as long as it takes
     first = load.start(*adapters, "--once", **hub.environ)
     wait_until(lambda: hub.web.sent.get(hub.stored(LARGE), 0) > 2 * MIB)

@@ -56,7 +56,9 @@ def register(directory: Path, content: bytes, registry: dict[str, str]) -> None:
     subprocess.run(command, env=registry, check=True, capture_output=True, timeout=300)
 
 
-def test_versions_and_aliases_are_published(load: Any, registry: dict[str, str], tmp_path: Path) -> None:
+def test_versions_and_aliases_are_published(
+    load: Any, registry: dict[str, str], tmp_path: Path
+) -> None:
     register(tmp_path / "one", b"one", registry)
     register(tmp_path / "two", b"two", registry)
     first = load("models:/fraud/1", **registry)
@@ -64,7 +66,9 @@ def test_versions_and_aliases_are_published(load: Any, registry: dict[str, str],
     assert first.files == {"MLmodel": b"one"}
     assert first.metadata["revision"].startswith("1-")
     assert load("models:/fraud@champion", **registry).files == {"MLmodel": b"two"}
-    assert load("models:/fraud/1", MLFLOW_TRACKING_URI="http://127.0.0.1:9").files == {"MLmodel": b"one"}
+    assert load("models:/fraud/1", MLFLOW_TRACKING_URI="http://127.0.0.1:9").files == {
+        "MLmodel": b"one"
+    }
     missing = load("models:/fraud/9", **registry)
     assert (missing.code, missing.message["error"]) == (66, "RevisionNotFoundError")
 
@@ -75,14 +79,17 @@ def test_a_logged_model_is_published(load: Any, registry: dict[str, str], tmp_pa
         "class M(mlflow.pyfunc.PythonModel):\n"
         "    def predict(self, model_input: list[str]) -> list[str]:\n"
         "        return model_input\n"
-        "mlflow.pyfunc.log_model(name='m', python_model=M(), registered_model_name='echo', pip_requirements=[])\n"
+        "mlflow.pyfunc.log_model(name='m', python_model=M(), registered_model_name='echo', "
+        "pip_requirements=[])\n"
     )
     (tmp_path / "work").mkdir()
     script = tmp_path / "work" / "log_model.py"
     script.write_text(code)
     environ = {**registry, "GIT_PYTHON_REFRESH": "quiet", "PATH": "/usr/bin:/bin"}
     command = [sys.executable, str(script)]
-    subprocess.run(command, env=environ, cwd=tmp_path / "work", capture_output=True, check=True, timeout=300)
+    subprocess.run(
+        command, env=environ, cwd=tmp_path / "work", capture_output=True, check=True, timeout=300
+    )
     loaded = load("models:/echo/1", **registry)
     assert loaded.code == 0, loaded.stderr
     assert "MLmodel" in loaded.files
@@ -110,15 +117,35 @@ def server(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/kept"]
-    command = [sys.executable, "-m", "mlflow", "server", *places, "--host", "127.0.0.1", "--port", str(port)]
+    places = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        f"{tmp_path}/kept",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        *places,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen([*command, "--workers", "1"], stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            [*command, "--workers", "1"], stdout=log, stderr=log, start_new_session=True
+        )
     try:
         end = time.monotonic() + 120
         while True:
             assert time.monotonic() < end, (tmp_path / "server.log").read_text()
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5),
+            ):
                 break
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
@@ -127,18 +154,31 @@ def server(tmp_path: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_what_only_mlflow_can_fetch_is_listed_by_a_check(load: Any, server: str, tmp_path: Path) -> None:
+def test_what_only_mlflow_can_fetch_is_listed_by_a_check(
+    load: Any, server: str, tmp_path: Path
+) -> None:
     (tmp_path / "up" / "sub").mkdir(parents=True)
     (tmp_path / "up" / "MLmodel").write_bytes(b"one")
     (tmp_path / "up" / "sub" / "weights.bin").write_bytes(b"weights")
     environ = {"MLFLOW_TRACKING_URI": server, "GIT_PYTHON_REFRESH": "quiet"}
     command = [sys.executable, "-c", UPLOAD, str(tmp_path / "up")]
-    subprocess.run(command, env={**environ, "PATH": "/usr/bin:/bin"}, check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        command,
+        env={**environ, "PATH": "/usr/bin:/bin"},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     done = load.wait(load.start("--check", "models:/fraud/1", "--exclude", "MLmodel", **environ))
     assert done.code == 0, done.stderr
-    assert "check passed missing_bytes=17" in done.stderr  # the chosen file, and all of them where they are staged
+    assert (
+        "check passed missing_bytes=17" in done.stderr
+    )  # the chosen file, and all of them where they are staged
     assert not (tmp_path / "cache").exists()
-    assert load("models:/fraud/1", **environ).files == {"MLmodel": b"one", "sub/weights.bin": b"weights"}
+    assert load("models:/fraud/1", **environ).files == {
+        "MLmodel": b"one",
+        "sub/weights.bin": b"weights",
+    }
 
 
 def test_a_version_has_to_be_named(load: Any) -> None:

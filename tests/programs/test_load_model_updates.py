@@ -77,7 +77,9 @@ class Sidecar:
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, (self.root / "log").read_text()
-            assert time.monotonic() < end, (self.root / "log").read_text() + json.dumps(self.metadata["updates"])
+            assert time.monotonic() < end, (self.root / "log").read_text() + json.dumps(
+                self.metadata["updates"]
+            )
             time.sleep(0.02)
 
 
@@ -85,7 +87,9 @@ class Sidecar:
 def serve(load: Any, hub: Any, tmp_path: Path) -> Callable[..., Sidecar]:
     def start(*arguments: str) -> Sidecar:
         with (tmp_path / "log").open("a") as log:
-            process = load.start("owner/name", "--update-interval", "0.3", *arguments, stderr=log, **hub.environ)
+            process = load.start(
+                "owner/name", "--update-interval", "0.3", *arguments, stderr=log, **hub.environ
+            )
         sidecar = Sidecar(tmp_path, process)
         end = time.monotonic() + 30
         while not (tmp_path / "models" / ".ready").exists():
@@ -119,25 +123,35 @@ def test_a_new_revision_is_swapped_in_and_the_old_one_kept(hub: Any, serve: Any)
         ("sglang", "/update_weights_from_disk"),
     ],
 )
-def test_the_server_is_told_in_its_own_way(hub: Any, serve: Any, server: ModelServer, kind: str, path: str) -> None:
+def test_the_server_is_told_in_its_own_way(
+    hub: Any, serve: Any, server: ModelServer, kind: str, path: str
+) -> None:
     hub.commit({"model.bin": b"first"})
     sidecar = serve("--notify", f"{kind}={server.url}")
     second = hub.commit({"model.bin": b"second"})
     sidecar.until(lambda: sidecar.metadata["revision"] == second)
     assert [told for told, _ in server.told] == [path]
     if kind == "sglang":
-        assert server.told[0][1] == {"model_path": str((sidecar.root / "models" / "current").resolve())}
+        assert server.told[0][1] == {
+            "model_path": str((sidecar.root / "models" / "current").resolve())
+        }
 
 
 def test_each_model_of_a_repository_is_told(hub: Any, serve: Any, server: ModelServer) -> None:
     hub.commit({"model.bin": b"first", "a/1/x": b"1", "b/1/x": b"1"})
-    sidecar = serve("--notify", f"mlserver={server.url}", "--model-name", "a", "--model-name", "b c")
+    sidecar = serve(
+        "--notify", f"mlserver={server.url}", "--model-name", "a", "--model-name", "b c"
+    )
     second = hub.commit({"model.bin": b"second", "a/1/x": b"2", "b/1/x": b"2"})
     sidecar.until(lambda: sidecar.metadata["revision"] == second)
-    assert [told for told, _ in server.told] == [f"/v2/repository/models/{name}/load" for name in ("a", "b%20c")]
+    assert [told for told, _ in server.told] == [
+        f"/v2/repository/models/{name}/load" for name in ("a", "b%20c")
+    ]
 
 
-def test_triton_is_shown_directories_that_are_newer_than_all_before(hub: Any, serve: Any, server: ModelServer) -> None:
+def test_triton_is_shown_directories_that_are_newer_than_all_before(
+    hub: Any, serve: Any, server: ModelServer
+) -> None:
     """It reloads only what is: `ModelTimestamp::IsModified` in triton-inference-server/core, 26.06."""
     files = {"model.bin": b"first", "a/config.pbtxt": b"", "a/1/x": b"1"}
     first = hub.commit(files)
@@ -148,14 +162,18 @@ def test_triton_is_shown_directories_that_are_newer_than_all_before(hub: Any, se
     sidecar.until(lambda: sidecar.metadata["revision"] == second)
     newest = max((model / part).stat().st_mtime_ns for part in ("", "1", "1/x", "config.pbtxt"))
     revisions = f"api/models/{hub.repository}/revision"
-    hub.web.files[f"{revisions}/main"] = hub.web.files[f"{revisions}/{first}"]  # whose files are in the cache
+    hub.web.files[f"{revisions}/main"] = hub.web.files[
+        f"{revisions}/{first}"
+    ]  # whose files are in the cache
     sidecar.until(lambda: sidecar.metadata["revision"] == first)
     assert model.resolve() == old
     assert (old / "1" / "x").stat().st_mtime_ns < newest
     assert all((old / part).stat().st_mtime_ns > newest for part in ("", "1"))
 
 
-def test_whoever_took_a_refused_version_takes_the_old_one_back(hub: Any, serve: Any, server: ModelServer) -> None:
+def test_whoever_took_a_refused_version_takes_the_old_one_back(
+    hub: Any, serve: Any, server: ModelServer
+) -> None:
     first = hub.commit({"model.bin": b"first"})
     server.refused = "b"
     sidecar = serve("--notify", f"mlserver={server.url}", "--model-name", "a", "--model-name", "b")
@@ -165,7 +183,9 @@ def test_whoever_took_a_refused_version_takes_the_old_one_back(hub: Any, serve: 
     assert (sidecar.current, sidecar.metadata["revision"]) == (b"first", first)
 
 
-@pytest.mark.parametrize(("status", "answer"), [(400, {"error": "bad weights"}), (200, {"success": False})])
+@pytest.mark.parametrize(
+    ("status", "answer"), [(400, {"error": "bad weights"}), (200, {"success": False})]
+)
 def test_a_refusal_brings_the_old_version_back(
     hub: Any, serve: Any, server: ModelServer, status: int, answer: dict[str, Any]
 ) -> None:
@@ -185,7 +205,9 @@ def test_a_refusal_brings_the_old_version_back(
     assert sidecar.metadata["updates"]["refused"] == {}
 
 
-def test_a_server_that_does_not_answer_is_asked_again(hub: Any, serve: Any, server: ModelServer) -> None:
+def test_a_server_that_does_not_answer_is_asked_again(
+    hub: Any, serve: Any, server: ModelServer
+) -> None:
     hub.commit({"model.bin": b"first"})
     sidecar = serve("--notify", "triton=http://127.0.0.1:9")
     hub.commit({"model.bin": b"second"})
@@ -223,25 +245,38 @@ def test_an_answer_that_nobody_expects_disturbs_nothing(hub: Any, serve: Any, bo
     sidecar.until(lambda: sidecar.metadata["revision"] == second)
 
 
-@pytest.mark.parametrize(("text", "is_mended"), [('{"updates": 5}', True), ('{"updates": {}}', False)])
-def test_metadata_that_cannot_be_read_disturb_nothing(hub: Any, serve: Any, text: str, is_mended: bool) -> None:
+@pytest.mark.parametrize(
+    ("text", "is_mended"), [('{"updates": 5}', True), ('{"updates": {}}', False)]
+)
+def test_metadata_that_cannot_be_read_disturb_nothing(
+    hub: Any, serve: Any, text: str, is_mended: bool
+) -> None:
     first = hub.commit({"model.bin": b"first"})
     sidecar = serve()
     (sidecar.root / "models" / "metadata.json").write_text(text)
     if is_mended:
         sidecar.until(lambda: sidecar.metadata.get("revision") == first)
     else:
-        sidecar.until(lambda: (sidecar.root / "log").read_text().count("poll failed error=KeyError") > 1)
+        sidecar.until(
+            lambda: (sidecar.root / "log").read_text().count("poll failed error=KeyError") > 1
+        )
     assert sidecar.current == b"first"
 
 
-def test_an_adapter_is_loaded_into_a_running_vllm(hub: Any, serve: Any, server: ModelServer, tmp_path: Path) -> None:
+def test_an_adapter_is_loaded_into_a_running_vllm(
+    hub: Any, serve: Any, server: ModelServer, tmp_path: Path
+) -> None:
     adapter = {"adapter_config.json": b"{}", "adapter_model.bin": b"1"}
     hub.commit({"model.bin": b"first"})
     hub.commit(adapter, repository="a/lora")
     loras = tmp_path / "loras"
     sidecar = serve(
-        "--adapter", "sql=a/lora", "--adapters-directory", str(loras), "--notify", f"vllm-lora={server.url}"
+        "--adapter",
+        "sql=a/lora",
+        "--adapters-directory",
+        str(loras),
+        "--notify",
+        f"vllm-lora={server.url}",
     )
     hub.commit({**adapter, "adapter_model.bin": b"2"}, repository="a/lora")
     sidecar.until(lambda: server.told)
@@ -252,7 +287,9 @@ def test_an_adapter_is_loaded_into_a_running_vllm(hub: Any, serve: Any, server: 
 
 
 def test_a_reader_never_sees_a_half_model(hub: Any, serve: Any) -> None:
-    files = [{f"{name}.bin": bytes([n]) * 300_000 for name in ("model", "a", "b")} for n in range(4)]
+    files = [
+        {f"{name}.bin": bytes([n]) * 300_000 for name in ("model", "a", "b")} for n in range(4)
+    ]
     hub.commit(files[0])
     sidecar = serve()
     over, seen, broken = threading.Event(), set(), []
@@ -288,7 +325,9 @@ def test_it_ends_at_once_between_and_during_polls(hub: Any, serve: Any) -> None:
         assert time.monotonic() - begun < 1
 
 
-def test_a_restarted_loader_tells_the_server_that_went_on(hub: Any, load: Any, server: ModelServer) -> None:
+def test_a_restarted_loader_tells_the_server_that_went_on(
+    hub: Any, load: Any, server: ModelServer
+) -> None:
     hub.commit({"model.bin": b"first"})
     notify = ("--notify", f"triton={server.url}", "--model-name", "m")
     assert load("owner/name", *notify, **hub.environ).code == 0

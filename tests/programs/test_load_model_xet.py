@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from flytekitplugins.inference.programs.store_hub import xet_buffers
+from flytekitplugins.inference.programs.stores.hub_store import xet_buffers
 
 hub_api = pytest.importorskip("huggingface_hub.hf_api")
 hf_xet = pytest.importorskip("hf_xet")
@@ -70,7 +70,9 @@ class Xet:
         return {
             "offset_into_first_range": start - first * CHUNK,
             "terms": [{"hash": name, "unpacked_length": length, "range": chunks}],
-            "fetch_info": {name: [{"range": chunks, "url": f"{self.url}/xorb/{name}", "url_range": where}]},
+            "fetch_info": {
+                name: [{"range": chunks, "url": f"{self.url}/xorb/{name}", "url_range": where}]
+            },
         }
 
     def xorb(self, name: str) -> bytes:
@@ -90,7 +92,9 @@ def xet() -> Iterator[Xet]:  # noqa: C901 (a class in a function)
 
         def do_GET(self) -> None:
             kind, _, name = self.path[1:].rpartition("/")
-            first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+            first, _, last = (
+                self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+            )
             if kind == "v1/reconstructions":
                 size = len(state.files[name])
                 start, end = int(first), min(int(last or size - 1) + 1, size)
@@ -108,7 +112,9 @@ def xet() -> Iterator[Xet]:  # noqa: C901 (a class in a function)
                 data = data[:8] + bytes([data[8] ^ 1]) + data[9:]
             if state.bytes_per_second:
                 time.sleep(len(data) / state.bytes_per_second)
-            self.answer(int(fault) if fault.isdecimal() else 206, b"" if fault.isdecimal() else data)
+            self.answer(
+                int(fault) if fault.isdecimal() else 206, b"" if fault.isdecimal() else data
+            )
             state.sent += len(data)
 
         def answer(self, status: int, data: bytes) -> None:
@@ -146,7 +152,9 @@ def environ(hub: Any, xet: Xet) -> dict[str, str]:
 FILES = {"config.json": b"{}", "model.bin": DATA}
 
 
-def test_what_is_in_xet_comes_from_there(hub: Any, xet: Xet, load: Any, environ: dict[str, str]) -> None:
+def test_what_is_in_xet_comes_from_there(
+    hub: Any, xet: Xet, load: Any, environ: dict[str, str]
+) -> None:
     done = load("owner/name", **environ)
     assert done.code == 0, done.stderr
     assert done.files == FILES
@@ -154,12 +162,16 @@ def test_what_is_in_xet_comes_from_there(hub: Any, xet: Xet, load: Any, environ:
     assert xet.sent >= len(DATA)
 
 
-def test_without_xet_the_same_files_come_over_http(hub: Any, xet: Xet, load: Any, environ: dict[str, str]) -> None:
+def test_without_xet_the_same_files_come_over_http(
+    hub: Any, xet: Xet, load: Any, environ: dict[str, str]
+) -> None:
     assert load("owner/name", **{**environ, "HF_HUB_DISABLE_XET": "1"}).files == FILES
     assert xet.sent == 0
 
 
-def test_what_xet_rebuilds_wrongly_is_fetched_again(xet: Xet, load: Any, environ: dict[str, str]) -> None:
+def test_what_xet_rebuilds_wrongly_is_fetched_again(
+    xet: Xet, load: Any, environ: dict[str, str]
+) -> None:
     xet.faults.append("corrupt")
     done = load("owner/name", **environ)
     assert done.files == FILES
@@ -175,9 +187,13 @@ def test_a_stall_of_xet_is_noticed(xet: Xet, load: Any, environ: dict[str, str])
     assert time.monotonic() - begun < 30
 
 
-def test_a_killed_download_from_xet_goes_on_where_it_was(xet: Xet, load: Any, environ: dict[str, str]) -> None:
+def test_a_killed_download_from_xet_goes_on_where_it_was(
+    xet: Xet, load: Any, environ: dict[str, str]
+) -> None:
     xet.bytes_per_second = 8 * MIB
-    process = load.start("owner/name", "--once", "--jobs", "1", stderr=subprocess.DEVNULL, **environ)
+    process = load.start(
+        "owner/name", "--once", "--jobs", "1", stderr=subprocess.DEVNULL, **environ
+    )
     end = time.monotonic() + 30
     while xet.sent < 16 * MIB:
         assert time.monotonic() < end
@@ -211,7 +227,12 @@ def test_a_check_reads_no_more_than_a_chunk(
 
 
 def test_buffers_of_xet_stay_within_the_container() -> None:
-    names = [f"HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_{part}" for part in ("SIZE", "PERFILE_SIZE", "LIMIT")]
-    assert xet_buffers(1024 * MIB) == dict(zip(names, map(str, (128 * MIB, 32 * MIB, 256 * MIB)), strict=True))
+    names = [
+        f"HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_{part}"
+        for part in ("SIZE", "PERFILE_SIZE", "LIMIT")
+    ]
+    assert xet_buffers(1024 * MIB) == dict(
+        zip(names, map(str, (128 * MIB, 32 * MIB, 256 * MIB)), strict=True)
+    )
     assert int(xet_buffers(None)[names[0]]) == 256 * MIB
     assert int(xet_buffers(64 * MIB)[names[0]]) == 32 * MIB

@@ -26,7 +26,17 @@ WILD = st.text(st.characters(), max_size=40) | st.sampled_from(
             "x" * 300,
             "\u00fc" * 200,
         ),
-        *("\udcff", "\ud800", "~", "%2E%2E", "a", "a/b", "a/b/c", "a//b", "/".join(["d" * 200] * 30)),
+        *(
+            "\udcff",
+            "\ud800",
+            "~",
+            "%2E%2E",
+            "a",
+            "a/b",
+            "a/b/c",
+            "a//b",
+            "/".join(["d" * 200] * 30),
+        ),
     ]
 )
 KEYS = st.lists(st.lists(WILD, max_size=4).map("/".join), max_size=12)

@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 
 from flytekitplugins.inference.errors import DestinationError, SourceUnavailableError
-from flytekitplugins.inference.programs.journal import boot_id
-from flytekitplugins.inference.programs.model_digest import _Growing
-from flytekitplugins.inference.programs.model_lease import EXPIRY_SECONDS, Heartbeat, Lock
-from flytekitplugins.inference.programs.model_publish import Publication
-from flytekitplugins.inference.programs.partial import MIN_PART_BYTES, writing
+from flytekitplugins.inference.programs.disk import writing
+from flytekitplugins.inference.programs.kernel import boot_id
+from flytekitplugins.inference.programs.model.digest import _Growing
+from flytekitplugins.inference.programs.model.lease import EXPIRY_SECONDS, Heartbeat, Lock
+from flytekitplugins.inference.programs.model.publication import Publication
 from flytekitplugins.inference.programs.retry import Retry
-from flytekitplugins.inference.programs.stores import Source
-from flytekitplugins.inference.programs.throttle import ThrottledStore
-from flytekitplugins.inference.programs.transfer import Delivery, Transfer
+from flytekitplugins.inference.programs.stores.store import Source
+from flytekitplugins.inference.programs.stores.throttled_store import ThrottledStore
+from flytekitplugins.inference.programs.transfer.partial_file import MIN_PART_BYTES
+from flytekitplugins.inference.programs.transfer.transfers import Delivery, Transfer
 
 DATA = random.Random(5).randbytes(1_000_000)
 
@@ -86,7 +87,9 @@ def test_a_file_is_complete_only_when_every_part_was_told(tmp_path: Path) -> Non
 
     store: Any = Memory()
     transfer = Transfer(store, tmp_path, jobs=8, retry=Retry(), watch=Slow())
-    transfer.fetch([Delivery(source=Source(uri="m://x", size=4 * MIN_PART_BYTES, version="1"), path="x")])
+    transfer.fetch(
+        [Delivery(source=Source(uri="m://x", size=4 * MIN_PART_BYTES, version="1"), path="x")]
+    )
     assert missing_at_the_end == [set()]
 
 
@@ -127,7 +130,9 @@ def _no_locks(file: int, operation: int) -> None:
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
-@pytest.mark.parametrize("flock", [_no_locks, lambda file, operation: None], ids=["none", "for everybody"])
+@pytest.mark.parametrize(
+    "flock", [_no_locks, lambda file, operation: None], ids=["none", "for everybody"]
+)
 def test_a_lease_of_this_machine_holds_where_file_locks_do_not(
     flock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +168,9 @@ def test_who_lost_the_lock_is_dead_only_if_it_could_have_had_it(
 
 def test_an_owner_is_what_a_directory_lacks() -> None:
     with (
-        pytest.raises(DestinationError, match=r"fsGroup.*hostPath volumes need their owner set to uid"),
+        pytest.raises(
+            DestinationError, match=r"fsGroup.*hostPath volumes need their owner set to uid"
+        ),
         writing(Path("x")),
     ):
         raise PermissionError(errno.EACCES, "Permission denied")

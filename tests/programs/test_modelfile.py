@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from flytekitplugins.inference.errors import ConfigError
-from flytekitplugins.inference.programs.modelfile import fill_inputs, has_placeholders, parse_modelfile
-from flytekitplugins.inference.programs.ollama_recipe import (
+from flytekitplugins.inference.programs.ollama.modelfile import (
+    fill_inputs,
+    has_placeholders,
+    parse_modelfile,
+)
+from flytekitplugins.inference.programs.ollama.recipe import (
     PARAMETERS,
     listed_name,
     modelfile_problems,
@@ -43,20 +47,38 @@ def recipe(text: str, **inputs: Any) -> Any:
         ("FROM foo\nSYSTEM \n", [("FROM", "", "foo"), ("SYSTEM", "", "")]),
         ('FROM foo\nSYSTEM ""\n', [("FROM", "", "foo"), ("SYSTEM", "", "")]),
         ('FROM foo\nSYSTEM """"""\n', [("FROM", "", "foo"), ("SYSTEM", "", "")]),
-        ('FROM foo\nSYSTEM """\na\n\tb\n"""  \n', [("FROM", "", "foo"), ("SYSTEM", "", "\na\n\tb\n")]),
+        (
+            'FROM foo\nSYSTEM """\na\n\tb\n"""  \n',
+            [("FROM", "", "foo"), ("SYSTEM", "", "\na\n\tb\n")],
+        ),
         ('FROM foo\nSYSTEM """a "b" c"""', [("FROM", "", "foo"), ("SYSTEM", "", 'a "b" c')]),
         ('FROM foo\nSYSTEM "a\nb"', [("FROM", "", "foo"), ("SYSTEM", "", "a\nb")]),
         ('FROM foo\nSYSTEM "a" b\nc"', [("FROM", "", "foo"), ("SYSTEM", "", 'a" b\nc')]),
         ("FROM foo\nSYSTEM a 'b' \"c\"", [("FROM", "", "foo"), ("SYSTEM", "", "a 'b' \"c\"")]),
-        ('FROM foo\nSYSTEM """a\n# b\nFROM c"""', [("FROM", "", "foo"), ("SYSTEM", "", "a\n# b\nFROM c")]),
-        ("FROM foo\nPARAMETER stop ### User: ", [("FROM", "", "foo"), ("PARAMETER", "stop", "### User:")]),
-        ('FROM foo\nPARAMETER stop "### User: "', [("FROM", "", "foo"), ("PARAMETER", "stop", "### User: ")]),
+        (
+            'FROM foo\nSYSTEM """a\n# b\nFROM c"""',
+            [("FROM", "", "foo"), ("SYSTEM", "", "a\n# b\nFROM c")],
+        ),
+        (
+            "FROM foo\nPARAMETER stop ### User: ",
+            [("FROM", "", "foo"), ("PARAMETER", "stop", "### User:")],
+        ),
+        (
+            'FROM foo\nPARAMETER stop "### User: "',
+            [("FROM", "", "foo"), ("PARAMETER", "stop", "### User: ")],
+        ),
         ('FROM foo\nPARAMETER stop """a\n"""', [("FROM", "", "foo"), ("PARAMETER", "stop", "a\n")]),
         ("PARAMETER top_k 3\nFROM foo", [("PARAMETER", "top_k", "3"), ("FROM", "", "foo")]),
         ("FROM foo\nMESSAGE user Hey: you", [("FROM", "", "foo"), ("MESSAGE", "user", "Hey: you")]),
-        ('FROM foo\nMESSAGE system """\na\n"""', [("FROM", "", "foo"), ("MESSAGE", "system", "\na\n")]),
+        (
+            'FROM foo\nMESSAGE system """\na\n"""',
+            [("FROM", "", "foo"), ("MESSAGE", "system", "\na\n")],
+        ),
         ("FROM foo\nSYSTEM 👩‍💻", [("FROM", "", "foo"), ("SYSTEM", "", "👩‍💻")]),
-        ("FROM foo\nTEMPLATE {{ .Prompt }}", [("FROM", "", "foo"), ("TEMPLATE", "", "{{ .Prompt }}")]),
+        (
+            "FROM foo\nTEMPLATE {{ .Prompt }}",
+            [("FROM", "", "foo"), ("TEMPLATE", "", "{{ .Prompt }}")],
+        ),
     ],
 )
 def test_commands_are_read_as_ollama_reads_them(text: str, expected: Parsed | None) -> None:
@@ -90,15 +112,22 @@ def test_what_is_no_modelfile_is_told_with_its_line(text: str, message: str) -> 
 
 
 def test_from_may_be_told_elsewhere() -> None:
-    assert to_recipe(parse_modelfile("SYSTEM x", default_from="/models/current")).sources == ("/models/current",)
-    assert to_recipe(parse_modelfile("", default_from="/models/current")).sources == ("/models/current",)
+    assert to_recipe(parse_modelfile("SYSTEM x", default_from="/models/current")).sources == (
+        "/models/current",
+    )
+    assert to_recipe(parse_modelfile("", default_from="/models/current")).sources == (
+        "/models/current",
+    )
 
 
 # Inputs
 
 
 def test_values_are_put_in_as_they_are() -> None:
-    text = 'FROM {inputs.base}\nSYSTEM """{"a": {inputs.n}, "b": {{ .Prompt }}, {inputs.deep.key}} {x}"""'
+    text = (
+        'FROM {inputs.base}\nSYSTEM """{"a": {inputs.n}, "b": {{ .Prompt }}, '
+        '{inputs.deep.key}} {x}"""'
+    )
     values = {"base": "llama3", "n": 3, "deep": {"key": '"""\nFROM evil {inputs.n}'}}
     filled = fill_inputs(parse_modelfile(text), values)
     assert [(command.directive, command.value) for command in filled] == [
@@ -108,13 +137,22 @@ def test_values_are_put_in_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [("a", "a"), (1.5, "1.5"), (True, "true"), ([1, "ü"], '[1, "ü"]'), ({"a": None}, '{"a": null}')]
+    ("value", "text"),
+    [
+        ("a", "a"),
+        (1.5, "1.5"),
+        (True, "true"),
+        ([1, "ü"], '[1, "ü"]'),
+        ({"a": None}, '{"a": null}'),
+    ],
 )
 def test_each_kind_of_value_has_a_text(value: Any, text: str) -> None:
     assert recipe("FROM x\nSYSTEM {inputs.v}", v=value).fields == {"system": text}
 
 
-@pytest.mark.parametrize("text", ["{inputs}", "{inputs.}", "{inputs[0]}", "{ inputs.x }", "{inputs.x-y}", "{inputs.1}"])
+@pytest.mark.parametrize(
+    "text", ["{inputs}", "{inputs.}", "{inputs[0]}", "{ inputs.x }", "{inputs.x-y}", "{inputs.1}"]
+)
 def test_what_looks_like_a_placeholder_but_is_none_is_told(text: str) -> None:
     assert has_placeholders(text)
     (problem,) = modelfile_problems(f"FROM x\nSYSTEM {text}", has_source=False)
@@ -122,7 +160,9 @@ def test_what_looks_like_a_placeholder_but_is_none_is_told(text: str) -> None:
     assert "expected {inputs.name}" in problem
 
 
-@pytest.mark.parametrize("text", ['{"inputs": 1}', "{{ .Inputs }}", "inputs.x", "{my_inputs.x}", "{inputsx}"])
+@pytest.mark.parametrize(
+    "text", ['{"inputs": 1}', "{{ .Inputs }}", "inputs.x", "{my_inputs.x}", "{inputsx}"]
+)
 def test_other_braces_are_no_placeholders(text: str) -> None:
     assert not has_placeholders(text)
     assert modelfile_problems(f"FROM x\nSYSTEM {text}", has_source=False) == []
@@ -132,10 +172,19 @@ def test_other_braces_are_no_placeholders(text: str) -> None:
 
 
 def test_parameters_have_types() -> None:
-    text = "FROM x\nPARAMETER num_ctx 4096\nPARAMETER temperature 1e-1\nPARAMETER use_mmap T\nPARAMETER top_k 1\n"
+    text = (
+        "FROM x\nPARAMETER num_ctx 4096\nPARAMETER temperature 1e-1\nPARAMETER use_mmap "
+        "T\nPARAMETER top_k 1\n"
+    )
     fields = recipe(text + "PARAMETER top_k 2\nPARAMETER stop a\nPARAMETER stop b").fields
     assert fields == {
-        "parameters": {"num_ctx": 4096, "temperature": 0.1, "use_mmap": True, "top_k": 2, "stop": ["a", "b"]}
+        "parameters": {
+            "num_ctx": 4096,
+            "temperature": 0.1,
+            "use_mmap": True,
+            "top_k": 2,
+            "stop": ["a", "b"],
+        }
     }
 
 
@@ -195,6 +244,8 @@ def test_names_are_listed_as_ollama_lists_them(name: str, listed: str) -> None:
     assert listed_name(listed) == listed
 
 
-@pytest.mark.parametrize("name", ["", "a b", "-a", "a:", "a/b/c/d e", "my.org/a", "a:b:c", "ä", "a" * 81, "'; rm -rf"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "-a", "a:", "a/b/c/d e", "my.org/a", "a:b:c", "ä", "a" * 81, "'; rm -rf"]
+)
 def test_other_names_are_refused(name: str) -> None:
     assert name_problem(name)

@@ -12,7 +12,10 @@ import pytest
 
 from flytekitplugins.inference.errors import ConfigError
 from flytekitplugins.inference.programs.main import run
-from flytekitplugins.inference.programs.protocol import MAX_TERMINATION_MESSAGE_BYTES, termination_message
+from flytekitplugins.inference.programs.protocol import (
+    MAX_TERMINATION_MESSAGE_BYTES,
+    termination_message,
+)
 
 
 @pytest.mark.parametrize("text", ["ascii ", "grüß ", "\U0001f600", '"\\\n', "\0", "\udcff"])

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from flytekitplugins.inference.errors import UsageError
-from flytekitplugins.inference.programs.journal import boot_id
+from flytekitplugins.inference.programs.kernel import boot_id
 from flytekitplugins.inference.programs.start_budget import BudgetSpent, start_budget, telling
 
 MIB = 1024 * 1024
@@ -47,8 +47,15 @@ def budget(clock: Path) -> Callable[..., dict[str, str]]:
 # The clock
 
 
-def test_the_first_program_sets_the_clock_and_the_next_ones_read_it(clock: Path, budget: Any) -> None:
-    command = [sys.executable, "-m", "flytekitplugins.inference.programs.wait_for_server", "--preflight"]
+def test_the_first_program_sets_the_clock_and_the_next_ones_read_it(
+    clock: Path, budget: Any
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "flytekitplugins.inference.programs.wait_for_server",
+        "--preflight",
+    ]
     before = now()
     subprocess.run(command, check=True, env={**os.environ, **budget(100)}, umask=0o077)
     written = clock.read_text()
@@ -111,7 +118,10 @@ def test_a_clock_that_cannot_be_written_leaves_the_whole_budget(clock: Path, bud
     ],
 )
 def test_a_broken_value_is_told(value: str) -> None:
-    with pytest.raises(UsageError, match=r'INFERENCE_START holds .*{"seconds": 900, "clock": "/shared/start-clock"}'):
+    with pytest.raises(
+        UsageError,
+        match=r'INFERENCE_START holds .*{"seconds": 900, "clock": "/shared/start-clock"}',
+    ):
         start_budget({"INFERENCE_START": value})
 
 
@@ -121,7 +131,11 @@ def test_without_the_variable_nothing_is_bounded() -> None:
 
 def test_the_innermost_tells() -> None:
     def nested() -> None:
-        with telling(lambda: "outer"), telling(lambda: "inner", hint="Do this."), telling(lambda: ""):
+        with (
+            telling(lambda: "outer"),
+            telling(lambda: "inner", hint="Do this."),
+            telling(lambda: ""),
+        ):
             raise BudgetSpent
 
     with pytest.raises(BudgetSpent) as caught:
@@ -140,11 +154,17 @@ def spent(done: Any, *texts: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("program", ["download_inputs", "load_model", "create_model", "wait_for_server"])
+@pytest.mark.parametrize(
+    "program", ["download_inputs", "load_model", "create_model", "wait_for_server"]
+)
 def test_every_program_wants_a_value_that_can_be_read(program: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"flytekitplugins.inference.programs.{program}", "x"],
-        env={**os.environ, "INFERENCE_START": "{}", "INFERENCE_TERMINATION_LOG": str(tmp_path / "log")},
+        env={
+            **os.environ,
+            "INFERENCE_START": "{}",
+            "INFERENCE_TERMINATION_LOG": str(tmp_path / "log"),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -166,7 +186,9 @@ def alarm(process: subprocess.Popen[str], condition: Callable[[], Any]) -> None:
     process.send_signal(signal.SIGALRM)
 
 
-def test_inputs_that_do_not_arrive_in_time(web: Any, inputs_pb: Any, download: Any, budget: Any) -> None:
+def test_inputs_that_do_not_arrive_in_time(
+    web: Any, inputs_pb: Any, download: Any, budget: Any
+) -> None:
     from flytekit.types.file import FlyteFile
 
     web.put("a", b"1234")
@@ -175,10 +197,18 @@ def test_inputs_that_do_not_arrive_in_time(web: Any, inputs_pb: Any, download: A
     web.bytes_per_second = 1 * MIB
     process = download.start(uri, **budget(900, ago=800))
     arrived = download.root / "inputs"
-    alarm(process, lambda: web.sent.get("b", 0) > MIB and [path for path in arrived.rglob("a") if path.is_file()])
+    alarm(
+        process,
+        lambda: (
+            web.sent.get("b", 0) > MIB and [path for path in arrived.rglob("a") if path.is_file()]
+        ),
+    )
     done = download.wait(process)
     spent(
-        done, "The start has 900 s and began 80", "download_inputs was not done. 1 of 2 files (", " of the inputs had"
+        done,
+        "The start has 900 s and began 80",
+        "download_inputs was not done. 1 of 2 files (",
+        " of the inputs had",
     )
     assert not (done.root / "shared" / "inputs.json").exists()
     web.bytes_per_second = 0.0
@@ -186,10 +216,19 @@ def test_inputs_that_do_not_arrive_in_time(web: Any, inputs_pb: Any, download: A
 
 
 @pytest.mark.parametrize("left", [-1, 0.5])
-def test_a_budget_that_is_over_ends_a_program(left: float, hub: Any, load: Any, budget: Any) -> None:
+def test_a_budget_that_is_over_ends_a_program(
+    left: float, hub: Any, load: Any, budget: Any
+) -> None:
     hub.commit({"model.bin": b"weights"})
     hub.web.faults["api/models/owner/name/revision/main"] = ["hold"] * 9
-    process = load.start("owner/name", "--once", "--stall-timeout", "60", **hub.environ, **budget(100, ago=100 - left))
+    process = load.start(
+        "owner/name",
+        "--once",
+        "--stall-timeout",
+        "60",
+        **hub.environ,
+        **budget(100, ago=100 - left),
+    )
     spent(load.wait(process), "The start has 100 s and began 10", "load_model was not done.")
     assert left > 0 or hub.web.requests == []
 
@@ -211,7 +250,9 @@ def test_a_download_tells_how_far_it_is(hub: Any, load: Any, budget: Any, tmp_pa
 def test_a_source_that_is_silent(option: str, hub: Any, load: Any, budget: Any) -> None:
     hub.commit({"model.bin": b"weights"})
     hub.web.faults["api/models/owner/name/revision/main"] = ["hold"] * 9
-    process = load.start("owner/name", option, "--stall-timeout", "60", **hub.environ, **budget(900, ago=800))
+    process = load.start(
+        "owner/name", option, "--stall-timeout", "60", **hub.environ, **budget(900, ago=800)
+    )
     alarm(process, lambda: hub.web.requests)
     spent(load.wait(process), "hf://owner/name was being ")
 
@@ -222,13 +263,19 @@ def test_another_process_that_downloads(hub: Any, load: Any, budget: Any, tmp_pa
     load.start("owner/name", "--once", stderr=subprocess.DEVNULL, **hub.environ)
     wait_until(lambda: hub.web.sent)
     with (tmp_path / "log").open("w") as log:
-        second = load.start("owner/name", "--once", stderr=log, **hub.environ, **budget(900, ago=800))
+        second = load.start(
+            "owner/name", "--once", stderr=log, **hub.environ, **budget(900, ago=800)
+        )
     alarm(second, lambda: "waiting revision=" in (tmp_path / "log").read_text())
     assert second.wait(30) == 69
-    assert f"Another process was downloading {sha}." in (tmp_path / "log").read_text().splitlines()[-1]
+    assert (
+        f"Another process was downloading {sha}." in (tmp_path / "log").read_text().splitlines()[-1]
+    )
 
 
-def test_a_loader_that_stays_is_let_alone_once_it_is_ready(hub: Any, load: Any, budget: Any, tmp_path: Path) -> None:
+def test_a_loader_that_stays_is_let_alone_once_it_is_ready(
+    hub: Any, load: Any, budget: Any, tmp_path: Path
+) -> None:
     hub.commit({"model.bin": b"weights"})
     process = load.start("owner/name", "--update-interval", "0.1", **hub.environ, **budget(9))
     end = now() + 30

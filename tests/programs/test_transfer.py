@@ -16,13 +16,13 @@ from flytekitplugins.inference.errors import (
     SourceForbiddenError,
     SourceUnavailableError,
 )
-from flytekitplugins.inference.programs.journal import Journal
 from flytekitplugins.inference.programs.local_names import relative_paths
-from flytekitplugins.inference.programs.partial import PartialFile
 from flytekitplugins.inference.programs.retry import Crew, Retry
-from flytekitplugins.inference.programs.store_local import LocalStore
-from flytekitplugins.inference.programs.stores import Source, first_bytes
-from flytekitplugins.inference.programs.transfer import Delivery, Transfer
+from flytekitplugins.inference.programs.stores.local_store import LocalStore
+from flytekitplugins.inference.programs.stores.store import Source, first_bytes
+from flytekitplugins.inference.programs.transfer.partial_file import PartialFile
+from flytekitplugins.inference.programs.transfer.transfer_journal import Journal
+from flytekitplugins.inference.programs.transfer.transfers import Delivery, Transfer
 
 RETRY = Retry(attempts=3, backoff_seconds=0.001)
 
@@ -63,9 +63,13 @@ def test_hostile_keys_stay_below_the_root(tmp_path: Path) -> None:
     store = Memory(b"data")
     transfer = Transfer(store, root, jobs=4, retry=RETRY)
     names = relative_paths(keys)
-    outcome = transfer.fetch([Delivery(source=store.stat(key), path=f"d/{names[key]}") for key in keys])
+    outcome = transfer.fetch(
+        [Delivery(source=store.stat(key), path=f"d/{names[key]}") for key in keys]
+    )
     assert outcome.failures == []
-    everything = {path for path in tmp_path.rglob("*") if path.is_file()} - {root / ".incoming" / "journal"}
+    everything = {path for path in tmp_path.rglob("*") if path.is_file()} - {
+        root / ".incoming" / "journal"
+    }
     assert len(everything) == len(keys)
     assert all(path.is_relative_to(root / "d") for path in everything)
 
@@ -79,7 +83,9 @@ def test_a_store_that_sends_too_much_is_no_store(tmp_path: Path) -> None:
             yield self.data
 
     store = Lying(b"data")
-    outcome = Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch([Delivery(source=store.stat("x"), path="x")])
+    outcome = Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch(
+        [Delivery(source=store.stat("x"), path="x")]
+    )
     assert [str(error) for _, error in outcome.failures] == ["x is longer than the store said."]
     assert not (tmp_path / "x").exists()
 
@@ -98,7 +104,9 @@ def test_the_end_of_a_lost_stream_does_not_stay(tmp_path: Path) -> None:
                 raise SourceUnavailableError("lost")
 
     store = Stream(b"data")
-    outcome = Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch([Delivery(source=store.stat("x"), path="x")])
+    outcome = Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch(
+        [Delivery(source=store.stat("x"), path="x")]
+    )
     assert [item.size for item in outcome.delivered] == [4]
     assert (tmp_path / "x").read_bytes() == b"data"
 
@@ -110,7 +118,9 @@ def test_of_more_than_was_asked_for_only_the_beginning_is_kept() -> None:
     assert len(taken) == 3
 
 
-def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_cannot_be_written_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal(tmp_path)
 
     def full(file: int, data: bytes) -> int:
@@ -118,14 +128,18 @@ def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: p
             return os.pwrite(file, data[:3], 0)  # a disk that is almost full takes a part
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("flytekitplugins.inference.programs.journal.os.write", full)
+    monkeypatch.setattr(
+        "flytekitplugins.inference.programs.transfer.transfer_journal.os.write", full
+    )
     with pytest.raises(DestinationError, match=r"journal cannot be written: No space left"):
         journal.add("new", "k")
 
 
 def test_a_full_disk_says_so(tmp_path: Path) -> None:
     store = Memory(b"x")
-    with pytest.raises(DestinationError, match=r"\d+ bytes are needed in .*, but \d+ bytes are free"):
+    with pytest.raises(
+        DestinationError, match=r"\d+ bytes are needed in .*, but \d+ bytes are free"
+    ):
         Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch(
             [Delivery(source=Source(uri="x", size=2**60, version="1"), path="x")]
         )
@@ -200,8 +214,12 @@ def test_a_local_directory_with_links(tmp_path: Path) -> None:
         store.find(str(tree))
 
 
-@pytest.mark.parametrize("uri", ["/dev/zero", "file:///dev/null", "fifo", "/", "x\0y", "x" * 5000, ""])
-def test_local_things_that_are_no_files(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "uri", ["/dev/zero", "file:///dev/null", "fifo", "/", "x\0y", "x" * 5000, ""]
+)
+def test_local_things_that_are_no_files(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(FetchError):

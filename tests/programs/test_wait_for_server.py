@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from flytekitplugins.inference.programs.journal import boot_id
+from flytekitplugins.inference.programs.kernel import boot_id
 
 MODELS = {"object": "list", "data": [{"id": "org/model"}, {"id": "adapter"}]}
 HUGE = str(10**18)
@@ -73,7 +73,10 @@ def _serve(server: Server, port: int = 0) -> ThreadingHTTPServer:
                 self.close_connection = True
             elif not reply.wait and not reply.drip:
                 self.send_response(reply.status)
-                for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
+                for name, value in {
+                    "Content-Length": str(len(reply.body)),
+                    **reply.headers,
+                }.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(reply.body if self.command == "GET" else b"")
@@ -103,7 +106,9 @@ def servers() -> Iterator[Callable[..., Server]]:
         server = Server()
         for name, given in replies.items():
             reply = Reply(body=json.dumps(given).encode()) if isinstance(given, dict) else given
-            server.replies[paths.get(name, f"/{name}")] = reply if isinstance(reply, list) else [reply]
+            server.replies[paths.get(name, f"/{name}")] = (
+                reply if isinstance(reply, list) else [reply]
+            )
         started.append((server, _serve(server, port)))
         return server
 
@@ -201,7 +206,9 @@ Servers = Callable[..., Server]
 
 @pytest.mark.parametrize("status", [200, 204, 302, 307])
 def test_a_server_that_is_ready_is_asked_once(status: int, servers: Servers, gate: Gate) -> None:
-    server = servers(health=Reply(status, headers={"Location": "/health"}))  # a redirect to itself is an answer
+    server = servers(
+        health=Reply(status, headers={"Location": "/health"})
+    )  # a redirect to itself is an answer
     ended = gate(f"{server.origin}/health")
     assert ended.code == 0, ended.stderr
     assert server.requests == [("GET", "/health", "")]
@@ -210,7 +217,9 @@ def test_a_server_that_is_ready_is_asked_once(status: int, servers: Servers, gat
 
 def test_a_redirect_to_another_host_is_not_followed(servers: Servers, gate: Gate) -> None:
     other = servers(models=MODELS)
-    server = servers(health=Reply(), models=Reply(302, headers={"Location": f"{other.origin}/v1/models"}))
+    server = servers(
+        health=Reply(), models=Reply(302, headers={"Location": f"{other.origin}/v1/models"})
+    )
     ended = gate(f"{server.origin}/health", "--model", "org/model", timeout=0.15)
     ended.failed(69, "ServerNotReadyError", "/v1/models answered 302: nothing.")
     assert other.requests == []
@@ -223,27 +232,41 @@ def test_a_server_that_is_ready_late_is_waited_for(servers: Servers, gate: Gate)
     assert len(server.requests) == 6
 
 
-def test_a_port_that_opens_late_is_waited_for(closed_port: int, servers: Servers, gate: Gate) -> None:
-    process = gate.start(f"http://127.0.0.1:{closed_port}/health", "--timeout", "20", "--interval", "0.02")
+def test_a_port_that_opens_late_is_waited_for(
+    closed_port: int, servers: Servers, gate: Gate
+) -> None:
+    process = gate.start(
+        f"http://127.0.0.1:{closed_port}/health", "--timeout", "20", "--interval", "0.02"
+    )
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)
     servers(closed_port, health=Reply())
     assert gate.wait(process).code == 0
 
 
-def test_without_a_path_an_open_port_is_enough(closed_port: int, servers: Servers, gate: Gate) -> None:
+def test_without_a_path_an_open_port_is_enough(
+    closed_port: int, servers: Servers, gate: Gate
+) -> None:
     server = servers()
     assert gate(server.origin).code == 0
     assert server.requests == []
     ended = gate(f"http://127.0.0.1:{closed_port}", timeout=0.2)
-    ended.failed(69, "ServerNotReadyError", f"TCP 127.0.0.1:{closed_port} was refused", "Its port never opened.")
+    ended.failed(
+        69,
+        "ServerNotReadyError",
+        f"TCP 127.0.0.1:{closed_port} was refused",
+        "Its port never opened.",
+    )
 
 
 def test_the_model_has_to_be_listed(servers: Servers, gate: Gate) -> None:
     server = servers(
-        health=Reply(), models=[Reply(503), Reply(body=b'{"data": []}'), Reply(body=json.dumps(MODELS).encode())]
+        health=Reply(),
+        models=[Reply(503), Reply(body=b'{"data": []}'), Reply(body=json.dumps(MODELS).encode())],
     )
-    ended = gate(f"{server.origin}/health?deep=1", "--model", "adapter", "--token-env", "KEY", KEY="s3cret\n")
+    ended = gate(
+        f"{server.origin}/health?deep=1", "--model", "adapter", "--token-env", "KEY", KEY="s3cret\n"
+    )
     assert ended.code == 0, ended.stderr
     assert [request for request in server.requests if request[1] == "/v1/models"] == [
         ("GET", "/v1/models", "Bearer s3cret")
@@ -278,28 +301,47 @@ def test_api_none_asks_for_no_model(servers: Servers, gate: Gate) -> None:
 @pytest.mark.parametrize(
     ("health", "texts"),
     [
-        pytest.param(Reply(503, b"loading\n the  model"), ["answered 503: 'loading the model'."], id="busy"),
+        pytest.param(
+            Reply(503, b"loading\n the  model"), ["answered 503: 'loading the model'."], id="busy"
+        ),
         pytest.param(Reply(500, b"x" * 5000), [f"answered 500: '{'x' * 200}…'."], id="long"),
         pytest.param(
-            Reply(404, b"<html><body>404</body></html>"), ["answered 404: '<html><body>404</body>"], id="html"
+            Reply(404, b"<html><body>404</body></html>"),
+            ["answered 404: '<html><body>404</body>"],
+            id="html",
         ),
-        pytest.param(Reply(500, b"\xff\x00\x1b[31m"), [r"answered 500: '�\x00\x1b[31m'"], id="binary"),
         pytest.param(
-            Reply(raw=b"220 ready\r\n"), ["something that is not HTTP: BadStatusLine '220 ready'"], id="not-http"
+            Reply(500, b"\xff\x00\x1b[31m"), [r"answered 500: '�\x00\x1b[31m'"], id="binary"
+        ),
+        pytest.param(
+            Reply(raw=b"220 ready\r\n"),
+            ["something that is not HTTP: BadStatusLine '220 ready'"],
+            id="not-http",
         ),
         pytest.param(Reply(raw=b"\x15\x03\x01" * 9), ["something that is not HTTP"], id="tls"),
         pytest.param(
-            Reply(raw=b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 999), ["something that is not HTTP"], id="headers"
+            Reply(raw=b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 999),
+            ["something that is not HTTP"],
+            id="headers",
         ),
         pytest.param(Reply(raw=b""), ["broke off"], id="closes"),
-        pytest.param(Reply(500, b"ab", {"Content-Length": "nine"}), ["answered 500: 'ab'"], id="length"),
+        pytest.param(
+            Reply(500, b"ab", {"Content-Length": "nine"}), ["answered 500: 'ab'"], id="length"
+        ),
     ],
 )
-def test_the_last_answer_is_told(health: Reply, texts: list[str], servers: Servers, gate: Gate) -> None:
+def test_the_last_answer_is_told(
+    health: Reply, texts: list[str], servers: Servers, gate: Gate
+) -> None:
     server = servers(health=health)
     ended = gate(f"{server.origin}/health?key=hidden", timeout=0.15)
     ended.failed(
-        69, "ServerNotReadyError", f"GET {server.origin}/health ", "not ready after ", "startup_timeout", *texts
+        69,
+        "ServerNotReadyError",
+        f"GET {server.origin}/health ",
+        "not ready after ",
+        "startup_timeout",
+        *texts,
     )
     assert "hidden" not in ended.stderr
     assert "never opened" not in ended.stderr
@@ -308,31 +350,52 @@ def test_the_last_answer_is_told(health: Reply, texts: list[str], servers: Serve
 @pytest.mark.parametrize(
     ("models", "texts"),
     [
-        pytest.param(MODELS, ["lists 'org/model', 'adapter' instead of 'mine'", "served model name"], id="other"),
+        pytest.param(
+            MODELS,
+            ["lists 'org/model', 'adapter' instead of 'mine'", "served model name"],
+            id="other",
+        ),
         pytest.param({"data": []}, ["lists no model instead of 'mine'"], id="none"),
-        pytest.param({"data": [{"id": f"m{n}"} for n in range(20)]}, ["'m7', 12 more instead of"], id="many"),
+        pytest.param(
+            {"data": [{"id": f"m{n}"} for n in range(20)]}, ["'m7', 12 more instead of"], id="many"
+        ),
         pytest.param(Reply(body=b"<html>"), ["not with a list of models: '<html>'"], id="html"),
         pytest.param({"data": [{"name": "mine"}]}, ["not with a list of models"], id="other-json"),
         pytest.param(Reply(body=b"[" * 100_000), ["not with a list of models"], id="deep"),
         pytest.param(
-            Reply(401, b"no key"), ["answered 401: the server wants a key", "no key", "--token-env"], id="401"
+            Reply(401, b"no key"),
+            ["answered 401: the server wants a key", "no key", "--token-env"],
+            id="401",
         ),
         pytest.param(Reply(403), ["answered 403: the server wants a key"], id="403"),
         pytest.param(Reply(404, b"?"), ["answered 404: '?'"], id="404"),
-        pytest.param(Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), ["list of models: '{'"], id="cut"),
         pytest.param(
-            Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx"), ["IncompleteRead"], id="chunk"
+            Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"),
+            ["list of models: '{'"],
+            id="cut",
+        ),
+        pytest.param(
+            Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx"),
+            ["IncompleteRead"],
+            id="chunk",
         ),
     ],
 )
-def test_a_model_that_is_not_listed(models: Any, texts: list[str], servers: Servers, gate: Gate) -> None:
+def test_a_model_that_is_not_listed(
+    models: Any, texts: list[str], servers: Servers, gate: Gate
+) -> None:
     server = servers(health=Reply(), models=models)
     ended = gate(f"{server.origin}/health", "--model", "mine", timeout=0.15)
     ended.failed(69, "ServerNotReadyError", f"GET {server.origin}/v1/models ", *texts)
 
 
-def test_slow_answers_do_not_outlast_the_budget_and_progress_is_told(servers: Servers, gate: Gate) -> None:
-    silent, dripping = servers(health=Reply(wait=True)), servers(health=Reply(), models=Reply(drip=True))
+def test_slow_answers_do_not_outlast_the_budget_and_progress_is_told(
+    servers: Servers, gate: Gate
+) -> None:
+    silent, dripping = (
+        servers(health=Reply(wait=True)),
+        servers(health=Reply(), models=Reply(drip=True)),
+    )
     processes = [
         gate.start(f"{silent.origin}/health", "--timeout", "3.6"),
         gate.start(f"{dripping.origin}/health", "--timeout", "3.6", "--model", "mine"),
@@ -356,7 +419,9 @@ def test_slow_answers_do_not_outlast_the_budget_and_progress_is_told(servers: Se
 
 
 def test_a_server_that_starts_and_ends_again(closed_port: int, gate: Gate) -> None:
-    process = gate.start(f"http://127.0.0.1:{closed_port}/health", "--timeout", "25", "--interval", "0.02")
+    process = gate.start(
+        f"http://127.0.0.1:{closed_port}/health", "--timeout", "25", "--interval", "0.02"
+    )
     while process.poll() is None:
         with socket.socket() as listening:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -369,11 +434,25 @@ def test_a_server_that_starts_and_ends_again(closed_port: int, gate: Gate) -> No
                 continue
         time.sleep(0.2)
     ended = gate.wait(process)
-    ended.failed(69, "ServerExitedError", "the server's port opened and closed 3 times", "model-server", "137")
+    ended.failed(
+        69,
+        "ServerExitedError",
+        "the server's port opened and closed 3 times",
+        "model-server",
+        "137",
+    )
 
 
-def _loader_error(models: Path, error: str, message: str = "what happened", hint: str = "do this") -> None:
-    fields = {"version": 1, "program": "load_model", "error": error, "message": message, "hint": hint}
+def _loader_error(
+    models: Path, error: str, message: str = "what happened", hint: str = "do this"
+) -> None:
+    fields = {
+        "version": 1,
+        "program": "load_model",
+        "error": error,
+        "message": message,
+        "hint": hint,
+    }
     temporary = models / ".error.json.partial"
     temporary.write_text(json.dumps(fields))
     temporary.replace(models / "error.json")
@@ -381,7 +460,12 @@ def _loader_error(models: Path, error: str, message: str = "what happened", hint
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [("SourceNotFoundError", 66), ("SourceForbiddenError", 77), ("DestinationError", 74), ("UnsupportedError", 78)],
+    [
+        ("SourceNotFoundError", 66),
+        ("SourceForbiddenError", 77),
+        ("DestinationError", 74),
+        ("UnsupportedError", 78),
+    ],
 )
 def test_the_loaders_error_is_ours(error: str, code: int, closed_port: int, gate: Gate) -> None:
     _loader_error(gate.root, error)
@@ -393,21 +477,38 @@ def test_the_loaders_error_is_ours(error: str, code: int, closed_port: int, gate
 
 @pytest.mark.parametrize(
     ("error", "ours", "code"),
-    [("SourceUnavailableError", "SourceUnavailableError", 69), ("KeyError", "ServerExitedError", 69)],
+    [
+        ("SourceUnavailableError", "SourceUnavailableError", 69),
+        ("KeyError", "ServerExitedError", 69),
+    ],
 )
-def test_a_loader_that_fails_three_times(error: str, ours: str, code: int, servers: Servers, gate: Gate) -> None:
+def test_a_loader_that_fails_three_times(
+    error: str, ours: str, code: int, servers: Servers, gate: Gate
+) -> None:
     server = servers(health=Reply(503))
-    process = gate.start(f"{server.origin}/health", "--models", str(gate.root), "--timeout", "25", "--interval", "0.02")
+    process = gate.start(
+        f"{server.origin}/health",
+        "--models",
+        str(gate.root),
+        "--timeout",
+        "25",
+        "--interval",
+        "0.02",
+    )
     for number in range(3):
         assert process.poll() is None
         _loader_error(gate.root, error, f"failure {number}")
         seen = len(server.requests)
-        while process.poll() is None and len(server.requests) < seen + 3:  # it looks before each question
+        while (
+            process.poll() is None and len(server.requests) < seen + 3
+        ):  # it looks before each question
             time.sleep(0.01)
     gate.wait(process).failed(code, ours, "The model loader failed 3 times: ", "failure 2")
 
 
-def test_a_loader_that_may_succeed_yet_is_told_when_the_budget_is_over(closed_port: int, gate: Gate) -> None:
+def test_a_loader_that_may_succeed_yet_is_told_when_the_budget_is_over(
+    closed_port: int, gate: Gate
+) -> None:
     _loader_error(gate.root, "SourceUnavailableError", "no route")
     ended = gate(f"http://127.0.0.1:{closed_port}/", "--models", str(gate.root), timeout=0.15)
     ended.failed(69, "ServerNotReadyError", "The model loader failed last with: no route")
@@ -425,12 +526,25 @@ def test_a_failed_update_does_not_end_a_start(servers: Servers, gate: Gate) -> N
 
 @pytest.mark.parametrize(
     ("value", "state"),
-    [(None, "is not set"), ("", "is empty"), (" \n", "is empty"), ("$(_FSEC_HF_TOKEN)", "still is a reference")],
+    [
+        (None, "is not set"),
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("$(_FSEC_HF_TOKEN)", "still is a reference"),
+    ],
 )
-def test_a_variable_that_did_not_arrive(value: str | None, state: str, closed_port: int, gate: Gate) -> None:
+def test_a_variable_that_did_not_arrive(
+    value: str | None, state: str, closed_port: int, gate: Gate
+) -> None:
     environ = {} if value is None else {"HF_TOKEN": value}
     ended = gate(
-        f"http://127.0.0.1:{closed_port}/", "--require-env", "HF_TOKEN", "--require-env", "HOME_", HOME_="x", **environ
+        f"http://127.0.0.1:{closed_port}/",
+        "--require-env",
+        "HF_TOKEN",
+        "--require-env",
+        "HOME_",
+        HOME_="x",
+        **environ,
     )
     ended.failed(77, "SourceForbiddenError", f"The environment variable HF_TOKEN {state}")
     assert "_FSEC" not in ended.stderr
@@ -438,7 +552,9 @@ def test_a_variable_that_did_not_arrive(value: str | None, state: str, closed_po
 
 
 def test_a_token_that_cannot_be_sent_is_never_shown(closed_port: int, gate: Gate) -> None:
-    ended = gate(f"http://127.0.0.1:{closed_port}/", "--model", "m", "--token-env", "KEY", KEY="gehe\nim")
+    ended = gate(
+        f"http://127.0.0.1:{closed_port}/", "--model", "m", "--token-env", "KEY", KEY="gehe\nim"
+    )
     ended.failed(77, "SourceForbiddenError", "KEY holds spaces or characters")
     assert "gehe" not in ended.stderr
 
@@ -446,10 +562,18 @@ def test_a_token_that_cannot_be_sent_is_never_shown(closed_port: int, gate: Gate
 def test_a_loader_that_is_killed_without_a_word(closed_port: int, gate: Gate) -> None:
     (gate.root / ".starts").write_text("3\n")  # two were killed, the third is under way
     ended = gate(f"http://127.0.0.1:{closed_port}/", "--models", str(gate.root), timeout=0.15)
-    ended.failed(69, "ServerNotReadyError", "The model loader had not finished.", "exit code 137", "model_loader_mem")
+    ended.failed(
+        69,
+        "ServerNotReadyError",
+        "The model loader had not finished.",
+        "exit code 137",
+        "model_loader_mem",
+    )
     (gate.root / ".starts").write_text("4\n")
     ended = gate(f"http://127.0.0.1:{closed_port}/", "--models", str(gate.root))
-    ended.failed(69, "ServerExitedError", "The model loader was killed 3 times, and brought nothing.", "137")
+    ended.failed(
+        69, "ServerExitedError", "The model loader was killed 3 times, and brought nothing.", "137"
+    )
     assert ended.seconds < 5
 
 
@@ -462,8 +586,19 @@ def test_a_count_that_cannot_be_read_is_none(text: str, servers: Servers, gate: 
 # The model alone
 
 
-def _model_gate(gate: Gate, *words: str, timeout: float = 20.0, **environ: str) -> subprocess.Popen[str]:
-    return gate.start("--models", str(gate.root), "--timeout", str(timeout), "--interval", "0.02", *words, **environ)
+def _model_gate(
+    gate: Gate, *words: str, timeout: float = 20.0, **environ: str
+) -> subprocess.Popen[str]:
+    return gate.start(
+        "--models",
+        str(gate.root),
+        "--timeout",
+        str(timeout),
+        "--interval",
+        "0.02",
+        *words,
+        **environ,
+    )
 
 
 def test_the_model_alone_is_waited_for(gate: Gate) -> None:
@@ -478,13 +613,25 @@ def test_the_model_alone_is_waited_for(gate: Gate) -> None:
 
 def test_a_model_that_does_not_come(gate: Gate) -> None:
     ended = gate.wait(_model_gate(gate, timeout=3.2))
-    ended.failed(69, "ServerNotReadyError", "The model was not there after 3 s. The model loader had", "model-loader")
-    assert "wait_for_server waiting seconds=3 budget=3.2 last: the model is not there yet" in ended.stderr
+    ended.failed(
+        69,
+        "ServerNotReadyError",
+        "The model was not there after 3 s. The model loader had",
+        "model-loader",
+    )
+    assert (
+        "wait_for_server waiting seconds=3 budget=3.2 last: the model is not there yet"
+        in ended.stderr
+    )
     _loader_error(gate.root, "SourceUnavailableError", "no route", "mend it")
     ended = gate.wait(_model_gate(gate, timeout=0.1))
-    ended.failed(69, "ServerNotReadyError", "The model loader failed last with: no route", "mend it")
+    ended.failed(
+        69, "ServerNotReadyError", "The model loader failed last with: no route", "mend it"
+    )
     _loader_error(gate.root, "GatedModelError", "gated")
-    gate.wait(_model_gate(gate)).failed(77, "GatedModelError", "The model loader failed: gated", "do this")
+    gate.wait(_model_gate(gate)).failed(
+        77, "GatedModelError", "The model loader failed: gated", "do this"
+    )
 
 
 # The budget of the whole start
@@ -492,25 +639,41 @@ def test_a_model_that_does_not_come(gate: Gate) -> None:
 
 def _start(gate: Gate, seconds: float, ago: float) -> dict[str, str]:
     clock = gate.root / "start-clock"
-    clock.write_text(json.dumps({"boot": boot_id(), "begun": time.clock_gettime(time.CLOCK_MONOTONIC) - ago}))
+    clock.write_text(
+        json.dumps({"boot": boot_id(), "begun": time.clock_gettime(time.CLOCK_MONOTONIC) - ago})
+    )
     return {"INFERENCE_START": json.dumps({"seconds": seconds, "clock": str(clock)})}
 
 
 def test_the_budget_counts_from_the_beginning_of_the_start(servers: Servers, gate: Gate) -> None:
     server = servers(health=Reply(503, b"loading"))
     ended = gate(f"{server.origin}/health", timeout=100.5, **_start(gate, 100.5, 100))
-    ended.failed(69, "ServerNotReadyError", "100 s of which were over when the gate began.", "answered 503: 'loading'")
+    ended.failed(
+        69,
+        "ServerNotReadyError",
+        "100 s of which were over when the gate began.",
+        "answered 503: 'loading'",
+    )
     assert ended.seconds < 5
-    assert (ended.report["outcome"], ended.report["total_seconds"] >= 100.5) == ("ServerNotReadyError", True)
+    assert (ended.report["outcome"], ended.report["total_seconds"] >= 100.5) == (
+        "ServerNotReadyError",
+        True,
+    )
     (phase,) = ended.report["phases"]
     assert (phase["name"], phase["seconds"] < 5) == ("server_load", True)
-    ended = gate.wait(_model_gate(gate, timeout=500.0, **_start(gate, 100.5, 100)))  # the smaller one holds
+    ended = gate.wait(
+        _model_gate(gate, timeout=500.0, **_start(gate, 100.5, 100))
+    )  # the smaller one holds
     ended.failed(69, "ServerNotReadyError", "100 s of which were over")
 
 
-def test_a_server_that_is_ready_is_ready_although_the_budget_is_over(servers: Servers, gate: Gate) -> None:
+def test_a_server_that_is_ready_is_ready_although_the_budget_is_over(
+    servers: Servers, gate: Gate
+) -> None:
     server = servers(health=Reply(), models=MODELS)
-    ended = gate(f"{server.origin}/health", "--model", "org/model", timeout=100, **_start(gate, 100, 101))
+    ended = gate(
+        f"{server.origin}/health", "--model", "org/model", timeout=100, **_start(gate, 100, 101)
+    )
     assert ended.code == 0, ended.stderr
 
 
@@ -530,12 +693,21 @@ def _iso(moment: float) -> str:
 def test_the_report_adds_up(servers: Servers, gate: Gate) -> None:
     now = time.time()
     seconds = {"resolve": 0.5, "download": 5.0, "verify": 0.25, "publish": 0.25, "total": 6.0}
-    (gate.root / "metadata.json").write_text(json.dumps({"loaded_at": _iso(int(now)), "seconds": seconds}))
+    (gate.root / "metadata.json").write_text(
+        json.dumps({"loaded_at": _iso(int(now)), "seconds": seconds})
+    )
     os.utime(gate.root / "metadata.json", (now, now))  # exact, as loaded_at is not
     (gate.root / "inputs.manifest.json").write_text(json.dumps({"version": 1, "seconds": 4.0}))
     os.utime(gate.root / "inputs.manifest.json", (now - 1, now - 1))
     server = servers(health=[*[Reply(503)] * 9, Reply()], models=MODELS)
-    options = ("--models", str(gate.root), "--inputs", str(gate.root / "inputs.json"), "--model", "org/model")
+    options = (
+        "--models",
+        str(gate.root),
+        "--inputs",
+        str(gate.root / "inputs.json"),
+        "--model",
+        "org/model",
+    )
     ended = gate(f"{server.origin}/health", *options)
     assert ended.code == 0, ended.stderr
     report = ended.report
@@ -545,17 +717,26 @@ def test_the_report_adds_up(servers: Servers, gate: Gate) -> None:
     loader = ["loader.resolve", "loader.download", "loader.verify", "loader.publish"]
     assert names == [*loader, "input_download", "server_load", "first_answer"]
     phases = {phase["name"]: phase for phase in report["phases"]}
-    assert [phases[name]["seconds"] for name in [*loader, "input_download"]] == [0.5, 5.0, 0.25, 0.25, 4.0]
+    assert [phases[name]["seconds"] for name in [*loader, "input_download"]] == [
+        0.5,
+        5.0,
+        0.25,
+        0.25,
+        4.0,
+    ]
     for phase in report["phases"]:
         began, end = (datetime.fromisoformat(phase[key]) for key in ("started", "ended"))
         assert (end - began).total_seconds() == pytest.approx(phase["seconds"], abs=0.002)
     order = [phases[name] for name in [*loader, "server_load", "first_answer"]]
     gaps = [
-        datetime.fromisoformat(b["started"]) - datetime.fromisoformat(a["ended"]) for a, b in itertools.pairwise(order)
+        datetime.fromisoformat(b["started"]) - datetime.fromisoformat(a["ended"])
+        for a, b in itertools.pairwise(order)
     ]
     assert [round(gap.total_seconds(), 2) for gap in gaps[:3] + gaps[4:]] == [0, 0, 0, 0]
     waited = gaps[3].total_seconds()  # between the loader's end, here made up, and the gate's start
-    assert sum(phase["seconds"] for phase in order) + waited == pytest.approx(report["total_seconds"], abs=0.01)
+    assert sum(phase["seconds"] for phase in order) + waited == pytest.approx(
+        report["total_seconds"], abs=0.01
+    )
     table = ended.stderr.splitlines()[-len(names) - 2 :]
     assert [line.split()[0] for line in table] == ["phase", *names, "total"]
     assert table[-1].split()[1:] == [f"{report['total_seconds']:.3f}", "ready"]
@@ -563,7 +744,9 @@ def test_the_report_adds_up(servers: Servers, gate: Gate) -> None:
 
 def test_adapters_have_phases_of_their_own(servers: Servers, gate: Gate) -> None:
     adapter = {"loaded_at": _iso(time.time()), "seconds": {"resolve": 0.5, "download": 1.5}}
-    (gate.root / "metadata.json").write_text(json.dumps({"adapters": {"org--lora": adapter, "broken": None}}))
+    (gate.root / "metadata.json").write_text(
+        json.dumps({"adapters": {"org--lora": adapter, "broken": None}})
+    )
     ended = gate(f"{servers(health=Reply()).origin}/health", "--models", str(gate.root))
     phases = [(phase["name"], phase["seconds"]) for phase in ended.report["phases"][:-1]]
     assert phases == [("loader.adapter.org--lora", 2.0)]
@@ -581,11 +764,19 @@ def test_adapters_have_phases_of_their_own(servers: Servers, gate: Gate) -> None
         '{"loaded_at": 1e300, "seconds": {"download": -1}}',
     ],
 )
-def test_what_is_no_phase_of_this_start_is_left_out(metadata: str, servers: Servers, gate: Gate) -> None:
+def test_what_is_no_phase_of_this_start_is_left_out(
+    metadata: str, servers: Servers, gate: Gate
+) -> None:
     (gate.root / "metadata.json").write_text(metadata)
     (gate.root / "inputs.manifest.json").write_text('{"seconds": "four"}')
     server = servers(health=Reply())
-    ended = gate(f"{server.origin}/health", "--models", str(gate.root), "--inputs", str(gate.root / "inputs.json"))
+    ended = gate(
+        f"{server.origin}/health",
+        "--models",
+        str(gate.root),
+        "--inputs",
+        str(gate.root / "inputs.json"),
+    )
     assert ended.code == 0, ended.stderr
     assert [phase["name"] for phase in ended.report["phases"]] == ["server_load"]
 

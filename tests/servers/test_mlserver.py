@@ -27,16 +27,26 @@ HELPER = Helper(image="helper:1", bundled=False)
 
 
 def containers(template: MLServer) -> dict[str, Manifest]:
-    return {container["name"]: container for container in template.compile(HELPER)["spec"]["initContainers"]}
+    return {
+        container["name"]: container
+        for container in template.compile(HELPER)["spec"]["initContainers"]
+    }
 
 
 def environment(template: MLServer) -> dict[str, str]:
-    return {variable["name"]: variable["value"] for variable in containers(template)["model-server"]["env"]}
+    return {
+        variable["name"]: variable["value"]
+        for variable in containers(template)["model-server"]["env"]
+    }
 
 
 def model_variables(template: MLServer) -> dict[str, str]:
     prefix = "MLSERVER_MODEL_"
-    return {name.removeprefix(prefix): value for name, value in environment(template).items() if prefix in name}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in environment(template).items()
+        if prefix in name
+    }
 
 
 def following(words: list[str], flag: str) -> list[str]:
@@ -61,7 +71,8 @@ def test_a_registered_model_just_works(model: Any, name: str) -> None:
     template = MLServer(model=model)
     assert model_variables(template) == {
         "IMPLEMENTATION": "mlserver_mlflow.MLflowRuntime",
-        "URI": "/models/current/",  # MLflow would follow the link "current" out of "/models", and refuse to
+        # MLflow would follow the link "current" out of "/models", and refuse to
+        "URI": "/models/current/",
         "NAME": name,
     }
     assert template.endpoint.model == name
@@ -81,15 +92,25 @@ def test_a_registered_model_just_works(model: Any, name: str) -> None:
     ],
 )
 def test_bare_files_get_a_runtime_and_a_name(model: Any, uri: str, name: str) -> None:
-    template = MLServer(model=model, implementation="mlserver_sklearn.SKLearnModel", download_inputs=True)
-    assert model_variables(template) == {"IMPLEMENTATION": "mlserver_sklearn.SKLearnModel", "URI": uri, "NAME": name}
-    named = MLServer(model=model, implementation="mine.Runtime", model_names=["other"], download_inputs=True)
+    template = MLServer(
+        model=model, implementation="mlserver_sklearn.SKLearnModel", download_inputs=True
+    )
+    assert model_variables(template) == {
+        "IMPLEMENTATION": "mlserver_sklearn.SKLearnModel",
+        "URI": uri,
+        "NAME": name,
+    }
+    named = MLServer(
+        model=model, implementation="mine.Runtime", model_names=["other"], download_inputs=True
+    )
     assert (model_variables(named)["NAME"], named.endpoint.model) == ("other", "other")
 
 
 def test_folders_with_settings_get_no_variables_of_a_model() -> None:
     """`ModelParameters` reads its default `uri` from MLSERVER_MODEL_URI: with it every model would be one."""
-    template = MLServer(model="s3://models/tabular", model_names=["fraud", "churn"], startup_timeout=60)
+    template = MLServer(
+        model="s3://models/tabular", model_names=["fraud", "churn"], startup_timeout=60
+    )
     assert model_variables(template) == {}
     assert containers(template)["model-server"]["args"] == ["/models/current"]
     gate = containers(template)["server-gate"]["args"]
@@ -98,7 +119,9 @@ def test_folders_with_settings_get_no_variables_of_a_model() -> None:
 
 def test_one_model_is_asked_for_by_the_startup_probe_too() -> None:
     def asked(**fields: Any) -> str:
-        return str(containers(MLServer(**fields))["model-server"]["startupProbe"]["httpGet"]["path"])
+        return str(
+            containers(MLServer(**fields))["model-server"]["startupProbe"]["httpGet"]["path"]
+        )
 
     assert asked(model="models:/fraud detector/3") == "/v2/models/fraud%20detector/ready"
     assert asked(model="s3://m/x", model_names=["a", "b"]) == "/v2/health/ready"
@@ -109,7 +132,11 @@ def test_one_model_is_asked_for_by_the_startup_probe_too() -> None:
 def test_ports_are_variables_of_the_templates() -> None:
     template = MLServer(model="models:/fraud/3", port=9000, grpc_port=9001, metrics_port=9002)
     given = environment(template)
-    assert [given[f"MLSERVER_{name}_PORT"] for name in ("HTTP", "GRPC", "METRICS")] == ["9000", "9001", "9002"]
+    assert [given[f"MLSERVER_{name}_PORT"] for name in ("HTTP", "GRPC", "METRICS")] == [
+        "9000",
+        "9001",
+        "9002",
+    ]
     declared = containers(template)["model-server"]["ports"]
     assert [port["containerPort"] for port in declared] == [9000, 9001, 9002]
     assert template.endpoint.metrics_url == "http://localhost:9002/metrics"
@@ -138,27 +165,47 @@ def test_a_newer_version_is_loaded_again() -> None:
 
 @pytest.mark.parametrize("gpu", [0, 1, 4])
 def test_gpus_are_there_when_asked_for(gpu: int) -> None:
-    limits = containers(MLServer(model="models:/fraud/3", gpu=gpu))["model-server"]["resources"]["limits"]
+    limits = containers(MLServer(model="models:/fraud/3", gpu=gpu))["model-server"]["resources"][
+        "limits"
+    ]
     assert limits.get("nvidia.com/gpu") == (str(gpu) if gpu else None)
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"env": {"MLSERVER_HTTP_PORT": "1"}}, "env['MLSERVER_HTTP_PORT'] is set by the template; give port= instead"),
-        ({"env": {"MLSERVER_GRPC_PORT": "1"}}, "env['MLSERVER_GRPC_PORT'] is set by the template; give grpc_port="),
-        ({"env": {"MLSERVER_METRICS_PORT": "1"}}, "is set by the template; give metrics_port= instead"),
+        (
+            {"env": {"MLSERVER_HTTP_PORT": "1"}},
+            "env['MLSERVER_HTTP_PORT'] is set by the template; give port= instead",
+        ),
+        (
+            {"env": {"MLSERVER_GRPC_PORT": "1"}},
+            "env['MLSERVER_GRPC_PORT'] is set by the template; give grpc_port=",
+        ),
+        (
+            {"env": {"MLSERVER_METRICS_PORT": "1"}},
+            "is set by the template; give metrics_port= instead",
+        ),
         ({"port": 8081}, "port and grpc_port are both 8081"),
         ({"metrics_port": "http"}, "metrics_port: 'http' is not a port"),
         ({"model_names": "fraud"}, "model_names must be a list of names, not the text 'fraud'"),
         ({"model_repository": "models"}, "model_repository: 'models' is not an absolute path"),
         ({"model": "s3://m/x", "model_repository": "/m"}, "MLServer has one repository"),
-        ({"implementation": "SKLearnModel", "model": "s3://m/x"}, "implementation='SKLearnModel' is no class"),
+        (
+            {"implementation": "SKLearnModel", "model": "s3://m/x"},
+            "implementation='SKLearnModel' is no class",
+        ),
         ({"implementation": "a.B"}, "implementation is for the files of a model: give model="),
         ({"implementation": "a.B", "model_repository": "/m"}, "model_names is missing"),
-        ({"implementation": "a.B", "model": "s3://m/x", "model_names": ["a", "b"]}, "model_names has 2"),
+        (
+            {"implementation": "a.B", "model": "s3://m/x", "model_names": ["a", "b"]},
+            "model_names has 2",
+        ),
         ({"model": "s3://m/x", "update_interval": 60}, "update_interval needs model_names="),
-        ({"args": ["--port", "1"]}, "MLServer takes no options, only variables (MLSERVER_…); give env="),
+        (
+            {"args": ["--port", "1"]},
+            "MLServer takes no options, only variables (MLSERVER_…); give env=",
+        ),
     ],
 )
 def test_what_is_wrong_is_told(fields: Any, words: str) -> None:
@@ -178,7 +225,8 @@ def image(tmp_path: Path) -> dict[str, str]:
     bash = Path(shutil.which("bash") or "/bin/bash")
     for name, text in {
         "conda/etc/profile.d/conda.sh": "export ACTIVATED=conda\n",
-        "mlserver/hack/activate-env.sh": 'set -o nounset -o errexit\nexport ACTIVATED="$ACTIVATED $1"\n',
+        "mlserver/hack/activate-env.sh": 'set -o nounset -o errexit\nexport ACTIVATED="$ACTIVATED '
+        '$1"\n',
         "bin/mlserver": f'#!{bash}\necho "$$ $ACTIVATED $*"\n',
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -193,10 +241,14 @@ def image(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_the_command_activates_what_the_image_activates_and_becomes_the_server(image: dict[str, str]) -> None:
+def test_the_command_activates_what_the_image_activates_and_becomes_the_server(
+    image: dict[str, str],
+) -> None:
     """It is the process that gets SIGTERM, as the image's own `CMD` is not."""
     server = containers(MLServer(model="models:/fraud/3"))["model-server"]
-    process = subprocess.Popen([*server["command"], *server["args"]], env=image, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*server["command"], *server["args"]], env=image, stdout=subprocess.PIPE, text=True
+    )
     told, _ = process.communicate(timeout=30)
     assert told.split() == [
         *(str(process.pid), "conda", "/models/current/environment.tar.gz"),
@@ -207,6 +259,11 @@ def test_the_command_activates_what_the_image_activates_and_becomes_the_server(i
 def test_without_a_repository_it_is_the_images_own(image: dict[str, str]) -> None:
     with pytest.warns(InferenceWarning, match="finds no model"):
         command = containers(MLServer(image="acme/fraud:7"))["model-server"]["command"]
-    for environ, directory in ((image, "/mnt/models"), ({"PATH": image["PATH"], "ACTIVATED": "-"}, "/mnt/models")):
-        told = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+    for environ, directory in (
+        (image, "/mnt/models"),
+        ({"PATH": image["PATH"], "ACTIVATED": "-"}, "/mnt/models"),
+    ):
+        told = subprocess.run(
+            command, env=environ, capture_output=True, text=True, check=True
+        ).stdout
         assert told.split()[-2:] == ["start", directory]

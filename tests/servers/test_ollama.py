@@ -1,6 +1,7 @@
 """`Ollama`: what is told to the server and to `create_model`, and a run against a stand-in for the server.
 
-Facts: ollama/ollama v0.33.0-rc2, `envconfig/config.go` (variables), `.github/workflows/release.yaml` (images).
+Facts: ollama/ollama v0.33.0-rc2, `envconfig/config.go` (variables),
+`.github/workflows/release.yaml` (images).
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "ollama"}}
 
 
 def containers(template: Ollama | ModelServers) -> dict[str, Any]:
-    return {container["name"]: container for container in template.compile(HELPER)["spec"]["initContainers"]}
+    return {
+        container["name"]: container
+        for container in template.compile(HELPER)["spec"]["initContainers"]
+    }
 
 
 def variables(template: Ollama) -> dict[str, str]:
@@ -69,7 +73,9 @@ def test_every_question_is_answered(options: dict[str, Any]) -> None:
 
 def test_the_published_arguments_are_accepted() -> None:
     """`reference: flytekitplugins-inference 1.16`, `ollama/serve.py`: positional `Model`, keyword-only `Ollama`."""
-    model = Model("llama3-mario", "1Gi", 2, "FROM llama3\nADAPTER {inputs.gguf}\nPARAMETER temperature 1\n")
+    model = Model(
+        "llama3-mario", "1Gi", 2, "FROM llama3\nADAPTER {inputs.gguf}\nPARAMETER temperature 1\n"
+    )
     template = Ollama(
         model=model,
         image="ollama/ollama",
@@ -93,9 +99,12 @@ def test_the_defaults_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("modelfile", "downloads"), [("FROM x\nSYSTEM {inputs.a}", True), ("FROM x\nSYSTEM {{ .System }}", False)]
+    ("modelfile", "downloads"),
+    [("FROM x\nSYSTEM {inputs.a}", True), ("FROM x\nSYSTEM {{ .System }}", False)],
 )
-def test_inputs_are_brought_when_the_modelfile_asks_for_them(modelfile: str, downloads: bool) -> None:
+def test_inputs_are_brought_when_the_modelfile_asks_for_them(
+    modelfile: str, downloads: bool
+) -> None:
     template = Ollama(model=Model("m", modelfile=modelfile))
     assert template.download_inputs is downloads
     assert ("input-downloader" in containers(template)) is downloads
@@ -120,7 +129,9 @@ def test_the_image_fits_the_hardware(options: dict[str, Any], image: str) -> Non
 
 
 def test_the_environment() -> None:
-    found = variables(Ollama(model="m", port=11500, env={"OLLAMA_NUM_PARALLEL": "4", "OLLAMA_KEEP_ALIVE": "10m"}))
+    found = variables(
+        Ollama(model="m", port=11500, env={"OLLAMA_NUM_PARALLEL": "4", "OLLAMA_KEEP_ALIVE": "10m"})
+    )
     assert found == {
         "INFERENCE_PORT": "11500",
         "OLLAMA_HOST": "0.0.0.0:$(INFERENCE_PORT)",
@@ -150,7 +161,12 @@ def test_both_start_modes(timeout: int | None) -> None:
         assert probe is None
         assert list(found) == ["model-server", "server-setup", "server-gate"]
         assert found["server-setup"]["args"][-2:] == ["--timeout", "600"]
-        assert found["server-gate"]["args"][-4:] == ["--api", "openai", "--model", "llama3.2:latest"]
+        assert found["server-gate"]["args"][-4:] == [
+            "--api",
+            "openai",
+            "--model",
+            "llama3.2:latest",
+        ]
 
 
 # What is created
@@ -162,11 +178,21 @@ def test_both_start_modes(timeout: int | None) -> None:
         ("llama3.2:1b", ["--name", "llama3.2:1b"]),
         ("hf.co/bartowski/Qwen:Q4_K_M", ["--name", "hf.co/bartowski/Qwen:Q4_K_M"]),
         ("s3://m/qwen", ["--name", "qwen", "--source", "/models/current", "--models", "/models"]),
-        ("input:weights", ["--name", "weights", "--source", "/models/current", "--models", "/models"]),
+        (
+            "input:weights",
+            ["--name", "weights", "--source", "/models/current", "--models", "/models"],
+        ),
         (VolumeModel(volume=CLAIM, path="a/q"), ["--name", "q", "--source", "/models/a/q"]),
         (
             HuggingFaceModel(repo="Qwen/Qwen2.5-7B-Instruct-GGUF", include=("*q4_k_m.gguf",)),
-            ["--name", "Qwen/Qwen2.5-7B-Instruct-GGUF", "--source", "/models/current", "--models", "/models"],
+            [
+                "--name",
+                "Qwen/Qwen2.5-7B-Instruct-GGUF",
+                "--source",
+                "/models/current",
+                "--models",
+                "/models",
+            ],
         ),
         (
             Model("mine", source="hf://owner/name"),
@@ -176,13 +202,16 @@ def test_both_start_modes(timeout: int | None) -> None:
 )
 def test_each_source_becomes_arguments(model: Any, arguments: list[str]) -> None:
     downloads = isinstance(model, str) and model.startswith("input:")
-    assert setup_args(Ollama(model=model, download_inputs=downloads)) == ["http://localhost:11434", *arguments]
+    assert setup_args(Ollama(model=model, download_inputs=downloads)) == [
+        "http://localhost:11434",
+        *arguments,
+    ]
 
 
 def test_a_modelfile_reaches_the_program_unchanged() -> None:
     text = 'FROM x\nTEMPLATE """{{ .Prompt }} $(HOME) $$ {"a": 1}"""\n'
     (entry,) = containers(Ollama(model=Model("m", modelfile=text)))["server-setup"]["env"]
-    from flytekitplugins.inference.local.rewrite import expand  # as the kubelet does
+    from flytekitplugins.inference.local.plan.rewrite import expand  # as the kubelet does
 
     assert entry["name"] == "INFERENCE_MODELFILE"
     assert expand(entry["value"], {"HOME": "/evil"}) == text

@@ -1,6 +1,7 @@
 """`TEI`: arguments, images and warnings, against facts recorded from the router's source (`data/tei.json`).
 
-No real server runs here: TEI is on no package registry. Facts: huggingface/text-embeddings-inference v1.9.3.
+No real server runs here: TEI is on no package registry. Facts:
+huggingface/text-embeddings-inference v1.9.3.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ SECRET = HFSecret(hf_token_group="huggingface", hf_token_key="token")
 
 
 def containers(template: TEI | ModelServers) -> dict[str, Any]:
-    return {container["name"]: container for container in template.compile(HELPER)["spec"]["initContainers"]}
+    return {
+        container["name"]: container
+        for container in template.compile(HELPER)["spec"]["initContainers"]
+    }
 
 
 def server(**given: Any) -> dict[str, Any]:
@@ -91,7 +95,9 @@ def test_the_script_reads_the_source() -> None:
     cors_allow_origin: Option<Vec<String>>,
     """
     script = [sys.executable, str(ROOT / "dev" / "tei_options.py"), "1.2.3"]
-    written = subprocess.run(script, input=source, capture_output=True, text=True, check=True).stdout
+    written = subprocess.run(
+        script, input=source, capture_output=True, text=True, check=True
+    ).stdout
     names: dict[str, Any] = {}
     exec(written, names)
     assert (names["VERSION"], names["VALUES"]) == ("1.2.3", {"model_id", "port"})
@@ -100,7 +106,12 @@ def test_the_script_reads_the_source() -> None:
 
 
 def test_options_become_arguments() -> None:
-    words = args(auto_truncate=False, max_batch_tokens=4096, **{"max-client-batch-size": 64}, disable_spans=True)
+    words = args(
+        auto_truncate=False,
+        max_batch_tokens=4096,
+        **{"max-client-batch-size": 64},
+        disable_spans=True,
+    )
     assert following(words, "--auto-truncate") == ["false"]
     assert following(words, "--max-batch-tokens") == ["4096"]
     assert following(words, "--max-client-batch-size") == ["64"]
@@ -126,7 +137,9 @@ def test_address_and_port_are_arguments() -> None:
 
 def test_two_servers_in_a_pod_do_not_collide() -> None:
     pod = ModelServers({"embed": TEI(arg_dict=MODEL), "rerank": TEI(arg_dict=MODEL, port=8001)})
-    ports = {name: following(one["args"], "--prometheus-port") for name, one in containers(pod).items()}
+    ports = {
+        name: following(one["args"], "--prometheus-port") for name, one in containers(pod).items()
+    }
     assert ports == {"model-server-embed": ["0"], "model-server-rerank": ["0"]}
 
 
@@ -156,7 +169,10 @@ def test_image_and_command_fit_the_hardware(given: dict[str, Any], tag: str, com
     [
         ("s3://models/bge-m3", "/models/current"),
         (HuggingFaceModel(repo="BAAI/bge-m3"), "/models/current"),
-        (VolumeModel(volume={"persistentVolumeClaim": {"claimName": "models"}}, path="e/bge-m3"), "/models/e/bge-m3"),
+        (
+            VolumeModel(volume={"persistentVolumeClaim": {"claimName": "models"}}, path="e/bge-m3"),
+            "/models/e/bge-m3",
+        ),
     ],
 )
 def test_each_source_becomes_the_models_path(model: Any, path: str) -> None:
@@ -182,7 +198,9 @@ def test_a_token_is_referred_to_never_written() -> None:
     found = server(hf_secret=SECRET, arg_dict=MODEL)
     names = [entry["name"] for entry in found["env"]]
     assert names.index("_FSEC_HUGGINGFACE_TOKEN") < names.index("HF_TOKEN")
-    assert not [word for word in found["args"] if "token" in word.lower() and word != "--max-batch-tokens"]
+    assert not [
+        word for word in found["args"] if "token" in word.lower() and word != "--max-batch-tokens"
+    ]
 
 
 def test_every_question_is_answered() -> None:
@@ -197,15 +215,27 @@ def test_every_question_is_answered() -> None:
     ("given", "text"),
     [
         ({}, "model is missing"),
-        ({"arg_dict": {"max_batch_token": 1, **MODEL}}, "TEI 1.9.3 has no option 'max_batch_token' (did you mean"),
-        ({"arg_dict": {"auto_truncate": "false", "model_id": "x"}}, "give True or False, not 'false'"),
-        ({"arg_dict": {"api_key": "x", **MODEL}}, "would put a secret into the pod's specification"),
+        (
+            {"arg_dict": {"max_batch_token": 1, **MODEL}},
+            "TEI 1.9.3 has no option 'max_batch_token' (did you mean",
+        ),
+        (
+            {"arg_dict": {"auto_truncate": "false", "model_id": "x"}},
+            "give True or False, not 'false'",
+        ),
+        (
+            {"arg_dict": {"api_key": "x", **MODEL}},
+            "would put a secret into the pod's specification",
+        ),
         ({"arg_dict": {"hf_token": "x", **MODEL}}, "give hf_secret="),
         ({"arg_dict": {"port": 81, **MODEL}}, "give port= only"),
         ({"arg_dict": {"hostname": "127.0.0.1", **MODEL}}, "the kubelet's probes cannot reach"),
         ({"arg_dict": MODEL, "model": "s3://models/x"}, "give one of them"),
         ({"arg_dict": {"revision": "x"}, "model": "s3://models/x"}, "arg_dict has revision 'x'"),
-        ({"arg_dict": {"default_prompt": "a", "default_prompt_name": "b", **MODEL}}, "takes one of them"),
+        (
+            {"arg_dict": {"default_prompt": "a", "default_prompt_name": "b", **MODEL}},
+            "takes one of them",
+        ),
         ({"arg_dict": MODEL, "env": {"PORT": "80"}}, "env['PORT'] is set by the template"),
         ({"arg_dict": MODEL, "args": ["--port=80"]}, "give port= instead"),
         ({"arg_dict": MODEL, "gpu_resource": "amd.com/gpu"}, "TEI publishes no image for it"),

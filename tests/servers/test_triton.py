@@ -32,7 +32,10 @@ REPOSITORY = "s3://models/repository"
 
 
 def containers(template: Triton) -> dict[str, Manifest]:
-    return {container["name"]: container for container in template.compile(HELPER)["spec"]["initContainers"]}
+    return {
+        container["name"]: container
+        for container in template.compile(HELPER)["spec"]["initContainers"]
+    }
 
 
 def arguments(template: Triton) -> list[str]:
@@ -62,7 +65,10 @@ def cautions(**fields: Any) -> list[str]:
         (REPOSITORY, "/models/current"),
         (HuggingFaceModel(repo="acme/repository"), "/models/current"),
         (RegisteredModel(name="repository", alias="live"), "/models/current"),
-        (VolumeModel(volume={"persistentVolumeClaim": {"claimName": "x"}}, path="a/b"), "/models/a/b"),
+        (
+            VolumeModel(volume={"persistentVolumeClaim": {"claimName": "x"}}, path="a/b"),
+            "/models/a/b",
+        ),
         (TaskInputModel(input="repository"), "/models/current"),
     ],
 )
@@ -75,12 +81,17 @@ def test_own_repositories_come_behind_the_one_that_is_brought() -> None:
     words = arguments(Triton(model=REPOSITORY, model_repository="gs://shared/models"))
     assert following(words, "--model-repository") == ["/models/current", "gs://shared/models"]
     alone = Triton(model_repository=["s3://https://minio:9000/models", "/opt/models"])
-    assert following(arguments(alone), "--model-repository") == ["s3://https://minio:9000/models", "/opt/models"]
+    assert following(arguments(alone), "--model-repository") == [
+        "s3://https://minio:9000/models",
+        "/opt/models",
+    ]
     assert "model-loader" not in containers(alone)
 
 
 def test_named_models_are_loaded_asked_for_and_loaded_again() -> None:
-    template = Triton(model=REPOSITORY, model_names=["ranker", "rater"], startup_timeout=60, update_interval=30)
+    template = Triton(
+        model=REPOSITORY, model_names=["ranker", "rater"], startup_timeout=60, update_interval=30
+    )
     words = arguments(template)
     assert following(words, "--model-control-mode") == ["explicit"]
     assert following(words, "--load-model") == ["ranker", "rater"]
@@ -98,7 +109,12 @@ def test_named_models_are_loaded_asked_for_and_loaded_again() -> None:
         ({"model_names": ["a"], "model_control_mode": "none"}, "none", [], ["a"]),
         ({"model_names": ["*"]}, "explicit", ["*"], []),
         ({"model_control_mode": "explicit"}, "explicit", [], []),
-        ({"model_names": ["a"], "model_control_mode": "poll", "update_interval": 5}, "poll", [], ["a"]),
+        (
+            {"model_names": ["a"], "model_control_mode": "poll", "update_interval": 5},
+            "poll",
+            [],
+            ["a"],
+        ),
     ],
 )
 def test_each_control_mode(fields: Any, mode: str, loaded: list[str], asked: list[str]) -> None:
@@ -106,7 +122,10 @@ def test_each_control_mode(fields: Any, mode: str, loaded: list[str], asked: lis
         warnings.simplefilter("ignore", InferenceWarning)
         template = Triton(model=REPOSITORY, startup_timeout=60, **fields)
     words = arguments(template)
-    assert (following(words, "--model-control-mode"), following(words, "--load-model")) == ([mode], loaded)
+    assert (following(words, "--model-control-mode"), following(words, "--load-model")) == (
+        [mode],
+        loaded,
+    )
     assert following(containers(template)["server-gate"]["args"], "--model") == asked
     assert "--notify" not in containers(template)["model-loader"]["args"]
 
@@ -123,15 +142,25 @@ def test_ports_are_passed_declared_and_distinct() -> None:
     assert "grpc_port and metrics_port are both 8002" in problems(grpc_port=8002)
     assert "metrics_port: 0 is not a port" in problems(metrics_port=0)
     with pytest.raises(ConfigError, match="8001"):
-        ModelServers({"a": Triton(model=REPOSITORY), "b": Triton(model=REPOSITORY, port=9000, metrics_port=9002)})
+        ModelServers(
+            {
+                "a": Triton(model=REPOSITORY),
+                "b": Triton(model=REPOSITORY, port=9000, metrics_port=9002),
+            }
+        )
 
 
 def test_what_is_not_allowed_has_no_port() -> None:
     template = Triton(model=REPOSITORY, arg_dict={"allow-grpc": False, "allow_metrics": False})
     words = arguments(template)
-    assert (following(words, "--allow-grpc"), following(words, "--allow-metrics")) == (["false"], ["false"])
+    assert (following(words, "--allow-grpc"), following(words, "--allow-metrics")) == (
+        ["false"],
+        ["false"],
+    )
     assert not {"--grpc-port", "--metrics-port"} & set(words)
-    assert [port["containerPort"] for port in containers(template)["model-server"]["ports"]] == [8000]
+    assert [port["containerPort"] for port in containers(template)["model-server"]["ports"]] == [
+        8000
+    ]
     assert template.endpoint.metrics_url is None
 
 
@@ -151,7 +180,9 @@ def test_the_hardware_decides(gpu: int, shm: str, limits: dict[str, str]) -> Non
 def test_other_hardware() -> None:
     mig = Triton(model=REPOSITORY, gpu_resource="nvidia.com/mig-1g.10gb")
     assert containers(mig)["model-server"]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
-    assert "Triton has no image of its own for it; give image=" in problems(gpu_resource="amd.com/gpu")
+    assert "Triton has no image of its own for it; give image=" in problems(
+        gpu_resource="amd.com/gpu"
+    )
     assert Triton(model=REPOSITORY, gpu_resource="amd.com/gpu", image="acme/triton-rocm:7").gpu == 1
 
 
@@ -159,7 +190,11 @@ def test_it_runs_as_the_images_unprivileged_user_with_a_home_to_write_to() -> No
     template = Triton(model=REPOSITORY)
     server, spec = containers(template)["model-server"], template.compile(HELPER)["spec"]
     context = server["securityContext"]
-    assert (context["runAsUser"], context["runAsNonRoot"], spec["securityContext"]["fsGroup"]) == (1000, True, 1000)
+    assert (context["runAsUser"], context["runAsNonRoot"], spec["securityContext"]["fsGroup"]) == (
+        1000,
+        True,
+        1000,
+    )
     home = {variable["name"]: variable.get("value") for variable in server["env"]}["HOME"]
     assert home in [mount["mountPath"] for mount in server["volumeMounts"]]
 
@@ -171,20 +206,35 @@ def test_the_token_is_a_variable_of_server_and_loader_and_nowhere_else() -> None
         variables = {variable["name"]: variable for variable in found[name]["env"]}
         assert variables["HF_TOKEN"]["value"] == "$(_FSEC_HUGGINGFACE_TOKEN)"
         assert not any("TOKEN" in word for word in found[name]["args"])
-    assert "hf_secret must be an HFSecret(hf_token_key=…), not a str" in problems(hf_secret="hf_" + "x" * 34)
+    assert "hf_secret must be an HFSecret(hf_token_key=…), not a str" in problems(
+        hf_secret="hf_" + "x" * 34
+    )
 
 
 @pytest.mark.parametrize(
     ("arg_dict", "argv"),
     [
-        ({"strict-readiness": True, "log_info": False}, ["--strict-readiness", "true", "--log-info", "false"]),
+        (
+            {"strict-readiness": True, "log_info": False},
+            ["--strict-readiness", "true", "--log-info", "false"],
+        ),
         ({"disable_auto_complete_config": True}, ["--disable-auto-complete-config"]),
         ({"log_verbose": 1, "log_file": None}, ["--log-verbose", "1"]),
         (
             {"backend_config": ["python,a=1", "b=2"], "host_policy": "gpu_0,numa-node=0"},
-            ["--backend-config", "python,a=1", "--backend-config", "b=2", "--host-policy", "gpu_0,numa-node=0"],
+            [
+                "--backend-config",
+                "python,a=1",
+                "--backend-config",
+                "b=2",
+                "--host-policy",
+                "gpu_0,numa-node=0",
+            ],
         ),
-        ({"--min-supported-compute-capability": 7.5}, ["--min-supported-compute-capability", "7.5"]),
+        (
+            {"--min-supported-compute-capability": 7.5},
+            ["--min-supported-compute-capability", "7.5"],
+        ),
     ],
 )
 def test_options_are_written_as_the_parser_reads_them(arg_dict: Any, argv: list[str]) -> None:
@@ -197,9 +247,16 @@ def test_options_are_written_as_the_parser_reads_them(arg_dict: Any, argv: list[
 def test_the_options_are_those_of_the_parser() -> None:
     """91 flags of 2.71.0, `--help` and `--model-store`, which is another name, aside."""
     assert len(options.OPTIONS) == 89
-    assert len(options.OPTIONS) == sum(map(len, (options.SWITCHES, options.BOOLEANS, options.APPENDED, options.VALUES)))
+    assert len(options.OPTIONS) == sum(
+        map(len, (options.SWITCHES, options.BOOLEANS, options.APPENDED, options.VALUES))
+    )
     assert {"allow_client_shm", "strict_readiness"} <= options.BOOLEANS
-    assert {"load_model", "backend_config", "cache_config", "http_restricted_api"} <= options.APPENDED
+    assert {
+        "load_model",
+        "backend_config",
+        "cache_config",
+        "http_restricted_api",
+    } <= options.APPENDED
     assert {"exit_timeout_secs", "http_port", "grpc_infer_thread_count"} <= options.VALUES
     assert options.REMOVED.keys().isdisjoint(options.OPTIONS)
     assert options.DEPRECATED.keys() <= options.OPTIONS
@@ -209,32 +266,68 @@ def test_the_options_are_those_of_the_parser() -> None:
     ("fields", "words"),
     [
         ({"model": None}, "there is no model repository: give model="),
-        ({"model_repository": "models"}, "'models' must be an absolute directory or begin with s3://, gs://, as://"),
+        (
+            {"model_repository": "models"},
+            "'models' must be an absolute directory or begin with s3://, gs://, as://",
+        ),
         ({"model_repository": ["/"]}, "'/' must be an absolute directory"),
         ({"model_repository": 3}, "model_repository must be a text or a list of texts, not a int"),
-        ({"model_names": "ranker"}, "model_names must be a list of names, not the text 'ranker'; write ['ranker']"),
+        (
+            {"model_names": "ranker"},
+            "model_names must be a list of names, not the text 'ranker'; write ['ranker']",
+        ),
         ({"model_names": ["a", "a"]}, "model_names: 'a' is there twice"),
-        ({"model_names": ["a/b"]}, "'a/b' is not the name of a model; it must be one part of a path"),
+        (
+            {"model_names": ["a/b"]},
+            "'a/b' is not the name of a model; it must be one part of a path",
+        ),
         ({"model_names": [".."]}, "'..' is not the name of a model"),
         ({"model_names": [3]}, "3 is not the name of a model"),
         ({"model_names": ["*", "a"]}, "'*' is all models there are; give it alone"),
-        ({"model_control_mode": "manual"}, "model_control_mode='manual' must be one of none, explicit, poll"),
+        (
+            {"model_control_mode": "manual"},
+            "model_control_mode='manual' must be one of none, explicit, poll",
+        ),
         ({"update_interval": 60}, "update_interval needs model_names="),
         ({"update_interval": 60, "model_names": ["*"]}, "update_interval needs model_names="),
         ({"arg_dict": ["--x"]}, "arg_dict must be a dict of Triton's options, not a list"),
         ({"arg_dict": {"model_controll_mode": "none"}}, "did you mean 'model_control_mode'?"),
         ({"arg_dict": {"http-port": 8000}}, "'http-port' is the template's; give port= instead"),
-        ({"arg_dict": {"http_address": "127.0.0.1"}}, "'http_address' is the template's; leave it out"),
-        ({"arg_dict": {"model_store": "/m"}}, "'model_store' is the template's; give model= or model_repository="),
-        ({"arg_dict": {"load_model": ["a"]}}, "'load_model' is the template's; give model_names= instead"),
+        (
+            {"arg_dict": {"http_address": "127.0.0.1"}},
+            "'http_address' is the template's; leave it out",
+        ),
+        (
+            {"arg_dict": {"model_store": "/m"}},
+            "'model_store' is the template's; give model= or model_repository=",
+        ),
+        (
+            {"arg_dict": {"load_model": ["a"]}},
+            "'load_model' is the template's; give model_names= instead",
+        ),
         ({"arg_dict": {"allow_http": False}}, "without HTTP (allow_http) nobody can ask"),
         ({"arg_dict": {"strict_readiness": "yes"}}, "give True or False, not 'yes'"),
         ({"arg_dict": {"log_verbose": True}}, "takes a value, not True"),
-        ({"arg_dict": {"backend_config": {"python": 1}}}, "takes one value, not the dict {'python': 1}"),
-        ({"arg_dict": {"tf_gpu_memory_fraction": 0.5}}, "is gone since 2.2.0; use 'backend_config' instead"),
-        ({"arg_dict": {"http_restricted_api": "model-repository:key=x"}}, "would put a secret into the pod's"),
-        ({"arg_dict": {"cache_config": ["redis,password=x"]}}, "cache_config would put a password into"),
-        ({"args": ["--grpc-port=1"]}, "args: '--grpc-port=1' is the template's; give grpc_port= instead"),
+        (
+            {"arg_dict": {"backend_config": {"python": 1}}},
+            "takes one value, not the dict {'python': 1}",
+        ),
+        (
+            {"arg_dict": {"tf_gpu_memory_fraction": 0.5}},
+            "is gone since 2.2.0; use 'backend_config' instead",
+        ),
+        (
+            {"arg_dict": {"http_restricted_api": "model-repository:key=x"}},
+            "would put a secret into the pod's",
+        ),
+        (
+            {"arg_dict": {"cache_config": ["redis,password=x"]}},
+            "cache_config would put a password into",
+        ),
+        (
+            {"args": ["--grpc-port=1"]},
+            "args: '--grpc-port=1' is the template's; give grpc_port= instead",
+        ),
         ({"args": ["--model-repository", "/x"]}, "args: '--model-repository' is the template's"),
         ({"arg_dict": {"exit_timeout_secs": 120}}, "may wait 120 s for requests in flight"),
         ({"termination_grace_period": 30}, "and is killed after 30 s; give more than 30"),
@@ -247,13 +340,22 @@ def test_what_is_wrong_is_told(fields: Any, words: str) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    text = problems(model_names="a", grpc_port=8000, arg_dict={"http_port": 1}, model_control_mode="x")
-    for words in ("model_names must be", "port and grpc_port", "'http_port' is the template's", "must be one of none"):
+    text = problems(
+        model_names="a", grpc_port=8000, arg_dict={"http_port": 1}, model_control_mode="x"
+    )
+    for words in (
+        "model_names must be",
+        "port and grpc_port",
+        "'http_port' is the template's",
+        "must be one of none",
+    ):
         assert words in text
 
 
 def test_a_longer_wait_and_a_longer_grace_go_together() -> None:
-    template = Triton(model=REPOSITORY, arg_dict={"exit_timeout_secs": 120}, termination_grace_period=150)
+    template = Triton(
+        model=REPOSITORY, arg_dict={"exit_timeout_secs": 120}, termination_grace_period=150
+    )
     assert template.compile(HELPER)["spec"]["terminationGracePeriodSeconds"] == 150
     Triton(model=REPOSITORY, arg_dict={"exit_timeout_secs": 10}, termination_grace_period=None)
 
@@ -263,7 +365,10 @@ def test_a_longer_wait_and_a_longer_grace_go_together() -> None:
     [
         ({"model": "Qwen/Qwen2.5-0.5B-Instruct"}, "a model of the hub is none"),
         ({"model_control_mode": "poll"}, "Triton advises against it"),
-        ({"arg_dict": {"trace_rate": 1}}, "'trace_rate' is deprecated in Triton 2.71.0; say 'trace_config=rate=…'"),
+        (
+            {"arg_dict": {"trace_rate": 1}},
+            "'trace_rate' is deprecated in Triton 2.71.0; say 'trace_config=rate=…'",
+        ),
         ({"arg_dict": {"repository_poll_secs": 5}}, "does nothing with model control mode 'none'"),
         ({"arg_dict": {"strict_readiness": False}}, "ready while models are missing"),
     ],
@@ -274,5 +379,7 @@ def test_what_may_not_be_meant_is_told(fields: Any, words: str) -> None:
 
 
 def test_nothing_is_told_of_what_is_meant() -> None:
-    assert cautions(model="acme/repository", model_names=["ranker"], arg_dict={"log_verbose": 1}) == []
+    assert (
+        cautions(model="acme/repository", model_names=["ranker"], arg_dict={"log_verbose": 1}) == []
+    )
     assert not re.search(r"\b(hf|nvapi)[-_]\w{20}", str(Triton(model=REPOSITORY).manifest))

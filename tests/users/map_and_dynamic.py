@@ -8,8 +8,12 @@ from flytekit import dynamic, map_task, task, workflow
 
 from flytekitplugins.inference import VLLM, HFSecret, ModelInferenceTemplate
 
-by_config = ModelInferenceTemplate(image="server:1", health_endpoint="/health", download_inputs=True)
-by_template = VLLM(hf_secret=HFSecret(hf_token_group="hf", hf_token_key="token"), download_inputs=True)
+by_config = ModelInferenceTemplate(
+    image="server:1", health_endpoint="/health", download_inputs=True
+)
+by_template = VLLM(
+    hf_secret=HFSecret(hf_token_group="hf", hf_token_key="token"), download_inputs=True
+)
 
 
 @task(task_config=by_config, container_image="registry.example.com/own:1")

@@ -14,7 +14,11 @@ from flytekitplugins.inference import ModelInferenceTemplate
 
 SERVER = str(Path(__file__).parent / "echo_server.py")
 ECHO = ModelInferenceTemplate(
-    image="echo:1", command=["python", SERVER, "$(INFERENCE_PORT)"], health_endpoint="/health", port=28123, gpu=0
+    image="echo:1",
+    command=["python", SERVER, "$(INFERENCE_PORT)"],
+    health_endpoint="/health",
+    port=28123,
+    gpu=0,
 )
 WITH_INPUTS = replace(ECHO, download_inputs=True, port=28124)
 

@@ -1,9 +1,10 @@
 """A stand-in for Ollama, of which no release can be installed here: its HTTP API without models, and with faults.
 
-Written from ollama/ollama v0.33.0-rc2: `server/routes.go` (the handlers, streamResponse: an error behind the first line
-of a stream is a line of it, inside a 200), `server/images.go` (PullModel's lines), `server/download.go` (Wait repeats a
-part's line each 60 ms, whether bytes arrive or not), `server/create.go` (CreateHandler), `api/types.go`. What it is
-asked in another form than those files read is answered as an error, as there.
+Written from ollama/ollama v0.33.0-rc2: `server/routes.go` (the handlers, streamResponse: an error
+behind the first line of a stream is a line of it, inside a 200), `server/images.go` (PullModel's
+lines), `server/download.go` (Wait repeats a part's line each 60 ms, whether bytes arrive or not),
+`server/create.go` (CreateHandler), `api/types.go`. What it is asked in another form than those
+files read is answered as an error, as there.
 
 `python ollama_stand_in.py serve` listens on `OLLAMA_HOST`, as `ollama serve` does.
 """
@@ -26,7 +27,18 @@ Line = dict[str, Any]
 LAYER = "sha256:" + "ab" * 32
 MEGABYTES = 8
 CREATE_FIELDS = {
-    *("model", "from", "files", "draft_files", "adapters", "template", "license", "system", "parameters", "messages"),
+    *(
+        "model",
+        "from",
+        "files",
+        "draft_files",
+        "adapters",
+        "template",
+        "license",
+        "system",
+        "parameters",
+        "messages",
+    ),
     *("renderer", "parser", "requires"),
 }
 
@@ -35,7 +47,9 @@ CREATE_FIELDS = {
 class StandIn:
     """What the server holds, what it was asked, and what goes wrong."""
 
-    registry: set[str] = field(default_factory=lambda: {"llama3.2:latest", "nomic-embed-text:latest"})
+    registry: set[str] = field(
+        default_factory=lambda: {"llama3.2:latest", "nomic-embed-text:latest"}
+    )
     """Models that can be pulled, as they are listed."""
     models: dict[str, Line] = field(default_factory=dict)
     """Models that it has, and the request that created each."""
@@ -76,7 +90,14 @@ def handler(state: StandIn) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a cl
             elif self.path == "/api/version":
                 self._json(200, {"version": "0.33.3"})
             elif self.path == "/api/tags":
-                self._json(200, {"models": [] if fault == "empty" else [{"name": name} for name in state.models]})
+                self._json(
+                    200,
+                    {
+                        "models": []
+                        if fault == "empty"
+                        else [{"name": name} for name in state.models]
+                    },
+                )
             elif self.path == "/api/ps":
                 rows = [{"name": name, "size": 1000, "size_vram": 250} for name in state.loaded]
                 self._json(200, {"models": [] if fault == "empty" else rows})
@@ -155,7 +176,9 @@ def handler(state: StandIn) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a cl
         def _layers(self, fault: str) -> bool:
             total = MEGABYTES * 10**6
             for done in range(0, total + 1, 10**6):
-                self._line(status=f"pulling {LAYER[7:19]}", digest=LAYER, total=total, completed=done)
+                self._line(
+                    status=f"pulling {LAYER[7:19]}", digest=LAYER, total=total, completed=done
+                )
                 if done == total // 2 and fault == "cut":
                     self.close_connection = True
                     raise ConnectionAbortedError
@@ -166,7 +189,9 @@ def handler(state: StandIn) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a cl
                 if done == total // 2 and fault == "end":
                     return False
                 while done == total // 2 and fault == "stall" and not state.over.wait(0.05):
-                    self._line(status=f"pulling {LAYER[7:19]}", digest=LAYER, total=total, completed=done)
+                    self._line(
+                        status=f"pulling {LAYER[7:19]}", digest=LAYER, total=total, completed=done
+                    )
                 if done == total // 2 and fault == "silence":
                     state.over.wait()
             return True
@@ -243,7 +268,9 @@ def listen(state: StandIn, address: tuple[str, int]) -> ThreadingHTTPServer:
     server = ThreadingHTTPServer(address, handler(state))
     server.daemon_threads = True
     state.port = server.server_address[1]
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    ).start()
     return server
 
 

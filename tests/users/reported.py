@@ -36,7 +36,9 @@ def fails() -> int:
 
 @task(task_config=ECHO)
 def plain() -> str:
-    names = [thread.name for thread in threading.enumerate() if thread.name.startswith("inference-")]
+    names = [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("inference-")
+    ]
     return ",".join(names)
 
 

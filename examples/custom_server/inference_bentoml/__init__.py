@@ -1,7 +1,7 @@
 """`BentoML`: a Bento as the model server beside a Flyte task.
 
-Facts: BentoML 1.4.39, `bentoml serve --help`, `_internal/container/frontend/dockerfile/templates/base_v2.j2`,
-`_internal/server/base_app.py`.
+Facts: BentoML 1.4.39, `bentoml serve --help`,
+`_internal/container/frontend/dockerfile/templates/base_v2.j2`, `_internal/server/base_app.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from flytekitplugins.inference.pod.parts import EnvVar
 __all__ = ["BentoML"]
 
 USER = 1034
-"""User and group of every image that `bentoml containerize` builds (`generate.py`, BENTO_UID_GID)."""
+"""User and group of every image that `bentoml containerize` builds (`generate.py`,
+BENTO_UID_GID)."""
 BENTO = "/home/bentoml/bento"
 """Where such an image holds its Bento (BENTO_PATH)."""
 CACHE = "/home/bentoml/.cache"
@@ -25,8 +26,8 @@ CACHE = "/home/bentoml/.cache"
 class BentoML(ModelInferenceTemplate):
     """A BentoML server beside a task.
 
-    A model that is given with `model=` lies at the path which the variable `MODEL_PATH` names; the service reads it
-    there.
+    A model that is given with `model=` lies at the path which the variable `MODEL_PATH` names; the
+    service reads it there.
 
     Raises:
         ConfigError: If the description is wrong.

@@ -38,8 +38,14 @@ def text_of(body: Any) -> str:
 
 def answered(text: str, **usage: int) -> web.Response:
     """Return an answer to a chat or a completion."""
-    choice = {"message": {"role": "assistant", "content": text}, "text": text, "finish_reason": "stop"}
-    return web.json_response({"choices": [choice], "usage": usage or {"prompt_tokens": 2, "completion_tokens": 3}})
+    choice = {
+        "message": {"role": "assistant", "content": text},
+        "text": text,
+        "finish_reason": "stop",
+    }
+    return web.json_response(
+        {"choices": [choice], "usage": usage or {"prompt_tokens": 2, "completion_tokens": 3}}
+    )
 
 
 async def echo(request: web.Request, body: Any) -> web.StreamResponse:
@@ -65,7 +71,9 @@ class Server:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.url, health_url=f"{self.url}/health", metrics_url=f"{self.url}/metrics")
+        return Endpoint(
+            self.url, health_url=f"{self.url}/health", metrics_url=f"{self.url}/metrics"
+        )
 
     @property
     def texts(self) -> list[str]:

@@ -23,7 +23,10 @@ from moto.server import ThreadedMotoServer
 
 from client.batch.stub import Server, echo
 from flytekitplugins.inference.client.batch import batch, chat, checkpoint
-from flytekitplugins.inference.client.batch.checkpoint import CheckpointedJournal, current_checkpoint
+from flytekitplugins.inference.client.batch.checkpoint import (
+    CheckpointedJournal,
+    current_checkpoint,
+)
 from flytekitplugins.inference.client.batch.journal import Finished, Journal
 
 TEXTS = [f"text {number}" for number in range(40)]
@@ -44,7 +47,9 @@ class Attempts:
     def begin(self) -> SyncCheckpoint:
         self.number += 1
         before = str(self.root / str(self.number - 1)) if self.number > 1 else None
-        return SyncCheckpoint(checkpoint_dest=str(self.root / str(self.number)), checkpoint_src=before)
+        return SyncCheckpoint(
+            checkpoint_dest=str(self.root / str(self.number)), checkpoint_src=before
+        )
 
     def run(self, server: Server, rows: Any = TEXTS, **options: Any) -> Any:
         """Run a batch as the next attempt."""
@@ -79,12 +84,17 @@ def stopping_after(server: Server, texts: list[str], finished: int) -> Iterator[
 
 def test_outside_of_a_task_there_is_no_checkpoint() -> None:
     assert current_checkpoint() is None
-    code = "import sys; from flytekitplugins.inference.client.batch.checkpoint import current_checkpoint as c;"
+    code = (
+        "import sys; from flytekitplugins.inference.client.batch.checkpoint import "
+        "current_checkpoint as c;"
+    )
     code += "assert c() is None; assert 'flytekit' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_next_attempt_continues_and_so_does_the_one_after_it(server: Server, attempts: Attempts) -> None:
+def test_the_next_attempt_continues_and_so_does_the_one_after_it(
+    server: Server, attempts: Attempts
+) -> None:
     for finished in (10, 25):
         with pytest.raises(PreemptedError):
             attempts.run(server, stopping_after(server, TEXTS, finished))
@@ -101,7 +111,9 @@ def test_an_attempt_that_ended_before_its_first_upload_leaves_nothing_to_continu
     assert attempts.run(server).resumed == 0
 
 
-def test_batches_of_one_task_do_not_mix_their_checkpoints(server: Server, attempts: Attempts, tmp_path: Path) -> None:
+def test_batches_of_one_task_do_not_mix_their_checkpoints(
+    server: Server, attempts: Attempts, tmp_path: Path
+) -> None:
     flyte = attempts.begin()
     run_in(flyte, server, TEXTS[:10], output=tmp_path / "1" / "a.jsonl")
     run_in(flyte, server, TEXTS[:20], output=tmp_path / "1" / "b.jsonl")
@@ -111,18 +123,24 @@ def test_batches_of_one_task_do_not_mix_their_checkpoints(server: Server, attemp
     results = [
         run_in(flyte, server, TEXTS[:10], output=tmp_path / "2" / "a.jsonl"),
         run_in(flyte, server, TEXTS[:20], output=tmp_path / "2" / "b.jsonl"),
-        run_in(flyte, server, TEXTS[:5], work=chat(max_tokens=1), output=tmp_path / "2" / "a2.jsonl"),
+        run_in(
+            flyte, server, TEXTS[:5], work=chat(max_tokens=1), output=tmp_path / "2" / "a2.jsonl"
+        ),
     ]
     assert [result.resumed for result in results] == [10, 20, 5]
     assert server.requests == []
 
 
-def test_changed_parameters_do_not_take_the_old_checkpoint(server: Server, attempts: Attempts) -> None:
+def test_changed_parameters_do_not_take_the_old_checkpoint(
+    server: Server, attempts: Attempts
+) -> None:
     attempts.run(server)
     assert attempts.run(server, work=chat(max_tokens=1)).resumed == 0
 
 
-def test_resume_false_neither_reads_nor_writes_a_checkpoint(server: Server, attempts: Attempts) -> None:
+def test_resume_false_neither_reads_nor_writes_a_checkpoint(
+    server: Server, attempts: Attempts
+) -> None:
     attempts.run(server)
     assert attempts.run(server, resume=False).resumed == 0
     assert not (attempts.root / "2").exists()
@@ -167,7 +185,9 @@ class Uploads(SyncCheckpoint):
         super().save(cp)
 
 
-def test_uploads_are_segments_and_not_quadratic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_are_segments_and_not_quadratic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoint, "SEGMENT_BYTES", 10_000)
     journal = Journal(tmp_path / "journal", {})
     uploads = Uploads(tmp_path / "place")
@@ -184,7 +204,9 @@ def test_uploads_are_segments_and_not_quadratic(tmp_path: Path, monkeypatch: pyt
     assert uploads.bytes < 4 * size, "a whole journal each time would be fifty times its size"
     other = Journal(tmp_path / "other", {})
     assert CheckpointedJournal(uploads, other, "name").restore() == 2000
-    assert CheckpointedJournal(uploads, Journal(tmp_path / "third", {}), "another name").restore() == 0
+    assert (
+        CheckpointedJournal(uploads, Journal(tmp_path / "third", {}), "another name").restore() == 0
+    )
 
 
 def test_a_segment_whose_last_line_was_cut_short_is_taken_up_to_it(tmp_path: Path) -> None:
@@ -206,7 +228,9 @@ def bucket(tmp_path: Path) -> Iterator[str]:
     moto.start()
     host, port = moto.get_host_and_port()
     s3 = S3Config(endpoint=f"http://{host}:{port}", access_key_id="key", secret_access_key="secret")
-    access = FileAccessProvider(str(tmp_path / "sandbox"), "s3://bucket/raw", data_config=DataConfig(s3=s3))
+    access = FileAccessProvider(
+        str(tmp_path / "sandbox"), "s3://bucket/raw", data_config=DataConfig(s3=s3)
+    )
     access.get_filesystem("s3").mkdir("bucket")
     context = FlyteContextManager.current_context()
     with FlyteContextManager.with_context(context.with_file_access(access)):
@@ -214,7 +238,9 @@ def bucket(tmp_path: Path) -> Iterator[str]:
     moto.stop()
 
 
-def test_a_checkpoint_in_s3_is_continued_and_an_empty_place_is_none(bucket: str, server: Server) -> None:
+def test_a_checkpoint_in_s3_is_continued_and_an_empty_place_is_none(
+    bucket: str, server: Server
+) -> None:
     nothing = SyncCheckpoint(f"{bucket}/1", f"{bucket}/0")
     with pytest.raises(PreemptedError):
         run_in(nothing, server, stopping_after(server, TEXTS, 15))
@@ -242,7 +268,9 @@ def ask() -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_flytes_entry_point_continues_after_preemption(number: int, server: Server, tmp_path: Path) -> None:
+def test_flytes_entry_point_continues_after_preemption(
+    number: int, server: Server, tmp_path: Path
+) -> None:
     """Two attempts of `pyflyte-execute` as Flyte's plugin for pods starts them; the first is preempted."""
     from flyteidl.core import literals_pb2
 
@@ -263,14 +291,23 @@ def test_flytes_entry_point_continues_after_preemption(number: int, server: Serv
         place.mkdir()
         before = str(tmp_path / f"attempt-{count - 1}" / "checkpoint") if count else '""'
         words = ["--inputs", str(tmp_path / "inputs.pb"), "--output-prefix", str(place)]
-        words += ["--raw-output-data-prefix", str(place), "--checkpoint-path", str(place / "checkpoint")]
+        words += [
+            "--raw-output-data-prefix",
+            str(place),
+            "--checkpoint-path",
+            str(place / "checkpoint"),
+        ]
         words += ["--prev-checkpoint", before]
         words += ["--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"]
         words += ["task-module", "flow", "task-name", "ask"]
         program = str(Path(sys.executable).with_name("pyflyte-execute"))
         environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{TESTS}", "BATCH_URL": server.url}
         return subprocess.Popen(
-            [program, *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [program, *words],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     first = attempt(0)

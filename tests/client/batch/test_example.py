@@ -19,7 +19,15 @@ ROOT = Path(__file__).parents[3]
 def test_the_example_embeds_all_rows_in_order_on_this_machine() -> None:
     # a short path: LitServe makes Unix sockets in it, whose paths have at most 103 bytes
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="batch-") as scratch:
-        words = ["run", "examples/batch_at_scale/workflow.py", "embed_all", "--rows", "1000", "--shards", "3"]
+        words = [
+            "run",
+            "examples/batch_at_scale/workflow.py",
+            "embed_all",
+            "--rows",
+            "1000",
+            "--shards",
+            "3",
+        ]
         done = subprocess.run(
             [str(Path(sys.executable).with_name("pyflyte")), *words],
             cwd=ROOT,

@@ -20,7 +20,13 @@ from client.batch.stub import Endpoint, Handler, Server, answered, echo, text_of
 from flytekitplugins.inference.client.batch import batch, chat, completion, embeddings
 from flytekitplugins.inference.client.batch.caller import parse_queue_length
 from flytekitplugins.inference.client.batch.engine import Engine
-from flytekitplugins.inference.client.batch.faults import FINAL, KINDS, RETRYABLE, UNAVAILABLE, parse_retry_after
+from flytekitplugins.inference.client.batch.faults import (
+    FINAL,
+    KINDS,
+    RETRYABLE,
+    UNAVAILABLE,
+    parse_retry_after,
+)
 from flytekitplugins.inference.client.endpoint import Endpoint as RealEndpoint
 from flytekitplugins.inference.client.report.collect import collect
 from flytekitplugins.inference.errors import BatchFailedError, ServerNotReadyError
@@ -58,7 +64,9 @@ def status(code: int, text: str = "no", **headers: str) -> Handler:
 
 
 async def half(request: web.Request, body: Any) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Length": "1000", "Content-Type": "application/json"})
+    response = web.StreamResponse(
+        headers={"Content-Length": "1000", "Content-Type": "application/json"}
+    )
     await response.prepare(request)
     await response.write(b'{"choices": [')
     assert request.transport is not None
@@ -85,7 +93,9 @@ async def other_json(request: web.Request, body: Any) -> web.StreamResponse:
 
 
 async def no_text(request: web.Request, body: Any) -> web.StreamResponse:
-    return web.json_response({"choices": [{"message": {"content": None}, "finish_reason": "length"}]})
+    return web.json_response(
+        {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,18 +123,47 @@ def test_what_may_pass_is_tried_again(bad: Handler, options: Any, server: Server
 @pytest.mark.parametrize(
     ("bad", "options", "kind", "message", "requests"),
     [
-        (status(400, "max_tokens is too large"), {}, "rejected", "status 400: max_tokens is too large", 1),
+        (
+            status(400, "max_tokens is too large"),
+            {},
+            "rejected",
+            "status 400: max_tokens is too large",
+            1,
+        ),
         (status(401, ""), {}, "rejected", "status 401: nothing more", 1),
         (status(404, "no such model"), {}, "rejected", "status 404: no such model", 1),
-        (html, {}, "not_json", "text/html, not JSON; does another program answer at this address.*Sign in", 1),
+        (
+            html,
+            {},
+            "not_json",
+            "text/html, not JSON; does another program answer at this address.*Sign in",
+            1,
+        ),
         (no_text, {}, "invalid_output", "no text; its finish_reason is 'length'", 1),
         (status(500, "out of memory"), {}, "server_error", "status 500: out of memory", 3),
         (broken_json, {}, "invalid_answer", r'broken JSON.*\{"choices": \[\{"mess', 3),
-        (other_json, {}, "invalid_answer", r'not that of /v1/chat/completions: \{"outputs": \[\]\}', 3),
+        (
+            other_json,
+            {},
+            "invalid_answer",
+            r'not that of /v1/chat/completions: \{"outputs": \[\]\}',
+            3,
+        ),
         (half, {}, "disconnected", "broke before the whole answer was here", 3),
         (hangs, {"deadline": 0.2}, "timeout", "within the deadline of 0.2 s.*raise deadline=", 3),
     ],
-    ids=["400", "401", "404", "HTML", "no text", "500", "broken JSON", "other JSON", "half an answer", "hangs"],
+    ids=[
+        "400",
+        "401",
+        "404",
+        "HTML",
+        "no text",
+        "500",
+        "broken JSON",
+        "other JSON",
+        "half an answer",
+        "hangs",
+    ],
 )
 def test_what_stays_fails_the_row_and_no_other(
     bad: Handler, options: Any, kind: str, message: str, requests: int, server: Server
@@ -149,10 +188,26 @@ def test_what_stays_fails_the_row_and_no_other(
     [
         (chat(), 7, "Row 1 is of type int: 7; expected a text or a list of messages."),
         (chat(), None, "Row 1 is None; expected a text or a list of messages."),
-        (chat(), {"text": "a"}, "Row 1 is a dict with 'text'; expected a text. If it is one, say which column"),
-        (chat(column="text"), {"body": "a"}, "Row 1 is a dict with 'body'; expected a mapping with the column 'text'."),
-        (chat(column="text"), "a", "Row 1 is of type str: 'a'; expected a mapping with the column 'text'."),
-        (chat(column="text"), {"text": 3}, "in the column 'text'; expected a text or a list of messages."),
+        (
+            chat(),
+            {"text": "a"},
+            "Row 1 is a dict with 'text'; expected a text. If it is one, say which column",
+        ),
+        (
+            chat(column="text"),
+            {"body": "a"},
+            "Row 1 is a dict with 'body'; expected a mapping with the column 'text'.",
+        ),
+        (
+            chat(column="text"),
+            "a",
+            "Row 1 is of type str: 'a'; expected a mapping with the column 'text'.",
+        ),
+        (
+            chat(column="text"),
+            {"text": 3},
+            "in the column 'text'; expected a text or a list of messages.",
+        ),
         (chat(), ["a"], "Row 1 has the message 'a'; expected a mapping with 'role' and 'content'."),
         (completion(), ["a"], "expected a text."),
         (embeddings(), [{"role": "user"}], "expected a text."),
@@ -160,7 +215,9 @@ def test_what_stays_fails_the_row_and_no_other(
     ],
     ids=str,
 )
-def test_a_row_of_the_wrong_type_is_named(work: Any, row: Any, message: str, server: Server) -> None:
+def test_a_row_of_the_wrong_type_is_named(
+    work: Any, row: Any, message: str, server: Server
+) -> None:
     (record,) = run(server, [row], work=work)
     assert record["error"]["kind"] == "invalid_row"
     assert message in record["error"]["message"]
@@ -216,7 +273,9 @@ def test_rows_that_have_no_form_as_json_need_an_id(server: Server) -> None:
     assert "pass id=" in record["error"]["message"]
 
 
-def test_more_failures_than_allowed_end_the_run_and_keep_what_is_finished(server: Server, tmp_path: Path) -> None:
+def test_more_failures_than_allowed_end_the_run_and_keep_what_is_finished(
+    server: Server, tmp_path: Path
+) -> None:
     async def handler(request: web.Request, body: Any) -> web.StreamResponse:
         number = int(text_of(body).split()[1])
         return await (status(400, "no") if number in (50, 60, 70) else echo)(request, body)
@@ -250,7 +309,11 @@ def test_a_report_shows_a_batch_that_runs_and_one_that_failed(server: Server) ->
         batch(endpoint, rows, work=chat(), max_failures=1, progress=False)
     (running,) = seen[0].batches
     assert (running["rows"], running["succeeded"], running["failed"]) == (201, 200, 1)
-    assert (seen[0].clients["requests"], seen[0].clients["answered"], seen[0].clients["in_flight"]) == (202, 200, 1)
+    assert (
+        seen[0].clients["requests"],
+        seen[0].clients["answered"],
+        seen[0].clients["in_flight"],
+    ) == (202, 200, 1)
     after = collect(endpoint)
     (failed,) = after.batches
     assert (failed["rows"], failed["failed"], len(failed["failures"])) == (202, 2, 2)
@@ -262,9 +325,15 @@ def test_a_report_shows_a_batch_that_runs_and_one_that_failed(server: Server) ->
 def test_a_report_shows_what_broke(server: Server) -> None:
     endpoint = RealEndpoint(url=server.url, protocol="openai", model="tiny")
     server.handler = hangs
-    assert batch(endpoint, ["a"], work=chat(), deadline=0.2, max_retries=0, progress=False).failed == 1
+    assert (
+        batch(endpoint, ["a"], work=chat(), deadline=0.2, max_retries=0, progress=False).failed == 1
+    )
     clients = collect(endpoint).clients
-    assert (clients["failed"], clients["in_flight"], clients["errors"]) == (1, 0, {"TimeoutError": 1})
+    assert (clients["failed"], clients["in_flight"], clients["errors"]) == (
+        1,
+        0,
+        {"TimeoutError": 1},
+    )
 
 
 def test_the_server_is_asked_less_when_it_sheds_load(server: Server) -> None:
@@ -289,7 +358,9 @@ def test_retry_after_is_honoured(server: Server) -> None:
 
     async def handler(request: web.Request, body: Any) -> web.StreamResponse:
         times.append(time.monotonic())
-        return await (status(429, "later", **{"Retry-After": "1"}) if len(times) == 1 else echo)(request, body)
+        return await (status(429, "later", **{"Retry-After": "1"}) if len(times) == 1 else echo)(
+            request, body
+        )
 
     server.handler = handler
     result = run(server, ["a"])
@@ -339,7 +410,9 @@ def test_an_output_that_is_nested_too_deeply_fails_its_row_alone(server: Server)
     assert records[1]["error"]["kind"] == "function"
 
 
-def test_rows_wait_for_a_server_that_dies_and_comes_back(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_wait_for_a_server_that_dies_and_comes_back(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     port = int(server.url.rpartition(":")[2])
     restarted: list[threading.Thread] = []
 
@@ -358,13 +431,17 @@ def test_rows_wait_for_a_server_that_dies_and_comes_back(server: Server, capsys:
     server.handler = handler
     result = run(server, [f"text {number}" for number in range(300)], progress=True)
     restarted[0].join()
-    assert [record["output"] for record in result] == [f"answer to text {number}" for number in range(300)]
+    assert [record["output"] for record in result] == [
+        f"answer to text {number}" for number in range(300)
+    ]
     said = capsys.readouterr().err
     assert f"{server.url} does not answer; waiting up to 5 min 0 s for it" in said
     assert f"{server.url} is back" in said
 
 
-def test_a_server_that_stays_away_ends_the_run_which_can_be_continued(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_stays_away_ends_the_run_which_can_be_continued(
+    server: Server, tmp_path: Path
+) -> None:
     port = int(server.url.rpartition(":")[2])
     stopping = threading.Thread(target=server.stop)
 
@@ -375,7 +452,9 @@ def test_a_server_that_stays_away_ends_the_run_which_can_be_continued(server: Se
 
     server.handler = handler
     rows = [f"text {number}" for number in range(2000)]
-    with pytest.raises(ServerNotReadyError, match=r"no answer for 1 s.*(Nothing listens|broke)") as caught:
+    with pytest.raises(
+        ServerNotReadyError, match=r"no answer for 1 s.*(Nothing listens|broke)"
+    ) as caught:
         run(server, rows, output=tmp_path / "out.jsonl", outage_seconds=1)
     stopping.join()
     assert "the same call continues after them" in caught.value.hint
@@ -385,7 +464,9 @@ def test_a_server_that_stays_away_ends_the_run_which_can_be_continued(server: Se
     assert result.resumed >= 100
 
 
-@pytest.mark.parametrize("bad", [status(503, "loading"), hangs], ids=["503 for ever", "hangs for ever"])
+@pytest.mark.parametrize(
+    "bad", [status(503, "loading"), hangs], ids=["503 for ever", "hangs for ever"]
+)
 def test_a_server_that_only_refuses_or_hangs_ends_the_run(bad: Handler, server: Server) -> None:
     server.handler = bad
     with pytest.raises(ServerNotReadyError, match="no answer for 1 s"):
@@ -398,10 +479,18 @@ def test_a_server_that_is_not_there_ends_the_run() -> None:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         for model in ("", "tiny"):
             with pytest.raises(ServerNotReadyError, match=f"{url} .*Nothing listens"):
-                batch(Endpoint(url, model=model), TEXTS, work=chat(), outage_seconds=0.5, progress=False)
+                batch(
+                    Endpoint(url, model=model),
+                    TEXTS,
+                    work=chat(),
+                    outage_seconds=0.5,
+                    progress=False,
+                )
 
 
-def test_a_function_that_cannot_reach_something_else_does_not_wait_for_the_server(server: Server) -> None:
+def test_a_function_that_cannot_reach_something_else_does_not_wait_for_the_server(
+    server: Server,
+) -> None:
     async def elsewhere(client: Any, row: str) -> Any:
         raise ConnectionRefusedError("another service")
 
@@ -421,19 +510,32 @@ def test_a_function_that_hangs_meets_the_deadline(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("bad", "kind"),
-    [(status(400), "rejected"), (status(500), "server_error"), (half, "disconnected"), (hangs, "timeout")],
+    [
+        (status(400), "rejected"),
+        (status(500), "server_error"),
+        (half, "disconnected"),
+        (hangs, "timeout"),
+    ],
     ids=["400", "500", "half an answer", "hangs"],
 )
-def test_errors_of_the_official_client_are_told_apart(bad: Handler, kind: str, server: Server) -> None:
+def test_errors_of_the_official_client_are_told_apart(
+    bad: Handler, kind: str, server: Server
+) -> None:
     """The client that functions get from a real endpoint, whose own patience is taken from it."""
 
     async def ask(client: Any, row: str) -> Any:
-        answer = await client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": row}])
+        answer = await client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": row}]
+        )
         return answer.choices[0].message.content
 
-    endpoint = RealEndpoint(url=server.url, protocol="openai", model="tiny", health_url=f"{server.url}/health")
+    endpoint = RealEndpoint(
+        url=server.url, protocol="openai", model="tiny", health_url=f"{server.url}/health"
+    )
     options: Any = {"work": ask, "max_retries": 1, "deadline": 0.5, "progress": False}
-    assert [record["output"] for record in batch(endpoint, TEXTS, **options)] == [f"answer to {t}" for t in TEXTS]
+    assert [record["output"] for record in batch(endpoint, TEXTS, **options)] == [
+        f"answer to {t}" for t in TEXTS
+    ]
     server.handler = bad
     (record,) = batch(endpoint, ["a"], **options)
     assert record["error"]["kind"] == kind
@@ -449,7 +551,9 @@ class StatusError(Exception):
         self.status_code = code
 
 
-@pytest.mark.parametrize(("code", "kind", "attempts"), [(400, "rejected", 1), (500, "server_error", 3)])
+@pytest.mark.parametrize(
+    ("code", "kind", "attempts"), [(400, "rejected", 1), (500, "server_error", 3)]
+)
 def test_errors_of_a_functions_client_are_told_apart_by_their_status(
     code: int, kind: str, attempts: int, server: Server
 ) -> None:
@@ -457,19 +561,33 @@ def test_errors_of_a_functions_client_are_told_apart_by_their_status(
         raise StatusError(code)
 
     (record,) = run(server, ["a"], work=fails, max_retries=2)
-    assert (record["error"]["kind"], record["error"]["status"], record["attempts"]) == (kind, code, attempts)
+    assert (record["error"]["kind"], record["error"]["status"], record["attempts"]) == (
+        kind,
+        code,
+        attempts,
+    )
 
 
 @pytest.mark.parametrize(("name", "kept"), [("out.jsonl", "\ud83d"), ("out.parquet", "\\ud83d")])
-def test_text_that_no_file_can_hold_is_kept_escaped(name: str, kept: str, server: Server, tmp_path: Path) -> None:
+def test_text_that_no_file_can_hold_is_kept_escaped(
+    name: str, kept: str, server: Server, tmp_path: Path
+) -> None:
     async def half_a_pair(request: web.Request, body: Any) -> web.StreamResponse:
-        raw = json.dumps({"choices": [{"message": {"content": "\ud83d"}, "finish_reason": "length"}]})
+        raw = json.dumps(
+            {"choices": [{"message": {"content": "\ud83d"}, "finish_reason": "length"}]}
+        )
         return web.Response(text=raw, content_type="application/json")
 
     server.handler = half_a_pair
     (record,) = run(server, ["a"], output=tmp_path / name)
     assert record["output"] == kept
-    (record,) = run(server, [{"id": "\ude00", "text": 3}], work=chat(column="text"), id="id", output=tmp_path / name)
+    (record,) = run(
+        server,
+        [{"id": "\ude00", "text": 3}],
+        work=chat(column="text"),
+        id="id",
+        output=tmp_path / name,
+    )
     assert record["id"] == kept.replace("d83d", "de00").replace("\ud83d", "\ude00")
     assert record["error"]["kind"] == "invalid_row"
 
@@ -491,7 +609,11 @@ def test_a_long_queue_inside_the_server_is_seen_in_its_metrics(server: Server) -
 @pytest.mark.parametrize(
     ("page", "waiting"),
     [
-        ('vllm:num_requests_waiting{engine="0"} 3.0\nvllm:num_requests_waiting{engine="1"} 2.0\n', 5),
+        (
+            'vllm:num_requests_waiting{engine="0"} 3.0\nvllm:num_requests_waiting{engine="1"} '
+            "2.0\n",
+            5,
+        ),
         ("# HELP llamacpp:requests_deferred x\nllamacpp:requests_deferred 7\n", 7),
         ("tgi_queue_size 1e+01\n", 10),
         ("vllm:num_requests_running 4\n", None),

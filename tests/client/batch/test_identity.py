@@ -81,7 +81,9 @@ def test_the_order_of_a_set_does_not_change_it() -> None:
     for seed in ("1", "2", "3"):
         command = [sys.executable, "-c", textwrap.dedent(PROGRAM)]
         environ = {**os.environ, "PYTHONHASHSEED": seed}
-        said.add(subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout)
+        said.add(
+            subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+        )
     assert len(said) == 1
     assert re.fullmatch("[0-9a-f]{16}\n", said.pop())
 
@@ -132,7 +134,13 @@ def test_values_without_end_cannot_be_compared() -> None:
 
 def test_a_rerun_with_another_prompt_asks_again(server: Server, tmp_path: Path) -> None:
     def run(prompt: str) -> Any:
-        return batch(server.endpoint, ["a"], work=partly(prompt), output=tmp_path / "out.jsonl", progress=False)
+        return batch(
+            server.endpoint,
+            ["a"],
+            work=partly(prompt),
+            output=tmp_path / "out.jsonl",
+            progress=False,
+        )
 
     assert run("one").resumed == 0
     assert run("one").resumed == 1

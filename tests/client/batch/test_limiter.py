@@ -60,7 +60,10 @@ class Simulation:
 
     def _send(self) -> None:
         limiter = self.limiter
-        while limiter.in_flight + len(self._wakes) < limiter.limit and self.now >= limiter.paused_until:
+        while (
+            limiter.in_flight + len(self._wakes) < limiter.limit
+            and self.now >= limiter.paused_until
+        ):
             ticket = limiter.send(self.now)
             if limiter.in_flight > self.shed_above:
                 self.shed += 1
@@ -77,7 +80,11 @@ class Simulation:
 
     def _next_event(self) -> None:
         each = self.curve(len(self._service)) / max(len(self._service), 1)
-        finish = self.now + (self._service[0][0] - self._shared) / each if self._service else float("inf")
+        finish = (
+            self.now + (self._service[0][0] - self._shared) / each
+            if self._service
+            else float("inf")
+        )
         wake = min(self._wakes, default=float("inf"))
         resume = self.limiter.paused_until if self.limiter.paused_until > self.now else float("inf")
         until = min(finish, wake, resume)
@@ -106,7 +113,9 @@ def continuous_batching(half: int, most: float = 1000.0) -> Curve:
 
 def thrashing(knee: int, each: float = 10.0) -> Curve:
     """Throughput that falls beyond the knee, as when a cache is too small for all sequences."""
-    return lambda requests: each * (requests if requests <= knee else knee * (knee / requests) ** 0.5)
+    return lambda requests: (
+        each * (requests if requests <= knee else knee * (knee / requests) ** 0.5)
+    )
 
 
 @pytest.mark.parametrize("knee", [1, 2, 5, 8, 12, 16, 40, 64, 100, 256])
@@ -127,7 +136,9 @@ def test_the_knee_is_found_within_few_rows(knee: int) -> None:
 
 
 @pytest.mark.parametrize("half", [4, 16, 64])
-def test_a_server_that_batches_continuously_is_used_up_to_where_more_brings_little(half: int) -> None:
+def test_a_server_that_batches_continuously_is_used_up_to_where_more_brings_little(
+    half: int,
+) -> None:
     simulation = Simulation(Limiter(512), continuous_batching(half))
     simulation.run(6000)
     assert simulation.run(6000) >= 0.92 * 1000 * 512 / (512 + half)
@@ -208,7 +219,9 @@ def test_a_server_that_becomes_slower_and_faster_again_is_followed() -> None:
 def test_a_noisy_plateau_does_not_draw_the_limit_below_the_knee() -> None:
     """A lower limit that once looks as good by chance would cost throughput; it has to be seen again."""
     noise = random.Random(5)
-    simulation = Simulation(Limiter(512), lambda requests: 10.0 * requests * noise.uniform(0.85, 1.15), slots=128)
+    simulation = Simulation(
+        Limiter(512), lambda requests: 10.0 * requests * noise.uniform(0.85, 1.15), slots=128
+    )
     simulation.run(4000)
     assert simulation.limit >= 96
 

@@ -16,15 +16,27 @@ from flytekitplugins.inference.client.endpoint import Endpoint
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 COUNTED = "one two three four five six seven eight"
-ROWS = [{"id": number, "text": f"{'please ' * (number % 7)}count, {number}"} for number in range(200)]
-SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+ROWS = [
+    {"id": number, "text": f"{'please ' * (number % 7)}count, {number}"} for number in range(200)
+]
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
 
 
 @contextmanager
 def endpoint(port: int) -> Iterator[Endpoint]:
     origin = f"http://127.0.0.1:{port}"
     with started("llamacpp", *llama(port), "--parallel", "4", "--ctx-size", "2048", "--metrics"):
-        yield Endpoint(url=origin, protocol="openai", health_url=f"{origin}/health", metrics_url=f"{origin}/metrics")
+        yield Endpoint(
+            url=origin,
+            protocol="openai",
+            health_url=f"{origin}/health",
+            metrics_url=f"{origin}/metrics",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -51,23 +63,36 @@ def test_completions_go_on(server: Endpoint) -> None:
 def test_a_request_that_the_server_refuses_fails_its_row_alone(server: Endpoint) -> None:
     rows = ["count", "count " * 5000, "count"]
     result = batch(server, rows, work=chat(max_tokens=20), progress=False)
-    assert [record["error"] and record["error"]["kind"] for record in result] == [None, "rejected", None]
+    assert [record["error"] and record["error"]["kind"] for record in result] == [
+        None,
+        "rejected",
+        None,
+    ]
     assert result.failures[0].error["status"] == 400
 
 
 def test_a_schema_is_kept_to_by_the_server_and_checked_here(server: Endpoint) -> None:
     result = batch(server, ["a number"] * 3, work=structured(SCHEMA, max_tokens=60), progress=False)
-    kinds = {record["error"]["kind"] if record["error"] else type(record["output"]["n"]).__name__ for record in result}
-    assert kinds <= {"int", "invalid_output"}, "an untrained model may count digits until it is cut off"
+    kinds = {
+        record["error"]["kind"] if record["error"] else type(record["output"]["n"]).__name__
+        for record in result
+    }
+    assert kinds <= {"int", "invalid_output"}, (
+        "an untrained model may count digits until it is cut off"
+    )
 
 
 def test_the_official_client_serves_a_function(server: Endpoint) -> None:
     async def words(client: Any, row: dict[str, Any]) -> int:
         messages = [{"role": "user", "content": row["text"]}]
-        answer = await client.chat.completions.create(model="tiny", messages=messages, max_tokens=20)
+        answer = await client.chat.completions.create(
+            model="tiny", messages=messages, max_tokens=20
+        )
         return len(answer.choices[0].message.content.split())
 
-    assert [record["output"] for record in batch(server, ROWS[:40], work=words, progress=False)] == [8] * 40
+    assert [
+        record["output"] for record in batch(server, ROWS[:40], work=words, progress=False)
+    ] == [8] * 40
 
 
 def test_a_killed_server_is_waited_for() -> None:
@@ -94,7 +119,9 @@ def test_a_killed_server_is_waited_for() -> None:
         thread = threading.Thread(target=restart)
         thread.start()
         origin = f"http://127.0.0.1:{port}"
-        endpoint = Endpoint(url=origin, protocol="openai", model="tiny", health_url=f"{origin}/health")
+        endpoint = Endpoint(
+            url=origin, protocol="openai", model="tiny", health_url=f"{origin}/health"
+        )
         try:
             result = batch(endpoint, rows(), work=chat(max_tokens=20), progress=False)
         finally:

@@ -79,7 +79,10 @@ def test_a_rerun_of_a_complete_run_asks_nothing(
     assert server.requests == []
     assert output.read_bytes() == content
     assert (first.resumed, again.resumed, again.succeeded) == (0, 30, 30)
-    assert f"continues: 30 results of an earlier run are in {output}.journal" in capsys.readouterr().err
+    assert (
+        f"continues: 30 results of an earlier run are in {output}.journal"
+        in capsys.readouterr().err
+    )
 
 
 def test_rows_are_known_by_their_content_wherever_they_stand(server: Server, output: Path) -> None:
@@ -87,18 +90,24 @@ def test_rows_are_known_by_their_content_wherever_they_stand(server: Server, out
     server.requests.clear()
     rows = ["new", *reversed(TEXTS), "text 3"]
     result = run(server, rows, output=output)
-    assert sorted(server.texts) == ["new", "text 3"], "the second row of that content is another row"
+    assert sorted(server.texts) == ["new", "text 3"], (
+        "the second row of that content is another row"
+    )
     assert texts_of(result) == [f"answer to {text}" for text in rows]
 
 
-def test_rows_of_equal_content_are_all_answered_and_all_resumed(server: Server, output: Path) -> None:
+def test_rows_of_equal_content_are_all_answered_and_all_resumed(
+    server: Server, output: Path
+) -> None:
     rows = ["a"] * 700 + ["b"] + ["a"] * 700
     assert run(server, rows, output=output).succeeded == 1401
     assert Counter(server.texts) == {"a": 1400, "b": 1}
     assert run(server, rows, output=output).resumed == 1401
 
 
-def test_rows_with_an_id_are_asked_again_only_when_their_content_changed(server: Server, output: Path) -> None:
+def test_rows_with_an_id_are_asked_again_only_when_their_content_changed(
+    server: Server, output: Path
+) -> None:
     rows = [{"id": number, "text": text} for number, text in enumerate(TEXTS)]
     run(server, rows, work=chat(column="text"), id="id", output=output)
     server.requests.clear()
@@ -117,7 +126,10 @@ def test_changed_parameters_start_anew_and_say_what_changed(
     result = run(server, output=output, work=chat(max_tokens=6), progress=True)
     assert (result.resumed, len(server.requests)) == (0, 30)
     said = capsys.readouterr().err
-    assert f"starts anew, because this is not what {output}.journal is about (max_tokens: 5 → 6)" in said
+    assert (
+        f"starts anew, because this is not what {output}.journal is about (max_tokens: 5 → 6)"
+        in said
+    )
     assert Path(f"{output}.journal.previous").exists()
 
 
@@ -129,7 +141,9 @@ async def quiet(client: Any, row: str) -> str:
     return row.lower()
 
 
-def test_a_changed_function_starts_anew_and_the_same_one_continues(server: Server, output: Path) -> None:
+def test_a_changed_function_starts_anew_and_the_same_one_continues(
+    server: Server, output: Path
+) -> None:
     assert run(server, work=loud, output=output).resumed == 0
     assert run(server, work=loud, output=output).resumed == 30
     result = run(server, work=quiet, output=output)
@@ -140,7 +154,9 @@ def test_a_changed_function_starts_anew_and_the_same_one_continues(server: Serve
 @pytest.mark.parametrize(
     "options", [{"deadline": 5.0}, {"max_concurrency": 2}, {"max_retries": 0}, {"max_failures": 9}]
 )
-def test_what_changes_no_answer_does_not_start_anew(options: Any, server: Server, output: Path) -> None:
+def test_what_changes_no_answer_does_not_start_anew(
+    options: Any, server: Server, output: Path
+) -> None:
     run(server, output=output)
     assert run(server, output=output, **options).resumed == 30
 
@@ -148,7 +164,9 @@ def test_what_changes_no_answer_does_not_start_anew(options: Any, server: Server
 def test_another_server_of_the_same_model_continues(server: Server, output: Path) -> None:
     run(server, output=output)
     port = int(server.url.rpartition(":")[2])
-    result = batch(Endpoint(f"http://localhost:{port}"), TEXTS, work=chat(), output=output, progress=False)
+    result = batch(
+        Endpoint(f"http://localhost:{port}"), TEXTS, work=chat(), output=output, progress=False
+    )
     assert result.resumed == 30
 
 
@@ -158,7 +176,9 @@ def test_resume_false_starts_anew(server: Server, output: Path) -> None:
     assert len(server.requests) == 60
 
 
-def test_failures_that_may_pass_are_asked_again_and_others_kept(server: Server, output: Path) -> None:
+def test_failures_that_may_pass_are_asked_again_and_others_kept(
+    server: Server, output: Path
+) -> None:
     async def handler(request: web.Request, body: Any) -> web.StreamResponse:
         code = {"text 1": 400, "text 2": 500}.get(text_of(body), 0)
         return web.Response(status=code) if code else await echo(request, body)
@@ -174,7 +194,9 @@ def test_failures_that_may_pass_are_asked_again_and_others_kept(server: Server, 
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_a_result_that_is_not_ours_is_not_overwritten(suffix: str, server: Server, tmp_path: Path) -> None:
+def test_a_result_that_is_not_ours_is_not_overwritten(
+    suffix: str, server: Server, tmp_path: Path
+) -> None:
     foreign = tmp_path / f"out{suffix}"
     foreign.write_text("precious")
     with pytest.raises(DestinationError, match=r"exists, and without out.*\.journal beside it"):
@@ -214,12 +236,16 @@ def test_a_directory_that_cannot_be_written_is_said(server: Server, tmp_path: Pa
         run(server, output=tmp_path / "file" / "out.jsonl")
 
 
-def test_killed_again_and_again_every_row_is_there_once_in_order(server: Server, output: Path) -> None:
+def test_killed_again_and_again_every_row_is_there_once_in_order(
+    server: Server, output: Path
+) -> None:
     server.handler = slowly
     chance, rows = random.Random(5), 1500
     for kill in range(4):
         process = start(server, output, rows)
-        wait_for(server, min(len(server.requests) + chance.randint(30, 300), rows - 100 + 20 * kill))
+        wait_for(
+            server, min(len(server.requests) + chance.randint(30, 300), rows - 100 + 20 * kill)
+        )
         process.kill()
         process.communicate()
     assert not output.exists(), "what stands there is never a part of a result"
@@ -229,13 +255,17 @@ def test_killed_again_and_again_every_row_is_there_once_in_order(server: Server,
     assert "continues: " in said
     records = [json.loads(line) for line in output.open()]
     assert [record["index"] for record in records] == list(range(rows))
-    assert [record["output"] for record in records] == [f"answer to text {number}" for number in range(rows)]
+    assert [record["output"] for record in records] == [
+        f"answer to text {number}" for number in range(rows)
+    ]
     # in flight at a kill, at most; the bench measures what was answered twice
     twice = len(server.requests) - rows
     assert twice <= 4 * server.most
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, None), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, None), (signal.SIGTERM, -signal.SIGTERM)]
+)
 def test_a_signal_stops_the_work_keeps_what_is_finished_and_has_its_effect(
     number: int, code: int | None, server: Server, output: Path
 ) -> None:
@@ -288,7 +318,9 @@ def test_an_async_iteration_continues_too(server: Server, output: Path) -> None:
     assert len(server.requests) == 30
 
 
-def test_the_journal_may_be_deleted_and_then_the_result_is_protected(server: Server, output: Path) -> None:
+def test_the_journal_may_be_deleted_and_then_the_result_is_protected(
+    server: Server, output: Path
+) -> None:
     run(server, output=output)
     for file in output.parent.glob("*.journal*"):
         file.unlink()

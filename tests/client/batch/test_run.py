@@ -20,7 +20,14 @@ from pyarrow import dataset, parquet
 from pydantic import BaseModel
 
 from client.batch.stub import Endpoint, Server, answered, text_of
-from flytekitplugins.inference.client.batch import abatch, batch, chat, completion, embeddings, structured
+from flytekitplugins.inference.client.batch import (
+    abatch,
+    batch,
+    chat,
+    completion,
+    embeddings,
+    structured,
+)
 from flytekitplugins.inference.client.batch.progress import Counts, Progress, Rates, render
 from flytekitplugins.inference.errors import ConfigError, SourceNotFoundError, UnsupportedError
 
@@ -72,10 +79,16 @@ async def numbered_async() -> AsyncIterator[dict[str, str]]:
         "parquet",
     ],
 )
-def test_every_kind_of_input_is_answered_in_order(make: Any, server: Server, tmp_path: Path) -> None:
-    result = batch(server.endpoint, make(tmp_path), work=chat(column="text"), id="id", progress=False)
+def test_every_kind_of_input_is_answered_in_order(
+    make: Any, server: Server, tmp_path: Path
+) -> None:
+    result = batch(
+        server.endpoint, make(tmp_path), work=chat(column="text"), id="id", progress=False
+    )
     assert outputs(result) == [f"answer to {text}" for text in TEXTS]
-    assert [(record["index"], record["id"]) for record in result] == [(n, f"r{n}") for n in range(50)]
+    assert [(record["index"], record["id"]) for record in result] == [
+        (n, f"r{n}") for n in range(50)
+    ]
     assert (result.rows, result.succeeded, result.failed, result.resumed) == (50, 50, 0, 0)
 
 
@@ -89,11 +102,18 @@ def written(path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "column",
-    [pandas.Series(TEXTS), polars.Series(TEXTS), pyarrow.array(TEXTS), pyarrow.chunked_array([TEXTS[:20], TEXTS[20:]])],
+    [
+        pandas.Series(TEXTS),
+        polars.Series(TEXTS),
+        pyarrow.array(TEXTS),
+        pyarrow.chunked_array([TEXTS[:20], TEXTS[20:]]),
+    ],
     ids=lambda column: type(column).__module__.partition(".")[0],
 )
 def test_a_column_of_a_table_is_an_input(column: Any, server: Server) -> None:
-    assert outputs(batch(server.endpoint, column, work=chat(), progress=False)) == [f"answer to {t}" for t in TEXTS]
+    assert outputs(batch(server.endpoint, column, work=chat(), progress=False)) == [
+        f"answer to {t}" for t in TEXTS
+    ]
 
 
 def test_the_order_is_the_inputs_whatever_order_the_answers_have(server: Server) -> None:
@@ -166,10 +186,14 @@ def test_completion_sends_a_prompt(server: Server) -> None:
     assert outputs(result) == ["answer to a"]
 
 
-def test_embeddings_are_lists_of_numbers_and_a_column_of_lists_in_parquet(server: Server, tmp_path: Path) -> None:
+def test_embeddings_are_lists_of_numbers_and_a_column_of_lists_in_parquet(
+    server: Server, tmp_path: Path
+) -> None:
     async def embed(request: web.Request, body: Any) -> web.StreamResponse:
         vector = [float(len(body["input"])), 0.5]
-        return web.json_response({"data": [{"embedding": vector, "index": 0}], "usage": {"prompt_tokens": 4}})
+        return web.json_response(
+            {"data": [{"embedding": vector, "index": 0}], "usage": {"prompt_tokens": 4}}
+        )
 
     server.handler = embed
     path = tmp_path / "out.parquet"
@@ -188,13 +212,23 @@ async def a_city(request: web.Request, body: Any) -> web.StreamResponse:
     schema = body["response_format"]["json_schema"]["schema"]
     assert set(schema["properties"]) == {"name", "people"}
     people = "many" if text_of(body) == "wrong" else 7
-    return answered("no JSON" if text_of(body) == "broken" else json.dumps({"name": text_of(body), "people": people}))
+    return answered(
+        "no JSON"
+        if text_of(body) == "broken"
+        else json.dumps({"name": text_of(body), "people": people})
+    )
 
 
-@pytest.mark.parametrize("schema", [City, City.model_json_schema()], ids=["pydantic", "JSON schema"])
-def test_structured_outputs_are_validated_and_invalid_ones_reported(schema: Any, server: Server) -> None:
+@pytest.mark.parametrize(
+    "schema", [City, City.model_json_schema()], ids=["pydantic", "JSON schema"]
+)
+def test_structured_outputs_are_validated_and_invalid_ones_reported(
+    schema: Any, server: Server
+) -> None:
     server.handler = a_city
-    result = batch(server.endpoint, ["Bern", "wrong", "broken"], work=structured(schema), progress=False)
+    result = batch(
+        server.endpoint, ["Bern", "wrong", "broken"], work=structured(schema), progress=False
+    )
     good, wrong, broken = result
     assert good["output"] == {"name": "Bern", "people": 7}
     assert wrong["output"] is None
@@ -233,19 +267,25 @@ def test_a_function_that_raises_fails_its_row_alone(server: Server) -> None:
         return row
 
     result = batch(server.endpoint, TEXTS[:6], work=picky, progress=False)
-    assert [record["error"] and record["error"]["kind"] for record in result] == [None] * 3 + ["function"] * 2 + [None]
+    assert [record["error"] and record["error"]["kind"] for record in result] == [None] * 3 + [
+        "function"
+    ] * 2 + [None]
     assert "KeyError: 'three'" in str(result.failures[0])
     assert "no form as JSON" in str(result.failures[1])
 
 
-def test_the_model_is_the_first_that_the_server_lists_when_the_endpoint_names_none(server: Server) -> None:
+def test_the_model_is_the_first_that_the_server_lists_when_the_endpoint_names_none(
+    server: Server,
+) -> None:
     batch(Endpoint(server.url, model=""), ["a"], work=chat(), progress=False)
     assert server.requests[0]["model"] == "listed"
 
 
 def test_several_models_are_not_guessed_among(server: Server) -> None:
     server.models = ("base", "adapter")
-    with pytest.raises(ConfigError, match="lists 'base', 'adapter': which one to ask for is not clear"):
+    with pytest.raises(
+        ConfigError, match="lists 'base', 'adapter': which one to ask for is not clear"
+    ):
         batch(Endpoint(server.url, model=""), ["a"], work=chat(), progress=False)
     batch(Endpoint(server.url, model=""), ["a"], work=chat(model="adapter"), progress=False)
     assert server.requests[0]["model"] == "adapter"
@@ -266,14 +306,18 @@ def test_a_servers_key_goes_with_each_request(server: Server) -> None:
 def test_parquet_and_pandas_have_the_records_columns(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "out.parquet"
     rows: list[Any] = [*ROWS[:2], 5]
-    result = batch(server.endpoint, rows, work=chat(column="text"), id="id", output=path, progress=False)
+    result = batch(
+        server.endpoint, rows, work=chat(column="text"), id="id", output=path, progress=False
+    )
     frame = result.to_pandas()
     assert list(frame.index) == [0, 1, 2]
     assert list(frame["output"][:2]) == ["answer to text 0", "answer to text 1"]
     assert pandas.isna(frame["output"][2])
     assert frame["error"][2]["kind"] == "invalid_row"
     assert list(frame["completion_tokens"]) == [3, 3, 0]
-    jsonl = batch(server.endpoint, rows, work=chat(column="text"), id="id", progress=False).to_pandas()
+    jsonl = batch(
+        server.endpoint, rows, work=chat(column="text"), id="id", progress=False
+    ).to_pandas()
     assert set(jsonl.columns) == set(frame.columns)
     assert list(jsonl["prompt_tokens"]) == list(frame["prompt_tokens"])
 
@@ -329,11 +373,15 @@ def test_an_empty_input_has_an_empty_result(server: Server, tmp_path: Path) -> N
     assert (result.rows, list(result)) == (0, [])
     assert (tmp_path / "out.jsonl").read_text() == ""
     assert len(result.to_pandas()) == 0
-    parquet_result = batch(server.endpoint, iter(()), work=chat(), output=tmp_path / "out.parquet", progress=False)
+    parquet_result = batch(
+        server.endpoint, iter(()), work=chat(), output=tmp_path / "out.parquet", progress=False
+    )
     assert list(parquet_result) == []
 
 
-def test_an_input_that_raises_ends_the_run_and_keeps_what_is_finished(server: Server, tmp_path: Path) -> None:
+def test_an_input_that_raises_ends_the_run_and_keeps_what_is_finished(
+    server: Server, tmp_path: Path
+) -> None:
     def rows() -> Iterator[str]:
         yield from TEXTS[:20]
         while len(server.requests) < 20:
@@ -343,7 +391,9 @@ def test_an_input_that_raises_ends_the_run_and_keeps_what_is_finished(server: Se
 
     with pytest.raises(OSError, match="the disk is gone"):
         batch(server.endpoint, rows(), work=chat(), output=tmp_path / "out.jsonl", progress=False)
-    result = batch(server.endpoint, TEXTS[:20], work=chat(), output=tmp_path / "out.jsonl", progress=False)
+    result = batch(
+        server.endpoint, TEXTS[:20], work=chat(), output=tmp_path / "out.jsonl", progress=False
+    )
     assert result.resumed == 20
 
 
@@ -359,9 +409,20 @@ def test_an_input_that_raises_ends_the_run_and_keeps_what_is_finished(server: Se
         (Path(__file__), UnsupportedError, "'.py'; expected .jsonl"),
         (polars.DataFrame(ROWS).lazy(), UnsupportedError, "collect"),
     ],
-    ids=["mapping", "number", "None", "bytes", "absent file", "a text", "another format", "lazy frame"],
+    ids=[
+        "mapping",
+        "number",
+        "None",
+        "bytes",
+        "absent file",
+        "a text",
+        "another format",
+        "lazy frame",
+    ],
 )
-def test_what_is_no_input_is_refused(rows: Any, error: type[Exception], message: str, server: Server) -> None:
+def test_what_is_no_input_is_refused(
+    rows: Any, error: type[Exception], message: str, server: Server
+) -> None:
     with pytest.raises(error, match=message):
         batch(server.endpoint, rows, work=chat(), progress=False)
     assert server.requests == []
@@ -369,7 +430,15 @@ def test_what_is_no_input_is_refused(rows: Any, error: type[Exception], message:
 
 def test_all_wrong_arguments_are_told_at_once(server: Server) -> None:
     with pytest.raises(ConfigError) as caught:
-        batch(server.endpoint, [], work=chat(), max_concurrency=0, deadline=float("nan"), max_failures=-1, id=3)  # type: ignore[arg-type]
+        batch(
+            server.endpoint,
+            [],
+            work=chat(),
+            max_concurrency=0,
+            deadline=float("nan"),
+            max_failures=-1,
+            id=3,
+        )  # type: ignore[arg-type]
     assert len(caught.value.problems) == 4
     for name in ("max_concurrency=0", "deadline=nan", "max_failures=-1", "id=3"):
         assert name in str(caught.value)
@@ -393,7 +462,9 @@ def test_what_is_no_work_is_refused(work: Any, message: str, server: Server) -> 
         batch(server.endpoint, TEXTS, work=work, progress=False)
 
 
-@pytest.mark.parametrize("parameters", [{"stream": True}, {"n": 2}, {"messages": []}, {"stop": {1, 2}}], ids=str)
+@pytest.mark.parametrize(
+    "parameters", [{"stream": True}, {"n": 2}, {"messages": []}, {"stop": {1, 2}}], ids=str
+)
 def test_parameters_that_do_not_go_with_a_batch_are_refused(parameters: Any) -> None:
     with pytest.raises(ConfigError, match="parameter"):
         chat(**parameters)
@@ -420,7 +491,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_is_a_bar_in_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_a_bar_in_a_terminal_and_lines_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     counts = Counts(total=200, succeeded=98, failed=2, completion_tokens=500, in_flight=16)
     terminal, plain = Terminal(), io.StringIO()
@@ -434,10 +507,15 @@ def test_progress_is_a_bar_in_a_terminal_and_lines_elsewhere(monkeypatch: pytest
 
 
 def test_progress_without_a_known_total_has_no_share_and_no_eta() -> None:
-    assert render(Counts(succeeded=1), Rates(), bar=True) == "1 rows, 0.0 rows/s, 0 in flight, 0 failed"
+    assert (
+        render(Counts(succeeded=1), Rates(), bar=True)
+        == "1 rows, 0.0 rows/s, 0 in flight, 0 failed"
+    )
 
 
-def test_progress_goes_to_standard_error_unless_it_is_off(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_goes_to_standard_error_unless_it_is_off(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     batch(server.endpoint, TEXTS, work=chat())
     assert "50 of 50 rows (100%)" in capsys.readouterr().err
     batch(server.endpoint, TEXTS, work=chat(), progress=False)
@@ -446,12 +524,16 @@ def test_progress_goes_to_standard_error_unless_it_is_off(server: Server, capsys
 
 def test_importing_it_imports_nothing_but_the_standard_library() -> None:
     heavy = "{'aiohttp', 'pyarrow', 'flytekit', 'pydantic'}"
-    code = f"import sys, flytekitplugins.inference.client.batch; print(sys.modules.keys() & {heavy})"
+    code = (
+        f"import sys, flytekitplugins.inference.client.batch; print(sys.modules.keys() & {heavy})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
-def test_an_async_input_that_raises_ends_the_run_after_what_came_before(server: Server, tmp_path: Path) -> None:
+def test_an_async_input_that_raises_ends_the_run_after_what_came_before(
+    server: Server, tmp_path: Path
+) -> None:
     async def rows() -> AsyncIterator[str]:
         for text in TEXTS[:10]:
             yield text
@@ -462,7 +544,12 @@ def test_an_async_input_that_raises_ends_the_run_after_what_came_before(server: 
 
     with pytest.raises(OSError, match="the queue is gone"):
         batch(server.endpoint, rows(), work=chat(), output=tmp_path / "out.jsonl", progress=False)
-    assert batch(server.endpoint, TEXTS, work=chat(), output=tmp_path / "out.jsonl", progress=False).resumed == 10
+    assert (
+        batch(
+            server.endpoint, TEXTS, work=chat(), output=tmp_path / "out.jsonl", progress=False
+        ).resumed
+        == 10
+    )
 
 
 def test_a_slow_input_does_not_hold_back_the_rows_that_came(server: Server) -> None:

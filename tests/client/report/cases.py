@@ -1,6 +1,7 @@
 """Reports on runs that are simulated: the real record, sampler, rules and page, with a clock that a simulation turns.
 
-Only the server is not real here. What real servers write is in `tests/data/metrics`, and read in `test_metrics.py`.
+Only the server is not real here. What real servers write is in `tests/data/metrics`, and read in
+`test_metrics.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from flytekitplugins.inference.client.report.metrics import Page, Sampler
 
 EPOCH = 1_795_000_000.0
 BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, math.inf)
-HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)></style></title></svg>$x^2$ \u202e\x00\ud800 &amp;'
+HOSTILE = (
+    '<script>alert(1)</script>"><img src=x onerror=alert(2)></style></title></svg>$x^2$ '
+    "\u202e\x00\ud800 &amp;"
+)
 
 
 @dataclass
@@ -39,8 +43,12 @@ class Run:
 
     def __post_init__(self) -> None:
         self.record = Record(lambda: self.now, lambda: EPOCH)
-        self.sampler = Sampler("http://localhost:1/metrics", {}, clock=lambda: self.now, wall_clock=lambda: EPOCH)
-        self.page = Page(values=dict.fromkeys(("prompt_tokens", "generation_tokens", "preemptions"), 0.0))
+        self.sampler = Sampler(
+            "http://localhost:1/metrics", {}, clock=lambda: self.now, wall_clock=lambda: EPOCH
+        )
+        self.page = Page(
+            values=dict.fromkeys(("prompt_tokens", "generation_tokens", "preemptions"), 0.0)
+        )
         for name in ("time_to_first_token", "inter_token_latency", "request_latency", "queue_time"):
             self.page.buckets[name] = dict.fromkeys(BOUNDS, 0.0)
             self.page.sums[name] = 0.0
@@ -76,7 +84,10 @@ class Run:
                 first = 0.05 + 0.12 * self.chance.random() + self.now - seen.began
                 token = 0.012 + 0.0012 * len(running)
                 seen.first_byte_seconds = first
-                at(self.now + 0.1 + tokens * token, functools.partial(end, seen, tokens, first, token))
+                at(
+                    self.now + 0.1 + tokens * token,
+                    functools.partial(end, seen, tokens, first, token),
+                )
 
         def end(seen: Seen, tokens: int, first: float, token: float) -> None:
             if seen not in running:  # the server went away meanwhile
@@ -102,12 +113,17 @@ class Run:
             for seen in running:
                 self.record.repeat("RemoteProtocolError")
                 if self.chance.random() < 0.4:
-                    self.record.end(seen, ConnectionError(f"The answer to {seen.request} broke off after 812 bytes."))
+                    self.record.end(
+                        seen,
+                        ConnectionError(f"The answer to {seen.request} broke off after 812 bytes."),
+                    )
                     at(until, begin)
                 else:
                     queue.append(seen)
             running.clear()
-            self.page.values.update(dict.fromkeys(("prompt_tokens", "generation_tokens", "preemptions"), 0.0))
+            self.page.values.update(
+                dict.fromkeys(("prompt_tokens", "generation_tokens", "preemptions"), 0.0)
+            )
             for name in self.page.buckets:
                 self.page.buckets[name] = dict.fromkeys(BOUNDS, 0.0)
                 self.page.sums[name] = 0.0
@@ -121,7 +137,9 @@ class Run:
             levels = {
                 "requests_running": float(len(running)),
                 "requests_waiting": float(len(queue)),
-                "kv_cache_usage": min(0.055 * len(running) + 0.02 * self.chance.random(), 1.0) if running else 0.0,
+                "kv_cache_usage": min(0.055 * len(running) + 0.02 * self.chance.random(), 1.0)
+                if running
+                else 0.0,
             }
             page = Page(
                 values={**self.page.values, **levels},
@@ -214,7 +232,12 @@ def batch(rows: int = 4000, failed: int = 0, **more: Any) -> dict[str, Any]:
         for second in range(0, 590, 5)
     ]
     failures = [
-        {"index": 17 * index, "id": f"row-{index}", "kind": "status 400", "message": "the prompt has 9,120 tokens"}
+        {
+            "index": 17 * index,
+            "id": f"row-{index}",
+            "kind": "status 400",
+            "message": "the prompt has 9,120 tokens",
+        }
         for index in range(min(failed, 20))
     ]
     return {
@@ -266,7 +289,9 @@ def almost_empty() -> ReportData:
 
 
 def unasked() -> ReportData:
-    return report_data(ServerData(about={"url": "http://localhost:8000"}, clients=Record().snapshot()))
+    return report_data(
+        ServerData(about={"url": "http://localhost:8000"}, clients=Record().snapshot())
+    )
 
 
 def several() -> ReportData:

@@ -13,10 +13,19 @@ from flytekitplugins.inference.client.report.data import Advice, ServerData
 
 
 def _clients(**more: Any) -> dict[str, Any]:
-    return {**Record().snapshot(), "seconds": 600.0, "requests": 1000, "answered": 1000, "most_in_flight": 16, **more}
+    return {
+        **Record().snapshot(),
+        "seconds": 600.0,
+        "requests": 1000,
+        "answered": 1000,
+        "most_in_flight": 16,
+        **more,
+    }
 
 
-def _metrics(*, seen: float = 600, idle: float = 0, waiting: float = 0, full: float = 0, **more: Any) -> dict[str, Any]:
+def _metrics(
+    *, seen: float = 600, idle: float = 0, waiting: float = 0, full: float = 0, **more: Any
+) -> dict[str, Any]:
     return {
         "times": {"seen": seen, "idle": idle, "waiting": waiting, "cache_full": full},
         "most": {"requests_running": 16, "requests_waiting": 9 if waiting else 0},
@@ -32,15 +41,31 @@ def _found(server: ServerData) -> dict[str, Advice]:
 
 
 def _latency(p50: float, p99: float, count: int = 1000) -> dict[str, Any]:
-    return {"count": count, "mean": p50, "min": p50 / 2, "p50": p50, "p95": p50 * 2, "p99": p99, "max": p99 * 2}
+    return {
+        "count": count,
+        "mean": p50,
+        "min": p50 / 2,
+        "p50": p50,
+        "p95": p50 * 2,
+        "p99": p99,
+        "max": p99 * 2,
+    }
 
 
 def test_a_healthy_run_needs_no_advice() -> None:
-    assert advise(Run(clients=16).go().server(batches=(batch(),), cold_start=cold_start(("server_load", 0, 40)))) == []
+    assert (
+        advise(
+            Run(clients=16)
+            .go()
+            .server(batches=(batch(),), cold_start=cold_start(("server_load", 0, 40)))
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
-    "server", [ServerData(), ServerData(clients=Record().snapshot()), ServerData(metrics=_metrics())]
+    "server",
+    [ServerData(), ServerData(clients=Record().snapshot()), ServerData(metrics=_metrics())],
 )
 def test_nothing_known_is_no_advice(server: ServerData) -> None:
     assert advise(server) == []
@@ -53,7 +78,9 @@ def test_each_rule_is_quiet_on_its_own_without_numbers() -> None:
 def test_the_most_urgent_comes_first() -> None:
     clients = _clients(failed=3, errors={"status 500": 3}, latency_seconds=_latency(1, 60))
     found = advise(ServerData(clients=clients, metrics=_metrics(idle=372), cold_start=START))
-    assert [advice.severity for advice in found] == sorted((advice.severity for advice in found), reverse=True)
+    assert [advice.severity for advice in found] == sorted(
+        (advice.severity for advice in found), reverse=True
+    )
     assert [advice.rule for advice in found] == ["failures", "idle", "cold_start", "tail"]
 
 
@@ -61,9 +88,14 @@ def test_the_most_urgent_comes_first() -> None:
 
 
 def test_an_idle_server_asked_one_by_one() -> None:
-    advice = _found(ServerData(clients=_clients(most_in_flight=1), metrics=_metrics(idle=372)))["idle"]
+    advice = _found(ServerData(clients=_clients(most_in_flight=1), metrics=_metrics(idle=372)))[
+        "idle"
+    ]
     assert advice.title == "The server was idle 62 % of the time"
-    assert advice.evidence == "6 min 12 s of 10 min, by its own metrics. At most 1 request was under way at a time."
+    assert (
+        advice.evidence
+        == "6 min 12 s of 10 min, by its own metrics. At most 1 request was under way at a time."
+    )
     assert "max_concurrency" in advice.action
 
 
@@ -86,12 +118,19 @@ def test_an_idle_server_of_a_task_with_other_work() -> None:
 
 def test_an_idle_server_of_a_batch_that_no_client_recorded() -> None:
     clients = _clients(requests=0, answered=0, most_in_flight=0)
-    advice = _found(ServerData(clients=clients, metrics=_metrics(idle=372), batches=(batch(),)))["idle"]
+    advice = _found(ServerData(clients=clients, metrics=_metrics(idle=372), batches=(batch(),)))[
+        "idle"
+    ]
     assert "up to 48 requests were under way" in advice.evidence
 
 
 def test_an_idle_server_without_metrics() -> None:
-    timeline = {"cell_seconds": 1, "begun": [30] + [0] * 99, "answered": [30] + [0] * 99, "failed": [0] * 100}
+    timeline = {
+        "cell_seconds": 1,
+        "begun": [30] + [0] * 99,
+        "answered": [30] + [0] * 99,
+        "failed": [0] * 100,
+    }
     server = ServerData(clients=_clients(seconds=100.0, requests=30, timeline=timeline))
     assert "by what the clients sent" in _found(server)["idle"].evidence
 
@@ -131,22 +170,29 @@ def test_a_batch_at_its_ceiling_with_a_queue_is_well() -> None:
 
 
 def test_a_batch_below_its_ceiling_is_well() -> None:
-    server = ServerData(clients=_clients(), metrics=_metrics(), batches=(batch(max_concurrency=512),))
+    server = ServerData(
+        clients=_clients(), metrics=_metrics(), batches=(batch(max_concurrency=512),)
+    )
     assert _found(server) == {}
 
 
 def test_a_queue_for_most_of_the_time() -> None:
     waited = {"queue_time": {"count": 10, "mean": 1, "p50": 0.8, "p95": 2, "p99": 3}}
-    advice = _found(ServerData(clients=_clients(), metrics=_metrics(waiting=480, histograms=waited)))["queue"]
+    advice = _found(
+        ServerData(clients=_clients(), metrics=_metrics(waiting=480, histograms=waited))
+    )["queue"]
     assert advice.evidence == (
-        "Requests waited in its queue 80 % of the time, up to 9 at once, for 800 ms (median) before work on them began."
+        "Requests waited in its queue 80 % of the time, up to 9 at once, for 800 ms (median) "
+        "before work on them began."
     )
     assert advice.severity == 1
 
 
 def test_a_short_queue_only_keeps_the_server_busy() -> None:
     short = {"requests_running": 16, "requests_waiting": 2}
-    assert "queue" not in _found(ServerData(clients=_clients(), metrics=_metrics(waiting=600, most=short)))
+    assert "queue" not in _found(
+        ServerData(clients=_clients(), metrics=_metrics(waiting=600, most=short))
+    )
 
 
 def test_a_server_that_is_idle_in_between_is_not_used_to_the_full() -> None:
@@ -159,16 +205,21 @@ def test_a_queue_now_and_then_is_well() -> None:
 
 
 def test_a_full_cache_with_preemptions() -> None:
-    advice = _found(ServerData(clients=_clients(), metrics=_metrics(full=240, totals={"preemptions": 37.0})))[
-        "kv_cache"
-    ]
-    assert advice.evidence == "It was above 90 % for 40 % of the time, and requests were preempted 37 times."
+    advice = _found(
+        ServerData(clients=_clients(), metrics=_metrics(full=240, totals={"preemptions": 37.0}))
+    )["kv_cache"]
+    assert (
+        advice.evidence
+        == "It was above 90 % for 40 % of the time, and requests were preempted 37 times."
+    )
     assert "max_num_seqs" in advice.action
 
 
 @pytest.mark.parametrize(("full", "preemptions"), [(240, 0.0), (10, 37.0)])
 def test_a_cache_that_is_used_well(full: float, preemptions: float) -> None:
-    server = ServerData(clients=_clients(), metrics=_metrics(full=full, totals={"preemptions": preemptions}))
+    server = ServerData(
+        clients=_clients(), metrics=_metrics(full=full, totals={"preemptions": preemptions})
+    )
     assert "kv_cache" not in _found(server)
 
 
@@ -219,16 +270,22 @@ def test_a_kind_of_failure_without_known_cause() -> None:
     assert (advice.title, advice.action[:19]) == ("1 request failed", "The examples below ")
 
 
-@pytest.mark.parametrize(("ended", "title"), [(160.0, "once"), (None, "once and did not come back")])
+@pytest.mark.parametrize(
+    ("ended", "title"), [(160.0, "once"), (None, "once and did not come back")]
+)
 def test_outages(ended: float | None, title: str) -> None:
     clients = _clients(began=100.0, outage_count=1, outages=[{"began": 150.0, "ended": ended}])
     advice = _found(ServerData(clients=clients))["outages"]
     assert advice.title == f"The server went away {title}"
-    assert advice.evidence == f"It did not answer for {'10 s' if ended else '9 min 10 s'} of 10 min."
+    assert (
+        advice.evidence == f"It did not answer for {'10 s' if ended else '9 min 10 s'} of 10 min."
+    )
 
 
 def test_busy_answers() -> None:
-    advice = _found(ServerData(clients=_clients(repeats={"503": 80, "ReadError": 2})))["busy_answers"]
+    advice = _found(ServerData(clients=_clients(repeats={"503": 80, "ReadError": 2})))[
+        "busy_answers"
+    ]
     assert advice.title == "80 requests found the server busy and had to wait"
     assert advice.evidence.startswith("503 80 times, ReadError twice, for 1,000 requests")
 
@@ -245,16 +302,28 @@ def test_failed_rows() -> None:
 
 
 def test_failed_rows_of_a_summary_that_tells_little() -> None:
-    assert _found(ServerData(batches=({"failed": 1},)))["failed_rows"].title == "1 row of a batch failed"
+    assert (
+        _found(ServerData(batches=({"failed": 1},)))["failed_rows"].title
+        == "1 row of a batch failed"
+    )
 
 
 def test_a_long_tail_names_what_it_may_come_from() -> None:
-    clients = _clients(latency_seconds=_latency(2, 30), repeats={"ReadError": 1}, outage_count=1, outages=[])
+    clients = _clients(
+        latency_seconds=_latency(2, 30), repeats={"ReadError": 1}, outage_count=1, outages=[]
+    )
     advice = _found(ServerData(clients=clients, metrics=_metrics(waiting=5)))["tail"]
-    assert advice.evidence.startswith("The slowest 1 % took 30 s or more, 15 times the median of 2.0 s.")
-    assert "the server's outages, requests that were asked again and the server's queue" in advice.evidence
+    assert advice.evidence.startswith(
+        "The slowest 1 % took 30 s or more, 15 times the median of 2.0 s."
+    )
+    assert (
+        "the server's outages, requests that were asked again and the server's queue"
+        in advice.evidence
+    )
 
 
-@pytest.mark.parametrize("latency", [_latency(2, 9), _latency(0.01, 0.5), _latency(2, 30, count=50)])
+@pytest.mark.parametrize(
+    "latency", [_latency(2, 9), _latency(0.01, 0.5), _latency(2, 30, count=50)]
+)
 def test_a_tail_that_says_nothing(latency: dict[str, Any]) -> None:
     assert "tail" not in _found(ServerData(clients=_clients(latency_seconds=latency)))

@@ -14,11 +14,15 @@ import pytest
 
 from client.report.cases import CASES
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = (
+    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+)
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 if not CHROMIUM:
-    pytest.skip("there is no chromium: apt-get install chromium, or CHROMIUM=path", allow_module_level=True)
+    pytest.skip(
+        "there is no chromium: apt-get install chromium, or CHROMIUM=path", allow_module_level=True
+    )
 playwright = pytest.importorskip("playwright.sync_api")
 
 Open = Callable[..., Any]
@@ -41,7 +45,9 @@ def show(browser: Any, pages: dict[str, str], tmp_path: Path) -> Iterator[Open]:
         file = tmp_path / f"{case}.html"
         file.write_text(pages[case], encoding="utf-8")
         context = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=script
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,
+            java_script_enabled=script,
         )
         contexts.append(context)
         page = context.new_page()
@@ -79,7 +85,9 @@ def test_nothing_is_wider_than_the_window(show: Open, case: str, width: int) -> 
 def test_headings_are_in_order(show: Open, case: str) -> None:
     levels = [
         int(name[1])
-        for name in show(case).evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(e => e.tagName)")
+        for name in show(case).evaluate(
+            "[...document.querySelectorAll('h1,h2,h3,h4')].map(e => e.tagName)"
+        )
     ]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -91,7 +99,11 @@ def _accessible(page: Any) -> list[tuple[str, str, str]]:
     session = page.context.new_cdp_session(page)
     nodes = session.send("Accessibility.getFullAXTree")["nodes"]
     return [
-        (node.get("role", {}).get("value", ""), node.get("name", {}).get("value", ""), node["nodeId"])
+        (
+            node.get("role", {}).get("value", ""),
+            node.get("name", {}).get("value", ""),
+            node["nodeId"],
+        )
         for node in nodes
         if not node.get("ignored")
     ]
@@ -99,7 +111,11 @@ def _accessible(page: Any) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("width", [360, 1280])
 def test_every_drawing_has_a_name_that_tells_its_fact(show: Open, width: int) -> None:
-    images = [name for role, name, _ in _accessible(show("troubled", width=width)) if role in ("image", "img")]
+    images = [
+        name
+        for role, name, _ in _accessible(show("troubled", width=width))
+        if role in ("image", "img")
+    ]
     assert len(images) == 7
     assert all(re.match(r"[A-Z][\w ]+\. .*\d.*\.$", name) for name in images)
 
@@ -109,7 +125,9 @@ def test_a_screen_reader_finds_landmarks_and_tables(show: Open) -> None:
     roles = [role for role, _, _ in _accessible(page)]
     assert roles.count("main") == 1
     assert {"heading", "table", "columnheader", "rowheader", "region"} <= set(roles)
-    assert all(name for role, name, _ in _accessible(page) if role in ("table", "region", "heading"))
+    assert all(
+        name for role, name, _ in _accessible(page) if role in ("table", "region", "heading")
+    )
     assert "SvgRoot" not in roles  # a drawing is one image, not a heap of its parts
 
 
@@ -160,7 +178,9 @@ def test_dark_and_light_differ_also_in_the_drawings(show: Open) -> None:
     assert all(one != other for one, other in zip(light, dark, strict=True))
 
 
-@pytest.mark.parametrize(("width", "shown", "hidden"), [(360, "narrow", "wide"), (1280, "wide", "narrow")])
+@pytest.mark.parametrize(
+    ("width", "shown", "hidden"), [(360, "narrow", "wide"), (1280, "wide", "narrow")]
+)
 def test_a_phone_gets_a_drawing_of_its_own(show: Open, width: int, shown: str, hidden: str) -> None:
     page = show("healthy", width=width)
     assert page.locator(f"svg.{shown}").first.is_visible()
@@ -189,7 +209,9 @@ def test_labels_stay_within_their_drawing(show: Open, case: str, width: int) -> 
 def test_what_is_hostile_is_only_text(show: Open) -> None:
     page = show("hostile")
     page.wait_for_timeout(100)
-    assert page.evaluate("document.querySelectorAll('script, img, title').length") == 1  # the page's own title
+    assert (
+        page.evaluate("document.querySelectorAll('script, img, title').length") == 1
+    )  # the page's own title
     assert page.title() == "Inference report"
     assert "<script>alert(1)</script>" in page.locator("h2.server").first.inner_text()
 
@@ -209,5 +231,7 @@ def test_tables_and_switches_are_reached_by_keyboard(show: Open) -> None:
     reached = set()
     for _ in range(40):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.tagName + '.' + document.activeElement.className"))
+        reached.add(
+            page.evaluate("document.activeElement.tagName + '.' + document.activeElement.className")
+        )
     assert {"SUMMARY.", "DIV.scroll"} <= reached

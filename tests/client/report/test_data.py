@@ -11,7 +11,13 @@ import pytest
 from client.report.cases import CASES, START, Run, cold_start, report_data
 from flytekitplugins.inference.client.record import Record
 from flytekitplugins.inference.client.report import words
-from flytekitplugins.inference.client.report.data import ReportData, ServerData, idle, in_flight, phases
+from flytekitplugins.inference.client.report.data import (
+    ReportData,
+    ServerData,
+    idle,
+    in_flight,
+    phases,
+)
 
 
 def _clients(
@@ -28,13 +34,18 @@ def test_requests_in_flight_are_counted_from_the_timeline() -> None:
 @pytest.mark.parametrize(
     ("clients", "expected"),
     [
-        (_clients(10, [1, 0, 0, 1], [0, 1, 0, 1], [0] * 4), (7, 10)),  # idle: the third cell and those after the fourth
+        (
+            _clients(10, [1, 0, 0, 1], [0, 1, 0, 1], [0] * 4),
+            (7, 10),
+        ),  # idle: the third cell and those after the fourth
         (_clients(10, [1], [0], [0]), (0, 10)),  # still under way
         (_clients(8, [1, 0, 2], [1, 0, 2], [0] * 3, width=2), (4, 8)),
         (_clients(0.4, [1], [1], [0]), (0, 1)),
     ],
 )
-def test_the_clients_tell_when_the_server_was_idle(clients: dict[str, Any], expected: tuple[float, float]) -> None:
+def test_the_clients_tell_when_the_server_was_idle(
+    clients: dict[str, Any], expected: tuple[float, float]
+) -> None:
     assert idle(ServerData(clients=clients)) == (*expected, "clients")
 
 
@@ -78,9 +89,13 @@ def test_it_is_json_and_survives_it(case: str) -> None:
 
 
 def test_what_json_does_not_have_becomes_null_or_text() -> None:
-    server = ServerData(batches=({"duration": float("nan"), "id": b"x", 3: float("inf"), "rows": (1, True)},))
+    server = ServerData(
+        batches=({"duration": float("nan"), "id": b"x", 3: float("inf"), "rows": (1, True)},)
+    )
     read = json.loads(report_data(server).to_json())
-    assert read["servers"][0]["batches"] == [{"duration": None, "id": "b'x'", "3": None, "rows": [1, True]}]
+    assert read["servers"][0]["batches"] == [
+        {"duration": None, "id": "b'x'", "3": None, "rows": [1, True]}
+    ]
 
 
 def test_data_cannot_be_changed() -> None:
@@ -111,7 +126,8 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (0.254, "0.25"), (3.14, "3.1"), (4.0, "4"), (42.4, "42"), (12_345.6, "12,346")]
+    ("value", "text"),
+    [(0, "0"), (0.254, "0.25"), (3.14, "3.1"), (4.0, "4"), (42.4, "42"), (12_345.6, "12,346")],
 )
 def test_numbers(value: float, text: str) -> None:
     assert words.number(value) == text
@@ -136,5 +152,10 @@ def test_shares(part: float, whole: float, text: str) -> None:
 
 def test_counts() -> None:
     assert (words.count(1, "row"), words.count(2000, "row")) == ("1 row", "2,000 rows")
-    assert [words.times(many) for many in (1, 2, 3, 1200)] == ["once", "twice", "3 times", "1,200 times"]
+    assert [words.times(many) for many in (1, 2, 3, 1200)] == [
+        "once",
+        "twice",
+        "3 times",
+        "1,200 times",
+    ]
     assert words.clock(50_000) == "13:53:20 UTC"

@@ -15,7 +15,13 @@ from client.stub import Handler, Stub
 from flytekitplugins.inference import VLLM
 from flytekitplugins.inference.client.endpoint import About, Endpoint
 from flytekitplugins.inference.client.report import metrics
-from flytekitplugins.inference.client.report.metrics import Page, Sampler, sampler_of, sampling, scan
+from flytekitplugins.inference.client.report.metrics import (
+    Page,
+    Sampler,
+    sampler_of,
+    sampling,
+    scan,
+)
 from flytekitplugins.inference.pod.server import METRICS
 
 PAGES = Path(__file__).parents[2] / "data" / "metrics"
@@ -81,17 +87,30 @@ def test_a_page_of_vllm() -> None:
             },
             {"requests_running": 0, "generation_tokens": 8},
         ),
-        ("triton", {"requests_waiting": "nv_inference_pending_request_count"}, {"requests_waiting": 0}),
-        ("mlserver", {"requests_running": "rest_server_requests_in_progress"}, {"requests_running": 0}),
+        (
+            "triton",
+            {"requests_waiting": "nv_inference_pending_request_count"},
+            {"requests_waiting": 0},
+        ),
+        (
+            "mlserver",
+            {"requests_running": "rest_server_requests_in_progress"},
+            {"requests_running": 0},
+        ),
         ("triton", {"kv_cache_usage": "vllm:kv_cache_usage_perc"}, {}),
     ],
 )
-def test_pages_of_other_servers(file: str, names: Mapping[str, str], expected: Mapping[str, float]) -> None:
+def test_pages_of_other_servers(
+    file: str, names: Mapping[str, str], expected: Mapping[str, float]
+) -> None:
     assert scan((PAGES / f"{file}.txt").read_text(), names).values == expected
 
 
 def test_labels_are_summed_and_ratios_averaged() -> None:
-    text = 'x_running{engine="0"} 3\nx_running{engine="1"} 4\nx_cache{engine="0"} 0.2\nx_cache{engine="1"} 0.6\n'
+    text = (
+        'x_running{engine="0"} 3\nx_running{engine="1"} 4\nx_cache{engine="0"} '
+        '0.2\nx_cache{engine="1"} 0.6\n'
+    )
     assert scan(text, NAMES).values == {"requests_running": 7, "kv_cache_usage": pytest.approx(0.4)}
 
 
@@ -115,7 +134,9 @@ def test_a_line(line: str, value: float | None) -> None:
     assert scan(line, NAMES).values.get("requests_running") == value
 
 
-def test_a_histogram_is_told_by_its_quantiles_since_the_first_sample(sampler: Sampler, clock: Clock) -> None:
+def test_a_histogram_is_told_by_its_quantiles_since_the_first_sample(
+    sampler: Sampler, clock: Clock
+) -> None:
     old = {0.1: 50.0, 1.0: 50.0, math.inf: 50.0}
     sampler.add(Page(buckets={"time_to_first_token": old}, sums={"time_to_first_token": 5}), 0.0)
     new = {0.1: 50.0, 1.0: 150.0, math.inf: 152.0}
@@ -162,7 +183,9 @@ def test_what_is_absent_is_unknown_and_not_zero(sampler: Sampler) -> None:
 
 def test_days_take_no_more_room_than_an_hour(sampler: Sampler) -> None:
     for index in range(40_000):
-        sampler.add(page(requests_running=index % 2 * 10, generation_tokens=7.0 * index), 5.0 * index)
+        sampler.add(
+            page(requests_running=index % 2 * 10, generation_tokens=7.0 * index), 5.0 * index
+        )
     snapshot = sampler.snapshot()
     cells = len(snapshot["series"]["at"])
     assert metrics.MAX_CELLS / 2 <= cells <= metrics.MAX_CELLS
@@ -196,7 +219,9 @@ def _endpoint(stub: Stub, **more: Any) -> Endpoint:
     return Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=about, **more)
 
 
-def test_a_server_is_sampled_while_a_block_lasts(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_is_sampled_while_a_block_lasts(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(metrics, "INTERVAL_SECONDS", 0.02)
     stub.pages["/metrics"] = _text("x_running 3\nx_tokens_total 10\n")
     with sampling(_endpoint(stub, api_key="secret")) as outer, sampling(_endpoint(stub)) as inner:
@@ -209,7 +234,9 @@ def test_a_server_is_sampled_while_a_block_lasts(stub: Stub, monkeypatch: pytest
     last = sampler_of(f"{stub.url}/metrics")
     assert last is outer
     assert last.snapshot()["totals"] == {"generation_tokens": 15}
-    assert {headers["authorization"] for path, headers in stub.gets if path == "/metrics"} == {"Bearer secret"}
+    assert {headers["authorization"] for path, headers in stub.gets if path == "/metrics"} == {
+        "Bearer secret"
+    }
 
 
 @pytest.mark.parametrize("answer", [_text("no", 500), _text("x_running 1", 404)])
@@ -230,7 +257,9 @@ def test_a_server_that_is_not_there_is_unknown(stub: Stub) -> None:
 
 @pytest.mark.parametrize("about", [None, About()])
 def test_a_server_without_known_metrics_is_not_asked(stub: Stub, about: About | None) -> None:
-    with sampling(Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=about)) as sampler:
+    with sampling(
+        Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=about)
+    ) as sampler:
         assert sampler is None
     with sampling(Endpoint(url=stub.url, about=About(metric_names=NAMES))) as sampler:
         assert sampler is None
@@ -240,4 +269,6 @@ def test_a_server_without_known_metrics_is_not_asked(stub: Stub, about: About | 
 def test_a_page_is_scanned_without_being_parsed() -> None:
     text = (PAGES / "vllm-cpu.txt").read_text()
     assert len(text) > 50_000
-    assert not scan(text, {"generation_tokens": "vllm:generation_tokens"}).values  # the whole name counts
+    assert not scan(
+        text, {"generation_tokens": "vllm:generation_tokens"}
+    ).values  # the whole name counts

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from client.report.cases import EPOCH, HOSTILE, Run, almost_empty, batch, healthy, report_data, several, troubled
+from client.report.cases import (
+    EPOCH,
+    HOSTILE,
+    Run,
+    almost_empty,
+    batch,
+    healthy,
+    report_data,
+    several,
+    troubled,
+)
 from client.stub import Stub
 from flytekitplugins.inference.client.endpoint import About, Endpoint
 from flytekitplugins.inference.client.report import charts, collect, note_batch
@@ -43,8 +53,23 @@ def test_a_page_is_below_one_mebibyte_and_loads_nothing(pages: dict[str, str]) -
     for page in pages.values():
         assert len(page.encode()) < MIB
         read = _Reader(page)
-        assert not read.elements & {"script", "link", "iframe", "img", "image", "object", "embed", "base", "form", "a"}
-        assert not {name for name in read.attributes if name.startswith("on") or name in ("src", "action", "href")}
+        assert not read.elements & {
+            "script",
+            "link",
+            "iframe",
+            "img",
+            "image",
+            "object",
+            "embed",
+            "base",
+            "form",
+            "a",
+        }
+        assert not {
+            name
+            for name in read.attributes
+            if name.startswith("on") or name in ("src", "action", "href")
+        }
         assert all(target.startswith("#") for target in read.attributes.get("xlink:href", ()))
         assert "@import" not in page
         assert "url(" not in page.replace("url(#", "")
@@ -126,7 +151,9 @@ def test_a_run_too_short_for_drawings_is_told_in_words(pages: dict[str, str]) ->
 # What is missing
 
 
-def test_without_matplotlib_the_page_has_all_tables_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_page_has_all_tables_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("matplotlib")
     full = fragment(troubled())
     monkeypatch.setattr(charts.importlib.util, "find_spec", lambda name: None)
@@ -136,7 +163,9 @@ def test_without_matplotlib_the_page_has_all_tables_and_says_what_to_install(mon
     assert plain.count("<table") == full.count("<table") > 10
 
 
-def test_drawings_that_fail_leave_the_page(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_drawings_that_fail_leave_the_page(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(charts.sys, "executable", "/nonexistent/python")
     plain = fragment(healthy())
@@ -156,7 +185,8 @@ def test_making_a_page_imports_no_plotting_library_here() -> None:
         "import sys; from flytekitplugins.inference.client.report import report\n"
         "from flytekitplugins.inference.client.endpoint import Endpoint\n"
         "html = report([Endpoint(url='http://localhost:1')]).html\n"
-        "print([name for name in ('matplotlib', 'numpy', 'flytekit', 'kubernetes') if name in sys.modules])"
+        "print([name for name in ('matplotlib', 'numpy', 'flytekit', 'kubernetes') if name in "
+        "sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -191,7 +221,9 @@ def test_long_texts_are_clipped() -> None:
 
 
 def test_texts_are_escaped_and_html_is_not() -> None:
-    made = element("p", "a < b & c", element("br"), Html("<i>x</i>"), class_="x", aria_label='"y"', id=None)
+    made = element(
+        "p", "a < b & c", element("br"), Html("<i>x</i>"), class_="x", aria_label='"y"', id=None
+    )
     assert made == '<p class="x" aria-label="&quot;y&quot;">a &lt; b &amp; c<br><i>x</i></p>'
     assert join(HOSTILE, "\x07") == join(HOSTILE, "\x07").encode().decode()
 
@@ -202,7 +234,9 @@ def test_texts_are_escaped_and_html_is_not() -> None:
 def test_a_report_of_an_endpoint(stub: Stub, tmp_path: Path) -> None:
     start = tmp_path / "cold-start.json"
     start.write_text(json.dumps(healthy().servers[0].cold_start))
-    endpoint = Endpoint(url=stub.url, cold_start=str(start), about=About(kind="VLLM", gpus=2, model="m"))
+    endpoint = Endpoint(
+        url=stub.url, cold_start=str(start), about=About(kind="VLLM", gpus=2, model="m")
+    )
     seen = endpoint.record.begin("POST /v1/x")
     seen.status = 200
     endpoint.record.end(seen)
@@ -224,13 +258,25 @@ def test_a_report_of_an_endpoint(stub: Stub, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"phases": 3}', '{"phases": [{"name": 1}]}', "[" * 100_000, '{"phases": [null]}']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"phases": 3}',
+        '{"phases": [{"name": 1}]}',
+        "[" * 100_000,
+        '{"phases": [null]}',
+    ],
 )
 def test_a_start_report_that_is_none(stub: Stub, tmp_path: Path, text: str) -> None:
     start = tmp_path / "cold-start.json"
     start.write_text(text)
     assert collect.collect(Endpoint(url=stub.url, cold_start=str(start))).cold_start is None
-    assert collect.collect(Endpoint(url=stub.url, cold_start=str(tmp_path / "none"))).cold_start is None
+    assert (
+        collect.collect(Endpoint(url=stub.url, cold_start=str(tmp_path / "none"))).cold_start
+        is None
+    )
 
 
 def test_batches_that_are_remembered_are_bounded() -> None:
@@ -250,7 +296,9 @@ def test_the_servers_of_remembered_batches_are_bounded_too(monkeypatch: pytest.M
 
 
 def test_a_summary_that_tells_nothing_makes_a_page() -> None:
-    server = ServerData(clients=Run().record.snapshot(), batches=({}, {"concurrency": [{}], "failures": [{}]}))
+    server = ServerData(
+        clients=Run().record.snapshot(), batches=({}, {"concurrency": [{}], "failures": [{}]})
+    )
     assert "Batch 2" in fragment(ReportData(made=EPOCH, servers=(server,)))
 
 
@@ -263,7 +311,9 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("failed", "answer"), [(0, "Nothing"), (12, "12 rows")])
 def test_a_batch_without_other_clients_answers_the_questions(failed: int, answer: str) -> None:
-    page = fragment(report_data(ServerData(clients=Run().record.snapshot(), batches=(batch(failed=failed),))))
+    page = fragment(
+        report_data(ServerData(clients=Run().record.snapshot(), batches=(batch(failed=failed),)))
+    )
     answers = re.findall(r"<dt>(.*?)</dt><dd><strong>(.*?)</strong>", page)
     assert answers[0] == ("Was it fast?", "6.8 rows per s")
     assert answers[2] == ("What failed?", answer)

@@ -1,7 +1,7 @@
 """Model servers beside Flyte tasks: described once, run in the task's pod or on one machine.
 
-Everything public is re-exported here; a server's room is imported when it is first asked for (docs/decisions/0011).
-Importing this package imports nothing outside the standard library.
+Everything public is re-exported here; a server's room is imported when it is first asked for
+(docs/decisions/0011). Importing this package imports nothing outside the standard library.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from .errors import (
     SpecConflictError,
     UnsupportedError,
 )
-from .pod.model import HuggingFaceModel, ObjectStoreModel, RegisteredModel, TaskInputModel, VolumeModel
+from .pod.model import (
+    HuggingFaceModel,
+    ObjectStoreModel,
+    RegisteredModel,
+    TaskInputModel,
+    VolumeModel,
+)
 from .pod.secrets import APIKeySecret, HFSecret
 from .sidecar_template import (
     InferenceWarning,

@@ -23,8 +23,8 @@ InferenceError                      base: code, hint, retryable, exit_code
     └── ServerExitedError           it ended while it was needed
 ```
 
-Standard library only: this module also travels to containers that do not have the package installed.
-Exit codes are those of sysexits.h (FreeBSD `sysexits(3)`).
+Standard library only: this module also travels to containers that do not have the package
+installed. Exit codes are those of sysexits.h (FreeBSD `sysexits(3)`).
 """
 
 from __future__ import annotations
@@ -212,7 +212,9 @@ class ServerError(InferenceError):
     def __str__(self) -> str:
         if not self.log_tail:
             return super().__str__()
-        return "\n".join([super().__str__(), "Its last lines:", *(f"  | {line}" for line in self.log_tail)])
+        return "\n".join(
+            [super().__str__(), "Its last lines:", *(f"  | {line}" for line in self.log_tail)]
+        )
 
 
 class ServerNotReadyError(ServerError, TimeoutError):

@@ -1,7 +1,8 @@
 """Which kinds of model server are installed: ours, and those that other distributions add.
 
-A distribution adds one by an entry point of the group `flytekitplugins.inference.servers`, whose name is the server's
-and whose object is a subclass of `ModelInferenceTemplate`. Ours are registered in the same way.
+A distribution adds one by an entry point of the group `flytekitplugins.inference.servers`, whose
+name is the server's and whose object is a subclass of `ModelInferenceTemplate`. Ours are registered
+in the same way.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ SERVERS = "flytekitplugins.inference.servers"
 def installed_servers() -> dict[str, type[ModelInferenceTemplate]]:
     """Return the kinds of model server by name, in alphabetical order.
 
-    One that cannot be imported, is no template or takes the name of another is left out, with a warning that names its
-    distribution: one broken package must not take the others away.
+    One that cannot be imported, is no template or takes the name of another is left out, with a
+    warning that names its distribution: one broken package must not take the others away.
     """
     from importlib.metadata import entry_points  # 20 ms, which importing this package need not take
 
@@ -37,7 +38,10 @@ def installed_servers() -> dict[str, type[ModelInferenceTemplate]]:
             if entry_point.name in found and found[entry_point.name] is not kind:
                 raise TypeError(f"{owners[entry_point.name]} has a server of this name already")
         except Exception as error:  # whatever a foreign module raises when it is imported
-            text = f"The server {entry_point.name!r} of {owner} is left out: {type(error).__name__}: {error}."
+            text = (
+                f"The server {entry_point.name!r} of {owner} is left out: "
+                f"{type(error).__name__}: {error}."
+            )
             warnings.warn(text, InferenceWarning, stacklevel=2)
             continue
         found[entry_point.name], owners[entry_point.name] = kind, owner
@@ -45,7 +49,11 @@ def installed_servers() -> dict[str, type[ModelInferenceTemplate]]:
 
 
 def _ours_first(entry_point: EntryPoint) -> tuple[bool, str, str]:
-    return not entry_point.value.startswith("flytekitplugins.inference."), entry_point.name, entry_point.value
+    return (
+        not entry_point.value.startswith("flytekitplugins.inference."),
+        entry_point.name,
+        entry_point.value,
+    )
 
 
 def _loaded(entry_point: EntryPoint) -> type[ModelInferenceTemplate]:

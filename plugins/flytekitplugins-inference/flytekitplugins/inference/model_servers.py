@@ -13,12 +13,13 @@ from .pod.names import label_problem
 from .sidecar_template import ModelInferenceTemplate, PodDescription
 
 if TYPE_CHECKING:
-    from .flyte.local import LocalServer
+    from .flyte.local_run import LocalServer
 
 __all__ = ["ModelServers"]
 
 LONGEST_NAME = 20
-"""What is left of the 63 characters of a DNS label for the longest of our own names, and to spare for the eye."""
+"""What is left of the 63 characters of a DNS label for the longest of our own names, and to spare
+for the eye."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class ModelServers(PodDescription):
     """Several model servers beside one task, for instance an embedding server and a language model.
 
     Each name of a container or volume of ours gets the server's name behind it: `model-server-llm`,
-    `server-gate-llm`, `/shared/cold-start-llm.json`. The task's inputs are downloaded once. Either all servers have a
-    `startup_timeout` or none.
+    `server-gate-llm`, `/shared/cold-start-llm.json`. The task's inputs are downloaded once. Either
+    all servers have a `startup_timeout` or none.
 
     Raises:
         ConfigError: If the description is wrong; lists every problem of it.
@@ -62,9 +63,13 @@ class ModelServers(PodDescription):
         """The model servers by name."""
         return MappingProxyType(dict(self.members))
 
-    def with_servers(self, change: Callable[[ModelInferenceTemplate], ModelInferenceTemplate]) -> ModelServers:
+    def with_servers(
+        self, change: Callable[[ModelInferenceTemplate], ModelInferenceTemplate]
+    ) -> ModelServers:
         """Return this pod with each of its servers changed."""
-        return replace(self, members={name: change(server) for name, server in self.members.items()})
+        return replace(
+            self, members={name: change(server) for name, server in self.members.items()}
+        )
 
     def __getitem__(self, name: str) -> ModelInferenceTemplate:
         """Return the server of that name.
@@ -84,7 +89,8 @@ class ModelServers(PodDescription):
 
         Args:
             inputs: The task's inputs, by name, for `download_inputs`.
-            volumes: Directories for volumes that exist on a cluster only, such as claims, by the volume's name.
+            volumes: Directories for volumes that exist on a cluster only, such as claims, by the
+                volume's name.
 
         Returns:
             A context manager of the running servers by name.
@@ -106,7 +112,10 @@ class ModelServers(PodDescription):
             elif len(name) > LONGEST_NAME:
                 yield f"server {name!r}: a name has at most {LONGEST_NAME} characters"
             if not isinstance(server, ModelInferenceTemplate):
-                yield f"server {name!r} must be a template such as VLLM(…), not a {type(server).__name__}"
+                yield (
+                    f"server {name!r} must be a template such as VLLM(…), not a "
+                    f"{type(server).__name__}"
+                )
         yield from super().problems()
         if all(isinstance(server, ModelInferenceTemplate) for server in self.members.values()):
             yield from self._disagreements()
@@ -116,12 +125,21 @@ class ModelServers(PodDescription):
         for name, server in self.members.items():
             if server.base is not None:
                 yield f"server {name!r} has base=; a pod has one, give it to ModelServers"
-        bounded = [name for name, server in self.members.items() if server.startup_timeout is not None]
+        bounded = [
+            name for name, server in self.members.items() if server.startup_timeout is not None
+        ]
         if bounded and len(bounded) < len(self.members):
             others = ", ".join(name for name in self.members if name not in bounded)
-            yield f"{', '.join(bounded)} has startup_timeout= and {others} has not; give it to all or to none"
+            yield (
+                f"{', '.join(bounded)} has startup_timeout= and {others} has not; give it to "
+                "all or to none"
+            )
         ports = Counter(server.port for server in self.members.values())
         for port, count in ports.items():
             if count > 1:
-                names = " and ".join(name for name, server in self.members.items() if server.port == port)
-                yield f"{names} listen on port {port}; a pod has one network, give each its own port="
+                names = " and ".join(
+                    name for name, server in self.members.items() if server.port == port
+                )
+                yield (
+                    f"{names} listen on port {port}; a pod has one network, give each its own port="
+                )

@@ -1,7 +1,8 @@
 """`ModelInferenceTemplate`: the description of a model server that runs beside a Flyte task.
 
-A description is frozen data. It performs no I/O, imports neither flytekit nor kubernetes, and may be made again in the
-task's pod, where the user's module is imported once more. A variant of it is `dataclasses.replace(template, …)`.
+A description is frozen data. It performs no I/O, imports neither flytekit nor kubernetes, and may
+be made again in the task's pod, where the user's module is imported once more. A variant of it is
+`dataclasses.replace(template, …)`.
 
 `PodTemplate` (flytekit's) can be imported from here too; it is looked up on access.
 """
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from .client.batch import AsyncBatch, BatchResult
     from .client.endpoint import Endpoint
     from .client.report import Report
-    from .flyte.local import LocalServer
+    from .flyte.local_run import LocalServer
 
 __all__ = [
     "InferenceWarning",
@@ -66,13 +67,14 @@ class InferenceWarning(UserWarning):
 class PodDescription:
     """A task's pod with its model servers: what can be attached to a task and run on one machine.
 
-    Attach it to a task with `@task(task_config=…)`, which also runs it on a machine without a cluster, or with
-    `@task(pod_template=….pod_template, secret_requests=….secret_requests)`.
+    Attach it to a task with `@task(task_config=…)`, which also runs it on a machine without a
+    cluster, or with `@task(pod_template=….pod_template, secret_requests=….secret_requests)`.
     """
 
     base: PodTemplate | Mapping[str, Any] | None = None
-    """The user's own pod to start from: node selectors, tolerations, service account, volumes, labels. A flytekit
-    `PodTemplate` or a `v1/Pod` manifest; merged by name, add-only, never changed."""
+    """The user's own pod to start from: node selectors, tolerations, service account, volumes,
+    labels. A flytekit `PodTemplate` or a `v1/Pod` manifest; merged by name, add-only, never
+    changed."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -88,14 +90,18 @@ class PodDescription:
         """Return the pod as a `v1/Pod` manifest that shares nothing with the description.
 
         Args:
-            helper: The image that our own programs run in; `helper_image`, when given, goes before it.
+            helper: The image that our own programs run in; `helper_image`, when given, goes before
+                it.
             bound_inputs: Of a map task, the inputs that are the same for each element.
 
         Raises:
             ConfigError: If the helper's image cannot bring a model.
-            SpecConflictError: If `base` and the description, or two servers, differ about one thing.
+            SpecConflictError: If `base` and the description, or two servers, differ about one
+                thing.
         """
-        plan = assemble(self.servers, helper, primary=self.primary_container_name, bound_inputs=bound_inputs)
+        plan = assemble(
+            self.servers, helper, primary=self.primary_container_name, bound_inputs=bound_inputs
+        )
         manifest = compile_plan(plan)
         return manifest if self.base is None else merge_manifests(_manifest_of(self.base), manifest)
 
@@ -105,35 +111,50 @@ class PodDescription:
         name: str = getattr(self.base, "primary_container_name", PRIMARY)
         return name
 
-    def with_servers(self, change: Callable[[ModelInferenceTemplate], ModelInferenceTemplate]) -> Self:
+    def with_servers(
+        self, change: Callable[[ModelInferenceTemplate], ModelInferenceTemplate]
+    ) -> Self:
         """Return this pod with each of its servers changed."""
         raise NotImplementedError
 
     @property
     def primary_image(self) -> str | None:
         """The image that `base` gives the task's own container, which goes before the task's (flytekit's rule)."""
-        containers = _manifest_of(self.base)["spec"].get("containers", ()) if self.base is not None else ()
-        named = (container for container in containers if container["name"] == self.primary_container_name)
+        containers = (
+            _manifest_of(self.base)["spec"].get("containers", ()) if self.base is not None else ()
+        )
+        named = (
+            container
+            for container in containers
+            if container["name"] == self.primary_container_name
+        )
         return next((container.get("image") for container in named), None)
 
     @property
     def base_metadata(self) -> Manifest:
         """The pod's labels and annotations: `base` alone gives them, so that reading them compiles nothing."""
-        metadata: Manifest = _manifest_of(self.base).get("metadata", {}) if self.base is not None else {}
+        metadata: Manifest = (
+            _manifest_of(self.base).get("metadata", {}) if self.base is not None else {}
+        )
         return metadata
 
     @property
     def secret_references(self) -> tuple[SecretReference, ...]:
         """Every secret of the pod, each once."""
-        return tuple(dict.fromkeys(secret for server in self.servers.values() for secret in server.secret_references))
+        return tuple(
+            dict.fromkeys(
+                secret for server in self.servers.values() for secret in server.secret_references
+            )
+        )
 
     @property
     def manifest(self) -> Manifest:
         """The pod as plain Kubernetes dictionaries, as `pod_template` holds it.
 
         Raises:
-            ConfigError: If `model=` is of a hub or registry and no `helper_image` is given: flytekit's default image
-                cannot bring it. `task_config=` does not read this; there the helpers run on the task's image.
+            ConfigError: If `model=` is of a hub or registry and no `helper_image` is given:
+                flytekit's default image cannot bring it. `task_config=` does not read this; there
+                the helpers run on the task's image.
         """
         from .flyte.pod_template import default_helper
 
@@ -160,7 +181,8 @@ class PodDescription:
     def report(self, *, path: str | Path | None = None) -> Report:
         """Return what the servers did so far, as a page and as numbers; see `Endpoint.report`.
 
-        With `@task(task_config=…, enable_deck=True)` it is in the task's Deck without being asked for.
+        With `@task(task_config=…, enable_deck=True)` it is in the task's Deck without being asked
+        for.
 
         Args:
             path: A directory into which both are also written.
@@ -172,7 +194,7 @@ class PodDescription:
     def _run_locally(
         self, inputs: Mapping[str, Any] | None, volumes: Mapping[str, str] | None
     ) -> AbstractContextManager[Mapping[str, LocalServer]]:
-        from .flyte.local import run_locally
+        from .flyte.local_run import run_locally
 
         return run_locally(self, inputs or {}, volumes or {})
 
@@ -210,8 +232,9 @@ class PodDescription:
 class ModelInferenceTemplate(Description, PodDescription):
     """A model server of any image, run as a native Kubernetes sidecar beside a task.
 
-    Attach it to a task with `@task(task_config=template)`, which also runs it on a machine without a cluster, or with
-    `@task(pod_template=template.pod_template, secret_requests=template.secret_requests)`.
+    Attach it to a task with `@task(task_config=template)`, which also runs it on a machine without
+    a cluster, or with `@task(pod_template=template.pod_template,
+    secret_requests=template.secret_requests)`.
 
     Raises:
         ConfigError: If the description is wrong; lists every problem of it.
@@ -234,7 +257,9 @@ class ModelInferenceTemplate(Description, PodDescription):
         taken = [name for name in self.server().port_variables if name in own]
         found = [f"env[{name!r}] is set by the template; give port= instead" for name in taken]
         if self.api_key and not self.server().api_key_variable:
-            found.append(f"api_key_secret: {type(self).__name__} reads no key from a variable; leave it out")
+            found.append(
+                f"api_key_secret: {type(self).__name__} reads no key from a variable; leave it out"
+            )
         return found + super().lint()
 
     def problems(self) -> Iterator[str]:
@@ -247,7 +272,9 @@ class ModelInferenceTemplate(Description, PodDescription):
         """This one server, without a name."""
         return {"": self}
 
-    def with_servers(self, change: Callable[[ModelInferenceTemplate], ModelInferenceTemplate]) -> Self:
+    def with_servers(
+        self, change: Callable[[ModelInferenceTemplate], ModelInferenceTemplate]
+    ) -> Self:
         """Return this one server changed."""
         return cast("Self", change(self))
 
@@ -255,12 +282,13 @@ class ModelInferenceTemplate(Description, PodDescription):
     def base_url(self) -> str:
         """Where the server answers: `http://localhost:{port}`.
 
-        In a local run whose port was busy, the port that was taken instead; and what the variable `INFERENCE_URL`
-        says, if it is set (`INFERENCE_URL_<NAME>` for one of several servers).
+        In a local run whose port was busy, the port that was taken instead; and what the variable
+        `INFERENCE_URL` says, if it is set (`INFERENCE_URL_<NAME>` for one of several servers).
 
         Raises:
             ConfigError: If that variable holds no address.
-            ServerError: Read in a thread that cannot tell which of several local servers is its function's.
+            ServerError: Read in a thread that cannot tell which of several local servers is its
+                function's.
         """
         return self.endpoint.url
 
@@ -270,7 +298,8 @@ class ModelInferenceTemplate(Description, PodDescription):
 
         Raises:
             ConfigError: If the variable `INFERENCE_URL` holds no address.
-            ServerError: Read in a thread that cannot tell which of several local servers is its function's.
+            ServerError: Read in a thread that cannot tell which of several local servers is its
+                function's.
         """
         from .client.endpoint import About, Endpoint, from_environment
 
@@ -283,10 +312,14 @@ class ModelInferenceTemplate(Description, PodDescription):
             url=url,
             protocol=server.model_api,
             model=server.served_model_name,
-            health_url=f"{url}/{self.health_endpoint.lstrip('/')}" if self.health_endpoint else None,
+            health_url=f"{url}/{self.health_endpoint.lstrip('/')}"
+            if self.health_endpoint
+            else None,
             metrics_url=metrics if server.metrics_path else None,
             api_key=self._api_key_here(),
-            cold_start=(str(here.pod.path(report)) if here else report) if self.startup_timeout else None,
+            cold_start=(str(here.pod.path(report)) if here else report)
+            if self.startup_timeout
+            else None,
             about=About(
                 name=self.name,
                 kind=type(self).__name__,
@@ -321,7 +354,8 @@ class ModelInferenceTemplate(Description, PodDescription):
         """Return a client of the server; see `Endpoint.client`.
 
         Returns:
-            `openai.OpenAI` for a server with OpenAI's API, `V2Client` for Triton and MLServer, else an HTTP client.
+            `openai.OpenAI` for a server with OpenAI's API, `V2Client` for Triton and MLServer, else
+            an HTTP client.
 
         Raises:
             MissingDependencyError: If the client's library is not installed.
@@ -336,7 +370,8 @@ class ModelInferenceTemplate(Description, PodDescription):
         """Ask the server about every row, as many at once as serves it best; see `client.batch.batch`.
 
         Args:
-            rows: Any iterable, a table or one of its columns, or the path of a `.jsonl` or `.parquet` file.
+            rows: Any iterable, a table or one of its columns, or the path of a `.jsonl` or
+                `.parquet` file.
             **options: `work=chat(…)`, `output=`, `id=` and so on.
         """
         return self.endpoint.batch(rows, **options)
@@ -358,7 +393,8 @@ class ModelInferenceTemplate(Description, PodDescription):
 
         Args:
             inputs: The task's inputs, by name, for `download_inputs`.
-            volumes: Directories for volumes that exist on a cluster only, such as claims, by the volume's name.
+            volumes: Directories for volumes that exist on a cluster only, such as claims, by the
+                volume's name.
 
         Example:
             ```python
@@ -393,7 +429,8 @@ def _caller_depth() -> int:
     depth, frame = 1, sys._getframe(1)
     package = __package__ or ""
     while frame.f_back and (
-        frame.f_globals.get("__name__", "").startswith(package) or frame.f_code.co_name == "__init__"
+        frame.f_globals.get("__name__", "").startswith(package)
+        or frame.f_code.co_name == "__init__"
     ):
         depth, frame = depth + 1, frame.f_back
     return depth

@@ -31,7 +31,8 @@ def unanswered(make: Callable[..., ModelInferenceTemplate], **options: Any) -> l
 
     Args:
         make: The template's class, or a function that takes the same arguments.
-        options: What it cannot be made without; with a `model=`, its way to the server is looked at too.
+        options: What it cannot be made without; with a `model=`, its way to the server is looked at
+            too.
     """
     template = make(**options)
     checks = (_image, _address, _probes, _metrics, _caches, _model, _start, _sameness)
@@ -39,7 +40,9 @@ def unanswered(make: Callable[..., ModelInferenceTemplate], **options: Any) -> l
 
 
 def _image(
-    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+    make: Callable[..., ModelInferenceTemplate],
+    template: ModelInferenceTemplate,
+    options: dict[str, Any],
 ) -> Iterator[str]:
     for gpu, vendor in ((0, "nvidia.com"), (1, "nvidia.com"), (1, "amd.com"), (1, "gpu.intel.com")):
         if vendor not in template.image_vendors and gpu:
@@ -48,25 +51,39 @@ def _image(
         image = str(make(**{**options, **hardware}).default_image)
         tag = image.rpartition("/")[2].partition(":")[2]
         if image and "@sha256:" not in image and (not tag or tag == "latest"):
-            yield f"the default image {image!r} (gpu={gpu}) has no fixed tag: pods of one version would differ"
+            yield (
+                f"the default image {image!r} (gpu={gpu}) has no fixed tag: pods of one version "
+                "would differ"
+            )
         if not image and "image" not in options:
             yield f"there is no default image for gpu={gpu}"
 
 
 def _address(
-    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+    make: Callable[..., ModelInferenceTemplate],
+    template: ModelInferenceTemplate,
+    options: dict[str, Any],
 ) -> Iterator[str]:
     server = _server(make(**{**options, "port": _PORT}))
     words = [*server.get("command", ()), *server.get("args", ())]
-    values = [str(variable.get("value")) for variable in server["env"] if variable["name"] != PORT_VARIABLE]
+    values = [
+        str(variable.get("value"))
+        for variable in server["env"]
+        if variable["name"] != PORT_VARIABLE
+    ]
     if not any(str(_PORT) in text or f"$({PORT_VARIABLE})" in text for text in (*words, *values)):
         yield f"port={_PORT} reaches neither the server's arguments nor its environment"
     if not server.get("command") and not template.server().port_variables:
-        yield "there is neither a command nor a variable for the port: the image's own entry point decides"
+        yield (
+            "there is neither a command nor a variable for the port: the image's own entry "
+            "point decides"
+        )
 
 
 def _probes(
-    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+    make: Callable[..., ModelInferenceTemplate],
+    template: ModelInferenceTemplate,
+    options: dict[str, Any],
 ) -> Iterator[str]:
     probe = _server(template).get("startupProbe")
     if probe is None:
@@ -76,7 +93,9 @@ def _probes(
 
 
 def _metrics(
-    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+    make: Callable[..., ModelInferenceTemplate],
+    template: ModelInferenceTemplate,
+    options: dict[str, Any],
 ) -> Iterator[str]:
     server = template.server()
     if server.metric_names and not server.metrics_path:
@@ -84,18 +103,25 @@ def _metrics(
     if server.metrics_port not in (None, template.port, *server.more_ports):
         yield f"the metrics' port {server.metrics_port} is not among the server's ports"
     for unknown in sorted(set(server.metric_names) - METRICS):
-        yield f"metric_names: there is no quantity {unknown!r}; there are {', '.join(sorted(METRICS))}"
+        yield (
+            f"metric_names: there is no quantity {unknown!r}; there are "
+            f"{', '.join(sorted(METRICS))}"
+        )
 
 
 def _caches(
-    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+    make: Callable[..., ModelInferenceTemplate],
+    template: ModelInferenceTemplate,
+    options: dict[str, Any],
 ) -> Iterator[str]:
     if not template.server().volumes and template.model_path is None:
         yield "nothing that the server writes lies on a volume: weights would fill the node's disk"
 
 
 def _model(
-    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+    make: Callable[..., ModelInferenceTemplate],
+    template: ModelInferenceTemplate,
+    options: dict[str, Any],
 ) -> Iterator[str]:
     path = template.model_path
     if path is None:
@@ -118,21 +144,30 @@ def _model(
         yield f"model= is brought to {path}, of which the server is not told"
     server = template.server()
     if server.model_api != "none" and not server.served_model_name:
-        yield f"the server speaks {server.model_api!r}, but its model has no name that the gate could ask for"
+        yield (
+            f"the server speaks {server.model_api!r}, but its model has no name that the gate "
+            "could ask for"
+        )
 
 
 def _start(
-    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+    make: Callable[..., ModelInferenceTemplate],
+    template: ModelInferenceTemplate,
+    options: dict[str, Any],
 ) -> Iterator[str]:
     gated = make(**{**options, "startup_timeout": 60})
     if _containers(gated)[-1]["name"] != SERVER_GATE:
         yield "with startup_timeout= the gate is not the last container"
     if "startupProbe" in _server(gated):
-        yield "with startup_timeout= the server still has a startup probe, which holds back the gate"
+        yield (
+            "with startup_timeout= the server still has a startup probe, which holds back the gate"
+        )
 
 
 def _sameness(
-    make: Callable[..., ModelInferenceTemplate], template: ModelInferenceTemplate, options: dict[str, Any]
+    make: Callable[..., ModelInferenceTemplate],
+    template: ModelInferenceTemplate,
+    options: dict[str, Any],
 ) -> Iterator[str]:
     pod = template.compile(_HELPER)
     if make(**options).compile(_HELPER) != pod:
@@ -146,4 +181,6 @@ def _containers(template: ModelInferenceTemplate) -> list[Manifest]:
 
 
 def _server(template: ModelInferenceTemplate) -> Manifest:
-    return next(container for container in _containers(template) if container["name"] == MODEL_SERVER)
+    return next(
+        container for container in _containers(template) if container["name"] == MODEL_SERVER
+    )

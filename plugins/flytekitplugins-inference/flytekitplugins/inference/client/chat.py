@@ -11,8 +11,10 @@ try:
     import openai
 except ImportError as error:
     raise errors.MissingDependencyError(
-        "client() of a server that speaks OpenAI's API needs the package openai, which is not installed.",
-        hint="pip install 'flytekitplugins-inference[openai]' in the task's image, or take base_url with any client.",
+        "client() of a server that speaks OpenAI's API needs the package openai, which is not "
+        "installed.",
+        hint="pip install 'flytekitplugins-inference[openai]' in the task's image, or take "
+        "base_url with any client.",
     ) from error
 
 from . import http
@@ -30,10 +32,17 @@ class _UnreachableError(Exception):
     """What the errors below share: those who catch OpenAI's errors and those who catch this package's get the same."""
 
     def __init__(self, error: errors.ServerError, request: Any) -> None:
-        BaseException.__init__(self, error.message)  # neither base's own: they do not know each other's arguments
+        BaseException.__init__(
+            self, error.message
+        )  # neither base's own: they do not know each other's arguments
         self._plain = type(error)
-        self.message, self.hint, self.log_tail = error.message, error.hint, error.log_tail
-        self.request, self.body, self.param, self.type = request, None, None, None  # an APIError's
+        self.message = error.message
+        self.hint = error.hint
+        self.log_tail = error.log_tail
+        self.request = request  # an APIError's
+        self.body = None
+        self.param = None
+        self.type = None
 
     def __reduce__(self) -> Any:  # a request cannot be pickled
         return _plain, (self._plain, self.message, self.hint, self.log_tail)
@@ -54,7 +63,8 @@ class ServerExitedError(_UnreachableError, errors.ServerExitedError, openai.APIC
 def openai_client(endpoint: Endpoint, limits: Limits) -> openai.OpenAI:
     """Return an `openai.OpenAI` that speaks to an endpoint.
 
-    Its errors are OpenAI's; those of the connection are an `openai.APIConnectionError` and a `ServerError` at once.
+    Its errors are OpenAI's; those of the connection are an `openai.APIConnectionError` and a
+    `ServerError` at once.
     """
     client = http.client(endpoint, limits, http=_library(), convert=_convert)
     return _detached(openai.OpenAI(http_client=client, **_settings(endpoint, limits)))
@@ -69,7 +79,8 @@ def async_openai_client(endpoint: Endpoint, limits: Limits) -> openai.AsyncOpenA
 def _settings(endpoint: Endpoint, limits: Limits) -> dict[str, Any]:
     return {
         "base_url": f"{endpoint.url}/v1",
-        "api_key": endpoint.api_key or "none",  # else the client reads OPENAI_API_KEY, which is none of this server's
+        "api_key": endpoint.api_key
+        or "none",  # else the client reads OPENAI_API_KEY, which is none of this server's
         "max_retries": 0,  # the transport knows better what may be sent again
     }
 
@@ -88,11 +99,15 @@ def _convert(error: errors.ServerError, request: Any) -> Exception:
     return ServerError(error, request)
 
 
-def _plain(kind: type[errors.ServerError], message: str, hint: str, log_tail: tuple[str, ...]) -> errors.ServerError:
+def _plain(
+    kind: type[errors.ServerError], message: str, hint: str, log_tail: tuple[str, ...]
+) -> errors.ServerError:
     return kind(message, hint=hint, log_tail=log_tail)
 
 
 def _library() -> Any:
     """Return the library that the installed client is built on: httpx before version 3, then httpx2."""
     bases = openai.DefaultHttpxClient.__mro__
-    return next(sys.modules[name] for base in bases if (name := base.__module__) in ("httpx", "httpx2"))
+    return next(
+        sys.modules[name] for base in bases if (name := base.__module__) in ("httpx", "httpx2")
+    )

@@ -1,8 +1,8 @@
 """`Endpoint`: where a model server answers, and the clients that talk to it.
 
-The same code works against the sidecar, against a server that runs on this machine, and against one that runs
-elsewhere: `template.endpoint` names the first two, `at("https://…")` or the variable `INFERENCE_URL` the last.
-Standard library only; what a client needs is imported when one is made.
+The same code works against the sidecar, against a server that runs on this machine, and against one
+that runs elsewhere: `template.endpoint` names the first two, `at("https://…")` or the variable
+`INFERENCE_URL` the last. Standard library only; what a client needs is imported when one is made.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["API_KEY_VARIABLE", "URL_VARIABLE", "About", "Endpoint", "from_environment"]
 
 URL_VARIABLE = "INFERENCE_URL"
-"""Environment variable that replaces the address of a model server; then none is started on this machine. With several
-servers in a pod, `INFERENCE_URL_<NAME>` is that of one: upper case, `_` for `-`."""
+"""Environment variable that replaces the address of a model server; then none is started on this
+machine. With several servers in a pod, `INFERENCE_URL_<NAME>` is that of one: upper case, `_` for
+`-`."""
 API_KEY_VARIABLE = "INFERENCE_API_KEY"
-"""Environment variable with the key for that address; `INFERENCE_API_KEY_<NAME>` for one of several."""
+"""Environment variable with the key for that address; `INFERENCE_API_KEY_<NAME>` for one of
+several."""
 
 TIMEOUT_SECONDS = 120.0
 """Longer than a slow generation, shorter than the patience of who waits for a server that hangs."""
 OUTAGE_SECONDS = 300.0
-"""A container that ended is started again after 10 s, then 20, 40, 80 and 160 (the kubelet's back-off), and loads its
-model anew."""
+"""A container that ended is started again after 10 s, then 20, 40, 80 and 160 (the kubelet's
+back-off), and loads its model anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +75,19 @@ class Endpoint:
     """
 
     url: str
-    """Where the API begins, without a slash at the end and without `/v1` or `/v2`: `http://localhost:8000`."""
+    """Where the API begins, without a slash at the end and without `/v1` or `/v2`:
+    `http://localhost:8000`."""
     protocol: Literal["openai", "v2", "none"] = "none"
-    """The server's API: OpenAI's, the Open Inference Protocol of Triton, MLServer and KServe, or one of its own."""
+    """The server's API: OpenAI's, the Open Inference Protocol of Triton, MLServer and KServe, or
+    one of its own."""
     model: str = ""
-    """The name under which requests ask for the model; empty: that of the only one which the server lists."""
+    """The name under which requests ask for the model; empty: that of the only one which the server
+    lists."""
     health_url: str | None = None
     """Answers below 500 when the server is ready. `None`: an open port is enough."""
     metrics_url: str | None = None
-    """Where the server's Prometheus metrics are, or `None` when it has none or they are not known."""
+    """Where the server's Prometheus metrics are, or `None` when it has none or they are not
+    known."""
     cold_start: str | None = None
     """The file with the report on the server's start, where there is one."""
     api_key: str = field(default="", repr=False)
@@ -91,7 +97,11 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         url, problem = _normalised(self.url)
-        if problem is None and self.protocol != "none" and url.endswith(suffix := _SUFFIXES[self.protocol]):
+        if (
+            problem is None
+            and self.protocol != "none"
+            and url.endswith(suffix := _SUFFIXES[self.protocol])
+        ):
             url = url[: -len(suffix)]
         object.__setattr__(self, "url", url)
         problems = [] if problem is None else [f"url {problem}"]
@@ -102,7 +112,10 @@ class Endpoint:
         if self.protocol not in ("openai", "v2", "none"):
             problems.append(f"protocol={self.protocol!r} is not 'openai', 'v2' or 'none'")
         if not (self.api_key.isascii() and self.api_key.isprintable() and " " not in self.api_key):
-            problems.append("api_key is not a token: it holds blanks, line breaks or characters outside of ASCII")
+            problems.append(
+                "api_key is not a token: it holds blanks, line breaks or characters outside of "
+                "ASCII"
+            )
         if problems:
             raise ConfigError("Endpoint(…) cannot be used:", problems=problems)
 
@@ -118,8 +131,18 @@ class Endpoint:
         Raises:
             ConfigError: If it is no address.
         """
-        about = self.about and replace(self.about, image="", gpus=None, cpu="", mem="")  # of that one, nobody knows
-        moved = replace(self, url=url, health_url=None, metrics_url=None, cold_start=None, api_key=api_key, about=about)
+        about = self.about and replace(
+            self.about, image="", gpus=None, cpu="", mem=""
+        )  # of that one, nobody knows
+        moved = replace(
+            self,
+            url=url,
+            health_url=None,
+            metrics_url=None,
+            cold_start=None,
+            api_key=api_key,
+            about=about,
+        )
         return replace(
             moved,
             health_url=_moved(self.health_url, self.url, moved.url),
@@ -132,19 +155,25 @@ class Endpoint:
         return record_of(self.url)
 
     def client(
-        self, *, timeout: float = TIMEOUT_SECONDS, outage_seconds: float = OUTAGE_SECONDS, retry_busy: bool = True
+        self,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        outage_seconds: float = OUTAGE_SECONDS,
+        retry_busy: bool = True,
     ) -> Any:
         """Return a client of the server, to be used by any number of threads and closed when no longer needed.
 
         Args:
-            timeout: Seconds from sending a request to the first byte of its answer, and between two parts of it. A
-                request that takes longer is not sent again.
-            outage_seconds: How long a request waits for a server that went away, or for one that is busy.
-            retry_busy: Whether 429, 502 and 503 of a server that is ready are asked again; `False` hands them to the
-                caller, who can send less.
+            timeout: Seconds from sending a request to the first byte of its answer, and between two
+                parts of it. A request that takes longer is not sent again.
+            outage_seconds: How long a request waits for a server that went away, or for one that is
+                busy.
+            retry_busy: Whether 429, 502 and 503 of a server that is ready are asked again; `False`
+                hands them to the caller, who can send less.
 
         Returns:
-            `openai.OpenAI` for `protocol="openai"`, `V2Client` for `"v2"`, otherwise the `Client` of httpx2 or httpx.
+            `openai.OpenAI` for `protocol="openai"`, `V2Client` for `"v2"`, otherwise the `Client`
+            of httpx2 or httpx.
 
         Raises:
             MissingDependencyError: If the client's library is not installed.
@@ -161,7 +190,11 @@ class Endpoint:
         return self._http(limits)
 
     def async_client(
-        self, *, timeout: float = TIMEOUT_SECONDS, outage_seconds: float = OUTAGE_SECONDS, retry_busy: bool = True
+        self,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        outage_seconds: float = OUTAGE_SECONDS,
+        retry_busy: bool = True,
     ) -> Any:
         """As `client`, for asyncio.
 
@@ -231,7 +264,9 @@ class Endpoint:
         return http.client(self, limits, http=http.library())
 
 
-def from_environment(name: str = "", *, environ: Mapping[str, str] | None = None) -> tuple[str, str] | None:
+def from_environment(
+    name: str = "", *, environ: Mapping[str, str] | None = None
+) -> tuple[str, str] | None:
     """Return the address of a server that runs elsewhere and the key for it, or `None` when no variable names one.
 
     Args:
@@ -239,8 +274,8 @@ def from_environment(name: str = "", *, environ: Mapping[str, str] | None = None
         environ: Instead of this process's environment.
 
     Raises:
-        ConfigError: If the variable does not hold an http or https URL; the text is not shown, as it may hold a
-            password.
+        ConfigError: If the variable does not hold an http or https URL; the text is not shown, as
+            it may hold a password.
     """
     variables = os.environ if environ is None else environ
     suffix = f"_{name.upper().replace('-', '_')}" if name else ""
@@ -249,7 +284,9 @@ def from_environment(name: str = "", *, environ: Mapping[str, str] | None = None
         return None
     url, problem = _normalised(url)
     if problem:
-        raise ConfigError(f"The environment variable {URL_VARIABLE}{suffix} {problem}.", hint=_URL_HINT)
+        raise ConfigError(
+            f"The environment variable {URL_VARIABLE}{suffix} {problem}.", hint=_URL_HINT
+        )
     return url, variables.get(API_KEY_VARIABLE + suffix, "")
 
 
@@ -283,7 +320,12 @@ def _limits(timeout: float, outage_seconds: float, retry_busy: bool) -> Limits:
         f"{name}={value!r} is not a number of seconds {bound}"
         for name, value, bound, is_right in (
             ("timeout", timeout, "above 0", _is_number(timeout) and timeout > 0),
-            ("outage_seconds", outage_seconds, "of 0 or more", _is_number(outage_seconds) and outage_seconds >= 0),
+            (
+                "outage_seconds",
+                outage_seconds,
+                "of 0 or more",
+                _is_number(outage_seconds) and outage_seconds >= 0,
+            ),
         )
         if not is_right
     ]

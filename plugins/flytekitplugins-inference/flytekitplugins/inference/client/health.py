@@ -1,7 +1,7 @@
 """Asking a server whether it is there: one short request, of the standard library's client.
 
-`programs/server_probe.py` belongs to the containers beside the task and judges readiness; this only asks whether
-anybody answers.
+`programs/server/server_probe.py` belongs to the containers beside the task and judges readiness;
+this only asks whether anybody answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 __all__ = ["Answer", "ask", "is_loopback"]
 
 REQUEST_SECONDS = 21.0
-"""SGLang's health call generates a token and answers after up to 20 s (`SGLANG_HEALTH_CHECK_TIMEOUT`, 0.5)."""
+"""SGLang's health call generates a token and answers after up to 20 s
+(`SGLANG_HEALTH_CHECK_TIMEOUT`, 0.5)."""
 MAX_SHOWN = 200
 """Characters of an answer's body that are shown."""
 
@@ -29,7 +30,8 @@ class Answer:
     text: str
     """What was answered, or why nothing was; goes on after `asked`, without a full stop."""
     is_there: bool
-    """Whether the server answers requests: anything below 500, since some gateways know no such path."""
+    """Whether the server answers requests: anything below 500, since some gateways know no such
+    path."""
 
     def __str__(self) -> str:
         return f"{self.asked} {self.text}"
@@ -92,6 +94,8 @@ def is_unknown_host(error: BaseException | None) -> bool:
 
 def shown(body: bytes | str) -> str:
     """Return the beginning of a text on one line, in quotes, or "nothing"."""
-    text = body if isinstance(body, str) else body[: 4 * MAX_SHOWN].decode("utf-8", errors="replace")
+    text = (
+        body if isinstance(body, str) else body[: 4 * MAX_SHOWN].decode("utf-8", errors="replace")
+    )
     line = " ".join(text.split())
     return repr(line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}…") if line else "nothing"

@@ -23,7 +23,8 @@ __all__ = ["async_client", "client", "library"]
 
 CONNECT_SECONDS = 2.0
 MAX_CONNECTIONS = 1000
-"""More than any sidecar works on at a time, and all kept: a batch of some hundred requests must not connect anew."""
+"""More than any sidecar works on at a time, and all kept: a batch of some hundred requests must not
+connect anew."""
 
 
 def library() -> Any:
@@ -54,22 +55,30 @@ def client(endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | 
     """
     inner = http.HTTPTransport(**_options(endpoint, http))
     return http.Client(
-        transport=Transport(inner, **_parts(endpoint, limits, http, convert)), **_settings(endpoint, limits, http)
+        transport=Transport(inner, **_parts(endpoint, limits, http, convert)),
+        **_settings(endpoint, limits, http),
     )
 
 
-def async_client(endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | None = None) -> Any:
+def async_client(
+    endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | None = None
+) -> Any:
     """As `client`, for asyncio."""
     inner = http.AsyncHTTPTransport(**_options(endpoint, http))
     return http.AsyncClient(
-        transport=AsyncTransport(inner, **_parts(endpoint, limits, http, convert)), **_settings(endpoint, limits, http)
+        transport=AsyncTransport(inner, **_parts(endpoint, limits, http, convert)),
+        **_settings(endpoint, limits, http),
     )
 
 
 def _options(endpoint: Endpoint, http: Any) -> dict[str, Any]:
     limits = http.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
     trust_env = not is_loopback(endpoint.url)
-    return {"limits": limits, "trust_env": trust_env, "proxy": _proxy(endpoint.url) if trust_env else None}
+    return {
+        "limits": limits,
+        "trust_env": trust_env,
+        "proxy": _proxy(endpoint.url) if trust_env else None,
+    }
 
 
 def _settings(endpoint: Endpoint, limits: Limits, http: Any) -> dict[str, Any]:
@@ -84,7 +93,9 @@ def _settings(endpoint: Endpoint, limits: Limits, http: Any) -> dict[str, Any]:
     }
 
 
-def _parts(endpoint: Endpoint, limits: Limits, http: Any, convert: Convert | None) -> dict[str, Any]:
+def _parts(
+    endpoint: Endpoint, limits: Limits, http: Any, convert: Convert | None
+) -> dict[str, Any]:
     record = record_of(endpoint.url)
     watch = watch_of(endpoint.health_url or endpoint.url, api_key=endpoint.api_key, record=record)
     parts: dict[str, Any] = {"http": http, "limits": limits, "watch": watch, "record": record}

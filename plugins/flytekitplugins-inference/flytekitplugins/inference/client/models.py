@@ -26,7 +26,8 @@ def question(endpoint: Endpoint) -> tuple[str, str, dict[str, Any] | None]:
     if endpoint.protocol == "v2":  # an extension of the protocol that Triton and MLServer have
         return "POST", "/v2/repository/index", {}
     raise ConfigError(
-        f"The server at {endpoint.url} has no API that lists models.", hint="Give the name: Endpoint(model=…)."
+        f"The server at {endpoint.url} has no API that lists models.",
+        hint="Give the name: Endpoint(model=…).",
     )
 
 
@@ -56,7 +57,9 @@ def _names(endpoint: Endpoint, response: Any) -> list[str]:
     method, path, _ = question(endpoint)
     asked = f"{method} {endpoint.url}{path}"
     if not response.is_success:
-        raise ServerError(f"{asked} was answered {response.status_code}: {shown(response.content)}.")
+        raise ServerError(
+            f"{asked} was answered {response.status_code}: {shown(response.content)}."
+        )
     try:
         value = response.json()
         if endpoint.protocol == "openai":
@@ -66,5 +69,7 @@ def _names(endpoint: Endpoint, response: Any) -> list[str]:
             models = models or [model["name"] for model in value]  # while they are being loaded
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         text = shown(response.content)
-        raise ServerError(f"{asked} was answered with something that is no list of models: {text}.") from error
+        raise ServerError(
+            f"{asked} was answered with something that is no list of models: {text}."
+        ) from error
     return [str(name) for name in dict.fromkeys(models)]  # V2 lists each version of a model

@@ -20,7 +20,8 @@ __all__ = ["Finding", "Watch", "watch_of"]
 
 FIRST_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 1.0
-"""Between two questions. A server that loads a model for a minute is not disturbed, and found within a second."""
+"""Between two questions. A server that loads a model for a minute is not disturbed, and found
+within a second."""
 
 
 class Finding(Enum):
@@ -44,7 +45,9 @@ class Watch:
     """
 
     def __init__(self, url: str, *, api_key: str, record: Record) -> None:
-        self._url, self._api_key, self._record = url, api_key, record
+        self._url = url
+        self._api_key = api_key
+        self._record = record
         self._lock = threading.Lock()
         self._waiting = 0
         self._future: concurrent.futures.Future[Finding] | None = None
@@ -76,7 +79,9 @@ class Watch:
             self._waiting += 1
             if self._future is None:
                 self._future = concurrent.futures.Future()
-                threading.Thread(target=self._ask, args=(self._future,), name="inference-outage", daemon=True).start()
+                threading.Thread(
+                    target=self._ask, args=(self._future,), name="inference-outage", daemon=True
+                ).start()
             return self._future
 
     def _leave(self) -> None:

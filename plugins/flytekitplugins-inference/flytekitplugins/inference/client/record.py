@@ -40,7 +40,11 @@ class Histogram:
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        index = int(math.log(seconds / self.SMALLEST_SECONDS, self.GROWTH)) if seconds > self.SMALLEST_SECONDS else 0
+        index = (
+            int(math.log(seconds / self.SMALLEST_SECONDS, self.GROWTH))
+            if seconds > self.SMALLEST_SECONDS
+            else 0
+        )
         self._counts[min(index, self.BUCKETS - 1)] += 1
         self.count += 1
         self.sum_seconds += seconds
@@ -60,7 +64,15 @@ class Histogram:
     def snapshot(self) -> dict[str, Any]:
         """Return count, mean and quantiles; all in seconds, `None` where nothing was counted."""
         if not self.count:
-            return {"count": 0, "mean": None, "min": None, "p50": None, "p95": None, "p99": None, "max": None}
+            return {
+                "count": 0,
+                "mean": None,
+                "min": None,
+                "p50": None,
+                "p95": None,
+                "p99": None,
+                "max": None,
+            }
         return {
             "count": self.count,
             "mean": self.sum_seconds / self.count,
@@ -90,7 +102,9 @@ class Timeline:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the width of a cell in seconds, and the counts of each kind, oldest first."""
-        columns = {kind: [cell[index] for cell in self._cells] for kind, index in self._kinds.items()}
+        columns = {
+            kind: [cell[index] for cell in self._cells] for kind, index in self._kinds.items()
+        }
         return {"cell_seconds": self.cell_seconds, **columns}
 
     def _halve(self) -> None:
@@ -141,7 +155,9 @@ class Record:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, wall_clock: Callable[[], float] = time.time
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
         self._lock = threading.Lock()
@@ -209,8 +225,15 @@ class Record:
         kind = type(error).__name__ if error is not None else f"status {seen.status}"
         self._state.errors[kind] = self._state.errors.get(kind, 0) + 1
         if len(self._failures) < MAX_FAILURES:
-            failure = {"at": self._at(now), "seconds": now - seen.began, "request": seen.request, "error": kind}
-            self._failures.append({**failure, "text": str(error)[:MAX_TEXT] if error is not None else ""})
+            failure = {
+                "at": self._at(now),
+                "seconds": now - seen.began,
+                "request": seen.request,
+                "error": kind,
+            }
+            self._failures.append(
+                {**failure, "text": str(error)[:MAX_TEXT] if error is not None else ""}
+            )
 
     # Outages
 
@@ -242,8 +265,9 @@ class Record:
     def snapshot(self) -> dict[str, Any]:
         """Return everything as plain JSON; times in seconds since the epoch, durations in seconds.
 
-        Latencies are those of requests that succeeded, from the call to the last byte of the answer, with every wait
-        and repetition between; those to the first byte are of streamed answers.
+        Latencies are those of requests that succeeded, from the call to the last byte of the
+        answer, with every wait and repetition between; those to the first byte are of streamed
+        answers.
         """
         with self._lock:
             state, now = self._state, self._clock()
@@ -257,14 +281,19 @@ class Record:
                 "repeats": dict(state.repeats),
                 "in_flight": state.in_flight,
                 "most_in_flight": state.most_in_flight,
-                "statuses": {str(status): count for status, count in sorted(state.statuses.items())},
+                "statuses": {
+                    str(status): count for status, count in sorted(state.statuses.items())
+                },
                 "errors": dict(state.errors),
                 "failures": [dict(failure) for failure in self._failures],
                 "latency_seconds": self._latency.snapshot(),
                 "first_byte_seconds": self._first_byte.snapshot(),
                 "timeline": self._timeline.snapshot(),
                 "outages": [
-                    {"began": self._at(one.began), "ended": None if one.ended is None else self._at(one.ended)}
+                    {
+                        "began": self._at(one.began),
+                        "ended": None if one.ended is None else self._at(one.ended),
+                    }
                     for one in self._outages
                 ],
                 "outage_count": state.outages,

@@ -1,7 +1,7 @@
 """What may be sent again, when, and what is said when it may not: decisions only, no I/O.
 
-An `Attempts` accompanies one request. It is asked after each failure and each answer, and says how to go on, so that
-the blocking and the asynchronous transport do the same thing.
+An `Attempts` accompanies one request. It is asked after each failure and each answer, and says how
+to go on, so that the blocking and the asynchronous transport do the same thing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["Attempts", "Limits", "Wait"]
 
 MAX_LOSSES = 3
-"""How often a request may be under way when the server goes away: more, and it may be what ends the server."""
+"""How often a request may be under way when the server goes away: more, and it may be what ends the
+server."""
 FIRST_PAUSE_SECONDS = 0.25
 MAX_PAUSE_SECONDS = 8.0
 BUSY = frozenset({429, 502, 503})
-"""Answers of a server that has not worked on the request: full (vLLM, SGLang, Ollama: 503; TEI: 429), loading (503),
-or behind a gateway that does not reach it (502). Not 504: there it may still work on it."""
+"""Answers of a server that has not worked on the request: full (vLLM, SGLang, Ollama: 503; TEI:
+429), loading (503), or behind a gateway that does not reach it (502). Not 504: there it may still
+work on it."""
 AWAY = BUSY - {429}
 """Those that a server which is not ready gives, too."""
 
@@ -41,11 +43,14 @@ class Limits:
     """How long one request may take, and how long it is tried."""
 
     timeout_seconds: float
-    """Of a request that was sent: to the first byte of its answer, and between two parts of it. Never tried again."""
+    """Of a request that was sent: to the first byte of its answer, and between two parts of it.
+    Never tried again."""
     outage_seconds: float
-    """From the first refusal of a request: how long it waits for the server's return, or to be let in."""
+    """From the first refusal of a request: how long it waits for the server's return, or to be let
+    in."""
     retry_busy: bool
-    """Whether 429, 502 and 503 of a server that is well are asked again; otherwise the caller gets them."""
+    """Whether 429, 502 and 503 of a server that is well are asked again; otherwise the caller gets
+    them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,14 @@ class Attempts:
         http: Any,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._request, self._limits, self._watch, self._record = request, limits, watch, record
+        self._request = request
+        self._limits = limits
+        self._watch = watch
+        self._record = record
         self._http, self._clock = http, clock
-        self._can_repeat = isinstance(request.stream, http.ByteStream)  # in memory: can be sent again
+        self._can_repeat = isinstance(
+            request.stream, http.ByteStream
+        )  # in memory: can be sent again
         self._trouble_since: float | None = None
         self._losses = self._pauses = 0
         self._reason = ""
@@ -105,7 +115,9 @@ class Attempts:
             return self._wait_after(error, f"found no connection: {_text(error)}")
         if isinstance(error, http.ReadError | http.WriteError | http.RemoteProtocolError):
             self._losses += 1
-            wait = self._wait_after(error, f"was sent, and the connection ended without an answer: {_text(error)}")
+            wait = self._wait_after(
+                error, f"was sent, and the connection ended without an answer: {_text(error)}"
+            )
             if not self._can_repeat or self._losses >= MAX_LOSSES:
                 raise self._lost() from error
             return wait
@@ -113,7 +125,11 @@ class Attempts:
 
     def after_answer(self, status: int, headers: Mapping[str, str]) -> Wait | None:
         """Return what comes before the next attempt, or `None` when this answer is the caller's."""
-        if status not in BUSY or not self._can_repeat or (status not in AWAY and not self._limits.retry_busy):
+        if (
+            status not in BUSY
+            or not self._can_repeat
+            or (status not in AWAY and not self._limits.retry_busy)
+        ):
             return None
         self._begin_trouble(f"was answered {status}")
         self._error = None
@@ -141,13 +157,17 @@ class Attempts:
         self._error = error
         if self._left() <= 0:
             raise self._away() from error
-        return Wait(type(error).__name__, True, 0.0 if is_first else min(self._backoff(), self.left()))
+        return Wait(
+            type(error).__name__, True, 0.0 if is_first else min(self._backoff(), self.left())
+        )
 
     def _away(self) -> ServerNotReadyError:
         return ServerNotReadyError(
-            f"{self._asked} {self._reason}. {self._health()} Waited {self._spent():.0f} s for the server's return. "
+            f"{self._asked} {self._reason}. {self._health()} Waited {self._spent():.0f} s for the "
+            "server's return. "
             f"{self._history()}",
-            hint="The model server's log tells whether it ended (exit code 137: its memory limit is too low) or still "
+            hint="The model server's log tells whether it ended (exit code 137: its memory limit "
+            "is too low) or still "
             "loads. If it only needs longer, raise outage_seconds.",
         )
 
@@ -165,8 +185,10 @@ class Attempts:
     def broken(self, error: Exception, size: int) -> ServerExitedError:
         """Return the error of a request whose answer broke off after so many bytes."""
         return ServerExitedError(
-            f"The answer to {self._asked} broke off after {size} bytes: {_text(error)}. {self._history()}",
-            hint="It is not asked again, since its answer had begun. The model server's log tells whether it ended "
+            f"The answer to {self._asked} broke off after {size} bytes: {_text(error)}. "
+            f"{self._history()}",
+            hint="It is not asked again, since its answer had begun. The model server's log tells "
+            "whether it ended "
             "(exit code 137: its memory limit is too low).",
         )
 
@@ -175,14 +197,16 @@ class Attempts:
         return ServerNotReadyError(
             f"The answer to {self._asked} stopped after {size} bytes: nothing more came within "
             f"{self._timeout:g} s ({type(error).__name__}). {self._history()}",
-            hint="It is not asked again, since its answer had begun. Raise timeout if parts of it may take longer.",
+            hint="It is not asked again, since its answer had begun. Raise timeout if parts of it "
+            "may take longer.",
         )
 
     def not_json(self, body_type: str) -> ServerError:
         """Return the error of a request that is answered by a web page."""
         return ServerError(
             f"{self._asked} was answered with {body_type} instead of JSON.",
-            hint="This is not the address of a model server's API, or something stands before it (a sign-in page, a "
+            hint="This is not the address of a model server's API, or something stands before it "
+            "(a sign-in page, a "
             "proxy): check url and the server's port.",
         )
 
@@ -190,7 +214,8 @@ class Attempts:
         return ServerNotReadyError(
             f"{self._asked} was sent, and nothing came within {self._timeout:g} s "
             f"({type(error).__name__}). {self._history()}",
-            hint="It is not asked again: the server may still work on it. Raise timeout, ask for less (max_tokens), or "
+            hint="It is not asked again: the server may still work on it. Raise timeout, ask for "
+            "less (max_tokens), or "
             "stream the answer, for then each part has the whole timeout.",
         )
 
@@ -204,8 +229,10 @@ class Attempts:
                 ) from error
             if isinstance(cause, ssl.SSLError):
                 raise ServerError(
-                    f"{self._asked} found no connection: {cause.reason or type(cause).__name__} ({_text(error)}).",
-                    hint="Check that the address speaks https; SSL_CERT_FILE names the authorities to trust.",
+                    f"{self._asked} found no connection: {cause.reason or type(cause).__name__} "
+                    f"({_text(error)}).",
+                    hint="Check that the address speaks https; SSL_CERT_FILE names the "
+                    "authorities to trust.",
                 ) from error
 
     def _lost(self) -> ServerExitedError:
@@ -214,8 +241,13 @@ class Attempts:
             hint = "Send a body that is in memory, or ask again."
         else:
             why = f"That happened {_times(self._losses)}."
-            hint = "This request may be what ends the server (too long, too large): read the log of the model server."
-        return ServerExitedError(f"{self._asked} {self._reason}. {why} {self._health()} {self._history()}", hint=hint)
+            hint = (
+                "This request may be what ends the server (too long, too large): read the log "
+                "of the model server."
+            )
+        return ServerExitedError(
+            f"{self._asked} {self._reason}. {why} {self._health()} {self._history()}", hint=hint
+        )
 
     def _backoff(self) -> float:
         longest = min(FIRST_PAUSE_SECONDS * 2**self._pauses, MAX_PAUSE_SECONDS)
@@ -234,7 +266,9 @@ class Attempts:
         return self._limits.outage_seconds - self._spent()
 
     def _health(self) -> str:
-        return f"{self._watch.last}." if self._watch.last else "Its readiness address was not asked."
+        return (
+            f"{self._watch.last}." if self._watch.last else "Its readiness address was not asked."
+        )
 
     def _history(self) -> str:
         left, returned = self._record.outages

@@ -37,7 +37,11 @@ class Tensor:
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Tensor:
         """Return the tensor that a server's JSON describes."""
-        return cls(name=str(value["name"]), datatype=str(value["datatype"]), shape=tuple(map(int, value["shape"])))
+        return cls(
+            name=str(value["name"]),
+            datatype=str(value["datatype"]),
+            shape=tuple(map(int, value["shape"])),
+        )
 
     def __str__(self) -> str:
         return f"{self.name}: {self.datatype} {_shape(self.shape)}"
@@ -66,8 +70,12 @@ def encode(
             problems.append(str(error))
     if problems:
         takes = "; it takes " + ", ".join(map(str, metadata.inputs)) if metadata.inputs else ""
-        raise ConfigError(f"infer(…) does not suit the model {metadata.model!r}{takes}:", problems=problems)
-    tensors = [_input(name, datatype, array, metadata) for name, (datatype, array) in arrays.items()]
+        raise ConfigError(
+            f"infer(…) does not suit the model {metadata.model!r}{takes}:", problems=problems
+        )
+    tensors = [
+        _input(name, datatype, array, metadata) for name, (datatype, array) in arrays.items()
+    ]
     names = outputs if outputs is not None else [tensor.name for tensor in metadata.outputs]
     wanted = [InferRequestedOutput(name, binary_data=metadata.has_binary) for name in names]
     given = dict(parameters or {})
@@ -77,13 +85,17 @@ def encode(
             tensors, outputs=wanted or None, parameters=given or None, **arguments
         )
     except (InferenceServerException, TypeError, ValueError) as error:
-        raise ConfigError(f"parameters={dict(parameters or {})!r} cannot be sent: {error}.") from error
+        raise ConfigError(
+            f"parameters={dict(parameters or {})!r} cannot be sent: {error}."
+        ) from error
     return body, size
 
 
 def decode(body: bytes, header_size: str | None) -> dict[str, np.ndarray[Any, Any]]:
     """Return the outputs of an answer by name; texts as objects that hold `bytes`."""
-    result = InferenceServerClient.parse_response_body(body, header_length=int(header_size) if header_size else None)
+    result = InferenceServerClient.parse_response_body(
+        body, header_length=int(header_size) if header_size else None
+    )
     outputs = {}
     for output in result.get_response()["outputs"]:
         array = result.as_numpy(output["name"])
@@ -91,7 +103,9 @@ def decode(body: bytes, header_size: str | None) -> dict[str, np.ndarray[Any, An
     return outputs
 
 
-def _name_problems(metadata: Metadata, inputs: Mapping[str, Any], outputs: Sequence[str] | None) -> Iterator[str]:
+def _name_problems(
+    metadata: Metadata, inputs: Mapping[str, Any], outputs: Sequence[str] | None
+) -> Iterator[str]:
     if not inputs:
         yield "inputs is empty"
     if metadata.inputs:
@@ -103,10 +117,14 @@ def _name_problems(metadata: Metadata, inputs: Mapping[str, Any], outputs: Seque
     elif outputs is not None and metadata.outputs:
         names = [tensor.name for tensor in metadata.outputs]
         unknown = [name for name in outputs if name not in names]
-        yield from (f"{name!r} is no output of the model: it has {', '.join(names)}" for name in unknown)
+        yield from (
+            f"{name!r} is no output of the model: it has {', '.join(names)}" for name in unknown
+        )
 
 
-def _checked(name: str, value: Any, tensor: Tensor | None, has_binary: bool) -> tuple[str, np.ndarray[Any, Any]]:
+def _checked(
+    name: str, value: Any, tensor: Tensor | None, has_binary: bool
+) -> tuple[str, np.ndarray[Any, Any]]:
     """Return the protocol's type and the array to send.
 
     Raises:
@@ -114,9 +132,15 @@ def _checked(name: str, value: Any, tensor: Tensor | None, has_binary: bool) -> 
     """
     array = _array(name, value)
     datatype = tensor.datatype if tensor else _datatype(name, array)
-    array = _as_bytes(array) if datatype == TEXTS else _cast(name, array, datatype, has_dtype=_has_dtype(value))
+    array = (
+        _as_bytes(array)
+        if datatype == TEXTS
+        else _cast(name, array, datatype, has_dtype=_has_dtype(value))
+    )
     if tensor and not _fits(array.shape, tensor.shape):
-        raise ValueError(f"{name!r} has the shape {_shape(array.shape)}, expected {_shape(tensor.shape)}")
+        raise ValueError(
+            f"{name!r} has the shape {_shape(array.shape)}, expected {_shape(tensor.shape)}"
+        )
     if not has_binary:
         _refuse_json(name, array, datatype)
     return datatype, array
@@ -124,11 +148,16 @@ def _checked(name: str, value: Any, tensor: Tensor | None, has_binary: bool) -> 
 
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, str | bytes):
-        raise ValueError(f"{name!r} is a single {type(value).__name__}; give a list or an array, which has a shape")
+        raise ValueError(
+            f"{name!r} is a single {type(value).__name__}; give a list or an array, which has a "
+            "shape"
+        )
     try:
         array = np.asarray(value)
         is_bytes = array.dtype.kind == "S" and not _has_dtype(value)
-        return np.array(value, dtype=object) if is_bytes else array  # NumPy's own type drops zeros at the end
+        return (
+            np.array(value, dtype=object) if is_bytes else array
+        )  # NumPy's own type drops zeros at the end
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"{name!r} is not an array: {error}") from error
 
@@ -147,7 +176,9 @@ def _datatype(name: str, array: np.ndarray[Any, Any]) -> str:
     return str(datatype)
 
 
-def _cast(name: str, array: np.ndarray[Any, Any], datatype: str, *, has_dtype: bool) -> np.ndarray[Any, Any]:
+def _cast(
+    name: str, array: np.ndarray[Any, Any], datatype: str, *, has_dtype: bool
+) -> np.ndarray[Any, Any]:
     wanted = triton_to_np_dtype(datatype)
     if wanted is None:
         raise ValueError(f"{name!r} is of the type {datatype}, which this client does not know")
@@ -156,23 +187,36 @@ def _cast(name: str, array: np.ndarray[Any, Any], datatype: str, *, has_dtype: b
         return array
     if array.dtype.kind not in "OSUV" and np.can_cast(array.dtype, dtype, "safe"):
         return array.astype(dtype)
-    if not has_dtype and array.dtype.kind in "biuf" and np.can_cast(array.dtype, dtype, "same_kind"):
+    if (
+        not has_dtype
+        and array.dtype.kind in "biuf"
+        and np.can_cast(array.dtype, dtype, "same_kind")
+    ):
         return _from_numbers(name, array, dtype, datatype)
     if not has_dtype and array.dtype.kind == "i" and dtype.kind == "u":
         return _from_numbers(name, array, dtype, datatype)
-    way = f"if it may, give it as .astype(np.{dtype})" if array.dtype.kind in "biuf" else "give numbers"
+    way = (
+        f"if it may, give it as .astype(np.{dtype})"
+        if array.dtype.kind in "biuf"
+        else "give numbers"
+    )
     raise ValueError(
-        f"{name!r} has the type {array.dtype}, expected {datatype} ({dtype}): that cast may lose something; {way}"
+        f"{name!r} has the type {array.dtype}, expected {datatype} ({dtype}): that cast may lose "
+        f"something; {way}"
     )
 
 
-def _from_numbers(name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any], datatype: str) -> np.ndarray[Any, Any]:
+def _from_numbers(
+    name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any], datatype: str
+) -> np.ndarray[Any, Any]:
     """Return a list's numbers in the model's type: floats rounded as always, but nothing out of range."""
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
     is_out = (cast != array) if dtype.kind in "iu" else np.isinf(cast) & ~np.isinf(array)
     if np.any(is_out):
-        raise ValueError(f"{name!r} holds {array[is_out].flat[0]}, which is out of the range of {datatype}")
+        raise ValueError(
+            f"{name!r} holds {array[is_out].flat[0]}, which is out of the range of {datatype}"
+        )
     return cast
 
 
@@ -202,7 +246,10 @@ def _refuse_json(name: str, array: np.ndarray[Any, Any], datatype: str) -> None:
     elif datatype == TEXTS and not all(_is_text(item) for item in array.flat):
         reason = "bytes that are no UTF-8"
     if reason:
-        raise ValueError(f"{name!r} holds {reason}, and this server takes tensors as JSON only, which cannot hold it")
+        raise ValueError(
+            f"{name!r} holds {reason}, and this server takes tensors as JSON only, which cannot "
+            "hold it"
+        )
 
 
 def _is_text(item: bytes) -> bool:

@@ -1,8 +1,8 @@
 """The HTTP layer below every client: sends, waits, repeats what is safe to repeat, and keeps the record.
 
-Works with `httpx` and with its successor `httpx2`: the library is a parameter (`http`), because the official OpenAI
-client is built on the one or the other, by its version. Streams of an answer must be of the library's own types, so
-those two classes are made for it.
+Works with `httpx` and with its successor `httpx2`: the library is a parameter (`http`), because the
+official OpenAI client is built on the one or the other, by its version. Streams of an answer must
+be of the library's own types, so those two classes are made for it.
 
 A request goes through `retry.Attempts`; nothing of an answer that has begun is ever asked again.
 """
@@ -53,21 +53,40 @@ class _Layer:
         record: Record,
         convert: Callable[[ServerError, Any], Exception] = lambda error, request: error,
     ) -> None:
-        self._inner, self._http, self._limits = inner, http, limits
-        self._watch, self._record, self._convert = watch, record, convert
+        self._inner = inner
+        self._http = http
+        self._limits = limits
+        self._watch = watch
+        self._record = record
+        self._convert = convert
 
     def _begin(self, request: Any) -> tuple[Attempts, Seen]:
-        attempts = Attempts(request, limits=self._limits, watch=self._watch, record=self._record, http=self._http)
+        attempts = Attempts(
+            request, limits=self._limits, watch=self._watch, record=self._record, http=self._http
+        )
         return attempts, self._record.begin(f"{request.method} {request.url.path}")
 
-    def _accept(self, response: Any, request: Any, attempts: Attempts, seen: Seen, stream_type: Any) -> Any:
+    def _accept(
+        self, response: Any, request: Any, attempts: Attempts, seen: Seen, stream_type: Any
+    ) -> Any:
         """Return an answer whose body is watched."""
         seen.status = response.status_code
         body_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if body_type == "text/html" and response.is_success and "json" in request.headers.get("accept", ""):
+        if (
+            body_type == "text/html"
+            and response.is_success
+            and "json" in request.headers.get("accept", "")
+        ):
             raise attempts.not_json(body_type)
         response.stream = stream_type(
-            _Body(response.stream, self, request, attempts=attempts, seen=seen, is_streamed=body_type in STREAMED)
+            _Body(
+                response.stream,
+                self,
+                request,
+                attempts=attempts,
+                seen=seen,
+                is_streamed=body_type in STREAMED,
+            )
         )
         return response
 
@@ -167,7 +186,9 @@ class AsyncTransport(_Layer):
                 if wait is None:
                     return response
             try:
-                if wait.for_server and not attempts.after_wait(await self._watch.wait_async(attempts.left())):
+                if wait.for_server and not attempts.after_wait(
+                    await self._watch.wait_async(attempts.left())
+                ):
                     kept, response = response, None
                     return kept
             finally:
@@ -191,9 +212,19 @@ class _Body:
     """The body of an answer: passed on part by part, and put on record when it ends."""
 
     def __init__(
-        self, inner: Any, layer: _Layer, request: Any, *, attempts: Attempts, seen: Seen, is_streamed: bool
+        self,
+        inner: Any,
+        layer: _Layer,
+        request: Any,
+        *,
+        attempts: Attempts,
+        seen: Seen,
+        is_streamed: bool,
     ) -> None:
-        self.inner, self._layer, self._request, self._attempts = inner, layer, request, attempts
+        self.inner = inner
+        self._layer = layer
+        self._request = request
+        self._attempts = attempts
         self._seen, self._is_streamed = seen, is_streamed
         self._size = 0
 

@@ -1,12 +1,13 @@
 """Clients of the Open Inference Protocol ("V2": Triton, MLServer, KServe), NumPy in and out. Imported when one is made.
 
-How tensors are written and read is `tritonclient`'s (its public `generate_request_body` and `parse_response_body`); the
-requests go through this package's own transport, because tritonclient's blocking client must stay in one thread
-(triton-inference-server/server#6650) and its asynchronous one is another implementation, in beta. So both clients here
-do the same, and both wait for a server that went away.
+How tensors are written and read is `tritonclient`'s (its public `generate_request_body` and
+`parse_response_body`); the requests go through this package's own transport, because tritonclient's
+blocking client must stay in one thread (triton-inference-server/server#6650) and its asynchronous
+one is another implementation, in beta. So both clients here do the same, and both wait for a server
+that went away.
 
-What is sent is compared with the model's metadata first: an answer such as "unexpected shape for input" names neither
-the shape that was given nor the one that was expected.
+What is sent is compared with the model's metadata first: an answer such as "unexpected shape for
+input" names neither the shape that was given nor the one that was expected.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ try:
     from .tensors import Tensor, decode, encode
 except ImportError as error:
     raise MissingDependencyError(
-        "client() of a server that speaks the Open Inference Protocol needs the package tritonclient, which is not "
+        "client() of a server that speaks the Open Inference Protocol needs the package "
+        "tritonclient, which is not "
         "installed with its part for HTTP.",
         hint="pip install 'flytekitplugins-inference[v2]' in the task's image.",
     ) from error
@@ -42,8 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncV2Client", "Metadata", "V2Client"]
 
 BINARY = "binary_tensor_data"
-"""Triton's name of the extension for tensors as bytes behind the JSON (`GET /v2`, `extensions`). MLServer has none
-(SeldonIO/MLServer#324)."""
+"""Triton's name of the extension for tensors as bytes behind the JSON (`GET /v2`, `extensions`).
+MLServer has none (SeldonIO/MLServer#324)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,8 @@ class Metadata:
     versions: tuple[str, ...] = ()
     platform: str = ""
     inputs: tuple[Tensor, ...] = ()
-    """Empty when the server does not say: then nothing is compared, and types are those of the arrays."""
+    """Empty when the server does not say: then nothing is compared, and types are those of the
+    arrays."""
     outputs: tuple[Tensor, ...] = ()
     has_binary: bool = False
     """Whether the server takes and gives tensors as bytes; otherwise they are written as JSON."""
@@ -99,7 +102,8 @@ class _Base:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ServerError(
-                f"What {self._endpoint.url} says of the model {model!r} is not metadata of the Open Inference "
+                f"What {self._endpoint.url} says of the model {model!r} is not metadata of the "
+                "Open Inference "
                 f"Protocol: {shown(str(answer))}."
             ) from error
         with self._lock:
@@ -110,13 +114,20 @@ class _Base:
         with self._lock:
             self._metadata.pop(model, None)
 
-    def _infer_call(self, model: str, metadata: Metadata, arguments: tuple[Any, Any, Any], version: str) -> _Call:
+    def _infer_call(
+        self, model: str, metadata: Metadata, arguments: tuple[Any, Any, Any], version: str
+    ) -> _Call:
         inputs, outputs, parameters = arguments
         content, header_size = encode(metadata, inputs, outputs, parameters)
         headers = {"Content-Type": "application/json"}
         if header_size is not None:
-            headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(header_size)}
-        return _Call(method="POST", path=f"{_path(model, version)}/infer", content=content, headers=headers)
+            headers = {
+                "Content-Type": "application/octet-stream",
+                "Inference-Header-Content-Length": str(header_size),
+            }
+        return _Call(
+            method="POST", path=f"{_path(model, version)}/infer", content=content, headers=headers
+        )
 
     def _result(self, call: _Call, response: Any) -> dict[str, np.ndarray[Any, Any]]:
         self._refuse(call, response)
@@ -124,8 +135,10 @@ class _Base:
             return decode(response.content, response.headers.get("inference-header-content-length"))
         except Exception as error:  # whatever a codec meets in an answer that is none
             raise ServerError(
-                f"{self._asked(call)} was answered {response.status_code} with something that is no result of the "
-                f"Open Inference Protocol ({type(error).__name__}: {error}): {shown(response.content)}."
+                f"{self._asked(call)} was answered {response.status_code} with something that is "
+                "no result of the "
+                f"Open Inference Protocol ({type(error).__name__}: {error}): "
+                f"{shown(response.content)}."
             ) from error
 
     def _json(self, call: _Call, response: Any) -> Any:
@@ -134,7 +147,8 @@ class _Base:
             value = response.json()
         except ValueError as error:
             raise ServerError(
-                f"{self._asked(call)} was answered {response.status_code}, not with JSON: {shown(response.content)}."
+                f"{self._asked(call)} was answered {response.status_code}, not with JSON: "
+                f"{shown(response.content)}."
             ) from error
         return value
 
@@ -151,7 +165,8 @@ class _Base:
             400: "What was sent does not suit the model; metadata() tells what it takes.",
             401: "Give the key of the server: template.at(url, api_key=…).",
             403: "Give the key of the server: template.at(url, api_key=…).",
-            404: "Check the model's name and version; `POST /v2/repository/index` lists what the server has.",
+            404: "Check the model's name and version; `POST /v2/repository/index` lists what the "
+            "server has.",
         }.get(status, "The log of the model server tells more.")
         raise ServerError(f"{self._asked(call)} was answered {status}: {text}.", hint=hint)
 
@@ -193,18 +208,22 @@ class V2Client(_Base):
             outputs: The outputs to return; by default all.
             model: The model; by default the endpoint's, or the only one that the server has.
             version: Its version; by default the one that the server chooses.
-            parameters: The request's, such as `sequence_id`, `priority` and `timeout` (microseconds) of Triton.
+            parameters: The request's, such as `sequence_id`, `priority` and `timeout`
+                (microseconds) of Triton.
 
         Returns:
             The outputs by name. Texts are arrays of objects that hold `bytes`.
 
         Raises:
-            ConfigError: The inputs do not suit the model; lists every problem, before anything is sent.
+            ConfigError: The inputs do not suit the model; lists every problem, before anything is
+                sent.
             ServerError: The server refuses, does not answer, or answers something else.
         """
         model = self._model(model)
         try:
-            call = self._infer_call(model, self.metadata(model), (inputs, outputs, parameters), version)
+            call = self._infer_call(
+                model, self.metadata(model), (inputs, outputs, parameters), version
+            )
             return self._result(call, self._send(call))
         except InferenceError:
             self._forget(model)  # it may have been replaced by one that takes other inputs
@@ -220,7 +239,8 @@ class V2Client(_Base):
         known = self._known(model)
         if known is not None:
             return known
-        about_server, about_model = _Call(method="GET", path="/v2"), _Call(method="GET", path=_path(model))
+        about_server = _Call(method="GET", path="/v2")
+        about_model = _Call(method="GET", path=_path(model))
         server = self._json(about_server, self._send(about_server))
         return self._learn(model, server, self._json(about_model, self._send(about_model)))
 
@@ -246,7 +266,9 @@ class V2Client(_Base):
         return model or self._endpoint.model
 
     def _send(self, call: _Call) -> Any:
-        return self._client.request(call.method, call.path, content=call.content, headers=call.headers)
+        return self._client.request(
+            call.method, call.path, content=call.content, headers=call.headers
+        )
 
 
 class AsyncV2Client(_Base):
@@ -268,7 +290,9 @@ class AsyncV2Client(_Base):
         """As `V2Client.infer`."""
         model = await self._model(model)
         try:
-            call = self._infer_call(model, await self.metadata(model), (inputs, outputs, parameters), version)
+            call = self._infer_call(
+                model, await self.metadata(model), (inputs, outputs, parameters), version
+            )
             return self._result(call, await self._send(call))
         except InferenceError:
             self._forget(model)
@@ -280,7 +304,8 @@ class AsyncV2Client(_Base):
         known = self._known(model)
         if known is not None:
             return known
-        about_server, about_model = _Call(method="GET", path="/v2"), _Call(method="GET", path=_path(model))
+        about_server = _Call(method="GET", path="/v2")
+        about_model = _Call(method="GET", path=_path(model))
         server = self._json(about_server, await self._send(about_server))
         return self._learn(model, server, self._json(about_model, await self._send(about_model)))
 
@@ -302,11 +327,15 @@ class AsyncV2Client(_Base):
     async def _model(self, model: str) -> str:
         if not model and not self._endpoint.model:
             method, path, body = question(self._endpoint)
-            self._name(only_model(self._endpoint, await self._client.request(method, path, json=body)))
+            self._name(
+                only_model(self._endpoint, await self._client.request(method, path, json=body))
+            )
         return model or self._endpoint.model
 
     async def _send(self, call: _Call) -> Any:
-        return await self._client.request(call.method, call.path, content=call.content, headers=call.headers)
+        return await self._client.request(
+            call.method, call.path, content=call.content, headers=call.headers
+        )
 
 
 def _path(model: str, version: str = "") -> str:

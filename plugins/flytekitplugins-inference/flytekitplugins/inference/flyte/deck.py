@@ -1,7 +1,7 @@
 """The report in a task's Deck: published while the function runs, and completed when it ends, also when it raises.
 
-Only for tasks with `enable_deck=True`; the others pay nothing. A thread of its own does all of it. What goes wrong
-there is logged once and never reaches the task.
+Only for tasks with `enable_deck=True`; the others pay nothing. A thread of its own does all of it.
+What goes wrong there is logged once and never reaches the task.
 """
 
 from __future__ import annotations
@@ -66,14 +66,19 @@ class _Writer:
         self._deck = _InferenceDeck(DECK_NAME)
         self._over = threading.Event()
         self._error = ""
-        # publishing looks for the task's parameters in the context, which a new thread does not have
+        # publishing looks for the task's parameters in the context, which a new thread does not
+        # have
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._run,), name="inference-report", daemon=True)
+        self._thread = threading.Thread(
+            target=context.run, args=(self._run,), name="inference-report", daemon=True
+        )
         self._thread.start()
 
     def finish(self, error: BaseException | None) -> None:
         """Have the last page made, and wait for it."""
-        raised = getattr(error, "value", None)  # flytekit before 1.14 wraps what the function raised
+        raised = getattr(
+            error, "value", None
+        )  # flytekit before 1.14 wraps what the function raised
         error = raised if isinstance(raised, BaseException) else error
         self._error = f"{type(error).__name__}: {error}" if error is not None else ""
         self._over.set()
@@ -93,7 +98,9 @@ class _Writer:
         pause = FIRST_SECONDS
         while not self._over.wait(pause):
             began = time.monotonic()
-            if self._is_remote:  # on one machine each publication would be a file of its own, which nobody looks for
+            if (
+                self._is_remote
+            ):  # on one machine each publication would be a file of its own, which nobody looks for
                 self._deck.page = self._report(running=True).fragment
                 _publish()
             pause = max(INTERVAL_SECONDS, (time.monotonic() - began) / COST_SHARE)
@@ -122,9 +129,9 @@ class _Writer:
 def reporting(description: PodDescription) -> Iterator[None]:
     """Report on a description's servers while the block runs.
 
-    The numbers are also written as `inference-report.json` beside the task's outputs (and the Deck's own
-    `deck.html`): Flyte's output prefix of the run, where each attempt has its own. Outside of a cluster both files are
-    in a temporary directory, which is logged.
+    The numbers are also written as `inference-report.json` beside the task's outputs (and the
+    Deck's own `deck.html`): Flyte's output prefix of the run, where each attempt has its own.
+    Outside of a cluster both files are in a temporary directory, which is logged.
 
     Args:
         description: The pod; its servers run.

@@ -1,7 +1,8 @@
 """Manifest ↔ the models of the `kubernetes` client, which exist in two generations.
 
-Up to 36 they are plain classes, filled by `ApiClient.deserialize`; from 37 on they are strict pydantic models with
-`from_dict`. Both drop keys that they do not know without a word, so what comes out is compared with what went in.
+Up to 36 they are plain classes, filled by `ApiClient.deserialize`; from 37 on they are strict
+pydantic models with `from_dict`. Both drop keys that they do not know without a word, so what comes
+out is compared with what went in.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def to_pod_spec(spec: Manifest) -> V1PodSpec:
     kept = from_pod_spec(made)
     if kept != spec:
         raise UnsupportedError(
-            f"The installed kubernetes client would drop {', '.join(_lost(spec, kept))} from the pod.",
+            f"The installed kubernetes client would drop {', '.join(_lost(spec, kept))} from the "
+            "pod.",
             hint="Each is misspelt, or newer than the client (at least 28.1 is needed).",
         )
     return made
@@ -59,14 +61,20 @@ class _Response:
 def _client() -> Any:
     from kubernetes.client import ApiClient, Configuration
 
-    return ApiClient(Configuration())  # an own, empty configuration: no cluster is asked for anything
+    return ApiClient(
+        Configuration()
+    )  # an own, empty configuration: no cluster is asked for anything
 
 
 def _lost(before: Any, after: Any, path: str = "spec") -> list[str]:
     """Return the paths that are in `before` but not, or not the same, in `after`."""
     if isinstance(before, dict) and isinstance(after, dict):
-        return [lost for key in before for lost in _lost(before[key], after.get(key), f"{path}.{key}")]
+        return [
+            lost for key in before for lost in _lost(before[key], after.get(key), f"{path}.{key}")
+        ]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
-        return [lost for index, (one, other) in pairs for lost in _lost(one, other, f"{path}[{index}]")]
+        return [
+            lost for index, (one, other) in pairs for lost in _lost(one, other, f"{path}[{index}]")
+        ]
     return [] if before == after else [path]

@@ -1,7 +1,8 @@
 """A template → flytekit's `PodTemplate`.
 
-The `pod_spec` is made when it is first read. The kubernetes client costs a fifth of a second and some 30 MiB, and a
-task's pod, which imports the user's module again, never reads the spec: see docs/decisions/0002.
+The `pod_spec` is made when it is first read. The kubernetes client costs a fifth of a second and
+some 30 MiB, and a task's pod, which imports the user's module again, never reads the spec: see
+docs/decisions/0002.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
     from ..sidecar_template import PodDescription
 
-__all__ = ["InferencePodTemplate", "default_helper", "manifest_of", "to_pod_template", "warn_of_images"]
+__all__ = [
+    "InferencePodTemplate",
+    "default_helper",
+    "manifest_of",
+    "to_pod_template",
+    "warn_of_images",
+]
 
 
 def default_helper() -> Helper:
@@ -40,8 +47,8 @@ class InferencePodTemplate(PodTemplate):
         labels: Of the pod.
         annotations: Of the pod.
         template: The description that the pod is compiled from.
-        helper: Returns the image of our own programs; asked when the pod is compiled, since naming an `ImageSpec` may
-            read files that only the machine of registration has.
+        helper: Returns the image of our own programs; asked when the pod is compiled, since naming
+            an `ImageSpec` may read files that only the machine of registration has.
     """
 
     def __init__(
@@ -69,7 +76,11 @@ class InferencePodTemplate(PodTemplate):
             ConfigError: If the helper's image cannot bring a model.
         """
         if self._pod_spec is None:
-            spec = self._template.compile(self._helper())["spec"] if self._template else {"containers": []}
+            spec = (
+                self._template.compile(self._helper())["spec"]
+                if self._template
+                else {"containers": []}
+            )
             self._pod_spec = to_pod_spec(spec)
         return self._pod_spec
 
@@ -101,7 +112,10 @@ def warn_of_images(template: PodDescription) -> None:
     for server in template.servers.values():
         for name in ("image", "helper_image"):
             if not isinstance(getattr(server, name), str | None):
-                text = f"{name} is an ImageSpec, which pod_template= does not build; attach by @task(task_config=…)."
+                text = (
+                    f"{name} is an ImageSpec, which pod_template= does not build; attach by "
+                    "@task(task_config=…)."
+                )
                 warnings.warn(text, InferenceWarning, stacklevel=3)
 
 

@@ -1,8 +1,9 @@
 """The `flytekit.plugins` entry point: makes `@task(task_config=template)` find its task class.
 
-flytekit looks a `task_config` up by its exact type and silently makes a plain task of one it does not know. So every
-template type is registered, now and whenever one is defined later. flytekit loads entry points without a guard: an
-error here would break `import flytekit` for everyone, which is why nothing may leave this module.
+flytekit looks a `task_config` up by its exact type and silently makes a plain task of one it does
+not know. So every template type is registered, now and whenever one is defined later. flytekit
+loads entry points without a guard: an error here would break `import flytekit` for everyone, which
+is why nothing may leave this module.
 """
 
 from __future__ import annotations
@@ -27,5 +28,6 @@ try:
     sidecar_template._POD_TYPE_HOOKS.append(_register)
 except Exception:  # see above: whatever it is, `import flytekit` must go on
     logging.getLogger(__name__).exception(
-        "flytekitplugins-inference could not register with flytekit: @task(task_config=…) will ignore its templates."
+        "flytekitplugins-inference could not register with flytekit: @task(task_config=…) will "
+        "ignore its templates."
     )

@@ -17,16 +17,20 @@ __all__ = ["to_secret_requests"]
 def to_secret_requests(secrets: Iterable[SecretReference]) -> list[Secret]:
     """Return what `@task(secret_requests=…)` takes.
 
-    A secret without a group is left out, with a warning, where the platform requires one (flytekit refuses it).
+    A secret without a group is left out, with a warning, where the platform requires one (flytekit
+    refuses it).
     """
     requests = []
     for secret in dict.fromkeys(secrets):
         if secret.group is None and get_plugin().secret_requires_group():
             warnings.warn(
-                f"The secret {secret.key!r} has no group and cannot be requested on this platform; give its group.",
+                f"The secret {secret.key!r} has no group and cannot be requested on this "
+                "platform; give its group.",
                 InferenceWarning,
                 stacklevel=3,
             )
             continue
-        requests.append(Secret(group=secret.group, key=secret.key, mount_requirement=Secret.MountType.ENV_VAR))
+        requests.append(
+            Secret(group=secret.group, key=secret.key, mount_requirement=Secret.MountType.ENV_VAR)
+        )
     return requests

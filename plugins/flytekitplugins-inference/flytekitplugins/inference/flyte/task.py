@@ -1,7 +1,7 @@
 """`@task(task_config=template)`: the task class behind it.
 
-On registration it adds the server's pod, with the helper containers on the task's own image. Outside of a cluster it
-runs the pod's containers on this machine around the function.
+On registration it adds the server's pod, with the helper containers on the task's own image.
+Outside of a cluster it runs the pod's containers on this machine around the function.
 """
 
 from __future__ import annotations
@@ -60,11 +60,19 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
         secret_requests: Sequence[Secret] | None = None,
         **kwargs: Any,
     ) -> None:
-        if inspect.iscoroutinefunction(task_function) and AsyncPythonFunctionTask is PythonFunctionTask:
-            raise UnsupportedError(f"{task_function.__name__} is async, which needs flytekit 1.15 or newer.")
+        if (
+            inspect.iscoroutinefunction(task_function)
+            and AsyncPythonFunctionTask is PythonFunctionTask
+        ):
+            raise UnsupportedError(
+                f"{task_function.__name__} is async, which needs flytekit 1.15 or newer."
+            )
         if pod_template is not None:
             if task_config.base is not None:
-                raise ConfigError("The task has pod_template= and its template has base=.", hint="Give one of them.")
+                raise ConfigError(
+                    "The task has pod_template= and its template has base=.",
+                    hint="Give one of them.",
+                )
             task_config = replace(task_config, base=pod_template)
         helper = functools.partial(_unregistered_helper, task_config, kwargs.get("container_image"))
         own = list(secret_requests or ())
@@ -72,7 +80,8 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
             task_config,
             task_function,
             pod_template=to_pod_template(task_config, helper),
-            secret_requests=own + [secret for secret in task_config.secret_requests if secret not in own],
+            secret_requests=own
+            + [secret for secret in task_config.secret_requests if secret not in own],
             **kwargs,
         )
 
@@ -94,7 +103,9 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
         serialised = copy.copy(self)  # this task keeps the pod that it describes
         serialised.pod_template = _with_spec(template, manifest)
         pod = super(InferenceTask, serialised).get_k8s_pod(settings)
-        for gpu_resource in {server.gpu_resource for server in template.servers.values() if server.gpu}:
+        for gpu_resource in {
+            server.gpu_resource for server in template.servers.values() if server.gpu
+        }:
             _let_flyte_see_the_gpu(pod.pod_spec, gpu_resource, template.primary_container_name)
         return pod
 
@@ -114,9 +125,14 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
             return loop_manager.run_sync(self.async_execute, **kwargs)
         with contextlib.ExitStack() as around:
             if _outside_of_a_cluster():
-                from .local import server_for_task  # in a cluster, where nothing is started, it is not even imported
+                from .local_run import (
+                    # in a cluster, where nothing is started, it is not even imported
+                    server_for_task,
+                )
 
-                around.enter_context(server_for_task(self.template, kwargs, self.python_interface.inputs))
+                around.enter_context(
+                    server_for_task(self.template, kwargs, self.python_interface.inputs)
+                )
             if self._has_deck:
                 from .deck import reporting
 
@@ -127,7 +143,7 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
         """Run the `async` function, outside of a cluster with the server running around it."""
         async with contextlib.AsyncExitStack() as around:
             if _outside_of_a_cluster():
-                from .local import async_server_for_task
+                from .local_run import async_server_for_task
 
                 servers = async_server_for_task(self.template, kwargs, self.python_interface.inputs)
                 await around.enter_async_context(servers)
@@ -143,7 +159,9 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
 
     @property
     def _has_deck(self) -> bool:
-        return not self._disable_deck  # `enable_deck` is newer than flytekit 1.13, `disable_deck` warns in later ones
+        return (
+            not self._disable_deck
+        )  # `enable_deck` is newer than flytekit 1.13, `disable_deck` warns in later ones
 
 
 def _outside_of_a_cluster() -> bool:
@@ -151,7 +169,9 @@ def _outside_of_a_cluster() -> bool:
     return state is not None and state.is_local_execution()
 
 
-def _with_registered_images(template: PodDescription, settings: SerializationSettings) -> PodDescription:
+def _with_registered_images(
+    template: PodDescription, settings: SerializationSettings
+) -> PodDescription:
     """Build the images that are given as `ImageSpec`: flytekit itself looks at regular containers only."""
 
     def registered(server: ModelInferenceTemplate) -> ModelInferenceTemplate:
@@ -183,7 +203,8 @@ def _helper(template: PodDescription, image: str) -> Helper:
 def _unregistered_helper(template: PodDescription, image: str | ImageSpec | None) -> Helper:
     """Return the helper as far as it is known without an image config.
 
-    flytekit asks a task for its pod before it serialises it: `pyflyte register` computes a version from its hash.
+    flytekit asks a task for its pod before it serialises it: `pyflyte register` computes a version
+    from its hash.
     """
     return _helper(template, image_name(image or DefaultImages.default_image()))
 
@@ -191,8 +212,9 @@ def _unregistered_helper(template: PodDescription, image: str | ImageSpec | None
 def _let_flyte_see_the_gpu(pod_spec: Manifest, gpu_resource: str, primary: str) -> None:
     """Give the primary a limit of no GPU, unless it has GPUs of its own.
 
-    Flyte applies an accelerator's node selector and toleration only when a regular container's limits have the GPU's
-    key; the value 0 is enough (flyteorg/flyte v1.16.8 `pod_helper.go`, ApplyGPUNodeSelectors; flyte#6396).
+    Flyte applies an accelerator's node selector and toleration only when a regular container's
+    limits have the GPU's key; the value 0 is enough (flyteorg/flyte v1.16.8 `pod_helper.go`,
+    ApplyGPUNodeSelectors; flyte#6396).
     """
     for container in pod_spec["containers"]:
         if container["name"] == primary:

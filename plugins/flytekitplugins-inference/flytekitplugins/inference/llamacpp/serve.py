@@ -1,6 +1,7 @@
 """`LlamaCpp`: llama.cpp's `llama-server`.
 
-Facts: llama.cpp b11549, `llama-server --help`, `tools/server/README.md`, `.devops/*.Dockerfile`, `docs/docker.md`.
+Facts: llama.cpp b11549, `llama-server --help`, `tools/server/README.md`, `.devops/*.Dockerfile`,
+`docs/docker.md`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,14 @@ from .model_file import file_problems, gguf_file
 __all__ = ["HFSecret", "LlamaCpp"]
 
 BUILD = "b11382"
-"""Images are built once a day, so not of every build: the newest (October 2026) that was seen for all hardware."""
-IMAGES = {"": "server", "nvidia.com": "server-cuda", "amd.com": "server-rocm", "gpu.intel.com": "server-vulkan"}
+"""Images are built once a day, so not of every build: the newest (October 2026) that was seen for
+all hardware."""
+IMAGES = {
+    "": "server",
+    "nvidia.com": "server-cuda",
+    "amd.com": "server-rocm",
+    "gpu.intel.com": "server-vulkan",
+}
 """By the vendor in `gpu_resource`; `server-cuda` is for CUDA 12, `server-cuda13` for 13."""
 METRIC_NAMES = {
     "requests_running": "llamacpp:requests_processing",
@@ -39,7 +46,8 @@ METRIC_NAMES = {
 CACHE = "/var/cache/inference"
 MEBIBYTE = 2**20
 LARGEST_CACHE_RAM = 8192
-"""MiB; the server's own default for prompts that it keeps in memory, whatever the container's limit is."""
+"""MiB; the server's own default for prompts that it keeps in memory, whatever the container's limit
+is."""
 
 OPTIONS = OptionTable.read(
     options,
@@ -57,7 +65,8 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
     """A llama.cpp server beside a task.
 
     Raises:
-        ConfigError: If the description is wrong, or `arg_dict` has an option that llama.cpp does not.
+        ConfigError: If the description is wrong, or `arg_dict` has an option that llama.cpp does
+            not.
 
     Example:
         ```python
@@ -68,14 +77,16 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
     """
 
     arg_dict: Mapping[str, Any] | None = None
-    """Options of `llama-server`, long or short, with `_` or `-`. Without `model=` one of them says which model the
-    server fetches: `hf_repo`, with a quantisation. Options newer than `OPTIONS` go into `args`."""
+    """Options of `llama-server`, long or short, with `_` or `-`. Without `model=` one of them says
+    which model the server fetches: `hf_repo`, with a quantisation. Options newer than `OPTIONS` go
+    into `args`."""
     model_file: str | None = None
-    """The GGUF file, relative to what `model=` brings; of a split one the first part. Not needed where it follows: from
-    a store's URI that ends in `.gguf`, a volume's path that does, or an `include=` with that one name."""
+    """The GGUF file, relative to what `model=` brings; of a split one the first part. Not needed
+    where it follows: from a store's URI that ends in `.gguf`, a volume's path that does, or an
+    `include=` with that one name."""
     lora_files: Sequence[str] = ()
-    """GGUF adapters, relative to what `model=` brings or absolute. They are loaded with scale 0; a request asks for the
-    first as `"lora": [{"id": 0, "scale": 1.0}]`."""
+    """GGUF adapters, relative to what `model=` brings or absolute. They are loaded with scale 0; a
+    request asks for the first as `"lora": [{"id": 0, "scale": 1.0}]`."""
 
     health_endpoint: str | None = "/health"
     port: int = 8080
@@ -95,8 +106,13 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
     def server(self) -> Server:
         """Return what llama.cpp needs."""
         name, token = self._served_model_name(), self._token()
-        has_metrics = not self._is_router and (self._option("metrics") is None or self._option("metrics") not in _OFF)
-        home = (EnvVar(name="LLAMA_CACHE", value=CACHE), EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"))
+        has_metrics = not self._is_router and (
+            self._option("metrics") is None or self._option("metrics") not in _OFF
+        )
+        home = (
+            EnvVar(name="LLAMA_CACHE", value=CACHE),
+            EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
+        )
         return Server(
             command=("/app/llama-server",),
             args=(
@@ -116,7 +132,9 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
             metrics_path="/metrics" if has_metrics else "",
             metric_names=METRIC_NAMES if has_metrics else {},
             hub_token=token,
-            volumes=() if self.model is not None else (Volume(name="inference-cache", mount_path=CACHE),),
+            volumes=()
+            if self.model is not None
+            else (Volume(name="inference-cache", mount_path=CACHE),),
         )
 
     def _sizes(self) -> tuple[str, ...]:
@@ -125,10 +143,20 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
         ours = {
             "threads": str(threads),
             "cache_ram": str(min(LARGEST_CACHE_RAM, self._mem_mebibytes() // 4)),
-            "n_gpu_layers": "all" if self.gpu else None,  # its own default leaves what does not fit to the CPUs, slowly
+            "n_gpu_layers": "all"
+            if self.gpu
+            else None,  # its own default leaves what does not fit to the CPUs, slowly
         }
-        missing = {name: value for name, value in ours.items() if value is not None and self._option(name) is None}
-        return tuple(word for name, value in missing.items() for word in (f"--{name.replace('_', '-')}", value))
+        missing = {
+            name: value
+            for name, value in ours.items()
+            if value is not None and self._option(name) is None
+        }
+        return tuple(
+            word
+            for name, value in missing.items()
+            for word in (f"--{name.replace('_', '-')}", value)
+        )
 
     def _mem_mebibytes(self) -> int:
         return int(parse_quantity(format_quantity(self.mem)) / MEBIBYTE)
@@ -140,12 +168,17 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
 
     def _lora_arguments(self) -> tuple[str, ...]:
         """Return the adapters with their scale: `--lora-init-without-apply` leaves them applied (llama.cpp#28674)."""
-        paths = [file if file.startswith("/") else f"{self.model_path}/{file}" for file in self.lora_files]
+        paths = [
+            file if file.startswith("/") else f"{self.model_path}/{file}"
+            for file in self.lora_files
+        ]
         return ("--lora-scaled", ",".join(f"{path}:0" for path in paths)) if paths else ()
 
     def _option(self, name: str) -> Any:
         """Return an option that is given as an argument, else as the variable that stands for it."""
-        variables = {options.ENVIRONMENT.get(key): value for key, value in _mapping(self.env).items()}
+        variables = {
+            options.ENVIRONMENT.get(key): value for key, value in _mapping(self.env).items()
+        }
         return self._argument(name, variables.get(name))
 
     @property
@@ -179,9 +212,15 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
         if self.model is None and not given:
             yield "the model is missing: give model=, or arg_dict={'hf_repo': 'owner/name:Q4_K_M'}"
         if self.model is None and self.model_file is not None:
-            yield f"model_file={self.model_file!r} is a file of what model= brings, and there is no model"
+            yield (
+                f"model_file={self.model_file!r} is a file of what model= brings, and there is "
+                "no model"
+            )
         if self.model is not None and given:
-            yield f"{given[0]} says which model is loaded, and so does model={self.model!r}; give one of them"
+            yield (
+                f"{given[0]} says which model is loaded, and so does model={self.model!r}; give "
+                "one of them"
+            )
         if isinstance(source := self._sound_source(), get_args(Model)):
             yield from file_problems(source, self.model_file)
 
@@ -197,11 +236,16 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
             return
         for file in self.lora_files:
             if not isinstance(file, str) or not file.endswith(".gguf") or set(file) & set(",:"):
-                yield f"lora_files: {file!r} is not a GGUF file without ',' and ':', such as 'sql-lora.gguf'"
+                yield (
+                    f"lora_files: {file!r} is not a GGUF file without ',' and ':', such as "
+                    "'sql-lora.gguf'"
+                )
             elif problem := path_problem(file if file.startswith("/") else f"/{file}"):
                 yield f"lora_files: {problem}"
             elif self.model is None and not file.startswith("/"):
-                yield f"lora_files: {file!r} is relative to what model= brings, and there is no model"
+                yield (
+                    f"lora_files: {file!r} is relative to what model= brings, and there is no model"
+                )
         for name in ("lora", "lora_scaled"):
             if self.lora_files and self._argument(name) is not None:
                 yield f"arg_dict has {name}, the template has lora_files; give one of them"
@@ -211,14 +255,19 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
         for key in _mapping(self.env):
             name = options.ENVIRONMENT.get(key, "")
             if name in OPTIONS.secret:
-                yield f"env[{key!r}] would put a secret into the pod's specification; {OPTIONS.secret[name]}"
+                yield (
+                    f"env[{key!r}] would put a secret into the pod's specification; "
+                    f"{OPTIONS.secret[name]}"
+                )
             elif name in ("host", "port"):
                 yield f"env[{key!r}] is overruled by the template's --{name}; give port= instead"
             elif self._argument(name) is not None:
                 yield f"env[{key!r}] is overruled by {name} in arg_dict; give one of them"
 
     def _hardware_problems(self) -> Iterator[str]:
-        layers, cache, split = (self._option(name) for name in ("n_gpu_layers", "cache_ram", "tensor_split"))
+        layers, cache, split = (
+            self._option(name) for name in ("n_gpu_layers", "cache_ram", "tensor_split")
+        )
         if self.gpu == 0 and layers not in (None, 0, "0"):
             yield f"n_gpu_layers is {layers!r}, but the template has gpu=0"
         parts = len(split) if isinstance(split, (list, tuple)) else str(split or "").count(",") + 1
@@ -226,30 +275,56 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
             yield f"tensor_split has {parts} parts, the template has gpu={self.gpu}"
         has_mem = not list(check.check_quantity("mem", self.mem, memory=True))
         if isinstance(cache, int) and has_mem and cache >= self._mem_mebibytes():
-            yield f"cache_ram is {cache} MiB, which do not fit into mem={self.mem!r} beside the model"
+            yield (
+                f"cache_ram is {cache} MiB, which do not fit into mem={self.mem!r} beside the model"
+            )
 
     def cautions(self) -> Iterator[str]:
         """Yield what works, but not as its author may think."""
         yield from super().cautions()
         repository = str(self._option("hf_repo") or "")
         if repository and ":" not in repository and self._option("hf_file") is None:
-            yield f"hf_repo={repository!r} names no quantisation: the server takes Q4_K_M, or else the first file"
+            yield (
+                f"hf_repo={repository!r} names no quantisation: the server takes Q4_K_M, or "
+                "else the first file"
+            )
         if self._option("cache_ram") in (-1, "-1"):
-            yield "cache_ram=-1 lets the prompt cache grow until the container is killed for its memory"
+            yield (
+                "cache_ram=-1 lets the prompt cache grow until the container is killed for its "
+                "memory"
+            )
         if self.update_interval is not None:
-            yield "update_interval: llama.cpp cannot load another version while it runs; the pod keeps the first"
+            yield (
+                "update_interval: llama.cpp cannot load another version while it runs; the pod "
+                "keeps the first"
+            )
 
 
 _OFF = (None, False, "", "0", "off", "false", "disabled")
 """As values of options, or of the variables that stand for them."""
 _PRESETS = tuple(
-    sorted(name for name in OPTIONS.switches if name.endswith(("_default", "_spec")) and name[:4] != "spec")
+    sorted(
+        name
+        for name in OPTIONS.switches
+        if name.endswith(("_default", "_spec")) and name[:4] != "spec"
+    )
 )
-_MODEL_OPTIONS = ("model", "hf_repo", "hf_file", "model_url", "docker_repo", "models_dir", "models_preset", *_PRESETS)
+_MODEL_OPTIONS = (
+    "model",
+    "hf_repo",
+    "hf_file",
+    "model_url",
+    "docker_repo",
+    "models_dir",
+    "models_preset",
+    *_PRESETS,
+)
 _COMMANDS = "whoever reaches the server's port could read files and run commands in the pod"
 _NO_PROBES = "the server would not answer plain HTTP under the paths that its probes ask"
 _REFUSED = {
-    **dict.fromkeys(("tools", "tools_runtime", "agent", "mcp_servers_config", "mcp_servers_json"), _COMMANDS),
+    **dict.fromkeys(
+        ("tools", "tools_runtime", "agent", "mcp_servers_config", "mcp_servers_json"), _COMMANDS
+    ),
     "ui_mcp_proxy": "whoever reaches the server's port could make requests from the pod",
     **dict.fromkeys(("ssl_cert_file", "ssl_key_file", "api_prefix"), _NO_PROBES),
 }

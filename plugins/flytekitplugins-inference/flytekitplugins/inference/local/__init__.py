@@ -2,13 +2,14 @@
 
 ```
 manifest ──▶ plan (pure) ──▶ supervisor (state machine, no threads) ──▶ backend ──▶ processes: shim ──▶ program
-             rewrite            container, probes, events                choice      engine_backend: engine, warden
-             environment        pod: the thread and the public object
-             volumes, sandbox   pool: pods that are used again
+                                container, probes, events                choice      containers: warden
+                                pod: the thread and the public object
+                                pool: pods that are used again
 ```
 
-`start` runs a pod for one `with` block, `lease` lends one that others may use too. Imports the standard library and
-this package's errors and names of programs only: neither flytekit nor kubernetes. Linux and macOS.
+`start` runs a pod for one `with` block, `lease` lends one that others may use too. Imports the
+standard library and this package's errors and names of programs only: neither flytekit nor
+kubernetes. Linux and macOS.
 """
 
 from .backend import THIS_MACHINE, Backend, Process

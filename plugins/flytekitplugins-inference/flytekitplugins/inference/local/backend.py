@@ -1,8 +1,9 @@
 """The seam between the state machine and what really runs containers.
 
-The state machine knows these protocols only. `processes.ProcessBackend` implements them with processes of this machine,
-`engine_backend.ContainerBackend` with a container engine, beside which containers without an image are processes too.
-All share this machine's network, as the containers of a pod share one.
+The state machine knows these protocols only. `processes.ProcessBackend` implements them with
+processes of this machine, `engine_backend.ContainerBackend` with a container engine, beside which
+containers without an image are processes too. All share this machine's network, as the containers
+of a pod share one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from .events import Kind
-    from .plan import ContainerPlan, PodPlan
+    from .plan.local_plan import ContainerPlan, PodPlan
 
 THIS_MACHINE = "this-machine"
 """The image of containers whose programs this machine has: no engine is asked for it."""
@@ -63,7 +64,8 @@ class Backend(Protocol):
     def runs_image(self, image: str) -> bool:
         """Tell whether a container of `image` runs in it, and sees volumes at their mount paths.
 
-        Otherwise it is a process of this machine, and its text is mapped to the directories of the volumes.
+        Otherwise it is a process of this machine, and its text is mapped to the directories of the
+        volumes.
         """
         ...
 

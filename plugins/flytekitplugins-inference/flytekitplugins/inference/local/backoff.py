@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Backoff:
     """When a sidecar that ended is started again.
 
-    As on a kubelet the first restart is immediate and the waits double after that; but from one second instead of ten,
-    and up to half a minute instead of five, because somebody is watching.
+    As on a kubelet the first restart is immediate and the waits double after that; but from one
+    second instead of ten, and up to half a minute instead of five, because somebody is watching.
     """
 
     base: float = 1.0

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, MissingDependencyError, UnsupportedError
-from .engine import find_engine
-from .engine_backend import ContainerBackend
+from .containers.container_backend import ContainerBackend
+from .containers.docker_api import find_engine
 from .events import POD
-from .processes import ProcessBackend
+from .processes.process_backend import ProcessBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .backend import Backend, Report
-    from .plan import PodPlan
+    from .plan.local_plan import PodPlan
 
 BACKEND_VARIABLE = "INFERENCE_LOCAL_BACKEND"
-"""Environment variable that says what runs pods: `processes` or `containers`; unset or empty, what this machine can."""
+"""Environment variable that says what runs pods: `processes` or `containers`; unset or empty, what
+this machine can."""
 
 
 def choose_backend(
@@ -37,7 +38,9 @@ def choose_backend(
     """
     wanted = environ.get(BACKEND_VARIABLE, "")
     if wanted not in ("", "processes", "containers"):
-        raise ConfigError(f"{BACKEND_VARIABLE}={wanted!r} must be 'processes' or 'containers', or unset.")
+        raise ConfigError(
+            f"{BACKEND_VARIABLE}={wanted!r} must be 'processes' or 'containers', or unset."
+        )
     if wanted == "containers":
         return prepared(ContainerBackend(find_engine(environ)), compile_for, report)
     processes = ProcessBackend()
@@ -45,19 +48,27 @@ def choose_backend(
     try:
         processes.prepare(plan, report)
     except UnsupportedError as missing:
-        if wanted or not any(ContainerBackend.runs_image(container.image) for container in plan.containers):
+        if wanted or not any(
+            ContainerBackend.runs_image(container.image) for container in plan.containers
+        ):
             raise
         try:
             backend = ContainerBackend(find_engine(environ))
         except (MissingDependencyError, UnsupportedError) as error:
             tried = [f"Nor as containers: {' '.join(str(error).split())}"]
             raise UnsupportedError(missing.message, problems=[*missing.problems, *tried]) from error
-        report(POD, "noted", f"runs as containers of {backend.name}: this machine lacks a program of it")
+        report(
+            POD,
+            "noted",
+            f"runs as containers of {backend.name}: this machine lacks a program of it",
+        )
         return prepared(backend, compile_for, report)
     return processes, plan
 
 
-def prepared(backend: Backend, compile_for: Callable[[Backend], PodPlan], report: Report) -> tuple[Backend, PodPlan]:
+def prepared(
+    backend: Backend, compile_for: Callable[[Backend], PodPlan], report: Report
+) -> tuple[Backend, PodPlan]:
     """Return a backend and the pod compiled for it, checked."""
     plan = compile_for(backend)
     backend.prepare(plan, report)

@@ -1,8 +1,9 @@
 """One container of a running pod: its runs, probes and restarts, as the kubelet's pod worker sees them.
 
-A container knows nothing of the others and of processes; `Supervisor` gives it its turn. Where it differs from a
-kubelet: the startup probe does not wait for `initialDelaySeconds` and is asked every 0.25 to 1 s instead of every
-`periodSeconds`, so that nobody waits ten seconds for a server that is up; its budget in seconds is the manifest's.
+A container knows nothing of the others and of processes; `Supervisor` gives it its turn. Where it
+differs from a kubelet: the startup probe does not wait for `initialDelaySeconds` and is asked every
+0.25 to 1 s instead of every `periodSeconds`, so that nobody waits ten seconds for a server that is
+up; its budget in seconds is the manifest's.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from .events import POD
 from .failures import TAIL_LINES, describe_exit, exited_error
-from .plan import ContainerPlan, PodPlan, Role
+from .plan.local_plan import ContainerPlan, PodPlan, Role
 
 if TYPE_CHECKING:
     from ..errors import ServerExitedError
     from .backend import Backend, Process
     from .backoff import Backoff
+    from .container_output import Output
     from .events import Clock, History
-    from .output import Output
     from .probes import Probe, Prober
 
 _FIRST_PROBE_SECONDS = 0.25
@@ -91,7 +92,8 @@ class Container:
         self._shared = shared
         self._process: Process | None = None
         self._restart_at = 0.0
-        self._ends = 0  # in a row; unlike `crashes` not forgiven by a startup probe, so that the back-off grows
+        # in a row; unlike `crashes` not forgiven by a startup probe, so that the back-off grows
+        self._ends = 0
         self._kill_at: float | None = None
         self._killed = False
         self._schedules: dict[str, _Schedule] = {}
@@ -117,7 +119,12 @@ class Container:
     def is_overdue(self) -> bool:
         """Whether its startup probe has used its budget up."""
         startup = self.plan.startup
-        if startup is None or self.started or self.state is not State.RUNNING or self._kill_at is not None:
+        if (
+            startup is None
+            or self.started
+            or self.state is not State.RUNNING
+            or self._kill_at is not None
+        ):
             return False
         return self._shared.clock() >= self.began + startup.budget
 
@@ -125,7 +132,9 @@ class Container:
         """Start a run."""
         shared, now = self._shared, self._shared.clock()
         self.runs += 1
-        self.began, self._kill_at, self._killed = now, None, False
+        self.began = now
+        self._kill_at = None
+        self._killed = False
         self.ready = self.started = False
         self.state = State.RUNNING
         shared.history.record(self.name, "started")
@@ -269,10 +278,12 @@ class Container:
         schedule.due = self._shared.clock() + interval
         schedule.attempts += 1
         if answer.ok:
-            schedule.successes, schedule.failures = schedule.successes + 1, 0
+            schedule.successes = schedule.successes + 1
+            schedule.failures = 0
             self._succeed(kind, schedule)
         else:
-            schedule.successes, schedule.failures = 0, schedule.failures + 1
+            schedule.successes = 0
+            schedule.failures = schedule.failures + 1
             self.last_answer = answer.text
             self._fail(kind, schedule)
 
@@ -282,7 +293,11 @@ class Container:
             self.crashes = 0
             history.record(self.name, "passed", f"after {self._shared.clock() - self.began:.1f} s")
             self._pass()
-        elif kind == "readiness" and not self.ready and schedule.successes >= schedule.probe.success_threshold:
+        elif (
+            kind == "readiness"
+            and not self.ready
+            and schedule.successes >= schedule.probe.success_threshold
+        ):
             self.ready = True
             history.record(self.name, "ready")
 
@@ -298,5 +313,7 @@ class Container:
 
     def _fail_probe(self, kind: str, grace: float) -> None:
         self._shared.history.record(self.name, "unhealthy", f"{kind} probe: {self.last_answer}")
-        self._write_pod_line(f"{self.name} is stopped and started again: its {kind} probe failed, {self.last_answer}")
+        self._write_pod_line(
+            f"{self.name} is stopped and started again: its {kind} probe failed, {self.last_answer}"
+        )
         self.terminate(self._shared.clock() + grace, f"its {kind} probe failed")

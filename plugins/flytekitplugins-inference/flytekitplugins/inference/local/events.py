@@ -1,7 +1,7 @@
 """What happened in a pod, as a list that only grows.
 
-An event is a fact about one container, or about the pod as a whole (container `pod`). Details never hold the value of
-an environment variable. Seconds count from the start of the pod.
+An event is a fact about one container, or about the pod as a whole (container `pod`). Details never
+hold the value of an environment variable. Seconds count from the start of the pod.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ Kind = Literal[
 
 `noted`: what runs differs from the manifest · `pulling`, `pulled`: its image is brought ·
 `started`: it runs (the primary: the body of the `with` block) ·
-`passed`: its startup probe succeeded · `ready`, `unready`: its readiness probe changed · `unhealthy`: a probe failed so
-often that it is stopped · `exited`: nothing of it runs any more · `restarting`: it will be started again · `stopping`:
-it got SIGTERM · `killed`: it got SIGKILL · `ended`: the body of the `with` block is over · `stopped`: nothing of the
-pod runs any more.
+`passed`: its startup probe succeeded · `ready`, `unready`: its readiness probe changed ·
+`unhealthy`: a probe failed so often that it is stopped · `exited`: nothing of it runs any more ·
+`restarting`: it will be started again · `stopping`: it got SIGTERM · `killed`: it got SIGKILL ·
+`ended`: the body of the `with` block is over · `stopped`: nothing of the pod runs any more.
 """
 
 POD = "pod"
-"""The `container` of events that concern the pod as a whole, and the prefix of its lines in the output."""
+"""The `container` of events that concern the pod as a whole, and the prefix of its lines in the
+output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,9 @@ class History:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()
-        self._events: list[Event] = []  # appended to by several threads, which CPython's lists allow
+        self._events: list[
+            Event
+        ] = []  # appended to by several threads, which CPython's lists allow
 
     def record(self, container: str, kind: Kind, detail: str = "") -> None:
         """Add an event that happens now."""

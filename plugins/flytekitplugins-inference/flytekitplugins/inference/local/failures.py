@@ -39,7 +39,13 @@ def read_termination_message(text: str) -> tuple[str, str]:
 
 
 def exited_error(
-    container: str, code: int, *, reason: str = "", what: str, termination_message: str, log_tail: tuple[str, ...]
+    container: str,
+    code: int,
+    *,
+    reason: str = "",
+    what: str,
+    termination_message: str,
+    log_tail: tuple[str, ...],
 ) -> ServerExitedError:
     """Return the error for a container that ended.
 
@@ -47,9 +53,10 @@ def exited_error(
         container: Its name.
         code: Its exit code, 128 + n for signal n.
         reason: What is known about its end beside the code.
-        what: The rest of the sentence after the exit code, e.g. `and the pod cannot start without it`.
-        termination_message: What it wrote to its termination log; where that is empty its last line counts, as with
-            `terminationMessagePolicy: FallbackToLogsOnError`.
+        what: The rest of the sentence after the exit code, e.g. `and the pod cannot start without
+            it`.
+        termination_message: What it wrote to its termination log; where that is empty its last line
+            counts, as with `terminationMessagePolicy: FallbackToLogsOnError`.
         log_tail: Its last lines, oldest first.
     """
     last_line = log_tail[-1] if log_tail else ""
@@ -71,7 +78,9 @@ def _hint(code: int, reason: str) -> str:
     return ""
 
 
-def not_ready_error(container: str, seconds: float, *, answer: str, log_tail: tuple[str, ...]) -> ServerNotReadyError:
+def not_ready_error(
+    container: str, seconds: float, *, answer: str, log_tail: tuple[str, ...]
+) -> ServerNotReadyError:
     """Return the error for a pod that waited too long for a container.
 
     Args:
@@ -82,6 +91,7 @@ def not_ready_error(container: str, seconds: float, *, answer: str, log_tail: tu
     """
     return ServerNotReadyError(
         f"{container} was not ready after {seconds:.0f} s: {answer or 'it was never asked'}.",
-        hint="If it only needs longer, raise its startup probe's failureThreshold, or startup_timeout.",
+        hint="If it only needs longer, raise its startup probe's failureThreshold, or "
+        "startup_timeout.",
         log_tail=log_tail,
     )

@@ -17,9 +17,9 @@ from ..programs.protocol import INPUTS_DIRECTORY, TMP_DIRECTORY
 from .backoff import Backoff
 from .choice import choose_backend, prepared
 from .container import Surroundings
+from .container_output import Output
 from .events import POD, Clock, History, Kind
-from .output import Output
-from .plan import compile_plan, declared_ports
+from .plan.local_plan import compile_plan, declared_ports
 from .pod import LocalPod
 from .ports import release_ports, reserve_ports
 from .probes import Prober, ask
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .backend import Backend
-    from .plan import PodPlan
+    from .plan.local_plan import PodPlan
 
 DIRECTORY_VARIABLE = "INFERENCE_LOCAL_DIRECTORY"
-"""Environment variable with the directory in which pods get theirs: for models that are too large for `/tmp`."""
+"""Environment variable with the directory in which pods get theirs: for models that are too large
+for `/tmp`."""
 LONGEST_PLACE = 32
-"""Bytes; `/inference-pod-xxxxxxxx/volumes/tmp` takes 35 more, and leaves 36 for the name of a socket."""
+"""Bytes; `/inference-pod-xxxxxxxx/volumes/tmp` takes 35 more, and leaves 36 for the name of a
+socket."""
 
 
 def start(
@@ -57,15 +59,16 @@ def start(
     Args:
         manifest: A `v1/Pod` as plain dictionaries with Kubernetes' own keys; not changed.
         variables: Flyte's template variables by name, e.g. `{"input": "/path/inputs.pb"}`.
-        files: Contents of files by the name of the variable that stands for their path, e.g. `{"input": b"..."}`.
-            They lie in the pod's private directory, which goes with it.
+        files: Contents of files by the name of the variable that stands for their path, e.g.
+            `{"input": b"..."}`. They lie in the pod's private directory, which goes with it.
         primary: The name of the container that the caller's own code stands for; it is not started.
         volumes: Directories for volumes that exist on a cluster only, by the volume's name.
         startup_timeout: Seconds for the whole start, in place of the startup probes' own budgets.
         backoff: When a sidecar that ended is started again.
         max_restarts: Restarts in a row before a start is given up.
         output: Where the containers' lines are written; `None` is `sys.stderr`.
-        backend: What runs containers; `None` leaves it to `INFERENCE_LOCAL_BACKEND` and to what this machine can.
+        backend: What runs containers; `None` leaves it to `INFERENCE_LOCAL_BACKEND` and to what
+            this machine can.
         clock: Where time comes from.
         prober: Who asks the probes.
 
@@ -74,9 +77,11 @@ def start(
 
     Raises:
         ConfigError: The manifest is not one that can be run.
-        UnsupportedError: This machine lacks what it needs; every problem is listed and nothing was started.
+        UnsupportedError: This machine lacks what it needs; every problem is listed and nothing was
+            started.
         MissingDependencyError: Containers are asked for, and the `docker` SDK is not installed.
-        ServerExitedError: An init container failed, or a sidecar ended again and again. Everything is stopped.
+        ServerExitedError: An init container failed, or a sidecar ended again and again. Everything
+            is stopped.
         ServerNotReadyError: A sidecar did not get ready within its budget. Everything is stopped.
 
     Example:
@@ -85,7 +90,8 @@ def start(
     """
     root = Path(tempfile.mkdtemp(prefix="inference-pod-", dir=_place())).resolve()  # 0700
     ports: Mapping[int, int] = {}
-    lines, history = Output(sys.stderr if output is None else output), History(clock)
+    lines = Output(sys.stderr if output is None else output)
+    history = History(clock)
 
     def report(container: str, kind: Kind, detail: str) -> None:
         history.record(container, kind, detail)
@@ -117,7 +123,13 @@ def start(
         for directory in (root / "termination", *plan.directories):
             directory.mkdir(parents=True, exist_ok=True)
         shared = Surroundings(
-            plan=plan, backend=backend, history=history, output=lines, clock=clock, prober=prober, backoff=backoff
+            plan=plan,
+            backend=backend,
+            history=history,
+            output=lines,
+            clock=clock,
+            prober=prober,
+            backoff=backoff,
         )
         supervisor = Supervisor(shared, startup_timeout=startup_timeout, max_restarts=max_restarts)
         pod = LocalPod(plan, supervisor, history=history, output=lines, backend=backend)
@@ -132,19 +144,22 @@ def start(
 def _place() -> str:
     """Return where the pod's directory goes: where the user says, or temporary files go, unless that path is long.
 
-    Servers make Unix sockets in their TMPDIR, and such a path has at most 103 bytes (macOS; 107 on Linux).
+    Servers make Unix sockets in their TMPDIR, and such a path has at most 103 bytes (macOS; 107 on
+    Linux).
     """
     if chosen := os.environ.get(DIRECTORY_VARIABLE):
         return chosen
     usual = tempfile.gettempdir()
-    return TMP_DIRECTORY if len(usual) > LONGEST_PLACE and os.access(TMP_DIRECTORY, os.W_OK) else usual
+    return (
+        TMP_DIRECTORY if len(usual) > LONGEST_PLACE and os.access(TMP_DIRECTORY, os.W_OK) else usual
+    )
 
 
 def _is_here(path: str) -> bool:
     """Whether a path below `/tmp` is a file or directory of this machine: a checkout there, a test's own folder.
 
-    A pod's `/tmp` is empty when it starts, so what exists here cannot be meant there; only what the input downloader
-    will write is always the pod's.
+    A pod's `/tmp` is empty when it starts, so what exists here cannot be meant there; only what the
+    input downloader will write is always the pod's.
     """
     path = path.removeprefix("file://")
     ours = path == INPUTS_DIRECTORY or path.startswith(f"{INPUTS_DIRECTORY}/")

@@ -1,16 +1,20 @@
 """A pod that runs on this machine, for as long as a `with` block lasts.
 
-One thread per pod takes every step of the state machine: it alone starts and ends processes, so that Ctrl-C, which
-Python raises in the main thread, never falls between the start of a process and the note of it.
+One thread per pod takes every step of the state machine: it alone starts and ends processes, so
+that Ctrl-C, which Python raises in the main thread, never falls between the start of a process and
+the note of it.
 
 What is guaranteed about ends:
 
-* The block ends, also by an exception or Ctrl-C, at any moment of start or stop: everything is stopped in order, and
-  nothing of it runs when `stop` returns. Ctrl-C during the stop (the second, mostly) kills at once.
-* The interpreter ends without that (`sys.exit` in another place, a forgotten `stop`): the same, from `atexit`.
-* This process is ended by a signal, SIGKILL too: no Python code of it runs any more, but each process's shim, and the
-  warden of containers, notices within a second and ends them within three, and removes the private directory. The
-  directory stays only when there is neither at that moment: between two init containers, or before the first.
+* The block ends, also by an exception or Ctrl-C, at any moment of start or stop: everything is
+  stopped in order, and nothing of it runs when `stop` returns. Ctrl-C during the stop (the second,
+  mostly) kills at once.
+* The interpreter ends without that (`sys.exit` in another place, a forgotten `stop`): the same,
+  from `atexit`.
+* This process is ended by a signal, SIGKILL too: no Python code of it runs any more, but each
+  process's shim, and the warden of containers, notices within a second and ends them within three,
+  and removes the private directory. The directory stays only when there is neither at that moment:
+  between two init containers, or before the first.
 * A process forked from this one (`multiprocessing`) stops nothing of its parent's.
 """
 
@@ -25,9 +29,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, ServerExitedError
 from .events import POD, Event, History
+from .plan.mounts import find_directory
 from .ports import release_ports
 from .supervisor import Phase, Supervisor
-from .volumes import find_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +40,8 @@ if TYPE_CHECKING:
 
     from .backend import Backend
     from .container import Container
-    from .output import Output
-    from .plan import PodPlan
+    from .container_output import Output
+    from .plan.local_plan import PodPlan
 
 
 _KILL_PATIENCE_SECONDS = 10.0
@@ -48,7 +52,13 @@ class LocalPod:
     """A pod that runs on this machine. Made by `start` and `lease`; a context manager that stops it."""
 
     def __init__(
-        self, plan: PodPlan, supervisor: Supervisor, *, history: History, output: Output, backend: Backend
+        self,
+        plan: PodPlan,
+        supervisor: Supervisor,
+        *,
+        history: History,
+        output: Output,
+        backend: Backend,
     ) -> None:
         self._plan = plan
         self._supervisor = supervisor
@@ -62,7 +72,9 @@ class LocalPod:
         self._wake = threading.Event()
         self._initialized = threading.Event()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._supervise, name=f"local pod {plan.name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._supervise, name=f"local pod {plan.name}", daemon=True
+        )
 
     def __repr__(self) -> str:
         return f"LocalPod({self.name!r}, {self._supervisor.phase.value})"
@@ -71,7 +83,10 @@ class LocalPod:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.end_body(kind)
         self.stop()
@@ -111,7 +126,9 @@ class LocalPod:
             return self._plan.ports[container_port]
         except KeyError:
             known = ", ".join(map(str, self._plan.ports)) or "none"
-            raise ConfigError(f"No container declares the port {container_port}; declared: {known}.") from None
+            raise ConfigError(
+                f"No container declares the port {container_port}; declared: {known}."
+            ) from None
 
     def path(self, container_path: str) -> Path:
         """Return where a path of a mounted volume lies on this machine; the primary's mounts are looked at first.
@@ -123,7 +140,9 @@ class LocalPod:
             found = find_directory(container_path, mounts)
             if found is not None:
                 return found
-        raise ConfigError(f"No container of {self.name!r} mounts a volume that holds {container_path!r}.")
+        raise ConfigError(
+            f"No container of {self.name!r} mounts a volume that holds {container_path!r}."
+        )
 
     def log_tail(self, container: str, lines: int = 20) -> tuple[str, ...]:
         """Return the last lines that a container wrote, oldest first.
@@ -145,7 +164,8 @@ class LocalPod:
         """Raise if something that should run does not.
 
         Raises:
-            ServerExitedError: The pod has stopped, or a sidecar has ended and waits to be restarted.
+            ServerExitedError: The pod has stopped, or a sidecar has ended and waits to be
+                restarted.
         """
         if self._supervisor.phase in (Phase.STOPPING, Phase.STOPPED):
             raise ServerExitedError(f"The pod {self.name!r} is not running any more.")
@@ -166,7 +186,9 @@ class LocalPod:
         """
         if self._bodies and os.getpid() == self._owner:
             self._bodies -= 1
-            self._history.record(self._plan.primary, "ended", f"raised {kind.__name__}" if kind else "")
+            self._history.record(
+                self._plan.primary, "ended", f"raised {kind.__name__}" if kind else ""
+            )
 
     def wait_until_settled(self, timeout: float | None = None) -> bool:
         """Wait for a pod whose sidecars may be restarting; return whether they all run.
@@ -176,7 +198,11 @@ class LocalPod:
         """
         self._look()
         give_up = None if timeout is None else time.monotonic() + timeout
-        while not self.is_settled and not self.is_broken and (give_up is None or time.monotonic() < give_up):
+        while (
+            not self.is_settled
+            and not self.is_broken
+            and (give_up is None or time.monotonic() < give_up)
+        ):
             time.sleep(0.05)
         return self.is_settled
 
@@ -198,7 +224,9 @@ class LocalPod:
         try:
             self.request_stop(grace=grace)
             self._stopped.wait()
-        except BaseException:  # a second Ctrl-C, mostly: no more patience, but still no process left behind
+        except (
+            BaseException
+        ):  # a second Ctrl-C, mostly: no more patience, but still no process left behind
             self._request_kill()
             self._stopped.wait(_KILL_PATIENCE_SECONDS)
             raise
@@ -218,14 +246,18 @@ class LocalPod:
             if container.name == name:
                 return container
         known = ", ".join(container.name for container in self._supervisor.containers)
-        raise ConfigError(f"The pod {self.name!r} runs no container {name!r} here; it runs {known or 'none'}.")
+        raise ConfigError(
+            f"The pod {self.name!r} runs no container {name!r} here; it runs {known or 'none'}."
+        )
 
     def begin(self) -> None:
         """Start the pod's thread, wait until the primary may start, and record that it does.
 
         Raises:
-            ServerExitedError: An init container failed, or a sidecar ended again and again. Everything is stopped.
-            ServerNotReadyError: A sidecar did not get ready within its budget. Everything is stopped.
+            ServerExitedError: An init container failed, or a sidecar ended again and again.
+                Everything is stopped.
+            ServerNotReadyError: A sidecar did not get ready within its budget. Everything is
+                stopped.
         """
         _live.add(self)
         try:
@@ -233,7 +265,11 @@ class LocalPod:
             self._initialized.wait()
             if self._supervisor.phase is not Phase.RUNNING:
                 self._stopped.wait()
-                raise self._defect or self._supervisor.failure or ServerExitedError("The pod was stopped.")
+                raise (
+                    self._defect
+                    or self._supervisor.failure
+                    or ServerExitedError("The pod was stopped.")
+                )
         except BaseException:
             if self._thread.ident is None:
                 self._clean_up()
@@ -246,9 +282,19 @@ class LocalPod:
 
     def _summary(self) -> str:
         """Say how long the start took, and each container that was waited for; nothing when none was."""
-        began = {event.container: event.seconds for event in reversed(self.events) if event.kind == "started"}
-        over = {event.container: event for event in self.events if event.kind in ("passed", "exited")}
-        phases = [f"{name} {event.seconds - began[name]:.1f} s" for name, event in over.items() if name in began]
+        began = {
+            event.container: event.seconds
+            for event in reversed(self.events)
+            if event.kind == "started"
+        }
+        over = {
+            event.container: event for event in self.events if event.kind in ("passed", "exited")
+        }
+        phases = [
+            f"{name} {event.seconds - began[name]:.1f} s"
+            for name, event in over.items()
+            if name in began
+        ]
         return f"ready after {self.events[-1].seconds:.1f} s: {', '.join(phases)}" if phases else ""
 
     def _supervise(self) -> None:

@@ -1,8 +1,9 @@
 """Pods that are used again: one per key, shared by whoever leases it, stopped when nobody has needed it for a while.
 
-For elements of a `map_task`, calls in a `dynamic` and consecutive tasks, which would otherwise load the same model
-again and again. A pool belongs to one process: a forked one begins with an empty pool and leaves its parent's pods
-alone. What is leased or idle when the process ends is stopped like every pod, see `pod`.
+For elements of a `map_task`, calls in a `dynamic` and consecutive tasks, which would otherwise load
+the same model again and again. A pool belongs to one process: a forked one begins with an empty
+pool and leaves its parent's pods alone. What is leased or idle when the process ends is stopped
+like every pod, see `pod`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from .pod import LocalPod
 
 IDLE_TIMEOUT_SECONDS = 60.0
-"""How long a pod that nobody uses is kept: longer than a pause between tasks, shorter than one between runs."""
+"""How long a pod that nobody uses is kept: longer than a pause between tasks, shorter than one
+between runs."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -162,8 +164,8 @@ def _begin_timer(timer: threading.Timer) -> bool:
 class Lease:
     """A pod of the pool for as long as a `with` or `async with` block lasts. Used once.
 
-    `async with` waits in a thread of its own that the interpreter does not wait for when it ends: Ctrl-C during a long
-    start ends the start, which with `asyncio.to_thread` it would not.
+    `async with` waits in a thread of its own that the interpreter does not wait for when it ends:
+    Ctrl-C during a long start ends the start, which with `asyncio.to_thread` it would not.
 
     Args:
         pool: Where the pod is kept.
@@ -172,7 +174,9 @@ class Lease:
         idle_timeout: Seconds to keep it after the last user.
     """
 
-    def __init__(self, pool: Pool, key: str, open_pod: Callable[[], LocalPod], *, idle_timeout: float) -> None:
+    def __init__(
+        self, pool: Pool, key: str, open_pod: Callable[[], LocalPod], *, idle_timeout: float
+    ) -> None:
         self._pool = pool
         self._key = key
         self._open_pod = open_pod
@@ -184,7 +188,10 @@ class Lease:
         return self._held[1]
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         held, self._held = self._held, None
         if held is not None:
@@ -220,7 +227,10 @@ class Lease:
         return await entered
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         import asyncio
 
@@ -247,13 +257,13 @@ def lease(
 ) -> Lease:
     """Lend a pod of this process for as long as a `with` or `async with` block lasts; start it if none has that key.
 
-    Two threads that ask for one key at the same time get one pod, and both wait for it. A pod whose sidecar is being
-    restarted is waited for; one that is beyond hope is replaced.
+    Two threads that ask for one key at the same time get one pod, and both wait for it. A pod whose
+    sidecar is being restarted is waited for; one that is beyond hope is replaced.
 
     Args:
         manifest: As for `start`; looked at only when the pod is started.
-        key: What the pod is known by. It must differ whenever something that the pod reads differs, its inputs too.
-            Empty: a digest of the manifest, the variables and the files.
+        key: What the pod is known by. It must differ whenever something that the pod reads differs,
+            its inputs too. Empty: a digest of the manifest, the variables and the files.
         idle_timeout: Seconds to keep the pod after its last user; 0 stops it at once.
         variables: As for `start`.
         files: As for `start`.
@@ -292,7 +302,9 @@ def stop_idle() -> None:
     _pool.stop_idle()
 
 
-def _digest(manifest: Mapping[str, Any], variables: Mapping[str, str], files: Mapping[str, bytes]) -> str:
+def _digest(
+    manifest: Mapping[str, Any], variables: Mapping[str, str], files: Mapping[str, bytes]
+) -> str:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     text = json.dumps([manifest, variables, digests], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,8 +1,9 @@
 """Which ports a pod gets on this machine.
 
-A container port keeps its number when nothing here listens on it. Ports that were chosen are reserved until their pod
-stops, because a server that loads for a minute does not listen yet: in a table of this process, and with a locked file
-among the temporary files, so that another process of this user chooses a different one. The lock ends with the process.
+A container port keeps its number when nothing here listens on it. Ports that were chosen are
+reserved until their pod stops, because a server that loads for a minute does not listen yet: in a
+table of this process, and with a locked file among the temporary files, so that another process of
+this user chooses a different one. The lock ends with the process.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def _reserve(port: int) -> bool:
 
 
 def _is_free(port: int) -> bool:
-    # All addresses: macOS lets a second socket listen on 127.0.0.1 beside one on 0.0.0.0, and `localhost` may be ::1.
+    # All addresses: macOS lets a second socket listen on 127.0.0.1 beside one on 0.0.0.0, and
+    # `localhost` may be ::1.
     return all(_can_bind(host, port) for host in ("127.0.0.1", "0.0.0.0", "::1"))
 
 
@@ -84,9 +86,8 @@ def _can_bind(host: str, port: int) -> bool:
             # Servers set it too: a connection that is still closing does not make a port busy.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-    except (
-        OSError
-    ) as error:  # in use, or below 1024 and not for this user; the two named: there is no such address here
+    # in use, or below 1024 and not for this user; the two named: there is no such address here
+    except OSError as error:
         return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
     return True
 
@@ -103,7 +104,10 @@ def _reserve_any() -> int:
 def _forget() -> None:
     global _lock  # noqa: PLW0603 - it may be held by a thread that the forked process does not have
     _lock = threading.Lock()
-    for file, _ in _reserved.values():  # the parent's locks last as long as any process has them open
+    for (
+        file,
+        _,
+    ) in _reserved.values():  # the parent's locks last as long as any process has them open
         os.close(file)
     _reserved.clear()
 

@@ -1,8 +1,9 @@
 """Probes as data, and the prober that asks them over the network.
 
-A probe of a manifest becomes a frozen `Probe` with the defaults of Kubernetes filled in; nothing here keeps state
-between two attempts. The prober answers as the kubelet would: any status from 200 to 399 is success, redirects are
-followed on the same host only, certificates are not verified, proxies are not used.
+A probe of a manifest becomes a frozen `Probe` with the defaults of Kubernetes filled in; nothing
+here keeps state between two attempts. The prober answers as the kubelet would: any status from 200
+to 399 is success, redirects are followed on the same host only, certificates are not verified,
+proxies are not used.
 
 Source: kubernetes `pkg/probe/http`, `pkg/probe/tcp` and `pkg/kubelet/prober`, v1.36.
 """
@@ -106,7 +107,12 @@ class Prober(Protocol):
 
 
 def parse_probe(
-    probe: Mapping[str, Any], *, ports: Mapping[str, int], replaced: Mapping[int, int], problems: list[str], where: str
+    probe: Mapping[str, Any],
+    *,
+    ports: Mapping[str, int],
+    replaced: Mapping[int, int],
+    problems: list[str],
+    where: str,
 ) -> Probe | None:
     """Read one probe of a container.
 
@@ -127,7 +133,10 @@ def parse_probe(
         action = Exec(command=tuple(str(word) for word in probe["exec"].get("command") or ()))
     if action is None:
         given = "grpc" if "grpc" in probe else ", ".join(sorted(probe)) or "nothing"
-        problems.append(f"{where}: a probe needs httpGet, tcpSocket or exec with a known port; this one has {given}.")
+        problems.append(
+            f"{where}: a probe needs httpGet, tcpSocket or exec with a known port; this one has "
+            f"{given}."
+        )
         return None
     grace = probe.get("terminationGracePeriodSeconds")
     return Probe(
@@ -156,8 +165,12 @@ def _network_action(
         return TcpSocket(host=host, port=port)
     scheme = str(fields.get("scheme") or "HTTP").lower()
     path = "/" + str(fields.get("path") or "/").lstrip("/")
-    headers = tuple((str(header["name"]), str(header["value"])) for header in fields.get("httpHeaders") or ())
-    return HttpGet(url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}", headers=headers)
+    headers = tuple(
+        (str(header["name"]), str(header["value"])) for header in fields.get("httpHeaders") or ()
+    )
+    return HttpGet(
+        url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}", headers=headers
+    )
 
 
 def ask(probe: Probe, container: CommandRunner) -> Answer:
@@ -195,7 +208,9 @@ def _ask_http(action: HttpGet, timeout: float) -> Answer:
         target = urljoin(url, location) if location else ""
         if not target or urlsplit(target).hostname != urlsplit(url).hostname:
             ok = 200 <= status < 400
-            return Answer(ok=ok, text=f"{action}: HTTP {status}" + (f" {body}" if body and not ok else ""))
+            return Answer(
+                ok=ok, text=f"{action}: HTTP {status}" + (f" {body}" if body and not ok else "")
+            )
         url = target
     return Answer(ok=False, text=f"{action}: more than {_MAX_REDIRECTS} redirects")
 
@@ -208,12 +223,16 @@ def _get(url: str, headers: Sequence[tuple[str, str]], timeout: float) -> tuple[
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False  # like the kubelet, which probes an address and not a name
         context.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(str(parts.hostname), parts.port, timeout=timeout, context=context)
+        connection = http.client.HTTPSConnection(
+            str(parts.hostname), parts.port, timeout=timeout, context=context
+        )
     else:
         connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=timeout)
     sent = {"User-Agent": USER_AGENT, "Accept": "*/*", "Connection": "close", **dict(headers)}
     try:
-        connection.request("GET", parts.path + (f"?{parts.query}" if parts.query else ""), headers=sent)
+        connection.request(
+            "GET", parts.path + (f"?{parts.query}" if parts.query else ""), headers=sent
+        )
         response = connection.getresponse()
         redirect = response.getheader("Location", "") if 300 <= response.status < 400 else ""
         body = response.read(_BODY_BYTES) if response.status >= 400 else b""

@@ -1,13 +1,14 @@
 """The state machine of a pod: what starts when, what its end means, and in which order everything stops.
 
-No threads and no processes here: `step` does what is due and says when it wants to be called again. Requests may come
-from any thread; they set a flag that the next step reads.
+No threads and no processes here: `step` does what is due and says when it wants to be called again.
+Requests may come from any thread; they set a flag that the next step reads.
 
-What the kubelet does and this does too: init containers in order; a sidecar lets the next one start once its startup
-probe has succeeded, without one at once; a sidecar that has started once holds nothing back when it ends later; at the
-end one container after the other, last started first, all within one grace period, and two seconds for each that is
-left when it is over. What differs, because somebody waits: a start that does not get on ends with an error, after the
-startup probe's budget (or `startup_timeout`), or when a sidecar has ended more than `max_restarts` times in a row.
+What the kubelet does and this does too: init containers in order; a sidecar lets the next one start
+once its startup probe has succeeded, without one at once; a sidecar that has started once holds
+nothing back when it ends later; at the end one container after the other, last started first, all
+within one grace period, and two seconds for each that is left when it is over. What differs,
+because somebody waits: a start that does not get on ends with an error, after the startup probe's
+budget (or `startup_timeout`), or when a sidecar has ended more than `max_restarts` times in a row.
 
 Source: KEP-753 (sidecar containers); kubernetes `pkg/kubelet/kuberuntime`, v1.36.
 """
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from .container import Container, State, Surroundings
 from .events import POD
 from .failures import TAIL_LINES, describe_exit, not_ready_error
-from .plan import Role
+from .plan.local_plan import Role
 
 if TYPE_CHECKING:
     from ..errors import InferenceError, ServerExitedError
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
 MAX_RESTARTS = 3
 """Restarts in a row before a start is given up."""
 MINIMUM_GRACE_SECONDS = 2.0
-"""What a container gets even when the pod's grace period is used up (kubelet `minimumGracePeriodInSeconds`)."""
+"""What a container gets even when the pod's grace period is used up (kubelet
+`minimumGracePeriodInSeconds`)."""
 
 _FIRST_PROGRESS_SECONDS = 3.0
 _PROGRESS_SECONDS = 10.0
 _STEP_SECONDS = 0.1  # between two looks at processes
-_STUCK_SECONDS = 15.0  # after SIGKILL: a process in uninterruptible sleep must not hold the caller for ever
+_STUCK_SECONDS = (
+    15.0  # after SIGKILL: a process in uninterruptible sleep must not hold the caller for ever
+)
 
 
 class Phase(Enum):
@@ -56,7 +60,11 @@ class Supervisor:
     """
 
     def __init__(
-        self, shared: Surroundings, *, startup_timeout: float | None = None, max_restarts: int = MAX_RESTARTS
+        self,
+        shared: Surroundings,
+        *,
+        startup_timeout: float | None = None,
+        max_restarts: int = MAX_RESTARTS,
     ) -> None:
         self.phase = Phase.STARTING
         self.failure: InferenceError | None = None
@@ -80,7 +88,9 @@ class Supervisor:
     def is_settled(self) -> bool:
         """Whether every sidecar runs and has started: what the primary may count on."""
         return self.phase is Phase.RUNNING and all(
-            container.started for container in self.containers if container.plan.role is Role.SIDECAR
+            container.started
+            for container in self.containers
+            if container.plan.role is Role.SIDECAR
         )
 
     @property
@@ -117,9 +127,15 @@ class Supervisor:
         """Return the error for the first container that should run and does not."""
         for container in self.containers:
             restarting = container.state is State.BACKOFF
-            failed = container.plan.role is Role.BESIDE and container.state is State.ENDED and container.exit_code
+            failed = (
+                container.plan.role is Role.BESIDE
+                and container.state is State.ENDED
+                and container.exit_code
+            )
             if restarting or failed:
-                return container.exit_error("and is not running" if failed else "and waits to be restarted")
+                return container.exit_error(
+                    "and is not running" if failed else "and waits to be restarted"
+                )
         return None
 
     def step(self) -> float:
@@ -144,10 +160,14 @@ class Supervisor:
         """Start what may be started now, or find out why the start has failed."""
         while True:
             self.failure = self._find_failure()
-            blocking = next((container for container in self._begun if not container.is_settled), None)
+            blocking = next(
+                (container for container in self._begun if not container.is_settled), None
+            )
             if self.failure or blocking:
                 break
-            following = next((item for item in self.containers if item.state is State.WAITING), None)
+            following = next(
+                (item for item in self.containers if item.state is State.WAITING), None
+            )
             if following is None or following.plan.role is Role.BESIDE:
                 self._start_primary()
                 return
@@ -168,10 +188,16 @@ class Supervisor:
 
     def _find_failure(self) -> InferenceError | None:
         for container in self._begun:
-            if container.plan.role is Role.INIT and container.state is State.ENDED and container.exit_code:
+            if (
+                container.plan.role is Role.INIT
+                and container.state is State.ENDED
+                and container.exit_code
+            ):
                 return container.exit_error("and the pod cannot start without it")
             if container.crashes > self._max_restarts:
-                return container.exit_error(f"after {container.restarts} restarts, before the pod had started")
+                return container.exit_error(
+                    f"after {container.restarts} restarts, before the pod had started"
+                )
         waiting = next((container for container in self._begun if not container.is_settled), None)
         if waiting is None:
             return None
@@ -198,15 +224,22 @@ class Supervisor:
             time = f"{now - blocking.began:.0f} s of at most {startup.budget:.0f} s"
         else:
             time = f"{now - blocking.began:.0f} s"
-        self._shared.output.write_line(POD, f"waiting for {blocking.name}: {_awaited(blocking)} ({time})")
+        self._shared.output.write_line(
+            POD, f"waiting for {blocking.name}: {_awaited(blocking)} ({time})"
+        )
 
     def _report_ends(self) -> None:
         """Write a line for each end of a sidecar that was not asked for."""
         for container in self._begun:
-            if container.state is State.BACKOFF and self._reported.get(container.name) != container.runs:
+            if (
+                container.state is State.BACKOFF
+                and self._reported.get(container.name) != container.runs
+            ):
                 self._reported[container.name] = container.runs
                 ended = describe_exit(container.exit_code or 0)
-                self._shared.output.write_line(POD, f"{container.name} ended with {ended} and is started again")
+                self._shared.output.write_line(
+                    POD, f"{container.name} ended with {ended} and is started again"
+                )
 
     def _restart_overdue(self) -> None:
         for container in self._begun:
@@ -246,4 +279,6 @@ def _awaited(container: Container) -> str:
         return "its end"
     if container.last_answer:
         return container.last_answer
-    return f"{container.plan.startup.action}: not asked yet" if container.plan.startup else "its start"
+    return (
+        f"{container.plan.startup.action}: not asked yet" if container.plan.startup else "its start"
+    )

@@ -1,7 +1,7 @@
 """`MLServer`: Seldon's server for scikit-learn, XGBoost, MLflow and the like.
 
-Facts: SeldonIO/MLServer 1.7.1: `mlserver/settings.py`, `mlserver/repository/`, `mlserver/handlers/`, `Dockerfile`,
-`hack/activate-env.sh`.
+Facts: SeldonIO/MLServer 1.7.1: `mlserver/settings.py`, `mlserver/repository/`,
+`mlserver/handlers/`, `Dockerfile`, `hack/activate-env.sh`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ IMAGE = "seldonio/mlserver:1.7.1"
 USER = 1000
 """The image's user."""
 CACHE = "/opt/mlserver/.cache"
-"""The image's own place for caches; metrics and environments of models go there too, and must be writable."""
+"""The image's own place for caches; metrics and environments of models go there too, and must be
+writable."""
 MLFLOW_RUNTIME = "mlserver_mlflow.MLflowRuntime"
 METRIC_NAMES = {
     "requests_running": "rest_server_requests_in_progress",
@@ -39,8 +40,9 @@ if [ -n "${CONDA_PATH-}" ]; then
 fi
 exec mlserver start "${1:-${MLSERVER_MODELS_DIR:-/mnt/models}}"
 """
-"""The image's own start (`CMD` of its Dockerfile), which activates conda and, if it is there, the environment that was
-packed with the model; but with `exec`, so that SIGTERM reaches the server. Other images have neither."""
+"""The image's own start (`CMD` of its Dockerfile), which activates conda and, if it is there, the
+environment that was packed with the model; but with `exec`, so that SIGTERM reaches the server.
+Other images have neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +59,15 @@ class MLServer(ModelInferenceTemplate):
     """
 
     implementation: str | None = None
-    """The runtime for a model without `model-settings.json`, such as `"mlserver_sklearn.SKLearnModel"`; for a model of
-    an MLflow registry `None` is MLflow's."""
+    """The runtime for a model without `model-settings.json`, such as
+    `"mlserver_sklearn.SKLearnModel"`; for a model of an MLflow registry `None` is MLflow's."""
     model_names: Sequence[str] = ()
-    """The models that must answer before the task starts, by the names in their `model-settings.json`. A bare model
-    gets its only name here; without one it is called as its source is."""
+    """The models that must answer before the task starts, by the names in their
+    `model-settings.json`. A bare model gets its only name here; without one it is called as its
+    source is."""
     model_repository: str | None = None
-    """A directory of the image or of a volume, where `model=` brings none; `None` is the image's own."""
+    """A directory of the image or of a volume, where `model=` brings none; `None` is the image's
+    own."""
     grpc_port: int = 8081
     """The port of gRPC."""
     metrics_port: int = 8082
@@ -75,7 +79,8 @@ class MLServer(ModelInferenceTemplate):
     gpu: int = 0
     """Most runtimes use none."""
     mem: str = "4Gi"
-    """The server and each of its workers (`MLSERVER_PARALLEL_WORKERS`, 1) load the model's libraries."""
+    """The server and each of its workers (`MLSERVER_PARALLEL_WORKERS`, 1) load the model's
+    libraries."""
 
     @property
     def default_image(self) -> str:
@@ -134,38 +139,61 @@ class MLServer(ModelInferenceTemplate):
             yield EnvVar(name="MLSERVER_ENV_TARBALL", value=f"{directory}/environment.tar.gz")
         if runtime := self._runtime():
             yield EnvVar(name="MLSERVER_MODEL_IMPLEMENTATION", value=runtime)
-            # without the slash MLflow (3.17) takes the link "current" for a path that leads out of "/models"
+            # without the slash MLflow (3.17) takes the link "current" for a path that leads out of
+            # "/models"
             yield EnvVar(name="MLSERVER_MODEL_URI", value=f"{directory}/")
             yield EnvVar(name="MLSERVER_MODEL_NAME", value=names[0])
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
-        yield from v2.port_problems({"port": self.port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port})
+        yield from v2.port_problems(
+            {"port": self.port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
+        )
         for name, field in _FIELDS.items():
             if isinstance(self.env, Mapping) and name in self.env:
                 yield f"env[{name!r}] is set by the template; give {field}= instead"
         if self.model_repository is not None and (problem := path_problem(self.model_repository)):
             yield f"model_repository: {problem}"
         elif self.model_repository is not None and self.model is not None:
-            yield f"MLServer has one repository: give model= or model_repository={self.model_repository!r}, not both"
+            yield (
+                "MLServer has one repository: give model= or "
+                f"model_repository={self.model_repository!r}, not both"
+            )
         if self.args and self.command is None:
-            yield f"args={list(self.args)!r}: MLServer takes no options, only variables (MLSERVER_…); give env="
+            yield (
+                f"args={list(self.args)!r}: MLServer takes no options, only variables "
+                "(MLSERVER_…); give env="
+            )
         yield from (found := list(v2.model_name_problems(self.model_names)))
         if self.implementation is not None and not _is_import_path(self.implementation):
-            yield f"implementation={self.implementation!r} is no class; expected one such as {MLFLOW_RUNTIME!r}"
+            yield (
+                f"implementation={self.implementation!r} is no class; expected one such as "
+                f"{MLFLOW_RUNTIME!r}"
+            )
         elif not found:
             yield from self._bare_model_problems()
 
     def _bare_model_problems(self) -> Iterator[str]:
         if self.implementation is not None and not (self.model or self.model_repository):
-            yield "implementation is for the files of a model: give model= or model_repository= as well"
+            yield (
+                "implementation is for the files of a model: give model= or model_repository= "
+                "as well"
+            )
         elif self.implementation is not None and len(self.model_names) > 1:
             yield f"implementation is for one model, but model_names has {len(self.model_names)}"
         elif self.implementation is not None and not (self.model or self.model_names):
-            yield "model_names is missing: the model of model_repository= and implementation= needs a name"
-        if self.update_interval is not None and not (self.model_names or self.implementation or self._is_registered()):
-            yield "update_interval needs model_names= with the names of the models that are to be loaded again"
+            yield (
+                "model_names is missing: the model of model_repository= and implementation= "
+                "needs a name"
+            )
+        if self.update_interval is not None and not (
+            self.model_names or self.implementation or self._is_registered()
+        ):
+            yield (
+                "update_interval needs model_names= with the names of the models that are to be "
+                "loaded again"
+            )
 
     def _is_registered(self) -> bool:
         return isinstance(self.model, RegisteredModel) or str(self.model).startswith("models:/")
@@ -174,10 +202,16 @@ class MLServer(ModelInferenceTemplate):
         """Yield what works, but not as its author may think."""
         yield from super().cautions()
         if not self._names():
-            yield "MLServer is ready also when it finds no model; name in model_names= those that must answer"
-        if isinstance(self.model_source, HuggingFaceModel) and not (self._runtime() or self.model_names):
             yield (
-                f"model={self.model_source.repo!r} has to hold a model-settings.json; else give implementation=, such "
+                "MLServer is ready also when it finds no model; name in model_names= those that "
+                "must answer"
+            )
+        if isinstance(self.model_source, HuggingFaceModel) and not (
+            self._runtime() or self.model_names
+        ):
+            yield (
+                f"model={self.model_source.repo!r} has to hold a model-settings.json; else give "
+                "implementation=, such "
                 "as 'mlserver_huggingface.HuggingFaceRuntime'"
             )
 
@@ -186,4 +220,8 @@ _FIELDS = {"MLSERVER_GRPC_PORT": "grpc_port", "MLSERVER_METRICS_PORT": "metrics_
 
 
 def _is_import_path(text: object) -> bool:
-    return isinstance(text, str) and "." in text and all(part.isidentifier() for part in text.split("."))
+    return (
+        isinstance(text, str)
+        and "." in text
+        and all(part.isidentifier() for part in text.split("."))
+    )

@@ -1,7 +1,7 @@
 """`NIM`: NVIDIA's inference microservices.
 
-Facts: docs.nvidia.com/nim/large-language-models (1.x to 3.0.0), "Configuration" and "PEFT"; NVIDIA/k8s-nim-operator
-`api/apps/v1alpha1/nimservice_types.go`.
+Facts: docs.nvidia.com/nim/large-language-models (1.x to 3.0.0), "Configuration" and "PEFT";
+NVIDIA/k8s-nim-operator `api/apps/v1alpha1/nimservice_types.go`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class NIMSecrets:
     secrets_prefix: str = FLYTE_PREFIX
     """What the platform puts before the names of secrets' variables (`_FSEC_`, or `_UNION_`)."""
     ngc_image_secret: str | None = None
-    """Name of the Kubernetes secret with the credentials for pulling from NGC; `imagePullSecrets[]`."""
+    """Name of the Kubernetes secret with the credentials for pulling from NGC;
+    `imagePullSecrets[]`."""
     ngc_secret_group: str | None = None
     """Group of the NGC API key: in Flyte 1.x the name of the Kubernetes secret."""
     hf_token_group: str | None = None
@@ -60,13 +61,17 @@ class NIMSecrets:
 
     def ngc(self) -> SecretReference:
         """Return the NGC API key by its parts."""
-        return SecretReference(prefix=self.secrets_prefix, group=self.ngc_secret_group, key=self.ngc_secret_key)
+        return SecretReference(
+            prefix=self.secrets_prefix, group=self.ngc_secret_group, key=self.ngc_secret_key
+        )
 
     def hugging_face(self) -> SecretReference | None:
         """Return the Hugging Face token by its parts, if there is one."""
         if self.hf_token_key is None:
             return None
-        return SecretReference(prefix=self.secrets_prefix, group=self.hf_token_group, key=self.hf_token_key)
+        return SecretReference(
+            prefix=self.secrets_prefix, group=self.hf_token_group, key=self.hf_token_key
+        )
 
     def references(self) -> tuple[SecretReference, ...]:
         """Return all of them."""
@@ -79,7 +84,8 @@ class NIM(ModelInferenceTemplate):
     """A NIM server beside a task.
 
     Raises:
-        ConfigError: If the description is wrong; LoRA adapters need `lora_adapter_mem` and `NIM_PEFT_SOURCE` in `env`.
+        ConfigError: If the description is wrong; LoRA adapters need `lora_adapter_mem` and
+            `NIM_PEFT_SOURCE` in `env`.
 
     Example:
         ```python
@@ -110,7 +116,8 @@ class NIM(ModelInferenceTemplate):
         adapters = adapter_volumes((self.env or {})[PEFT_SOURCE]) if self.hf_repo_ids else ()
         image_secret = self.secrets.ngc_image_secret
         return Server(
-            # microservices that do not serve language models read the second one (NVIDIA/k8s-nim-operator)
+            # microservices that serve no language models read the second one; source: the
+            # operator NVIDIA/k8s-nim-operator
             port_variables=("NIM_SERVER_PORT", "NIM_HTTP_API_PORT"),
             env=(*self.secrets.ngc().env("NGC_API_KEY"), *self._model_variables()),
             probes=Probes(liveness=Probe(path="/v1/health/live")),
@@ -121,7 +128,10 @@ class NIM(ModelInferenceTemplate):
             secrets=self.secrets.references(),
             volumes=(cache, *adapters),
             hub_token=self.secrets.hugging_face(),
-            adapters={_adapter_name(repository): f"hf://{repository}" for repository in self.hf_repo_ids or ()},
+            adapters={
+                _adapter_name(repository): f"hf://{repository}"
+                for repository in self.hf_repo_ids or ()
+            },
             adapters_directory=(self.env or {}).get(PEFT_SOURCE, ""),
             adapters_mem=self.lora_adapter_mem or "",
             security_context={"runAsUser": USER, "runAsNonRoot": True},
@@ -144,7 +154,9 @@ class NIM(ModelInferenceTemplate):
         yield from super().problems()
         if not isinstance(self.secrets, NIMSecrets):
             # not its value: a key given by mistake must not end up in a log
-            yield f"secrets must be NIMSecrets(ngc_secret_key=…), not a {type(self.secrets).__name__}"
+            yield (
+                f"secrets must be NIMSecrets(ngc_secret_key=…), not a {type(self.secrets).__name__}"
+            )
         else:
             yield from self._secret_problems()
         if self.lora_adapter_mem is not None:
@@ -156,30 +168,54 @@ class NIM(ModelInferenceTemplate):
         for secret in self.secrets.references():
             yield from (f"secrets: {problem}" for problem in secret.problems())
         if self.secrets.hf_token_group is not None and self.secrets.hf_token_key is None:
-            yield f"secrets: hf_token_group={self.secrets.hf_token_group!r} needs an hf_token_key beside it"
+            yield (
+                f"secrets: hf_token_group={self.secrets.hf_token_group!r} needs an hf_token_key "
+                "beside it"
+            )
         image_secret = self.secrets.ngc_image_secret
         if image_secret is not None and (problem := subdomain_problem(image_secret)):
             yield f"secrets: ngc_image_secret={problem}"
 
     def _adapter_problems(self) -> Iterator[str]:
         if isinstance(self.hf_repo_ids, str):
-            yield f"hf_repo_ids={self.hf_repo_ids!r} is one text; give a list: [{self.hf_repo_ids!r}]"
+            yield (
+                f"hf_repo_ids={self.hf_repo_ids!r} is one text; give a list: [{self.hf_repo_ids!r}]"
+            )
             return
         if not isinstance(self.hf_repo_ids, (list, tuple)):
-            yield f"hf_repo_ids must be a list of repositories, not a {type(self.hf_repo_ids).__name__}"
+            yield (
+                "hf_repo_ids must be a list of repositories, not a "
+                f"{type(self.hf_repo_ids).__name__}"
+            )
             return
         for repository in self.hf_repo_ids or ():
             if not isinstance(repository, str) or not _REPOSITORY.match(repository):
-                yield f"hf_repo_ids: {repository!r} is not a Hugging Face repository; expected 'owner/name'"
-        names = Counter(_adapter_name(repository) for repository in self.hf_repo_ids if isinstance(repository, str))
+                yield (
+                    f"hf_repo_ids: {repository!r} is not a Hugging Face repository; expected "
+                    "'owner/name'"
+                )
+        names = Counter(
+            _adapter_name(repository)
+            for repository in self.hf_repo_ids
+            if isinstance(repository, str)
+        )
         for name, count in names.items():
             if count > 1:
-                yield f"hf_repo_ids has {count} revisions of one repository, and NIM one name for them, {name!r}"
+                yield (
+                    f"hf_repo_ids has {count} revisions of one repository, and NIM one name for "
+                    f"them, {name!r}"
+                )
         if self.lora_adapter_mem is None:
-            yield "lora_adapter_mem is missing: hf_repo_ids needs memory to download with, such as '2Gi'"
+            yield (
+                "lora_adapter_mem is missing: hf_repo_ids needs memory to download with, such "
+                "as '2Gi'"
+            )
         place = self.env.get(PEFT_SOURCE) if isinstance(self.env, Mapping) else None
         if place is None:
-            yield f"env[{PEFT_SOURCE!r}] is missing: hf_repo_ids needs the directory in which NIM looks for adapters"
+            yield (
+                f"env[{PEFT_SOURCE!r}] is missing: hf_repo_ids needs the directory in which NIM "
+                "looks for adapters"
+            )
         elif problem := path_problem(place):
             yield f"env[{PEFT_SOURCE!r}]: {problem}"
 

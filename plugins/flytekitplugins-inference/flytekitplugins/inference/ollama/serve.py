@@ -1,6 +1,7 @@
 """`Ollama`: models of Ollama's library, or of a Modelfile, or GGUF files of one's own.
 
-Facts: ollama/ollama v0.33.0-rc2, `envconfig/config.go`, `server/routes.go`, `Dockerfile`, `docs/docker.mdx`.
+Facts: ollama/ollama v0.33.0-rc2, `envconfig/config.go`, `server/routes.go`, `Dockerfile`,
+`docs/docker.mdx`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from ..pod import model as sources
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.quantity import format_quantity
 from ..pod.server import Server, Setup
-from ..programs.modelfile import has_placeholders
-from ..programs.ollama_recipe import deprecated_parameters, listed_name, modelfile_problems, name_problem
+from ..programs.ollama.modelfile import has_placeholders
+from ..programs.ollama.recipe import (
+    deprecated_parameters,
+    listed_name,
+    modelfile_problems,
+    name_problem,
+)
 from ..programs.protocol import MODELFILE_VARIABLE, MODELS_DIRECTORY
 from ..sidecar_template import ModelInferenceTemplate
 
@@ -28,7 +34,8 @@ IMAGE = "ollama/ollama:0.33.3"
 ROCM_IMAGE = f"{IMAGE}-rocm"
 """For AMD's GPUs (`.github/workflows/release.yaml`)."""
 HOME = "/ollama"
-"""The server's home, on a volume: its key, and the models below it as in the image's own `/root/.ollama`."""
+"""The server's home, on a volume: its key, and the models below it as in the image's own
+`/root/.ollama`."""
 MAX_MODELFILE_BYTES = 100_000
 """Linux takes 128 KiB for one variable (`MAX_ARG_STRLEN`)."""
 _SCHEMES = ("hf://", "s3://", "gs://", "abfs://", "abfss://", "file://", "models:/", "input:")
@@ -39,16 +46,18 @@ class Model:
     """A model of Ollama, by what it is made of."""
 
     name: str
-    """What is pulled from Ollama's library, such as `llama3.2:1b` or `hf.co/owner/name:Q4_K_M`; with a Modelfile or a
-    source, what the new model is called."""
+    """What is pulled from Ollama's library, such as `llama3.2:1b` or `hf.co/owner/name:Q4_K_M`;
+    with a Modelfile or a source, what the new model is called."""
     mem: str = "500Mi"
     """Memory of the container that pulls or creates it; not of the model."""
     cpu: int | float | str = 1
     """Cores of that container."""
     modelfile: str | None = None
-    """A Modelfile. `{inputs.name}` stands for an input of the task; all other braces stay as they are."""
+    """A Modelfile. `{inputs.name}` stands for an input of the task; all other braces stay as they
+    are."""
     source: sources.Model | str | None = field(default=None, kw_only=True)
-    """Where GGUF or safetensors files come from, when not from a library: what `FROM` means where it is left out."""
+    """Where GGUF or safetensors files come from, when not from a library: what `FROM` means where
+    it is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +75,14 @@ class Ollama(ModelInferenceTemplate):
 
     # wider than the inherited field; `model_source` answers for it everywhere
     model: Model | sources.Model | str | None = None  # type: ignore[assignment]
-    """Required: a name of Ollama's library, a `Model`, or where files come from (a type of `pod.model`, or a text with
-    a scheme such as `"hf://owner/name"`)."""
+    """Required: a name of Ollama's library, a `Model`, or where files come from (a type of
+    `pod.model`, or a text with a scheme such as `"hf://owner/name"`)."""
     models_volume: Mapping[str, Any] | None = None
-    """The volume that keeps Ollama's models, as Kubernetes writes a source, e.g. a claim: pods then do not pull them
-    again. `None`: each pod has its own."""
+    """The volume that keeps Ollama's models, as Kubernetes writes a source, e.g. a claim: pods then
+    do not pull them again. `None`: each pod has its own."""
     health_endpoint: str | None = "/api/version"
-    """Answers as soon as the server listens; the model is looked after by `server-setup`, before the task starts."""
+    """Answers as soon as the server listens; the model is looked after by `server-setup`, before
+    the task starts."""
     port: int = 11434
     mem: str = "15Gi"
 
@@ -112,7 +122,9 @@ class Ollama(ModelInferenceTemplate):
     def server(self) -> Server:
         """Return what Ollama needs."""
         name = listed_name(self.recipe.name) if self.recipe else ""
-        shared = {"OLLAMA_NOPRUNE": "1"} if self.models_volume else {}  # or a start deletes what others still pull
+        shared = (
+            {"OLLAMA_NOPRUNE": "1"} if self.models_volume else {}
+        )  # or a start deletes what others still pull
         variables = {
             "OLLAMA_HOST": "0.0.0.0:$(INFERENCE_PORT)",
             "HOME": HOME,
@@ -126,12 +138,17 @@ class Ollama(ModelInferenceTemplate):
             command=("ollama", "serve"),
             env=tuple(EnvVar(name=name, value=value) for name, value in variables.items()),
             volumes=(Volume(name="inference-ollama", source=source, mount_path=HOME),),
-            # it listens within seconds; the usual ten between two questions would be lost at each start
-            probes=Probes(startup=Probe(period_seconds=2, failure_threshold=100), liveness=Probe(path="/api/version")),
+            # it listens within seconds; the usual ten between two questions would be lost at each
+            # start
+            probes=Probes(
+                startup=Probe(period_seconds=2, failure_threshold=100),
+                liveness=Probe(path="/api/version"),
+            ),
             model_api="openai",
             served_model_name=name,
             setup=self._setup() if self.recipe else None,
-            enable_service_links=False,  # a Service named "ollama" would inject OLLAMA_PORT and the like
+            # a Service named "ollama" would inject OLLAMA_PORT and the like
+            enable_service_links=False,
         )
 
     def _setup(self) -> Setup:
@@ -159,20 +176,28 @@ class Ollama(ModelInferenceTemplate):
         if isinstance(self.env, Mapping) and "OLLAMA_HOST" in self.env:
             yield "env['OLLAMA_HOST'] is set by the template; give port= instead"
         if self.models_volume is not None:
-            yield from (f"models_volume: {problem}" for problem in check.check_volume_source(self.models_volume))
+            yield from (
+                f"models_volume: {problem}"
+                for problem in check.check_volume_source(self.models_volume)
+            )
         try:
             recipe = self.recipe
         except ConfigError:  # reported with the source
             return
         if recipe is None:
-            yield "model is missing: name one of Ollama's library, such as model='llama3.2:1b', or give a Model(…)"
+            yield (
+                "model is missing: name one of Ollama's library, such as model='llama3.2:1b', "
+                "or give a Model(…)"
+            )
             return
         yield from check.check_quantity("model: cpu", recipe.cpu)
         yield from check.check_quantity("model: mem", recipe.mem, memory=True)
         if not isinstance(recipe.name, str):
             yield f"model: the name must be a text, not {recipe.name!r}"
         elif problem := name_problem(recipe.name):
-            yield f"model: {problem}" + ("; give Model(name, source=…)" if recipe.source is not None else "")
+            yield f"model: {problem}" + (
+                "; give Model(name, source=…)" if recipe.source is not None else ""
+            )
         if recipe.modelfile is not None:
             found = self._modelfile_problems(recipe.modelfile, has_source=recipe.source is not None)
             yield from (f"modelfile: {problem}" for problem in found)
@@ -182,7 +207,10 @@ class Ollama(ModelInferenceTemplate):
             yield f"it must be a text, not a {type(text).__name__}"
             return
         if (size := len(text.encode())) > MAX_MODELFILE_BYTES:
-            yield f"it has {size} bytes; more than {MAX_MODELFILE_BYTES} do not fit into a pod's variable"
+            yield (
+                f"it has {size} bytes; more than {MAX_MODELFILE_BYTES} do not fit into a pod's "
+                "variable"
+            )
         yield from modelfile_problems(text, has_source=has_source)
 
     def cautions(self) -> Iterator[str]:

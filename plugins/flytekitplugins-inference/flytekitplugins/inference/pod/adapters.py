@@ -21,7 +21,12 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*\Z")
 def adapter_volumes(directory: str) -> tuple[Volume, ...]:
     """Return the volume on which adapters lie: written by the container that brings them, read by the server."""
     return tuple(
-        Volume(name="inference-lora", mount_path=directory, read_only=read_only, containers=(container,))
+        Volume(
+            name="inference-lora",
+            mount_path=directory,
+            read_only=read_only,
+            containers=(container,),
+        )
         for read_only, container in ((False, LORA_DOWNLOADER), (True, MODEL_SERVER))
     )
 
@@ -46,9 +51,14 @@ class WithHubToken(Description):
         yield from super().problems()
         if self.hf_secret is not None and not isinstance(self.hf_secret, HFSecret):
             # not its value: a token given by mistake must not end up in a log
-            yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
+            yield (
+                "hf_secret must be an HFSecret(hf_token_key=…), not a "
+                f"{type(self.hf_secret).__name__}"
+            )
         elif self.hf_secret is not None:
-            yield from (f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems())
+            yield from (
+                f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems()
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +66,8 @@ class WithAdapters(WithHubToken):
     """A server of LoRA adapters in PEFT's form, which an init container brings."""
 
     lora_adapters: Mapping[str, str] | None = None
-    """LoRA adapters to bring and serve: the name under which requests ask for one → `owner/name[@revision]` of the
-    hub, or a prefix of a store."""
+    """LoRA adapters to bring and serve: the name under which requests ask for one →
+    `owner/name[@revision]` of the hub, or a prefix of a store."""
     lora_adapter_mem: str = "2Gi"
     """Memory of the container that downloads the adapters."""
 
@@ -74,11 +84,20 @@ class WithAdapters(WithHubToken):
         if self.lora_adapters is None:
             return
         if not isinstance(self.lora_adapters, Mapping):
-            yield f"lora_adapters must be a dict of names and sources, not a {type(self.lora_adapters).__name__}"
+            yield (
+                "lora_adapters must be a dict of names and sources, not a "
+                f"{type(self.lora_adapters).__name__}"
+            )
             return
         yield from check.check_quantity("lora_adapter_mem", self.lora_adapter_mem, memory=True)
         for name, source in self.lora_adapters.items():
             if not isinstance(name, str) or not _NAME.match(name):
-                yield f"lora_adapters: {name!r} is not a name; expected letters, digits, '.', '_' and '-'"
+                yield (
+                    f"lora_adapters: {name!r} is not a name; expected letters, digits, '.', '_' "
+                    "and '-'"
+                )
             if not isinstance(source, str) or not source:
-                yield f"lora_adapters[{name!r}] must be 'owner/name' or a prefix of a store, not {source!r}"
+                yield (
+                    f"lora_adapters[{name!r}] must be 'owner/name' or a prefix of a store, not "
+                    f"{source!r}"
+                )

@@ -43,13 +43,18 @@ STARTUP_FAILURE_THRESHOLD = 100
 
 
 def assemble(
-    servers: Mapping[str, Description], helper: Helper, *, primary: str, bound_inputs: Iterable[str] = ()
+    servers: Mapping[str, Description],
+    helper: Helper,
+    *,
+    primary: str,
+    bound_inputs: Iterable[str] = (),
 ) -> PodPlan:
     """Return the plan of a pod with these servers.
 
     Args:
         servers: Descriptions by name; of a single one the name is empty.
-        helper: The image that our own programs run in; a description's `helper_image` goes before it.
+        helper: The image that our own programs run in; a description's `helper_image` goes before
+            it.
         primary: Name of the task's own container.
         bound_inputs: Of a map task, the inputs that are the same for each element.
 
@@ -60,10 +65,15 @@ def assemble(
     helpers = {name: _helper(described, helper) for name, described in servers.items()}
     periods = [described.grace_period_seconds for described in servers.values()]
     return plan_pod(
-        {name: _Assembly(described, helpers[name], name).group() for name, described in servers.items()},
+        {
+            name: _Assembly(described, helpers[name], name).group()
+            for name, described in servers.items()
+        },
         downloader=_downloader(servers, helpers, bound_inputs),
         primary=primary,
-        termination_grace_period_seconds=max((period for period in periods if period is not None), default=None),
+        termination_grace_period_seconds=max(
+            (period for period in periods if period is not None), default=None
+        ),
     )
 
 
@@ -86,7 +96,9 @@ def _downloader(
         return None
     cpu = _largest(described.download_inputs_cpu for described in wanting.values())
     memory = _largest(described.download_inputs_mem for described in wanting.values())
-    budgets = [bound for described in servers.values() if (bound := described.startup_seconds) is not None]
+    budgets = [
+        bound for described in servers.values() if (bound := described.startup_seconds) is not None
+    ]
     return input_downloader(
         helpers[next(iter(wanting))],
         resources={"cpu": cpu, "memory": memory},
@@ -97,7 +109,11 @@ def _downloader(
 
 def _start(seconds: int) -> tuple[EnvVar, ...]:
     """Return the variable by which every container that ends knows when the start has to be over."""
-    return (EnvVar(name=START_VARIABLE, value=json.dumps({"seconds": seconds, "clock": START_CLOCK_FILE})),)
+    return (
+        EnvVar(
+            name=START_VARIABLE, value=json.dumps({"seconds": seconds, "clock": START_CLOCK_FILE})
+        ),
+    )
 
 
 def _largest(quantities: Iterable[Any]) -> str:
@@ -114,17 +130,24 @@ class _Assembly:
     """
 
     def __init__(self, described: Description, helper: Helper, name: str) -> None:
-        self._is, self._helper, self._name = described, helper, name
+        self._is = described
+        self._helper = helper
+        self._name = name
         self._server = described.server()
         self._source = described.model_source
         token = described.hub_token
         # what reaches hubs, stores and registries: tokens, and the user's own variables
         self._loader_env = (
             *(token.env("HF_TOKEN") if token else ()),
-            *(EnvVar(name=name, value=value) for name, value in (described.model_loader_env or {}).items()),
+            *(
+                EnvVar(name=name, value=value)
+                for name, value in (described.model_loader_env or {}).items()
+            ),
         )
         key = described.api_key
-        self._api_key = key.env(self._server.api_key_variable) if key and self._server.api_key_variable else ()
+        self._api_key = (
+            key.env(self._server.api_key_variable) if key and self._server.api_key_variable else ()
+        )
 
     def group(self) -> Group:
         server = self._server
@@ -133,7 +156,9 @@ class _Assembly:
             preflight=self._preflight(),
             adapters=self._adapters(),
             loader=self._loader(),
-            setup=server_setup(self._helper, server.setup, env=self._start) if server.setup else None,
+            setup=server_setup(self._helper, server.setup, env=self._start)
+            if server.setup
+            else None,
             model_gate=self._model_gate(),
             gate=self._gate(),
             volumes=(
@@ -187,11 +212,18 @@ class _Assembly:
 
     def _environment(self) -> tuple[EnvVar, ...]:
         described, server = self._is, self._server
-        ours = [EnvVar(name=name, value=str(described.port)) for name in (PORT_VARIABLE, *server.port_variables)]
+        ours = [
+            EnvVar(name=name, value=str(described.port))
+            for name in (PORT_VARIABLE, *server.port_variables)
+        ]
         if described.model_path is not None:
             ours.append(EnvVar(name=MODEL_PATH_VARIABLE, value=described.model_path))
         user = described.env or {}
-        replaced = (variable for variable in (*ours, *self._api_key, *server.env) if variable.name not in user)
+        replaced = (
+            variable
+            for variable in (*ours, *self._api_key, *server.env)
+            if variable.name not in user
+        )
         return (*replaced, *(EnvVar(name=name, value=value) for name, value in user.items()))
 
     def _resources(self) -> dict[str, str]:
@@ -202,13 +234,19 @@ class _Assembly:
             "ephemeral-storage": described.ephemeral_storage,
             described.gpu_resource: described.gpu or None,
         }
-        return {name: format_quantity(value) for name, value in quantities.items() if value is not None}
+        return {
+            name: format_quantity(value) for name, value in quantities.items() if value is not None
+        }
 
     def _probes(self) -> Probes:
         own, servers = self._is.probes or Probes(), self._server.probes
-        usual = Probe(failure_threshold=STARTUP_FAILURE_THRESHOLD) if self._is.health_endpoint else None
+        usual = (
+            Probe(failure_threshold=STARTUP_FAILURE_THRESHOLD) if self._is.health_endpoint else None
+        )
         return Probes(
-            startup=self._asking(own.startup or (usual and servers.startup) or usual, servers.startup),
+            startup=self._asking(
+                own.startup or (usual and servers.startup) or usual, servers.startup
+            ),
             readiness=self._asking(own.readiness, servers.readiness),
             liveness=self._asking(own.liveness, servers.liveness),
         )
@@ -220,7 +258,11 @@ class _Assembly:
         return replace(probe, path=(servers.path if servers else None) or self._is.health_endpoint)
 
     def _security(self) -> dict[str, Any]:
-        context = {**LEAST_PRIVILEGE, **self._server.security_context, **(self._is.security_context or {})}
+        context = {
+            **LEAST_PRIVILEGE,
+            **self._server.security_context,
+            **(self._is.security_context or {}),
+        }
         return {key: value for key, value in context.items() if value is not None}
 
     def _shm(self) -> tuple[Volume, ...]:
@@ -233,9 +275,15 @@ class _Assembly:
     # What stands around it
 
     def _preflight(self) -> Container | None:
-        variables = tuple(dict.fromkeys((*self._token_variables(), *self._api_key, *self._loader_env)))
+        variables = tuple(
+            dict.fromkeys((*self._token_variables(), *self._api_key, *self._loader_env))
+        )
         own = self._is.model_loader_env or {}
-        required = [variable.name for variable in variables if variable.value is not None and variable.name not in own]
+        required = [
+            variable.name
+            for variable in variables
+            if variable.value is not None and variable.name not in own
+        ]
         sources = self._sources_to_look_at()
         if not self._is_gated or not (required or sources):
             return None
@@ -255,7 +303,11 @@ class _Assembly:
     def _sources_to_look_at(self) -> tuple[str, ...]:
         """Return the sources of model and adapters, without those that are there only later: inputs and volumes."""
         server, source = self._server, self._source
-        model = () if source is None or isinstance(source, TaskInputModel | VolumeModel) else source.source
+        model = (
+            ()
+            if source is None or isinstance(source, TaskInputModel | VolumeModel)
+            else source.source
+        )
         # adapters are brought by an image of their own when the helper's has no client of the hub
         adapters = {} if self._helper.bundled else server.adapters
         return model + adapter_sources(adapters, server.adapters_directory)
@@ -289,7 +341,9 @@ class _Assembly:
             return None
         refuse_bare_helper(source, self._helper)
         interval = seconds(described.update_interval)
-        updates = ("--update-interval", str(interval), *self._server.update_options) if interval else ()
+        updates = (
+            ("--update-interval", str(interval), *self._server.update_options) if interval else ()
+        )
         return model_loader(
             self._helper,
             source.source,

@@ -1,16 +1,21 @@
 """The programs' modules as one deterministic text that travels in a pod spec, and the few lines that start them there.
 
-For images that lack this package, such as the documented default of the input downloader. The text is a zip archive
-(without compression: zlib's output differs between builds), compressed by bzip2 (whose output does not), in base64
-(which survives Flyte's `{{.x}}` and Kubernetes' `$(X)` rewriting).
+For images that lack this package, such as the documented default of the input downloader. The text
+is a zip archive (without compression: zlib's output differs between builds), compressed by bzip2
+(whose output does not), in base64 (which survives Flyte's `{{.x}}` and Kubernetes' `$(X)`
+rewriting).
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..programs.protocol import PROGRAMS_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["BOOTSTRAP", "programs_bundle"]
 
@@ -30,7 +35,8 @@ runpy.run_module("{_NAME.replace("/", ".")}.programs." + sys.argv[0], run_name="
 """
 """Given to `python -c`, with the program's name and its arguments behind it.
 
-The archive stays: the model loader starts Python anew from it, for each look at its source. SIGTERM: `sigterm`.
+The archive stays: the model loader starts Python anew from it, for each look at its source.
+SIGTERM: `sigterm`.
 """
 
 
@@ -41,35 +47,55 @@ def programs_bundle(program: str) -> str:
     Args:
         program: Its name, such as `download_inputs`.
     """
-    import base64  # here and below: `import flytekit` imports this module, and hardly ever needs these
+    # here and below: `import flytekit` imports this module, and hardly ever needs these
+    import base64
     import bz2
 
-    namespace = f"{_NAME.partition('/')[0]}/"  # zipimport finds a namespace package only by its folder's own entry
-    sources = {namespace: b"", f"{_NAME}/__init__.py": b"", f"{_NAME}/errors.py": (_PACKAGE / "errors.py").read_bytes()}
-    for name, source in sorted(_modules(program).items()):
-        sources[f"{_NAME}/programs/{name}.py"] = source
+    # zipimport finds a namespace package only by its folder's own entry
+    namespace = f"{_NAME.partition('/')[0]}/"
+    sources = {namespace: b"", f"{_NAME}/__init__.py": b""}
+    for path in sorted(_modules(program)):
+        sources[f"{_NAME}/{path.relative_to(_PACKAGE).as_posix()}"] = path.read_bytes()
     return base64.b64encode(bz2.compress(_archive(sources))).decode("ascii")
 
 
-def _modules(program: str) -> dict[str, bytes]:
-    """Return the source of `program` and of each module beside it that it imports, anywhere, by name.
+def _modules(program: str) -> set[Path]:
+    """Return the file of `program` and of each module of ours that it imports, anywhere.
 
-    So a program reaches what is ours by `from .name import` or `from . import name` and in no other way, even a module
-    that it starts as a process of its own.
+    So a program reaches what is ours by a relative import and in no other way, even a module that
+    it starts as a process of its own.
     """
+    modules: set[Path] = set()
+    wanted = [_PACKAGE / "programs" / f"{program}.py"]
+    while wanted:
+        path = wanted.pop()
+        if path not in modules:
+            modules.add(path)
+            wanted += [*_imports(path), *_packages(path)]
+    return modules
+
+
+def _imports(path: Path) -> Iterator[Path]:
+    """Yield the file of each module that the module at `path` imports relatively."""
     import ast
 
-    found: dict[str, bytes] = {}
-    wanted = ["__init__", program]
-    while wanted:
-        name = wanted.pop()
-        if name not in found:
-            found[name] = (_PACKAGE / "programs" / f"{name}.py").read_bytes()
-            imports = (node for node in ast.walk(ast.parse(found[name])) if isinstance(node, ast.ImportFrom))
-            beside = [node for node in imports if node.level == 1]
-            wanted += [node.module for node in beside if node.module]
-            wanted += [alias.name for node in beside if not node.module for alias in node.names]
-    return found
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            places = [base, *(base / alias.name for alias in node.names)]
+            yield from (file for place in places if (file := _file(place)))
+
+
+def _file(place: Path) -> Path | None:
+    """Return the file of the module or package at `place`; `None` for another name, or the root."""
+    files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
+    return next((file for file in files if file.is_file() and place != _PACKAGE), None)
+
+
+def _packages(path: Path) -> Iterator[Path]:
+    """Yield the `__init__.py` of each package that the module at `path` lies in, but the root's."""
+    inner = path.relative_to(_PACKAGE).parents
+    return (_PACKAGE / package / "__init__.py" for package in inner if package.name)
 
 
 def _archive(sources: dict[str, bytes]) -> bytes:

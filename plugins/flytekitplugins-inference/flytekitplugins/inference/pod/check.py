@@ -33,8 +33,24 @@ __all__ = [
 VOLUME_KINDS = frozenset(
     (
         *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "hostPath", "image", "nfs"),
-        *("persistentVolumeClaim", "projected", "secret", "awsElasticBlockStore", "azureDisk", "azureFile"),
-        *("cephfs", "cinder", "fc", "flexVolume", "gcePersistentDisk", "glusterfs", "iscsi", "portworxVolume"),
+        *(
+            "persistentVolumeClaim",
+            "projected",
+            "secret",
+            "awsElasticBlockStore",
+            "azureDisk",
+            "azureFile",
+        ),
+        *(
+            "cephfs",
+            "cinder",
+            "fc",
+            "flexVolume",
+            "gcePersistentDisk",
+            "glusterfs",
+            "iscsi",
+            "portworxVolume",
+        ),
         *("rbd", "vsphereVolume"),
     )
 )
@@ -55,12 +71,21 @@ OUR_PREFIX = "inference-"
 def check_image(name: str, image: Any) -> Iterator[str]:
     """Check an image: a reference as text, or anything that names one (flytekit's `ImageSpec`)."""
     if image is None or image == "":
-        yield f"{name} is missing: name the container image, for example {name}='registry/model-server:1.0'"
+        yield (
+            f"{name} is missing: name the container image, for example "
+            f"{name}='registry/model-server:1.0'"
+        )
     elif isinstance(image, str):
         if "{{" in image:
-            yield f"{name}={image!r}: Flyte does not fill that in for init containers; give a reference or an ImageSpec"
+            yield (
+                f"{name}={image!r}: Flyte does not fill that in for init containers; give a "
+                "reference or an ImageSpec"
+            )
         elif not _IMAGE.match(image):
-            yield f"{name}={image!r} is not an image reference, such as 'registry:5000/path/name:tag' in lower case"
+            yield (
+                f"{name}={image!r} is not an image reference, such as "
+                "'registry:5000/path/name:tag' in lower case"
+            )
     elif not callable(getattr(image, "image_name", None)):
         yield f"{name} must be a text or an ImageSpec, not a {type(image).__name__}"
 
@@ -90,7 +115,10 @@ def check_quantity(name: str, value: Any, *, memory: bool = False) -> Iterator[s
     if exact <= 0:
         yield f"{name}={value!r} must be more than zero"
     elif memory and text.endswith("m"):
-        yield f"{name}={value!r} is {float(exact):g} bytes ('m' means thousandths); did you mean {text[:-1] + 'Mi'!r}?"
+        yield (
+            f"{name}={value!r} is {float(exact):g} bytes ('m' means thousandths); did you mean "
+            f"{text[:-1] + 'Mi'!r}?"
+        )
     elif memory and (exact.denominator != 1 or exact < LEAST_BYTES):
         yield f"{name}={value!r} is {float(exact):g} bytes; did you mean {text + 'Gi'!r}?"
 
@@ -98,8 +126,13 @@ def check_quantity(name: str, value: Any, *, memory: bool = False) -> Iterator[s
 def check_resource_name(name: str, value: Any) -> Iterator[str]:
     """Check the name of an extended resource: `vendor/kind`, or Flyte's neutral `gpu`."""
     vendor, _, kind = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if value != "gpu" and (subdomain_problem(vendor) or vendor.endswith("kubernetes.io") or not _KIND.match(kind)):
-        yield f"{name}={value!r} is not a resource's name; expected one such as 'nvidia.com/gpu', or 'gpu'"
+    if value != "gpu" and (
+        subdomain_problem(vendor) or vendor.endswith("kubernetes.io") or not _KIND.match(kind)
+    ):
+        yield (
+            f"{name}={value!r} is not a resource's name; expected one such as 'nvidia.com/gpu', "
+            "or 'gpu'"
+        )
 
 
 def check_switch(name: str, value: Any) -> Iterator[str]:
@@ -114,7 +147,9 @@ def check_seconds(name: str, value: Any, *, least: int = 0) -> Iterator[str]:
         value = value.total_seconds()
         value = int(value) if value == int(value) else value
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        yield f"{name} must be whole seconds or a timedelta of such, at least {least}; not {value!r}"
+        yield (
+            f"{name} must be whole seconds or a timedelta of such, at least {least}; not {value!r}"
+        )
 
 
 def check_environment(field: str, env: Any, reserved: Mapping[str, str]) -> Iterator[str]:
@@ -147,7 +182,9 @@ def check_command(name: str, command: Any) -> Iterator[str]:
             words = shlex.split(command)
         except ValueError:
             words = command.split()
-        given = masked(f"{name}={command!r} is one text, and no shell will split it; give {name}={words!r}")
+        given = masked(
+            f"{name}={command!r} is one text, and no shell will split it; give {name}={words!r}"
+        )
         yield given
     elif not isinstance(command, (list, tuple)):
         yield f"{name} must be a list of texts, not a {type(command).__name__}"
@@ -160,7 +197,10 @@ def check_command(name: str, command: Any) -> Iterator[str]:
 def check_probes(probes: Any) -> Iterator[str]:
     """Check the types of the user's probes; their numbers are linted in the pod."""
     if not isinstance(probes, Probes):
-        yield f"probes must be Probes(startup=…, readiness=…, liveness=…), not a {type(probes).__name__}"
+        yield (
+            "probes must be Probes(startup=…, readiness=…, liveness=…), not a "
+            f"{type(probes).__name__}"
+        )
         return
     for name in ("startup", "readiness", "liveness"):
         probe = getattr(probes, name)
@@ -181,11 +221,16 @@ def check_base(base: Any) -> Iterator[str]:
         return
     spec = base.get("spec")
     if not isinstance(spec, Mapping):
-        yield f"base has no 'spec': give a v1/Pod dictionary, not one with the keys {sorted(map(str, base))}"
+        yield (
+            "base has no 'spec': give a v1/Pod dictionary, not one with the keys "
+            f"{sorted(map(str, base))}"
+        )
         return
     for field in ("initContainers", "containers", "volumes"):
         items = spec.get(field) or []
-        if not isinstance(items, list) or not all(isinstance(item, Mapping) and item.get("name") for item in items):
+        if not isinstance(items, list) or not all(
+            isinstance(item, Mapping) and item.get("name") for item in items
+        ):
             yield f"base: spec.{field} must be a list of dictionaries with a name each"
 
 
@@ -204,9 +249,14 @@ def check_volumes(volumes: Any, containers: frozenset[str]) -> Iterator[str]:
         if not isinstance(volume, Volume):
             yield f"volumes must hold Volume objects, not a {type(volume).__name__}"
             continue
-        yield from (f"volume {volume.name!r}: {problem}" for problem in _volume_problems(volume, containers))
+        yield from (
+            f"volume {volume.name!r}: {problem}" for problem in _volume_problems(volume, containers)
+        )
         if sources.setdefault(volume.name, volume.source) != volume.source:
-            yield f"volume {volume.name!r} has two sources: {sources[volume.name]!r} and {volume.source!r}"
+            yield (
+                f"volume {volume.name!r} has two sources: {sources[volume.name]!r} and "
+                f"{volume.source!r}"
+            )
 
 
 def _volume_problems(volume: Volume, containers: frozenset[str]) -> Iterator[str]:
@@ -227,11 +277,17 @@ def _volume_problems(volume: Volume, containers: frozenset[str]) -> Iterator[str
 def check_volume_source(source: Any) -> Iterator[str]:
     """Check a volume's source, as Kubernetes writes it: one kind, and what is told about it."""
     if not isinstance(source, Mapping) or len(source) != 1:
-        yield f"its source must be a dictionary with one kind, such as {{'emptyDir': {{}}}}, not {source!r}"
+        yield (
+            f"its source must be a dictionary with one kind, such as {{'emptyDir': {{}}}}, not "
+            f"{source!r}"
+        )
         return
     ((kind, details),) = source.items()
     if kind not in VOLUME_KINDS:
-        yield f"Kubernetes has no volume of the kind {kind!r}; there are {', '.join(sorted(VOLUME_KINDS))}"
+        yield (
+            f"Kubernetes has no volume of the kind {kind!r}; there are "
+            f"{', '.join(sorted(VOLUME_KINDS))}"
+        )
     elif not isinstance(details, Mapping):
         yield f"{kind} must be a dictionary, not {details!r}"
     elif kind == "emptyDir" and "sizeLimit" in details:

@@ -24,7 +24,10 @@ def compile_plan(plan: PodPlan) -> Manifest:
                 for container in plan.init_containers
             ],
             "containers": [{**_container(plan.primary), "resources": {}}],
-            "volumes": [{"name": name, **copy.deepcopy(dict(source))} for name, source in plan.volumes.items()],
+            "volumes": [
+                {"name": name, **copy.deepcopy(dict(source))}
+                for name, source in plan.volumes.items()
+            ],
             "imagePullSecrets": [{"name": name} for name in plan.image_pull_secrets],
             "enableServiceLinks": plan.enable_service_links,
             "terminationGracePeriodSeconds": plan.termination_grace_period_seconds,
@@ -48,7 +51,9 @@ def _container(container: Container) -> Manifest:
             "command": list(container.command),
             "args": list(container.args),
             "env": [_env(variable) for variable in container.env],
-            "ports": [{"containerPort": port} for port in (container.port, *container.more_ports) if port],
+            "ports": [
+                {"containerPort": port} for port in (container.port, *container.more_ports) if port
+            ],
             "resources": _resources(container.resources),
             "volumeMounts": [_mount(mount) for mount in container.mounts],
             "startupProbe": _probe(container.probes.startup, container.port),
@@ -71,7 +76,9 @@ def _env(variable: EnvVar) -> Manifest:
 
 
 def _mount(mount: Mount) -> Manifest:
-    return _present({"name": mount.volume, "mountPath": mount.path, "readOnly": mount.read_only or None})
+    return _present(
+        {"name": mount.volume, "mountPath": mount.path, "readOnly": mount.read_only or None}
+    )
 
 
 def _probe(probe: Probe | None, container_port: int | None) -> Manifest | None:
@@ -99,4 +106,6 @@ def _present(fields: Mapping[str, Any]) -> Manifest:
 
 
 def _empty(value: Any) -> bool:
-    return value is None or (isinstance(value, Iterable) and not isinstance(value, str) and not value)
+    return value is None or (
+        isinstance(value, Iterable) and not isinstance(value, str) and not value
+    )

@@ -1,7 +1,7 @@
 """`Description`: what is told about one model server, and what is wrong with it.
 
-A description is frozen data without any I/O. `assemble` makes containers of it, `sidecar_template` adds what users
-read.
+A description is frozen data without any I/O. `assemble` makes containers of it, `sidecar_template`
+adds what users read.
 """
 
 from __future__ import annotations
@@ -12,9 +12,22 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import ConfigError
-from ..programs.protocol import INPUTS_VARIABLE, MODEL_PATH_VARIABLE, PORT_VARIABLE, PROGRAMS_VARIABLE
+from ..programs.protocol import (
+    INPUTS_VARIABLE,
+    MODEL_PATH_VARIABLE,
+    PORT_VARIABLE,
+    PROGRAMS_VARIABLE,
+)
 from . import check
-from .model import HuggingFaceModel, Model, VolumeModel, model_problems, parse_model, path_of, startup_budget
+from .model import (
+    HuggingFaceModel,
+    Model,
+    VolumeModel,
+    model_problems,
+    parse_model,
+    path_of,
+    startup_budget,
+)
 from .parts import (
     INPUT_DOWNLOADER,
     LORA_DOWNLOADER,
@@ -54,22 +67,26 @@ _RESERVED_VARIABLES = {
 class Description:
     """One model server: image, resources, model, probes, and how its start is bounded.
 
-    Fields declared as `int` also take the number as text in plain decimal digits (`gpu="1"`, as the published plugin's
-    examples write it), which becomes the `int`; it is not declared, since nobody reads a text from them.
+    Fields declared as `int` also take the number as text in plain decimal digits (`gpu="1"`, as the
+    published plugin's examples write it), which becomes the `int`; it is not declared, since nobody
+    reads a text from them.
     """
 
     image_vendors: ClassVar[frozenset[str]] = frozenset({"nvidia.com", "gpu"})
-    """The vendors of GPUs for which `default_image` is one; of another's an image has to be given."""
+    """The vendors of GPUs for which `default_image` is one; of another's an image has to be
+    given."""
 
     name: str = field(default="", init=False)
     """Its name in a pod with several servers, which gives it."""
     image: str | ImageSpec | None = None
-    """The model server's image; `None` is `default_image`. `spec.initContainers[model-server].image`."""
+    """The model server's image; `None` is `default_image`.
+    `spec.initContainers[model-server].image`."""
     health_endpoint: str | None = None
-    """HTTP path that answers 200 to 399 once the model is loaded; becomes the startup probe. `None`: no probe, so that
-    the task starts at once."""
+    """HTTP path that answers 200 to 399 once the model is loaded; becomes the startup probe.
+    `None`: no probe, so that the task starts at once."""
     port: int = 8000
-    """The port the server listens on. A command names it `$(INFERENCE_PORT)`, after the variable that holds it."""
+    """The port the server listens on. A command names it `$(INFERENCE_PORT)`, after the variable
+    that holds it."""
     cpu: int | float | str = 1
     """Cores; requests and limits."""
     gpu: int = 1
@@ -77,30 +94,33 @@ class Description:
     mem: str = "1Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
     ephemeral_storage: str | None = None
-    """Disk for what is written outside of volumes; requests and limits. `None` sets none, and Flyte's platform default
-    applies: a limit that is too small gets the pod evicted."""
+    """Disk for what is written outside of volumes; requests and limits. `None` sets none, and
+    Flyte's platform default applies: a limit that is too small gets the pod evicted."""
     env: Mapping[str, str] | None = None
-    """The server's environment variables; they come after, and replace, those that the template sets."""
+    """The server's environment variables; they come after, and replace, those that the template
+    sets."""
     download_inputs: bool = False
-    """Whether the task's inputs are to lie on the shared volumes before the server starts, listed in
-    `/shared/inputs.json`."""
+    """Whether the task's inputs are to lie on the shared volumes before the server starts, listed
+    in `/shared/inputs.json`."""
     download_inputs_mem: str = "500Mi"
     """Memory of the input downloader."""
     download_inputs_cpu: int | float | str = 2
     """Cores of the input downloader."""
 
     model: Model | str | None = None
-    """The model to bring: a type of `pod.model`, or a text such as `"Qwen/Qwen2.5-0.5B-Instruct"`, `"models:/fraud/3"`,
-    `"s3://bucket/prefix"` or `"input:model"`. It is downloaded beside the server's start, verified, cached and mounted
-    read-only at `/models/current`. `None`: the server finds its model by itself."""
+    """The model to bring: a type of `pod.model`, or a text such as `"Qwen/Qwen2.5-0.5B-Instruct"`,
+    `"models:/fraud/3"`, `"s3://bucket/prefix"` or `"input:model"`. It is downloaded beside the
+    server's start, verified, cached and mounted read-only at `/models/current`. `None`: the server
+    finds its model by itself."""
     model_cache: Mapping[str, Any] | None = None
-    """The volume that keeps complete versions, as Kubernetes writes a source, e.g. a claim that pods share. `None`:
-    each pod has its own."""
+    """The volume that keeps complete versions, as Kubernetes writes a source, e.g. a claim that
+    pods share. `None`: each pod has its own."""
     model_cache_limit: str | None = None
-    """What complete versions may take in the cache; the least recently used go first. `None` keeps all."""
+    """What complete versions may take in the cache; the least recently used go first. `None` keeps
+    all."""
     model_loader_env: Mapping[str, str] | None = None
-    """Variables of the containers that look for, bring and check models and adapters: `HF_ENDPOINT`, `HTTPS_PROXY`,
-    `SSL_CERT_FILE`, `MLFLOW_TRACKING_URI`."""
+    """Variables of the containers that look for, bring and check models and adapters:
+    `HF_ENDPOINT`, `HTTPS_PROXY`, `SSL_CERT_FILE`, `MLFLOW_TRACKING_URI`."""
     model_loader_mem: str = "2Gi"
     """Memory of the model loader."""
     model_loader_cpu: int | float | str = 2
@@ -108,17 +128,19 @@ class Description:
     update_interval: int | timedelta | None = None
     """Seconds between two looks for a newer version of the model; `None` looks once."""
     startup_timeout: int | timedelta | Literal["auto"] | None = None
-    """Seconds that the whole start may take, or `"auto"`: half an hour, or by the model's size (`startup_budget`).
-    Everything then starts at the same time, and the pod ends with the reason when the server is not ready in time.
-    `None`: the kubelet's startup probe, in order and without an end."""
+    """Seconds that the whole start may take, or `"auto"`: half an hour, or by the model's size
+    (`startup_budget`). Everything then starts at the same time, and the pod ends with the reason
+    when the server is not ready in time. `None`: the kubelet's startup probe, in order and without
+    an end."""
 
     api_key_secret: APIKeySecret | None = None
     """The key that the server asks of its clients: it, the gate and the task's clients get it."""
     shm_size: str | None = None
-    """Size of `/dev/shm`, in memory and within `mem`; `None` is the server's own choice, else the container runtime's
-    64 MiB."""
+    """Size of `/dev/shm`, in memory and within `mem`; `None` is the server's own choice, else the
+    container runtime's 64 MiB."""
     gpu_resource: str = "nvidia.com/gpu"
-    """The resource that `gpu` counts: another vendor's, a MIG profile, or `"gpu"`, which Flyte renames."""
+    """The resource that `gpu` counts: another vendor's, a MIG profile, or `"gpu"`, which Flyte
+    renames."""
     command: Sequence[str] | None = None
     """Replaces the server's command (`command[]`, one text per argument)."""
     args: Sequence[str] | None = None
@@ -128,13 +150,14 @@ class Description:
     volumes: Sequence[Volume] = ()
     """More volumes, and where they are mounted."""
     security_context: Mapping[str, Any] | None = None
-    """What replaces single keys of the server's security context (Kubernetes' own names), for an image that cannot
-    work with least privilege; `None` as a value removes the key."""
+    """What replaces single keys of the server's security context (Kubernetes' own names), for an
+    image that cannot work with least privilege; `None` as a value removes the key."""
     termination_grace_period: int | timedelta | None = None
-    """Seconds (or a `timedelta`) between SIGTERM and SIGKILL for all containers; Kubernetes' default is 30."""
+    """Seconds (or a `timedelta`) between SIGTERM and SIGKILL for all containers; Kubernetes'
+    default is 30."""
     helper_image: str | ImageSpec | None = None
-    """Image of our own programs, which must hold this package (usually the task's own image). `None`: flytekit's
-    default image, into which the programs travel in the pod spec."""
+    """Image of our own programs, which must hold this package (usually the task's own image).
+    `None`: flytekit's default image, into which the programs travel in the pod spec."""
 
     # What a server's room overrides
 
@@ -169,7 +192,9 @@ class Description:
         if self.security_context is not None and not isinstance(self.security_context, Mapping):
             yield f"security_context must be a dict, not a {type(self.security_context).__name__}"
         if self.termination_grace_period is not None:
-            yield from check.check_seconds("termination_grace_period", self.termination_grace_period)
+            yield from check.check_seconds(
+                "termination_grace_period", self.termination_grace_period
+            )
         yield from self._class_problems()
 
     def cautions(self) -> Iterator[str]:
@@ -185,13 +210,18 @@ class Description:
             if "__dataclass_fields__" in vars(cls):
                 return
             for name in self.__dataclass_fields__.keys() & vars(cls).keys():
-                yield f"class {cls.__name__} sets {name}, which counts only with @dataclass(frozen=True, kw_only=True)"
+                yield (
+                    f"class {cls.__name__} sets {name}, which counts only with "
+                    "@dataclass(frozen=True, kw_only=True)"
+                )
 
     def _resource_problems(self) -> Iterator[str]:
         yield from check.check_quantity("cpu", self.cpu)
         yield from check.check_quantity("mem", self.mem, memory=True)
         yield from check.check_quantity("download_inputs_cpu", self.download_inputs_cpu)
-        yield from check.check_quantity("download_inputs_mem", self.download_inputs_mem, memory=True)
+        yield from check.check_quantity(
+            "download_inputs_mem", self.download_inputs_mem, memory=True
+        )
         for name in ("ephemeral_storage", "shm_size"):
             if getattr(self, name) is not None:
                 yield from check.check_quantity(name, getattr(self, name), memory=True)
@@ -201,13 +231,19 @@ class Description:
         vendor = str(self.gpu_resource).partition("/")[0]
         if self.gpu and not self.image and self.default_image and vendor not in self.image_vendors:
             kind = type(self).__name__
-            yield f"gpu_resource={self.gpu_resource!r}: {kind} has no image of its own for it; give image="
+            yield (
+                f"gpu_resource={self.gpu_resource!r}: {kind} has no image of its own for it; "
+                "give image="
+            )
 
     def _api_key_problems(self) -> Iterator[str]:
         secret = self.api_key_secret
         if secret is not None and not isinstance(secret, APIKeySecret):
             # not its value: a key given by mistake must not end up in a log
-            yield f"api_key_secret must be an APIKeySecret(key=…, group=…), not a {type(secret).__name__}"
+            yield (
+                "api_key_secret must be an APIKeySecret(key=…, group=…), not a "
+                f"{type(secret).__name__}"
+            )
         elif secret is not None:
             yield from (f"api_key_secret: {problem}" for problem in secret.reference().problems())
 
@@ -218,11 +254,17 @@ class Description:
             value = getattr(self, name)
             if value is not None and (name, value) != ("startup_timeout", "auto"):
                 yield from check.check_seconds(name, value, least=1)
-        yield from check.check_environment("model_loader_env", self.model_loader_env, _RESERVED_VARIABLES)
+        yield from check.check_environment(
+            "model_loader_env", self.model_loader_env, _RESERVED_VARIABLES
+        )
         if self.model_cache is not None:
-            yield from (f"model_cache: {problem}" for problem in check.check_volume_source(self.model_cache))
+            yield from (
+                f"model_cache: {problem}" for problem in check.check_volume_source(self.model_cache)
+            )
         if self.model_cache_limit is not None:
-            yield from check.check_quantity("model_cache_limit", self.model_cache_limit, memory=True)
+            yield from check.check_quantity(
+                "model_cache_limit", self.model_cache_limit, memory=True
+            )
         try:
             source = self.model_source
         except ConfigError as error:
@@ -231,7 +273,10 @@ class Description:
         if source is not None:
             yield from model_problems(source, has_inputs=self.download_inputs)
         if self.update_interval is not None and (source is None or isinstance(source, VolumeModel)):
-            yield "update_interval needs model=: only what the model loader brings is looked at for newer versions"
+            yield (
+                "update_interval needs model=: only what the model loader brings is looked at "
+                "for newer versions"
+            )
 
     # What follows from the fields
 

@@ -10,8 +10,9 @@
 | dict | one JSON text |
 | anything else | `--x value`, or `--x=value` when the value begins with a dash |
 
-`_` and `-` in names are equal, the order is the dictionary's, and each value is one argument: nothing is quoted,
-because no shell reads it. A dotted name (`config.key`) sets one key of a JSON option.
+`_` and `-` in names are equal, the order is the dictionary's, and each value is one argument:
+nothing is quoted, because no shell reads it. A dotted name (`config.key`) sets one key of a JSON
+option.
 """
 
 from __future__ import annotations
@@ -25,7 +26,18 @@ from typing import Any
 __all__ = ["OptionTable", "option_problems", "render_options"]
 
 _HELD = (
-    *("negatable", "switches", "booleans", "values", "commas", "lists", "appended", "json", "aliases", "inverses"),
+    *(
+        "negatable",
+        "switches",
+        "booleans",
+        "values",
+        "commas",
+        "lists",
+        "appended",
+        "json",
+        "aliases",
+        "inverses",
+    ),
     *("secret_keys", "removed"),
 )
 """The fields that a module of options holds."""
@@ -71,11 +83,14 @@ class OptionTable:
         """Return the table of a server's `options` module.
 
         Args:
-            options: Holds `VERSION`, and a constant in upper case for each kind of option that the server has.
+            options: Holds `VERSION`, and a constant in upper case for each kind of option that the
+                server has.
             server: The server's name.
             more: Fields that are not in the module.
         """
-        held = {name: getattr(options, name.upper()) for name in _HELD if hasattr(options, name.upper())}
+        held = {
+            name: getattr(options, name.upper()) for name in _HELD if hasattr(options, name.upper())
+        }
         return cls(server=f"{server} {options.VERSION}", **{**held, **more})
 
     @property
@@ -86,7 +101,15 @@ class OptionTable:
     @property
     def names(self) -> frozenset[str]:
         """Every long name."""
-        return self.bare | self.booleans | self.values | self.lists | self.appended | self.json | self.secret.keys()
+        return (
+            self.bare
+            | self.booleans
+            | self.values
+            | self.lists
+            | self.appended
+            | self.json
+            | self.secret.keys()
+        )
 
     def canonical(self, name: str) -> str:
         """Return the long name, in snake case, of `name` in any spelling; keys behind a dot stay as they are."""
@@ -97,7 +120,9 @@ class OptionTable:
 
 def render_options(options: Mapping[str, Any], table: OptionTable) -> tuple[str, ...]:
     """Return `options` as arguments. They are expected to have no `option_problems`."""
-    return tuple(argument for name, value in options.items() for argument in _render(name, value, table))
+    return tuple(
+        argument for name, value in options.items() for argument in _render(name, value, table)
+    )
 
 
 def option_problems(options: Mapping[str, Any], table: OptionTable) -> list[str]:
@@ -110,22 +135,29 @@ def option_problems(options: Mapping[str, Any], table: OptionTable) -> list[str]
             continue
         canonical = table.canonical(name)
         base = table.inverses.get(canonical, canonical)
-        whole = base.partition(".")[0]  # an option and one of its keys exclude each other; two of its keys do not
-        twin = seen.get(base) or seen.get(whole) or ("." not in base and seen.get(f"{whole}.")) or None
+        whole = base.partition(".")[
+            0
+        ]  # an option and one of its keys exclude each other; two of its keys do not
+        twin = (
+            seen.get(base) or seen.get(whole) or ("." not in base and seen.get(f"{whole}.")) or None
+        )
         if twin:
             found.append(f"options {twin!r} and {name!r} are the same option; give one of them")
         seen[base] = name
         if "." in base:
             seen[f"{whole}."] = name
         found.extend(_secret_key_problems(name, base, value, table))
-        found.extend(_name_problems(name, canonical, table) or _value_problems(name, base, value, table))
+        found.extend(
+            _name_problems(name, canonical, table) or _value_problems(name, base, value, table)
+        )
     return found
 
 
 def _render(name: str, value: Any, table: OptionTable) -> Iterator[str]:
     canonical = table.canonical(name)
     if canonical in table.inverses:
-        canonical, value = table.inverses[canonical], not (value is None or value)
+        canonical = table.inverses[canonical]
+        value = not (value is None or value)
     head, dot, keys = canonical.partition(".")
     flag = "--" + head.replace("_", "-") + dot + keys
     if canonical in table.bare:
@@ -169,25 +201,37 @@ def _json(value: Any) -> str:
 def _name_problems(name: str, canonical: str, table: OptionTable) -> list[str]:
     head, dot, _ = canonical.partition(".")
     if head in table.secret:
-        return [f"option {name!r} would put a secret into the pod's specification; {table.secret[head]}"]
+        return [
+            f"option {name!r} would put a secret into the pod's specification; {table.secret[head]}"
+        ]
     if head in table.removed:
         version, instead = table.removed[head]
-        return [f"option {name!r} is gone since {version}" + (f"; use {instead!r} instead" if instead else "")]
+        return [
+            f"option {name!r} is gone since {version}"
+            + (f"; use {instead!r} instead" if instead else "")
+        ]
     if head not in table.names and head not in table.inverses:
         advice = "give it through args= if your image has it"
         return [f"{table.server} has no option {name!r}{_closest(head, table)}; {advice}"]
     if dot and not table.has_keys:
-        return [f"option {name!r}: {table.server} does not set single keys; give {head!r} as a whole"]
+        return [
+            f"option {name!r}: {table.server} does not set single keys; give {head!r} as a whole"
+        ]
     if dot and head not in table.json:
         return [f"option {name!r}: only options that take JSON have keys, and {head!r} takes none"]
     return []
 
 
-def _secret_key_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
+def _secret_key_problems(
+    name: str, canonical: str, value: Any, table: OptionTable
+) -> Iterator[str]:
     head, _, keys = canonical.partition(".")
     given = {keys} if keys else set(value) if isinstance(value, Mapping) else set()
     for key in sorted(given & set(table.secret_keys.get(head, ())), key=str):
-        yield f"option {name!r} would put the secret {key!r} into the pod's specification; give it by a variable"
+        yield (
+            f"option {name!r} would put the secret {key!r} into the pod's specification; give "
+            "it by a variable"
+        )
 
 
 def _value_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
@@ -217,7 +261,10 @@ def _item_problems(name: str, items: Any) -> Iterator[str]:
         yield f"option {name!r} needs at least one value; leave it out to get the server's default"
     for item in items:
         if isinstance(item, str) and item.startswith("-"):
-            yield f"option {name!r} cannot take {item!r}: in a list, a leading dash starts another option"
+            yield (
+                f"option {name!r} cannot take {item!r}: in a list, a leading dash starts "
+                "another option"
+            )
 
 
 def _closest(canonical: str, table: OptionTable) -> str:

@@ -53,12 +53,15 @@ LEAST_PRIVILEGE: Mapping[str, Any] = {
 }
 """What Kubernetes' Pod Security Standard "restricted" asks for and every image can bear."""
 HELPER_USER = 1000
-"""User of our programs: flytekit's own image has it (`useradd --uid 1000 flytekit`), and no image needs more."""
+"""User of our programs: flytekit's own image has it (`useradd --uid 1000 flytekit`), and no image
+needs more."""
 LOADER_PROBE = Probe(command=("test", "-e", READY_FILE), period_seconds=2, failure_threshold=3600)
-"""Two hours, for a first download of the largest models; the kubelet holds back the server meanwhile."""
+"""Two hours, for a first download of the largest models; the kubelet holds back the server
+meanwhile."""
 _GATE_RESOURCES = {"cpu": "100m", "memory": "64Mi"}
 PYTHON_IMAGE = "python:3.12.12-slim-bookworm"
-"""For adapters without a helper image: as documented, their client is then installed when the pod starts."""
+"""For adapters without a helper image: as documented, their client is then installed when the pod
+starts."""
 HUB_CLIENT = ("huggingface_hub==2.4.0", "requests==2.34.2")
 """What the loader needs to read the hub."""
 _INSTALL = """\
@@ -77,7 +80,8 @@ while [ "$1" != -- ]; do until [ -e "$1" ]; do sleep 0.2; done; shift; done
 shift
 exec "$@"
 """
-"""Waits for files, then becomes the server. Fixed text, for `sh` of any image; all that differs are its arguments."""
+"""Waits for files, then becomes the server. Fixed text, for `sh` of any image; all that differs are
+its arguments."""
 
 
 def input_downloader(
@@ -96,9 +100,12 @@ def input_downloader(
         bound_inputs: Of a map task, the inputs that are the same for each element.
     """
     bound = tuple(argument for name in bound_inputs for argument in ("--bound", name))
-    # the places are named although they are the defaults: on one machine, what names a volume is what moves with it
+    # the places are named although they are the defaults: on one machine, what names a volume is
+    # what moves with it
     args = ("{{.input}}", "--output", INPUTS_FILE, "--directory", INPUTS_DIRECTORY, *bound)
-    return _program(INPUT_DOWNLOADER, "download_inputs", args, helper=helper, resources=resources, env=env)
+    return _program(
+        INPUT_DOWNLOADER, "download_inputs", args, helper=helper, resources=resources, env=env
+    )
 
 
 def model_loader(
@@ -126,7 +133,14 @@ def model_loader(
         env = (*env, EnvVar(name=INPUTS_VARIABLE, value=INPUTS_FILE))
     probes = Probes(startup=LOADER_PROBE) if is_probed else Probes()
     container = _program(
-        MODEL_LOADER, "load_model", args, helper=helper, resources=resources, env=env, sidecar=True, probes=probes
+        MODEL_LOADER,
+        "load_model",
+        args,
+        helper=helper,
+        resources=resources,
+        env=env,
+        sidecar=True,
+        probes=probes,
     )
     if from_inputs and not is_probed:  # it starts together with the downloader
         return replace(container, command=waiting_for((INPUTS_FILE,), container.command))
@@ -135,7 +149,9 @@ def model_loader(
 
 def adapter_sources(adapters: Mapping[str, str], directory: str) -> tuple[str, ...]:
     """Return where adapters come from and go to, as the loader's arguments."""
-    named = (word for name, source in adapters.items() for word in ("--adapter", f"{name}={source}"))
+    named = (
+        word for name, source in adapters.items() for word in ("--adapter", f"{name}={source}")
+    )
     return (*named, "--adapters-directory", directory) if adapters else ()
 
 
@@ -152,8 +168,8 @@ def lora_downloader(
     """Return the init container that brings LoRA adapters, each into a directory of its name.
 
     Args:
-        helper: The image it runs in. One that lacks this package lacks the hub's client as well: then a plain Python
-            image is used, into which the client is installed at the start.
+        helper: The image it runs in. One that lacks this package lacks the hub's client as well:
+            then a plain Python image is used, into which the client is installed at the start.
         adapters: Source by name.
         directory: Where they go.
         state: Directory for what the loader tells about itself.
@@ -189,14 +205,17 @@ def preflight(
     Args:
         helper: The image it runs in.
         required: The variables that must have arrived.
-        sources: The model and the adapters, as the loader's arguments; none when they cannot be looked at from here.
+        sources: The model and the adapters, as the loader's arguments; none when they cannot be
+            looked at from here.
         resources: Requests and limits, those of the loader: whether they suffice is looked at too.
         env: Its variables: those of the loader and of the server's secrets.
     """
     words = tuple(word for name in required for word in ("--require-env", name))
     if not sources:
         args = ("--preflight", *words)
-        return _program(PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env)
+        return _program(
+            PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env
+        )
     args = (*sources, "--cache", MODEL_CACHE_DIRECTORY, "--check", *words)
     return _program(PREFLIGHT, "load_model", args, helper=helper, resources=resources, env=env)
 
@@ -210,7 +229,12 @@ def server_setup(helper: Helper, setup: Setup, *, env: tuple[EnvVar, ...]) -> Co
         env: More of its variables: how long the start may take.
     """
     return _program(
-        SERVER_SETUP, setup.program, setup.args, helper=helper, resources=setup.resources, env=(*setup.env, *env)
+        SERVER_SETUP,
+        setup.program,
+        setup.args,
+        helper=helper,
+        resources=setup.resources,
+        env=(*setup.env, *env),
     )
 
 
@@ -223,7 +247,9 @@ def model_gate(helper: Helper, *, timeout_seconds: int, env: tuple[EnvVar, ...])
         env: Its variables: when the start began.
     """
     args = ("--models", MODELS_DIRECTORY, "--timeout", str(timeout_seconds))
-    return _program(MODEL_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env)
+    return _program(
+        MODEL_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env
+    )
 
 
 def server_gate(
@@ -246,7 +272,9 @@ def server_gate(
         env: Its variables: the server's API key, and when the start began.
     """
     args = (url, "--timeout", str(timeout_seconds), "--report", report, *options)
-    return _program(SERVER_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env)
+    return _program(
+        SERVER_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env
+    )
 
 
 def waiting_for(files: Iterable[str], command: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Manifest → problems: what Kubernetes would refuse, or accept and then hang on.
 
-Each check is a generator of sentences over the whole pod; `lint` runs them all. Schema validation does not see any of
-this (bad names, port 99999, requests above limits, a probe of an undeclared port).
+Each check is a generator of sentences over the whole pod; `lint` runs them all. Schema validation
+does not see any of this (bad names, port 99999, requests above limits, a probe of an undeclared
+port).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _RESERVED_NAMES = frozenset(
         "flyte-copilot-downloader",
     }
 )
-"""Names that Flyte gives a meaning of its own (flyteorg/flyte v1.16.8, `pod_helper.go`, `copilot.go`)."""
+"""Names that Flyte gives a meaning of its own (flyteorg/flyte v1.16.8, `pod_helper.go`,
+`copilot.go`)."""
 _REFERENCE = re.compile(r"(?<!\$)\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
 _HANDLERS = {"httpGet", "tcpSocket", "exec", "grpc"}
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
@@ -48,7 +50,9 @@ def lint(manifest: Manifest, *, ours: Collection[str] | None = None) -> list[str
     found = [problem for check in (_names, _volumes, _ports) for problem in check(spec)]
     for container in _containers(spec):
         if ours is None or container.get("name") in ours:
-            problems = (problem for check in _CONTAINER_CHECKS for problem in check(container, spec))
+            problems = (
+                problem for check in _CONTAINER_CHECKS for problem in check(container, spec)
+            )
             found.extend(f"container {container.get('name')!r}: {problem}" for problem in problems)
     return found
 
@@ -68,7 +72,9 @@ def _names(spec: Manifest) -> Iterator[str]:
             if problem := label_problem(name):
                 yield f"{kind}: {problem}"
             elif name in _RESERVED_NAMES:
-                yield f"{kind} {name!r}: this name has a meaning of its own in Flyte; choose another"
+                yield (
+                    f"{kind} {name!r}: this name has a meaning of its own in Flyte; choose another"
+                )
             if count > 1:
                 yield f"{kind} {name!r} is there {count} times"
 
@@ -82,7 +88,10 @@ def _volumes(spec: Manifest) -> Iterator[str]:
     for container in _containers(spec):
         for mount in container.get("volumeMounts", ()):
             if mount["name"] not in known:
-                yield f"container {container['name']!r} mounts {mount['name']!r}, which is no volume of the pod"
+                yield (
+                    f"container {container['name']!r} mounts {mount['name']!r}, which is no "
+                    "volume of the pod"
+                )
 
 
 def _ports(spec: Manifest) -> Iterator[str]:
@@ -90,11 +99,15 @@ def _ports(spec: Manifest) -> Iterator[str]:
     owners: dict[Any, str] = {}
     for container in _containers(spec):
         for port in container.get("ports", ()):
-            number, place = port.get("containerPort"), (port.get("containerPort"), port.get("protocol", "TCP"))
+            number = port.get("containerPort")
+            place = (port.get("containerPort"), port.get("protocol", "TCP"))
             if problem := port_problem(number):
                 yield f"container {container['name']!r}: {problem}"
             elif place in owners:
-                yield f"port {number} is wanted by {owners[place]!r} and {container['name']!r}; a pod has one network"
+                yield (
+                    f"port {number} is wanted by {owners[place]!r} and {container['name']!r}; a "
+                    "pod has one network"
+                )
             owners[place] = container["name"]
 
 
@@ -102,12 +115,15 @@ def _mounts(container: Manifest, spec: Manifest) -> Iterator[str]:
     given = [mount.get("mountPath") for mount in container.get("volumeMounts", ())]
     yield from (problem for path in given if (problem := path_problem(path)))
     paths = [posixpath.normpath(path) for path in given if isinstance(path, str)]
-    yield from (f"{path!r} is mounted {count} times" for path, count in Counter(paths).items() if count > 1)
+    yield from (
+        f"{path!r} is mounted {count} times" for path, count in Counter(paths).items() if count > 1
+    )
 
 
 def _resources(container: Manifest, spec: Manifest) -> Iterator[str]:
     resources = container.get("resources") or {}
-    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    requests = resources.get("requests") or {}
+    limits = resources.get("limits") or {}
     for kind, quantities in (("request", requests), ("limit", limits)):
         for name, text in quantities.items():
             value = _quantity(text)
@@ -116,7 +132,8 @@ def _resources(container: Manifest, spec: Manifest) -> Iterator[str]:
             elif value < 0:
                 yield f"{kind} {name}: {text!r} is negative"
     for name in requests.keys() & limits.keys():
-        request, limit = _quantity(requests[name]), _quantity(limits[name])
+        request = _quantity(requests[name])
+        limit = _quantity(limits[name])
         if request is not None and limit is not None and request > limit:
             yield f"the request of {requests[name]} {name} is above the limit of {limits[name]}"
 
@@ -125,14 +142,20 @@ def _memory_volumes(container: Manifest, spec: Manifest) -> Iterator[str]:
     """Pages of a memory-backed volume count against the memory limit of the container that writes them."""
     limit_text = ((container.get("resources") or {}).get("limits") or {}).get("memory")
     limit = _quantity(limit_text)
-    volumes = {volume.get("name"): volume.get("emptyDir") or {} for volume in spec.get("volumes", ())}
-    mounts = [(mount["mountPath"], volumes.get(mount["name"]) or {}) for mount in container.get("volumeMounts", ())]
+    volumes = {
+        volume.get("name"): volume.get("emptyDir") or {} for volume in spec.get("volumes", ())
+    }
+    mounts = [
+        (mount["mountPath"], volumes.get(mount["name"]) or {})
+        for mount in container.get("volumeMounts", ())
+    ]
     in_memory = [(path, source["sizeLimit"]) for path, source in mounts if _is_in_memory(source)]
     total = sum((_quantity(size) or Fraction(0) for _, size in in_memory), Fraction(0))
     if limit is not None and in_memory and total >= limit:
         places = " and ".join(f"{path} of {size}" for path, size in in_memory)
         yield (
-            f"its memory limit of {limit_text} cannot hold {places} in memory and the program beside it; "
+            f"its memory limit of {limit_text} cannot hold {places} in memory and the program "
+            "beside it; "
             f"raise mem above that or lower shm_size"
         )
 
@@ -144,17 +167,30 @@ def _is_in_memory(source: Manifest) -> bool:
 def _environment(container: Manifest, spec: Manifest) -> Iterator[str]:
     names = [variable.get("name") for variable in container.get("env", ())]
     yield from (problem for name in names if (problem := env_name_problem(name)))
-    yield from (f"variable {name!r} is there {count} times" for name, count in Counter(names).items() if count > 1)
+    yield from (
+        f"variable {name!r} is there {count} times"
+        for name, count in Counter(names).items()
+        if count > 1
+    )
     for index, variable in enumerate(container.get("env", ())):
         value, source = variable.get("value"), variable.get("valueFrom")
         if source is not None and (value is not None or len(source) != 1):
-            yield f"variable {variable['name']!r} needs either a value or one source of it, not {_kinds(variable)}"
+            yield (
+                f"variable {variable['name']!r} needs either a value or one source of it, not "
+                f"{_kinds(variable)}"
+            )
         if value is None:
             continue
         if not isinstance(value, str):
-            yield f"variable {variable['name']!r} is the {type(value).__name__} {value!r}; write {str(value)!r}"
+            yield (
+                f"variable {variable['name']!r} is the {type(value).__name__} {value!r}; write "
+                f"{str(value)!r}"
+            )
         elif looks_like_a_token(value):
-            yield f"variable {variable['name']!r} holds what looks like a token; name a secret instead of its value"
+            yield (
+                f"variable {variable['name']!r} holds what looks like a token; name a secret "
+                "instead of its value"
+            )
         else:
             yield from _late_references(variable["name"], value, names, index)
 
@@ -163,22 +199,33 @@ def _late_references(name: str, value: str, names: list[Any], index: int) -> Ite
     """Kubernetes expands `$(X)` in a value only when X comes earlier in the list (kubernetes#90466)."""
     for reference in _REFERENCE.findall(value):
         if reference in names[index:] and reference not in names[:index]:
-            yield f"variable {name!r} refers to $({reference}), which must come before it; put it first"
+            yield (
+                f"variable {name!r} refers to $({reference}), which must come before it; put it "
+                "first"
+            )
 
 
 def _kinds(variable: Manifest) -> str:
-    return " and ".join([*(["value"] if "value" in variable else []), *(variable.get("valueFrom") or ())])
+    return " and ".join(
+        [*(["value"] if "value" in variable else []), *(variable.get("valueFrom") or ())]
+    )
 
 
 def _words(container: Manifest, spec: Manifest) -> Iterator[str]:
-    if any(looks_like_a_token(str(word)) for word in (*container.get("command", ()), *container.get("args", ()))):
+    if any(
+        looks_like_a_token(str(word))
+        for word in (*container.get("command", ()), *container.get("args", ()))
+    ):
         yield "its arguments hold what looks like a token; give it by a variable from a secret"
 
 
 def _security(container: Manifest, spec: Manifest) -> Iterator[str]:
     context = container.get("securityContext") or {}
     if context.get("runAsNonRoot") and context.get("runAsUser") == 0:
-        yield "securityContext: runAsUser 0 is root, but runAsNonRoot is true; set that to False as well"
+        yield (
+            "securityContext: runAsUser 0 is root, but runAsNonRoot is true; set that to False "
+            "as well"
+        )
     if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
         yield "securityContext: privileged needs allowPrivilegeEscalation=True as well"
 
@@ -192,27 +239,46 @@ def _probes(container: Manifest, spec: Manifest) -> Iterator[str]:
             continue
         handlers = sorted(_HANDLERS & probe.keys())
         if len(handlers) != 1:
-            yield f"{kind} needs exactly one of {', '.join(sorted(_HANDLERS))}, not {' and '.join(handlers) or 'none'}"
+            yield (
+                f"{kind} needs exactly one of {', '.join(sorted(_HANDLERS))}, not "
+                f"{' and '.join(handlers) or 'none'}"
+            )
         if position is not None and not _is_sidecar(container):
-            yield f"{kind}: only sidecars (restartPolicy: Always) among the init containers may have probes"
+            yield (
+                f"{kind}: only sidecars (restartPolicy: Always) among the init containers may "
+                "have probes"
+            )
         # while a startup probe is asked, nothing behind its container runs
-        answering = init[: position + 1] if kind == "startupProbe" and position is not None else _containers(spec)
+        answering = (
+            init[: position + 1]
+            if kind == "startupProbe" and position is not None
+            else _containers(spec)
+        )
         yield from _probe_port(kind, probe, container, answering)
         yield from _probe_numbers(kind, probe)
 
 
-def _probe_port(kind: str, probe: Manifest, container: Manifest, answering: Iterable[Manifest]) -> Iterator[str]:
+def _probe_port(
+    kind: str, probe: Manifest, container: Manifest, answering: Iterable[Manifest]
+) -> Iterator[str]:
     port = (probe.get("httpGet") or probe.get("tcpSocket") or {}).get("port")
     if isinstance(port, int) and port not in {
         own.get("containerPort") for one in answering for own in one.get("ports", ())
     }:
         yield f"{kind} asks port {port}, which no container declares that runs by then"
-    if isinstance(port, str) and port not in {own.get("name") for own in container.get("ports", ())}:
+    if isinstance(port, str) and port not in {
+        own.get("name") for own in container.get("ports", ())
+    }:
         yield f"{kind} asks the port {port!r}, which is no name of a port of this container"
 
 
 def _probe_numbers(kind: str, probe: Manifest) -> Iterator[str]:
-    lowest = {"initialDelaySeconds": 0, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 1}
+    lowest = {
+        "initialDelaySeconds": 0,
+        "periodSeconds": 1,
+        "timeoutSeconds": 1,
+        "failureThreshold": 1,
+    }
     for name, least in lowest.items():
         value = probe.get(name, least)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:

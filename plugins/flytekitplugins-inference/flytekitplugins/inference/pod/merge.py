@@ -31,11 +31,13 @@ _HANDLERS = {"httpGet", "tcpSocket", "exec", "grpc"}
 def merge_manifests(base: Manifest, ours: Manifest) -> Manifest:
     """Return `ours` added to `base`; neither is changed, and the result shares nothing with them.
 
-    What only `base` has comes first, in its order; only in `containers` it comes last, because the first one is the
-    primary. Containers that `base` adds to `initContainers` therefore run before ours.
+    What only `base` has comes first, in its order; only in `containers` it comes last, because the
+    first one is the primary. Containers that `base` adds to `initContainers` therefore run before
+    ours.
 
     Raises:
-        SpecConflictError: If both say something different about one thing. Shows where, and both sides.
+        SpecConflictError: If both say something different about one thing. Shows where, and both
+            sides.
     """
     conflicts: list[str] = []
     merged = _merge(base, ours, "", conflicts)
@@ -54,13 +56,20 @@ def normalised(value: Any) -> Any:
         kept = {key: normalised(item) for key, item in value.items() if item is not None}
         for kind in ("requests", "limits"):
             if isinstance(kept.get(kind), dict):
-                kept[kind] = {name: item if isinstance(item, str) else str(item) for name, item in kept[kind].items()}
+                kept[kind] = {
+                    name: item if isinstance(item, str) else str(item)
+                    for name, item in kept[kind].items()
+                }
         return kept
     return [normalised(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _merge(base: Any, ours: Any, path: str, conflicts: list[str]) -> Any:
-    if isinstance(base, Mapping) and isinstance(ours, Mapping) and not _of_another_kind(base, ours, path):
+    if (
+        isinstance(base, Mapping)
+        and isinstance(ours, Mapping)
+        and not _of_another_kind(base, ours, path)
+    ):
         return _merge_mappings(base, ours, path, conflicts)
     field = path.rpartition(".")[2]
     if isinstance(base, list) and isinstance(ours, list) and field in _KEYS:
@@ -77,11 +86,15 @@ def _of_another_kind(base: Mapping[str, Any], ours: Mapping[str, Any], path: str
     return path.endswith("Probe") and base.keys() & _HANDLERS != ours.keys() & _HANDLERS
 
 
-def _merge_mappings(base: Mapping[str, Any], ours: Mapping[str, Any], path: str, conflicts: list[str]) -> Manifest:
+def _merge_mappings(
+    base: Mapping[str, Any], ours: Mapping[str, Any], path: str, conflicts: list[str]
+) -> Manifest:
     merged = copy.deepcopy(dict(base))
     for key, value in ours.items():
         where = f"{path}.{key}" if path else key
-        merged[key] = _merge(base[key], value, where, conflicts) if key in base else copy.deepcopy(value)
+        merged[key] = (
+            _merge(base[key], value, where, conflicts) if key in base else copy.deepcopy(value)
+        )
     return merged
 
 
@@ -91,7 +104,9 @@ def _merge_lists(base: list[Any], ours: list[Any], path: str, conflicts: list[st
     in_base = {item.get(key): item for item in base}
     only_base = [copy.deepcopy(item) for item in base if item.get(key) not in in_ours]
     merged = [
-        _merge(in_base[name], item, f"{path}[{name}]", conflicts) if name in in_base else copy.deepcopy(item)
+        _merge(in_base[name], item, f"{path}[{name}]", conflicts)
+        if name in in_base
+        else copy.deepcopy(item)
         for name, item in in_ours.items()
     ]
     return merged + only_base if path == "spec.containers" else only_base + merged

@@ -1,7 +1,8 @@
 """Where a model comes from: one small type per source, and the plain texts that stand for them.
 
-Each type knows how the model loader is told about it (`source`), or, for a volume that already holds the model, that
-there is nothing to load. What a server reads is the same for all: `MODEL_PATH`.
+Each type knows how the model loader is told about it (`source`), or, for a volume that already
+holds the model, that there is nothing to load. What a server reads is the same for all:
+`MODEL_PATH`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ START_SECONDS = 1800
 SLOW_BYTES_PER_SECOND = 100 * 2**20
 """A slow but working path: a tenth of a network volume's 1 GiB/s."""
 VOLUME, CACHE_VOLUME = "inference-models", "inference-model-cache"
-FORMS = "'owner/name', 's3://bucket/prefix', 'file:///path', 'models:/name/3', 'models:/name@alias' or 'input:name'"
+FORMS = (
+    "'owner/name', 's3://bucket/prefix', 'file:///path', 'models:/name/3', "
+    "'models:/name@alias' or 'input:name'"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,8 @@ class HuggingFaceModel:
     repo: str
     """`owner/name`."""
     revision: str | None = None
-    """Branch, tag or commit; `None` is the default branch. A commit starts from the cache without a network."""
+    """Branch, tag or commit; `None` is the default branch. A commit starts from the cache without a
+    network."""
     include: tuple[str, ...] = ()
     """Patterns of the files to load, such as `*.safetensors`; all when empty."""
     exclude: tuple[str, ...] = ()
@@ -73,7 +78,8 @@ class HuggingFaceModel:
     secret: HFSecret | None = None
     """The token for a gated or private repository; `VLLM` and `NIM` bring their own."""
     size: str | None = None
-    """What it takes on disk, such as `"15Gi"`, if known: for the budget of the start and the check of free space."""
+    """What it takes on disk, such as `"15Gi"`, if known: for the budget of the start and the check
+    of free space."""
 
     @property
     def name(self) -> str:
@@ -91,7 +97,10 @@ class HuggingFaceModel:
         if not _REPOSITORY.match(self.repo):
             yield f"model: {self.repo!r} is not a Hugging Face repository; expected 'owner/name'"
         if self.secret is not None and not isinstance(self.secret, HFSecret):
-            yield f"model: secret must be an HFSecret(hf_token_key=…), not a {type(self.secret).__name__}"
+            yield (
+                "model: secret must be an HFSecret(hf_token_key=…), not a "
+                f"{type(self.secret).__name__}"
+            )
         elif self.secret is not None:
             yield from (f"model: {problem}" for problem in self.secret.reference().problems())
 
@@ -120,7 +129,10 @@ class ObjectStoreModel:
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with it."""
         if not self.uri.startswith(_STORES) or not self.uri.partition("://")[2].strip("/"):
-            yield f"model: {self.uri!r} is not a prefix in a store; expected one such as 's3://bucket/prefix'"
+            yield (
+                f"model: {self.uri!r} is not a prefix in a store; expected one such as "
+                "'s3://bucket/prefix'"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,14 +149,20 @@ class RegisteredModel:
     @property
     def source(self) -> tuple[str, ...]:
         """The loader's arguments."""
-        return (f"models:/{self.name}@{self.alias}" if self.alias else f"models:/{self.name}/{self.version}",)
+        return (
+            f"models:/{self.name}@{self.alias}"
+            if self.alias
+            else f"models:/{self.name}/{self.version}",
+        )
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with it."""
         if (self.version is None) == (self.alias is None):
             yield f"model: the registered model {self.name!r} needs either a version or an alias"
         elif self.version is not None and (type(self.version) is not int or self.version < 1):
-            yield f"model: version={self.version!r} of {self.name!r} must be a whole number from 1 on"
+            yield (
+                f"model: version={self.version!r} of {self.name!r} must be a whole number from 1 on"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +193,8 @@ class VolumeModel:
     """A model that lies on a volume already: a claim, a directory of the node, an OCI image volume."""
 
     volume: Mapping[str, Any] = field(default_factory=dict)
-    """The volume's source as Kubernetes writes it, e.g. `{"persistentVolumeClaim": {"claimName": "models"}}`."""
+    """The volume's source as Kubernetes writes it, e.g. `{"persistentVolumeClaim": {"claimName":
+    "models"}}`."""
     path: str = ""
     """Where the model lies on it, relative to its root."""
 
@@ -188,7 +207,10 @@ class VolumeModel:
         """Yield what is wrong with it."""
         if not isinstance(self.volume, Mapping) or len(self.volume) != 1:
             like = {"persistentVolumeClaim": {"claimName": "models"}}
-            yield f"model: the volume must be a dictionary with one source, such as {like}, not {self.volume!r}"
+            yield (
+                f"model: the volume must be a dictionary with one source, such as {like}, not "
+                f"{self.volume!r}"
+            )
         if self.path and path_problem(f"/{self.path}"):
             yield f"model: the path {self.path!r} must be relative to the volume and without '..'"
 
@@ -204,7 +226,9 @@ def parse_model(text: str) -> Model:
     """
     if match := _REGISTERED.match(text):
         version = match["version"]
-        return RegisteredModel(name=match["name"], version=int(version) if version else None, alias=match["alias"])
+        return RegisteredModel(
+            name=match["name"], version=int(version) if version else None, alias=match["alias"]
+        )
     if text.startswith("input:"):
         return TaskInputModel(input=text.removeprefix("input:"))
     if text.startswith(_STORES):
@@ -248,8 +272,8 @@ def bytes_of(model: Model | None) -> int | None:
 def startup_budget(model: Model | None) -> int:
     """Return the seconds that a start may take: `START_SECONDS`, or by the model's size.
 
-    The formula: ten minutes for pulling the image and starting the engine, and the model's bytes twice, once from a
-    hub or store and once from disk to the device, at `SLOW_BYTES_PER_SECOND`.
+    The formula: ten minutes for pulling the image and starting the engine, and the model's bytes
+    twice, once from a hub or store and once from disk to the device, at `SLOW_BYTES_PER_SECOND`.
     """
     size = bytes_of(model)
     return START_SECONDS if size is None else 600 + math.ceil(2 * size / SLOW_BYTES_PER_SECOND)
@@ -257,27 +281,44 @@ def startup_budget(model: Model | None) -> int:
 
 def path_of(model: Model) -> str:
     """Return where the server finds the model."""
-    return f"{MODELS_DIRECTORY}/{model.path}".rstrip("/") if isinstance(model, VolumeModel) else MODEL_PATH
+    return (
+        f"{MODELS_DIRECTORY}/{model.path}".rstrip("/")
+        if isinstance(model, VolumeModel)
+        else MODEL_PATH
+    )
 
 
-def volumes_of(model: Model | None, cache: Mapping[str, Any] | None, *, has_adapters: bool) -> tuple[Volume, ...]:
+def volumes_of(
+    model: Model | None, cache: Mapping[str, Any] | None, *, has_adapters: bool
+) -> tuple[Volume, ...]:
     """Return the volumes on which models lie: written by the containers that bring them, read-only for everybody else.
 
     Args:
         model: Where the model comes from.
-        cache: The source of the volume that keeps complete versions; `None` is one of the pod's own.
+        cache: The source of the volume that keeps complete versions; `None` is one of the pod's
+            own.
         has_adapters: Whether LoRA adapters are brought.
     """
     readers = (MODEL_SERVER, SERVER_SETUP, PREFLIGHT, MODEL_GATE, SERVER_GATE)
-    writers = ((LORA_DOWNLOADER,) if has_adapters else ()) + ((MODEL_LOADER,) if _is_loaded(model) else ())
+    writers = ((LORA_DOWNLOADER,) if has_adapters else ()) + (
+        (MODEL_LOADER,) if _is_loaded(model) else ()
+    )
     found: list[Volume] = []
     if isinstance(model, VolumeModel):
-        lent = Volume(name=VOLUME, source=model.volume, mount_path=MODELS_DIRECTORY, read_only=True, containers=readers)
+        lent = Volume(
+            name=VOLUME,
+            source=model.volume,
+            mount_path=MODELS_DIRECTORY,
+            read_only=True,
+            containers=readers,
+        )
         found.append(lent)
     elif model is not None:
         found += _written(VOLUME, {"emptyDir": {}}, MODELS_DIRECTORY, (MODEL_LOADER,), readers)
     if writers:
-        found += _written(CACHE_VOLUME, cache or {"emptyDir": {}}, MODEL_CACHE_DIRECTORY, writers, readers)
+        found += _written(
+            CACHE_VOLUME, cache or {"emptyDir": {}}, MODEL_CACHE_DIRECTORY, writers, readers
+        )
     return tuple(found)
 
 
@@ -286,10 +327,16 @@ def _is_loaded(model: Model | None) -> bool:
 
 
 def _written(
-    name: str, source: Mapping[str, Any], path: str, writers: tuple[str, ...], readers: tuple[str, ...]
+    name: str,
+    source: Mapping[str, Any],
+    path: str,
+    writers: tuple[str, ...],
+    readers: tuple[str, ...],
 ) -> list[Volume]:
     return [
-        Volume(name=name, source=source, mount_path=path, read_only=read_only, containers=containers)
+        Volume(
+            name=name, source=source, mount_path=path, read_only=read_only, containers=containers
+        )
         for read_only, containers in ((False, writers), (True, readers))
     ]
 
@@ -303,6 +350,8 @@ def refuse_bare_helper(model: Model, helper: Helper) -> None:
     extras = {HuggingFaceModel: "huggingface", RegisteredModel: "mlflow"}
     if helper.bundled and type(model) in extras:
         raise ConfigError(
-            f"model={model.name!r} needs a helper image with flytekitplugins-inference[{extras[type(model)]}].",
-            hint="Give helper_image= (usually the task's own image), or attach by @task(task_config=…).",
+            f"model={model.name!r} needs a helper image with "
+            f"flytekitplugins-inference[{extras[type(model)]}].",
+            hint="Give helper_image= (usually the task's own image), or attach by "
+            "@task(task_config=…).",
         )

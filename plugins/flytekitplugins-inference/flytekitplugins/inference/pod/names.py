@@ -1,6 +1,7 @@
 """The rules for names, ports and paths: a predicate's answer is the sentence that states the broken rule, or `None`.
 
-Sources: kubernetes.io "Object Names and IDs"; k8s.io/apimachinery `pkg/util/validation/validation.go` (v0.31).
+Sources: kubernetes.io "Object Names and IDs"; k8s.io/apimachinery
+`pkg/util/validation/validation.go` (v0.31).
 """
 
 from __future__ import annotations
@@ -18,21 +19,35 @@ def label_problem(name: object) -> str | None:
     """Say what keeps `name` from being a DNS-1123 label (names of containers and volumes)."""
     if isinstance(name, str) and len(name) <= 63 and _LABEL.match(name):
         return None
-    return f"{name!r} is not a DNS-1123 label: lower-case letters, digits and '-', at most 63, no '-' at either end"
+    return (
+        f"{name!r} is not a DNS-1123 label: lower-case letters, digits and '-', at most 63, no "
+        "'-' at either end"
+    )
 
 
 def subdomain_problem(name: object) -> str | None:
     """Say what keeps `name` from being a DNS-1123 subdomain (names of Kubernetes objects, such as secrets)."""
     if isinstance(name, str) and len(name) <= 253 and _SUBDOMAIN.match(name):
         return None
-    return f"{name!r} is not a Kubernetes object name: lower-case letters, digits, '-' and '.', at most 253"
+    return (
+        f"{name!r} is not a Kubernetes object name: lower-case letters, digits, '-' and '.', "
+        "at most 253"
+    )
 
 
 def env_name_problem(name: object) -> str | None:
     """Say what keeps `name` from being the name of an environment variable in a pod."""
-    if isinstance(name, str) and _ENV_NAME.match(name) and name not in (".", "..") and not name.startswith(".."):
+    if (
+        isinstance(name, str)
+        and _ENV_NAME.match(name)
+        and name not in (".", "..")
+        and not name.startswith("..")
+    ):
         return None
-    return f"{name!r} is not an environment variable's name: letters, digits, '_', '-' and '.', no digit in front"
+    return (
+        f"{name!r} is not an environment variable's name: letters, digits, '_', '-' and '.', "
+        "no digit in front"
+    )
 
 
 def port_problem(port: object) -> str | None:

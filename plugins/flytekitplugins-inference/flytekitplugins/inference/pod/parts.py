@@ -1,7 +1,7 @@
 """The values that a plan is made of: frozen, keyword-only, without behaviour of their own.
 
-Field names follow Kubernetes; `compile` writes them as camelCase. `Probe`, `Probes` and `Volume` are also what users
-give to a template.
+Field names follow Kubernetes; `compile` writes them as camelCase. `Probe`, `Probes` and `Volume`
+are also what users give to a template.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from typing import Any
 
 from .whole_numbers import read_whole_numbers
 
-__all__ = ["MODEL_SERVER", "Container", "EnvVar", "Helper", "Mount", "PodPlan", "Probe", "Probes", "Volume"]
+__all__ = [
+    "MODEL_SERVER",
+    "Container",
+    "EnvVar",
+    "Helper",
+    "Mount",
+    "PodPlan",
+    "Probe",
+    "Probes",
+    "Volume",
+]
 
 MODEL_SERVER = "model-server"
 INPUT_DOWNLOADER = "input-downloader"

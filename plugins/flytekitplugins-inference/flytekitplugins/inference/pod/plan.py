@@ -2,13 +2,14 @@
 
 Two orders, by how the start is bounded:
 
-* probe: what the server needs stands before it. The kubelet starts nothing behind a sidecar whose startup probe has not
-  succeeded, so a container that a probed server waits for must never stand behind it (deadlock).
-* gate: nothing is held back. The server's own command waits for the files it needs, everything runs at the same time,
-  and the gate, last, ends the pod when the server is not ready in time.
+* probe: what the server needs stands before it. The kubelet starts nothing behind a sidecar whose
+  startup probe has not succeeded, so a container that a probed server waits for must never stand
+  behind it (deadlock).
+* gate: nothing is held back. The server's own command waits for the files it needs, everything runs
+  at the same time, and the gate, last, ends the pod when the server is not ready in time.
 
-With several servers in a pod every name of a container or volume of ours gets the server's name behind it; the task,
-its inputs and the volumes `shared-data` and `tmp` are there once.
+With several servers in a pod every name of a container or volume of ours gets the server's name
+behind it; the task, its inputs and the volumes `shared-data` and `tmp` are there once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import SpecConflictError
-from ..programs.protocol import INPUTS_FILE, INPUTS_VARIABLE, READY_FILE, SHARED_DIRECTORY, TMP_DIRECTORY
+from ..programs.protocol import (
+    INPUTS_FILE,
+    INPUTS_VARIABLE,
+    READY_FILE,
+    SHARED_DIRECTORY,
+    TMP_DIRECTORY,
+)
 from .check import OUR_PREFIX
 from .helpers import waiting_for
 from .parts import (
@@ -100,11 +107,21 @@ def plan_pod(
     if downloader:
         renamed = [_with_inputs(group) for group in renamed]
     return PodPlan(
-        init_containers=tuple(_mounted(container, shared, volumes) for container in _in_order(renamed, downloader)),
+        init_containers=tuple(
+            _mounted(container, shared, volumes) for container in _in_order(renamed, downloader)
+        ),
         primary=_mounted(Container(name=primary), shared, volumes, alias=PRIMARY),
-        volumes={SHARED_VOLUME: {"emptyDir": {}}, TMP_VOLUME: {"emptyDir": {}}, **_sources(volumes)},
-        image_pull_secrets=tuple(dict.fromkeys(name for group in renamed for name in group.image_pull_secrets)),
-        enable_service_links=False if any(group.enable_service_links is False for group in renamed) else None,
+        volumes={
+            SHARED_VOLUME: {"emptyDir": {}},
+            TMP_VOLUME: {"emptyDir": {}},
+            **_sources(volumes),
+        },
+        image_pull_secrets=tuple(
+            dict.fromkeys(name for group in renamed for name in group.image_pull_secrets)
+        ),
+        enable_service_links=False
+        if any(group.enable_service_links is False for group in renamed)
+        else None,
         fs_group=_fs_group(groups),
         termination_grace_period_seconds=termination_grace_period_seconds,
     )
@@ -146,10 +163,14 @@ def _unprobed(container: Container) -> Container:
 def _with_inputs(group: Group) -> Group:
     inputs = EnvVar(name=INPUTS_VARIABLE, value=INPUTS_FILE)
     setup = group.setup and replace(group.setup, env=(inputs, *group.setup.env))
-    return replace(group, server=replace(group.server, env=(inputs, *group.server.env)), setup=setup)
+    return replace(
+        group, server=replace(group.server, env=(inputs, *group.server.env)), setup=setup
+    )
 
 
-def _mounted(container: Container, shared: tuple[Mount, ...], volumes: Iterable[Volume], alias: str = "") -> Container:
+def _mounted(
+    container: Container, shared: tuple[Mount, ...], volumes: Iterable[Volume], alias: str = ""
+) -> Container:
     names = {container.name, alias}
     own = dict.fromkeys(  # two servers may lend the primary the same volume
         Mount(volume=volume.name, path=volume.mount_path, read_only=volume.read_only)
@@ -167,7 +188,11 @@ def _renamed(group: Group, server: str) -> Group:
     containers: dict[str, Any] = {part: getattr(group, part) for part in parts}
     return replace(
         group,
-        **{part: replace(one, name=named(one.name, server)) for part, one in containers.items() if one},
+        **{
+            part: replace(one, name=named(one.name, server))
+            for part, one in containers.items()
+            if one
+        },
         volumes=tuple(_renamed_volume(volume, server) for volume in group.volumes),
     )
 
@@ -178,7 +203,9 @@ def _renamed_volume(volume: Volume, server: str) -> Volume:
     return replace(
         volume,
         name=named(volume.name, server) if is_ours else volume.name,
-        containers=tuple(name if name in common else named(name, server) for name in volume.containers),
+        containers=tuple(
+            name if name in common else named(name, server) for name in volume.containers
+        ),
     )
 
 
@@ -187,7 +214,8 @@ def _sources(volumes: Iterable[Volume]) -> dict[str, Mapping[str, Any]]:
     for volume in volumes:
         if sources.setdefault(volume.name, volume.source) != volume.source:
             raise SpecConflictError(
-                f"The volume {volume.name!r} has two sources: {sources[volume.name]!r} and {volume.source!r}.",
+                f"The volume {volume.name!r} has two sources: {sources[volume.name]!r} and "
+                f"{volume.source!r}.",
                 hint="Give each volume of the pod a name of its own.",
             )
     return sources
@@ -200,6 +228,7 @@ def _fs_group(groups: Mapping[str, Group]) -> int | None:
         listed = ", ".join(f"{name} {number}" for name, number in wanted.items())
         raise SpecConflictError(
             f"The servers of one pod need volumes of different groups (fsGroup): {listed}.",
-            hint="Put them into tasks of their own, or give one of them an image of the other's user.",
+            hint="Put them into tasks of their own, or give one of them an image of the other's "
+            "user.",
         )
     return next(iter(wanted.values()), None)

@@ -1,6 +1,7 @@
 """Kubernetes quantities: `500m`, `2`, `1Gi`.
 
-Grammar: k8s.io/apimachinery `pkg/api/resource/quantity.go` (v0.31), `<quantity> ::= <signedNumber><suffix>`.
+Grammar: k8s.io/apimachinery `pkg/api/resource/quantity.go` (v0.31), `<quantity> ::=
+<signedNumber><suffix>`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,14 @@ _SUFFIXES = {
     "u": Fraction(1, 10**6),
     "m": Fraction(1, 1000),
     "": Fraction(1),
-    **{suffix: Fraction(1000 ** (power + 1)) for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"))},
-    **{suffix: Fraction(1024 ** (power + 1)) for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
+    **{
+        suffix: Fraction(1000 ** (power + 1))
+        for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"))
+    },
+    **{
+        suffix: Fraction(1024 ** (power + 1))
+        for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))
+    },
 }
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _QUANTITY = re.compile(rf"({_NUMBER})(?:([eE][+-]?[0-9]+)|([numkMGTPE]|[KMGTPE]i)?)\Z")
@@ -51,7 +58,10 @@ def format_quantity(value: str | float) -> str:
         parse_quantity(value)
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise QuantityError(f"{value!r} is a {type(value).__name__}, not a quantity.", hint="Write 2, 0.5 or '500m'.")
+        raise QuantityError(
+            f"{value!r} is a {type(value).__name__}, not a quantity.",
+            hint="Write 2, 0.5 or '500m'.",
+        )
     try:
         exact = Fraction(str(value))
     except ValueError:
@@ -60,15 +70,23 @@ def format_quantity(value: str | float) -> str:
         return str(exact.numerator)
     if (exact * 1000).denominator == 1:
         return f"{exact * 1000}m"
-    raise QuantityError(f"{value!r} is finer than a thousandth.", hint=f"Write '{int(exact * 1000)}m'.")
+    raise QuantityError(
+        f"{value!r} is finer than a thousandth.", hint=f"Write '{int(exact * 1000)}m'."
+    )
 
 
 def _suggestion(text: str) -> str:
     match = _LOOKS_LIKE.match(text.strip())
     if match is None:
-        return "Write a number with an optional suffix, such as '2', '500m', '20G' (10^9) or '20Gi' (2^30)."
+        return (
+            "Write a number with an optional suffix, such as '2', '500m', '20G' (10^9) or "
+            "'20Gi' (2^30)."
+        )
     number, unit, _ = match.groups()
     if unit is None:
         return f"Did you mean '{number}'?"
     decimal = "k" if unit in "kK" else unit.upper()
-    return f"Did you mean '{number}{decimal}' (powers of 1000) or '{number}{unit.upper()}i' (powers of 1024)?"
+    return (
+        f"Did you mean '{number}{decimal}' (powers of 1000) or '{number}{unit.upper()}i' "
+        "(powers of 1024)?"
+    )

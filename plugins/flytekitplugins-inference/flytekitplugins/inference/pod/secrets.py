@@ -1,9 +1,10 @@
 """One rule for the names of secrets, and the environment variables that bring a token to a server.
 
-Flyte sets `<PREFIX><GROUP>_<KEY>`, upper-cased. Its 1.x webhook appends that variable after the container's own, where
-Kubernetes does not expand references to it any more; the second generation prepends it. So, when the group is known,
-the variable is declared here first, from the Kubernetes secret of that name, and the server's own name refers to it:
-right in both cases. Sources: flyteorg/flyte v1.16.8 `flytepropeller/pkg/webhook/utils.go`, kubernetes#90466.
+Flyte sets `<PREFIX><GROUP>_<KEY>`, upper-cased. Its 1.x webhook appends that variable after the
+container's own, where Kubernetes does not expand references to it any more; the second generation
+prepends it. So, when the group is known, the variable is declared here first, from the Kubernetes
+secret of that name, and the server's own name refers to it: right in both cases. Sources:
+flyteorg/flyte v1.16.8 `flytepropeller/pkg/webhook/utils.go`, kubernetes#90466.
 """
 
 from __future__ import annotations
@@ -14,10 +15,18 @@ from dataclasses import dataclass
 from .names import env_name_problem, subdomain_problem
 from .parts import EnvVar
 
-__all__ = ["FLYTE_PREFIX", "APIKeySecret", "HFSecret", "SecretReference", "looks_like_a_token", "masked"]
+__all__ = [
+    "FLYTE_PREFIX",
+    "APIKeySecret",
+    "HFSecret",
+    "SecretReference",
+    "looks_like_a_token",
+    "masked",
+]
 
 FLYTE_PREFIX = "_FSEC_"
-"""What Flyte 1.x puts before the name of a secret's variable (webhook's default `secretEnvVarPrefix`)."""
+"""What Flyte 1.x puts before the name of a secret's variable (webhook's default
+`secretEnvVarPrefix`)."""
 
 
 _TOKEN = re.compile(r"(hf_[A-Za-z0-9]{20,}|nvapi-[\w-]{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16})")
@@ -62,9 +71,13 @@ class SecretReference:
     def problems(self) -> list[str]:
         """Return what keeps the secret from being delivered at all."""
         found = []
-        if any(isinstance(part, str) and looks_like_a_token(part) for part in (self.key, self.group, self.prefix)):
+        if any(
+            isinstance(part, str) and looks_like_a_token(part)
+            for part in (self.key, self.group, self.prefix)
+        ):
             return [
-                "what was given looks like a token; give the names under which the platform keeps it, not its value"
+                "what was given looks like a token; give the names under which the platform keeps "
+                "it, not its value"
             ]
         if self.group is not None and not (isinstance(self.group, str) and self.group):
             found.append(f"the secret's group must be a text or None, not {self.group!r}")
@@ -72,7 +85,10 @@ class SecretReference:
             if not isinstance(value, str) or (name == "key" and not value):
                 found.append(f"the secret's {name} must be a text, not {value!r}")
         if not found and not _KEY.match(self.key):
-            found.append(f"the secret's key {self.key!r} has characters other than letters, digits, '-', '_' and '.'")
+            found.append(
+                f"the secret's key {self.key!r} has characters other than letters, digits, '-', "
+                "'_' and '.'"
+            )
         elif not found and (problem := env_name_problem(self.variable)):
             found.append(f"the secret would be delivered as {problem}")
         return found
@@ -82,19 +98,24 @@ class SecretReference:
         found = []
         if not self.group:
             found.append(
-                f"The secret {self.key!r} has no group. Flyte 1.x requires one and defines {self.variable} too late "
-                "for the server, which then sees an unexpanded reference; give the group, which names the "
+                f"The secret {self.key!r} has no group. Flyte 1.x requires one and defines "
+                f"{self.variable} too late "
+                "for the server, which then sees an unexpanded reference; give the group, which "
+                "names the "
                 "Kubernetes secret."
             )
         elif not self.in_kubernetes:
             found.append(
-                f"The group {self.group!r} cannot be the name of a Kubernetes secret, so {self.variable} is only "
-                "referred to. That works where the platform defines it before the container's own variables; "
+                f"The group {self.group!r} cannot be the name of a Kubernetes secret, so "
+                f"{self.variable} is only "
+                "referred to. That works where the platform defines it before the container's own "
+                "variables; "
                 "Flyte 1.x defines it after them."
             )
         if "-" in self.variable or "." in self.variable:
             found.append(
-                f"{self.variable} contains '-' or '.'. Kubernetes accepts that, but dash and busybox shells drop "
+                f"{self.variable} contains '-' or '.'. Kubernetes accepts that, but dash and "
+                "busybox shells drop "
                 "such variables; prefer '_' in the prefix, group and key."
             )
         return found
@@ -129,4 +150,6 @@ class HFSecret:
 
     def reference(self) -> SecretReference:
         """Return the secret by its parts."""
-        return SecretReference(prefix=self.secrets_prefix, group=self.hf_token_group, key=self.hf_token_key)
+        return SecretReference(
+            prefix=self.secrets_prefix, group=self.hf_token_group, key=self.hf_token_key
+        )

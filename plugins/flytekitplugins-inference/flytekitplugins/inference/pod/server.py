@@ -25,7 +25,8 @@ METRICS = frozenset(
         "queue_time",  # histogram, seconds
     }
 )
-"""The quantities by which a report and a router judge any server; each server calls them something else."""
+"""The quantities by which a report and a router judge any server; each server calls them something
+else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +45,8 @@ class Setup:
 class Server:
     """What one kind of model server needs: the answer that each server's room gives, and all that it gives.
 
-    What every server has (image, resources, port, the user's own variables, volumes and probes) is added by
-    `assemble`.
+    What every server has (image, resources, port, the user's own variables, volumes and probes) is
+    added by `assemble`.
     """
 
     command: tuple[str, ...] = ()
@@ -61,20 +62,22 @@ class Server:
     secrets: tuple[SecretReference, ...] = ()
     """The secrets it reads."""
     api_key_variable: str = ""
-    """The variable in which it reads the key that it asks of its clients; empty when it has none."""
+    """The variable in which it reads the key that it asks of its clients; empty when it has
+    none."""
     volumes: tuple[Volume, ...] = ()
     """Caches and other places it writes to."""
     security_context: Mapping[str, Any] = field(default_factory=dict)
     """What differs from the least privilege that every container gets."""
     probes: Probes = field(default_factory=Probes)
-    """Its startup probe, where the usual one does not fit; and the paths of readiness and liveness probes, which it has
-    only when the user asks for them."""
+    """Its startup probe, where the usual one does not fit; and the paths of readiness and liveness
+    probes, which it has only when the user asks for them."""
     model_api: Literal["openai", "v2", "none"] = "none"
     """The protocol it speaks: OpenAI's, the Open Inference Protocol, or one of its own."""
     served_model_name: str = ""
     """The name under which requests ask for the model; empty when only the server knows."""
     lists_models: bool = True
-    """Whether it can be asked for its models (`/v1/models`, `/v2/models/<name>/ready`), which the gate then does."""
+    """Whether it can be asked for its models (`/v1/models`, `/v2/models/<name>/ready`), which the
+    gate then does."""
     more_models: tuple[str, ...] = ()
     """Further models that the server must have before it is ready."""
     metrics_path: str = ""
@@ -82,11 +85,13 @@ class Server:
     metrics_port: int | None = None
     """The port of its metrics, when it is not the template's."""
     metric_names: Mapping[str, str] = field(default_factory=dict)
-    """Its name for each quantity of `METRICS` that it tells; one that is missing here it does not tell."""
+    """Its name for each quantity of `METRICS` that it tells; one that is missing here it does not
+    tell."""
     setup: Setup | None = None
     """What one of our programs does to it once it runs, before the task starts."""
     update_options: tuple[str, ...] = ()
-    """Arguments of the model loader that tell the server about a newer version; empty when it has no such way."""
+    """Arguments of the model loader that tell the server about a newer version; empty when it has
+    no such way."""
     hub_token: SecretReference | None = None
     """The token with which models and adapters are brought from the hub."""
     adapters: Mapping[str, str] = field(default_factory=dict)
@@ -101,4 +106,5 @@ class Server:
     enable_service_links: bool | None = None
     """`False` for a server that reads variables which a Service of an unlucky name would inject."""
     fs_group: int | None = None
-    """The group that owns the pod's volumes, for a server that is not root and must write to them."""
+    """The group that owns the pod's volumes, for a server that is not root and must write to
+    them."""

@@ -1,6 +1,7 @@
 """What the servers of the Open Inference Protocol (V2) share: Triton and MLServer serve a repository of named models.
 
-Source: github.com/triton-inference-server/server `docs/protocol/extension_model_repository.md`, 2.71.
+Source: github.com/triton-inference-server/server `docs/protocol/extension_model_repository.md`,
+2.71.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ __all__ = ["model_name_problems", "port_problems", "update_options"]
 def model_name_problems(names: Any) -> Iterator[str]:
     """Yield what is wrong with the names of a repository's models: each is one part of a path and of an address."""
     if not isinstance(names, (list, tuple)):
-        given = f"the text {names!r}; write [{names!r}]" if isinstance(names, str) else f"a {type(names).__name__}"
+        given = (
+            f"the text {names!r}; write [{names!r}]"
+            if isinstance(names, str)
+            else f"a {type(names).__name__}"
+        )
         yield f"model_names must be a list of names, not {given}"
         return
     for index, name in enumerate(names):

@@ -1,7 +1,8 @@
 """Whole numbers that a user gave as text, `gpu="1"` → the number.
 
-Configuration files and variables of the environment hold texts, and the published plugin's examples write them. They
-are read once, when a description is made; whatever looks at it later sees numbers only.
+Configuration files and variables of the environment hold texts, and the published plugin's examples
+write them. They are read once, when a description is made; whatever looks at it later sees numbers
+only.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any, Union, get_args, get_origin
 __all__ = ["read_whole_numbers"]
 
 _PLAIN = re.compile(r"(0|[1-9][0-9]{0,17})\Z")
-"""Decimal digits of ASCII, and nothing that could be meant otherwise: no sign, space, leading zero or fraction."""
+"""Decimal digits of ASCII, and nothing that could be meant otherwise: no sign, space, leading zero
+or fraction."""
 
 
 def read_whole_numbers(made: Any) -> None:
     """Replace each plain text of `made`, a frozen dataclass, by its number where the field is declared as `int`.
 
-    A field that takes texts too (`int | float | str`, a quantity) keeps its own grammar, and any other text stays for
-    the checks, which repeat what was given.
+    A field that takes texts too (`int | float | str`, a quantity) keeps its own grammar, and any
+    other text stays for the checks, which repeat what was given.
     """
     for field in fields(made):
         value = getattr(made, field.name)
@@ -34,6 +36,8 @@ def _is_whole_number(declared: Any) -> bool:
     if isinstance(declared, str):
         kinds = {part.strip() for part in declared.split("|")}
     else:
-        alternatives = get_args(declared) if get_origin(declared) in (Union, UnionType) else (declared,)
+        alternatives = (
+            get_args(declared) if get_origin(declared) in (Union, UnionType) else (declared,)
+        )
         kinds = {getattr(kind, "__name__", "") for kind in alternatives}
     return "int" in kinds and "str" not in kinds

@@ -2,8 +2,9 @@
 
     python -m flytekitplugins.inference.programs.create_model http://localhost:11434 --name llama3.2
 
-runs as a regular init container behind the server, and ends with 0 when the server has the model and has loaded it.
-What is there already, on a volume that outlives the pod, is not brought again; a rerun after a kill continues.
+runs as a regular init container behind the server, and ends with 0 when the server has the model
+and has loaded it. What is there already, on a volume that outlives the pod, is not brought again; a
+rerun after a kill continues.
 
 Facts: ollama/ollama v0.33.0-rc2, `server/routes.go`, `server/create.go`, `server/download.go`.
 """
@@ -36,16 +37,16 @@ from ..errors import (
     SourceUnavailableError,
     UsageError,
 )
-from .loader_watch import LoaderWatch
 from .main import run
-from .modelfile import Command, fill_inputs, parse_modelfile
-from .ollama_api import OllamaApi, RefusedError
-from .ollama_files import ModelFile, adapter_files, digest_of, model_files
-from .ollama_pull import QUIET_SECONDS, Progress, pull_model
-from .ollama_recipe import Recipe, listed_name, name_problem, to_recipe
+from .ollama.api import OllamaApi, RefusedError
+from .ollama.files import ModelFile, adapter_files, digest_of, model_files
+from .ollama.modelfile import Command, fill_inputs, parse_modelfile
+from .ollama.pull import QUIET_SECONDS, Progress, pull_model
+from .ollama.recipe import Recipe, listed_name, name_problem, to_recipe
 from .protocol import INPUTS_VARIABLE, MODELFILE_VARIABLE
 from .retry import Retry
-from .server_probe import Api, Call, ServerProbe, parse_address
+from .server.loader_watch import LoaderWatch
+from .server.server_probe import Api, Call, ServerProbe, parse_address
 from .start_budget import StartBudget, start_budget, telling
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ PROGRAM = "create_model"
 WAIT_SECONDS = 300.0
 """How long the server may take to listen where the whole is not bounded; it was started before."""
 PROGRESS_SECONDS = 5.0
-BUDGET_HINT = "Raise startup_timeout; or keep the model on a volume (models_volume), so that it is there."
+BUDGET_HINT = (
+    "Raise startup_timeout; or keep the model on a volume (models_volume), so that it is there."
+)
 KEEP_ALIVE = -1
 """The model stays until the first request, from which on the server's OLLAMA_KEEP_ALIVE counts."""
 
@@ -85,7 +88,8 @@ class Creation:
     """
 
     def __init__(self, config: Config, budget: StartBudget | None) -> None:
-        self._config, self._started = config, time.monotonic() - (budget.spent if budget else 0.0)
+        self._config = config
+        self._started = time.monotonic() - (budget.spent if budget else 0.0)
         self._doing = "Waiting for Ollama to listen"
         self._address = parse_address(config.url.rstrip("/") + "/api/version")
         self._api = OllamaApi(self._address)
@@ -102,7 +106,8 @@ class Creation:
     def _bring(self) -> None:
         config = self._config
         recipe = to_recipe(config.commands) if config.commands else None
-        self._wait()  # first: it listens only once the loader, if there is one, has brought the files
+        # first: it listens only once the loader, if there is one, has brought the files
+        self._wait()
         if recipe is None:
             self._pull(config.name)
         else:
@@ -122,19 +127,23 @@ class Creation:
         left = self._config.timeout_seconds - (time.monotonic() - self._started)
         if left <= 0:
             raise ServerNotReadyError(
-                f"{doing} was not over after {self._config.timeout_seconds:.0f} s, the whole start's budget.",
+                f"{doing} was not over after {self._config.timeout_seconds:.0f} s, the whole "
+                "start's budget.",
                 hint=BUDGET_HINT,
             )
         return left
 
-    def _again(self, doing: str, action: Callable[[], None], reached: Callable[[], int] = lambda: 0) -> None:
+    def _again(
+        self, doing: str, action: Callable[[], None], reached: Callable[[], int] = lambda: 0
+    ) -> None:
         """Try until it succeeds; an attempt that got further than those before it counts as the first."""
         attempt, best = 0, 0
         while True:
             try:
                 return action()
             except (SourceUnavailableError, IntegrityError) as error:
-                attempt, best = (1 if reached() > best else attempt + 1), max(best, reached())
+                attempt = 1 if reached() > best else attempt + 1
+                best = max(best, reached())
                 if attempt >= self._config.retry.attempts:
                     raise
                 _say(f"{doing} failed, trying again: {error.message}")
@@ -151,10 +160,16 @@ class Creation:
         while not (answer := probe.ask_readiness(5.0)).is_ready:
             spent = time.monotonic() - self._started
             if spent >= budget:
-                message = f"Ollama did not answer within {spent:.0f} s. {answer.asked} {answer.text}."
-                hint = "The log of model-server tells why; exit code 137 means that its memory limit is low."
+                message = (
+                    f"Ollama did not answer within {spent:.0f} s. {answer.asked} {answer.text}."
+                )
+                hint = (
+                    "The log of model-server tells why; exit code 137 means that its memory "
+                    "limit is low."
+                )
                 raise ServerNotReadyError(
-                    f"{message} {loader.state if loader else ''}".strip(), hint=(loader and loader.hint) or hint
+                    f"{message} {loader.state if loader else ''}".strip(),
+                    hint=(loader and loader.hint) or hint,
                 )
             tick()
             time.sleep(0.25)
@@ -170,10 +185,15 @@ class Creation:
         stall = self._config.stall_seconds
 
         def pull() -> None:
-            pull_model(self._api, name, progress, stall_seconds=stall, tick=lambda: self._left("Pulling"))
+            pull_model(
+                self._api, name, progress, stall_seconds=stall, tick=lambda: self._left("Pulling")
+            )
 
         self._again("pulling", pull, lambda: progress.done)
-        _say(f"pulled model={name} mb={progress.done / 1e6:.0f} seconds={time.monotonic() - self._started:.0f}")
+        _say(
+            f"pulled model={name} mb={progress.done / 1e6:.0f} "
+            f"seconds={time.monotonic() - self._started:.0f}"
+        )
 
     # Creating
 
@@ -203,13 +223,20 @@ class Creation:
                 except RefusedError as error:
                     if error.status != 400:
                         raise
-                    raise IntegrityError(f"{file.path} did not arrive whole at Ollama: {error.text}.") from error
+                    raise IntegrityError(
+                        f"{file.path} did not arrive whole at Ollama: {error.text}."
+                    ) from error
 
         try:
             self._again("uploading", upload)
         except RefusedError as error:
-            hint = "Give the volume of Ollama's models more space, or look into the log of model-server."
-            raise ServerError(f"Ollama does not take {file.path}: {error.text}.", hint=hint) from error
+            hint = (
+                "Give the volume of Ollama's models more space, or look into the log of "
+                "model-server."
+            )
+            raise ServerError(
+                f"Ollama does not take {file.path}: {error.text}.", hint=hint
+            ) from error
         return digest
 
     def _counting(self, doing: str, file: ModelFile) -> Callable[[int], None]:
@@ -224,7 +251,9 @@ class Creation:
 
     def _create_once(self, body: dict[str, Any]) -> None:
         status, doing = "", "Creating the model"
-        stream = self._api.stream("/api/create", body, patience_seconds=min(QUIET_SECONDS, self._left(doing)))
+        stream = self._api.stream(
+            "/api/create", body, patience_seconds=min(QUIET_SECONDS, self._left(doing))
+        )
         try:
             for event in stream.events():
                 stream.patience_seconds = min(QUIET_SECONDS, self._left(doing))
@@ -237,7 +266,9 @@ class Creation:
                 hint="Look at the Modelfile and its files, and into the log of model-server.",
             ) from error
         if status != "success":
-            raise SourceUnavailableError(f"Creating {self._config.name} broke off behind {status!r}.")
+            raise SourceUnavailableError(
+                f"Creating {self._config.name} broke off behind {status!r}."
+            )
 
     # Loading
 
@@ -247,7 +278,9 @@ class Creation:
         body: dict[str, Any] = {"model": name, "keep_alive": KEEP_ALIVE}
         self._left("Loading the model")
         try:
-            known = self._api.post("/api/show", {"model": name}).get("capabilities") or ["completion"]
+            known = self._api.post("/api/show", {"model": name}).get("capabilities") or [
+                "completion"
+            ]
             is_text = "completion" in known
             path = "/api/generate" if is_text else "/api/embed"
             body |= {"stream": False} if is_text else {"input": list[str]()}
@@ -260,27 +293,37 @@ class Creation:
         except RefusedError as error:
             raise ServerError(
                 f"Ollama cannot load {name}: {error.text}.",
-                hint="If it is memory, raise mem or the number of GPUs, or take a smaller quantization.",
+                hint="If it is memory, raise mem or the number of GPUs, or take a smaller "
+                "quantization.",
             ) from error
         except SourceUnavailableError as error:
             raise ServerExitedError(
                 f"Ollama broke off while it loaded {name}. {error.message}",
-                hint="The log of model-server tells why; exit code 137 means that its memory limit (mem) is low.",
+                hint="The log of model-server tells why; exit code 137 means that its memory "
+                "limit (mem) is low.",
             ) from error
 
     def _verify(self) -> None:
         name = self._config.name
         if not _has(self._ask("/api/tags"), name):
-            raise ServerError(f"Ollama has no {name} although it was created.", hint="See the log of model-server.")
+            raise ServerError(
+                f"Ollama has no {name} although it was created.",
+                hint="See the log of model-server.",
+            )
         loaded = _find(self._ask("/api/ps"), name)
         if loaded is None:
             raise ServerError(
                 f"Ollama unloaded {name} at once.",
-                hint="Another model may have taken its memory: see the log of model-server, OLLAMA_MAX_LOADED_MODELS.",
+                hint="Another model may have taken its memory: see the log of model-server, "
+                "OLLAMA_MAX_LOADED_MODELS.",
             )
-        size, in_vram = int(loaded.get("size") or 0), int(loaded.get("size_vram") or 0)
+        size = int(loaded.get("size") or 0)
+        in_vram = int(loaded.get("size_vram") or 0)
         share = f" on_gpu={in_vram / size:.0%}" if size else ""
-        _say(f"ready model={name} seconds={time.monotonic() - self._started:.1f} mb={size / 1e6:.0f}{share}")
+        _say(
+            f"ready model={name} seconds={time.monotonic() - self._started:.1f} "
+            f"mb={size / 1e6:.0f}{share}"
+        )
 
     def _ask(self, path: str) -> dict[str, Any]:
         """Return the answer to a question that is safe to ask again."""
@@ -318,7 +361,11 @@ def _has(models: Mapping[str, Any], name: str) -> bool:
 
 def _find(models: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """Return what a list of models says of `name`; Ollama's names do not tell upper from lower case."""
-    found = (model for model in models.get("models") or () if str(model.get("name", "")).lower() == name.lower())
+    found = (
+        model
+        for model in models.get("models") or ()
+        if str(model.get("name", "")).lower() == name.lower()
+    )
     return next(found, None)
 
 
@@ -371,14 +418,42 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=PROGRAM, description="Give a started Ollama its model, and have it loaded.")
+    parser = _Parser(
+        prog=PROGRAM, description="Give a started Ollama its model, and have it loaded."
+    )
     add = parser.add_argument
     add("url", metavar="URL", help="the server's address, such as http://localhost:11434")
-    add("--name", type=_name, required=True, help="the model to pull, or to create where there is a Modelfile")
-    add("--modelfile", type=_text, metavar="FILE", help=f"its Modelfile; by default the text in {MODELFILE_VARIABLE}")
-    add("--source", default="", metavar="PATH", help="file or directory that a Modelfile without FROM starts from")
-    add("--models", type=Path, metavar="DIRECTORY", help="where the model loader publishes, or says why it cannot")
-    add("--timeout", type=_positive, default=math.inf, metavar="SECONDS", help="what all may take (no bound)")
+    add(
+        "--name",
+        type=_name,
+        required=True,
+        help="the model to pull, or to create where there is a Modelfile",
+    )
+    add(
+        "--modelfile",
+        type=_text,
+        metavar="FILE",
+        help=f"its Modelfile; by default the text in {MODELFILE_VARIABLE}",
+    )
+    add(
+        "--source",
+        default="",
+        metavar="PATH",
+        help="file or directory that a Modelfile without FROM starts from",
+    )
+    add(
+        "--models",
+        type=Path,
+        metavar="DIRECTORY",
+        help="where the model loader publishes, or says why it cannot",
+    )
+    add(
+        "--timeout",
+        type=_positive,
+        default=math.inf,
+        metavar="SECONDS",
+        help="what all may take (no bound)",
+    )
     add(
         "--stall-timeout",
         type=_positive,
@@ -387,7 +462,13 @@ def _parser() -> argparse.ArgumentParser:
         help="how long a pull may stand still (%(default)s)",
     )
     add("--attempts", type=_count, default=6, help="how often what fails is tried (%(default)s)")
-    add("--backoff", type=_positive, default=1.0, metavar="SECONDS", help="bound of the first wait (%(default)s)")
+    add(
+        "--backoff",
+        type=_positive,
+        default=1.0,
+        metavar="SECONDS",
+        help="bound of the first wait (%(default)s)",
+    )
     return parser
 
 

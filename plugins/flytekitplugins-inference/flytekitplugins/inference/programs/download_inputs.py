@@ -2,8 +2,9 @@
 
     python -m flytekitplugins.inference.programs.download_inputs {{.input}}
 
-reads `inputs.pb`, fetches every file that it names and writes `inputs.json`: values as they are, and absolute paths
-where files were. `inputs.json` appears when everything is here, never before. A rerun continues.
+reads `inputs.pb`, fetches every file that it names and writes `inputs.json`: values as they are,
+and absolute paths where files were. `inputs.json` appears when everything is here, never before. A
+rerun continues.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from ..errors import InferenceError, InvalidSourceError, SourceNotFoundError, UsageError
-from .inputs import InputReader, combined, item_index
+from .disk import write_json, writing
+from .inputs.input_reader import InputReader, combined, item_index
+from .inputs.values import Content, Kind, Reference, dotted, leaves, replace
 from .local_names import folder_name, relative_paths, safe_name
 from .main import run
-from .partial import write_json, writing
 from .protocol import INPUTS_DIRECTORY, INPUTS_FILE, VERSION
 from .retry import Crew, Retry
 from .start_budget import telling
-from .stores import SourceChangedError, Stores, mask, scheme, without_credentials
-from .transfer import Delivered, Delivery, Progress, Transfer
-from .values import Content, Kind, Reference, dotted, leaves, replace
+from .stores.flyte_stores import Stores
+from .stores.store import SourceChangedError, mask, scheme, without_credentials
+from .transfer.transfers import Delivered, Delivery, Progress, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,7 +112,9 @@ class Downloader:
         reader = InputReader(stores=self._stores, crew=self._crew, retry=config.retry)
         with telling(lambda: f"It was reading {mask(config.uri)}."):
             tree = reader.read(config.uri, config.index, config.bound)
-        transfer = Transfer(self._stores, config.directory, jobs=config.jobs, retry=config.retry, tick=_report)
+        transfer = Transfer(
+            self._stores, config.directory, jobs=config.jobs, retry=config.retry, tick=_report
+        )
         local: dict[Any, str] = {}
         wanted = []
         for leaf in leaves(tree):
@@ -128,10 +132,14 @@ class Downloader:
         self._write(replace(tree, local), found, delivered)
         transfer.close()
 
-    def _fetch(self, transfer: Transfer, references: Sequence[Reference]) -> tuple[list[Found], list[Delivered]]:
+    def _fetch(
+        self, transfer: Transfer, references: Sequence[Reference]
+    ) -> tuple[list[Found], list[Delivered]]:
         """Look at all sources, then fetch them; begin again when some were replaced between the two."""
         for last in (False,) * (MAX_ROUNDS - 1) + (True,):
-            heads = itertools.islice(itertools.repeat(HEAD_BYTES), MAX_HEADS if transfer.is_fresh else 0)
+            heads = itertools.islice(
+                itertools.repeat(HEAD_BYTES), MAX_HEADS if transfer.is_fresh else 0
+            )
             found = self._find_all(references, heads)
             for item in found:
                 if item.is_directory:
@@ -139,9 +147,17 @@ class Downloader:
             outcome = transfer.fetch([delivery for item in found for delivery in item.deliveries])
             if not outcome.failures:
                 break
-            if last or not all(isinstance(error, SourceChangedError) for _, error in outcome.failures):
-                owners = {delivery.path: item.reference.path for item in found for delivery in item.deliveries}
-                raise combined([(owners[delivery.path], error) for delivery, error in outcome.failures])
+            if last or not all(
+                isinstance(error, SourceChangedError) for _, error in outcome.failures
+            ):
+                owners = {
+                    delivery.path: item.reference.path
+                    for item in found
+                    for delivery in item.deliveries
+                }
+                raise combined(
+                    [(owners[delivery.path], error) for delivery, error in outcome.failures]
+                )
         return found, outcome.delivered
 
     def _find_all(self, references: Sequence[Reference], heads: Iterator[int]) -> list[Found]:
@@ -149,7 +165,9 @@ class Downloader:
 
         def look(reference: Reference) -> None:
             head_bytes = next(heads, 0)
-            found[reference] = self._config.retry.call(lambda: self._find(reference, head_bytes), self._crew.stop)
+            found[reference] = self._config.retry.call(
+                lambda: self._find(reference, head_bytes), self._crew.stop
+            )
 
         with telling(lambda: f"{len(found)} of {len(references)} inputs were looked up."):
             failures = self._crew.map(look, references)
@@ -175,14 +193,19 @@ class Downloader:
         return Found(reference=reference, path=path, deliveries=(delivery,), is_directory=False)
 
     def _find_directory(self, reference: Reference) -> Found:
-        path, sources = _path(reference), dict(self._stores.find(reference.uri))
+        path = _path(reference)
+        sources = dict(self._stores.find(reference.uri))
         names = relative_paths(sources)
-        deliveries = tuple(Delivery(source=sources[key], path=f"{path}/{names[key]}") for key in sorted(sources))
+        deliveries = tuple(
+            Delivery(source=sources[key], path=f"{path}/{names[key]}") for key in sorted(sources)
+        )
         return Found(reference=reference, path=path, deliveries=deliveries, is_directory=True)
 
     def _is_skipped(self, reference: Reference) -> bool:
         name = dotted(reference.path)
-        return any(name == skip or name.startswith((f"{skip}.", f"{skip}[")) for skip in self._config.skip)
+        return any(
+            name == skip or name.startswith((f"{skip}.", f"{skip}[")) for skip in self._config.skip
+        )
 
     def _write(self, values: Any, found: Sequence[Found], delivered: Sequence[Delivered]) -> None:
         owners = {delivery.path: item.reference for item in found for delivery in item.deliveries}
@@ -196,7 +219,8 @@ class Downloader:
             )
             for item in sorted(delivered, key=lambda item: item.delivery.path)
         ]
-        seconds, size = round(time.monotonic() - self._started, 3), sum(file.bytes for file in files)
+        seconds = round(time.monotonic() - self._started, 3)
+        size = sum(file.bytes for file in files)
         manifest = {
             "version": VERSION,
             "source": mask(self._config.uri),
@@ -220,7 +244,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     parsed = _parser().parse_args(argv)
     if "{{" in parsed.uri or not parsed.uri:
         raise UsageError(
-            f"{parsed.uri!r} is not an address.", hint="Flyte replaces {{.input}} in a container's arguments only."
+            f"{parsed.uri!r} is not an address.",
+            hint="Flyte replaces {{.input}} in a container's arguments only.",
         )
     if not Path(parsed.output).absolute().name:
         raise UsageError(f"--output {parsed.output} is not a file.", hint=f"See {PROGRAM} --help.")
@@ -245,16 +270,59 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=PROGRAM, description="Bring a Flyte task's inputs here: values as JSON, files beside it.")
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Bring a Flyte task's inputs here: values as JSON, files beside it.",
+    )
     add = parser.add_argument
     add("uri", metavar="URI", help="address of inputs.pb; {{.input}} in a pod")
-    add("--output", default=INPUTS_FILE, metavar="PATH", help="the JSON file; written last (%(default)s)")
-    add("--directory", default=INPUTS_DIRECTORY, metavar="PATH", help="where the files go (%(default)s)")
-    add("--jobs", type=_within(int, 1, MAX_JOBS), default=16, metavar="N", help="parts fetched at once (%(default)s)")
-    add("--bound", action="append", default=[], metavar="NAME", help="map task: an input that all items share")
-    add("--skip", action="append", default=[], metavar="NAME", help="leave the files of this value where they are")
-    add("--attempts", type=_within(int, 1), default=8, metavar="N", help="tries of each part (%(default)s)")
-    add("--backoff", type=_within(float, 0), default=0.5, metavar="SECONDS", help="longest first wait (%(default)s)")
+    add(
+        "--output",
+        default=INPUTS_FILE,
+        metavar="PATH",
+        help="the JSON file; written last (%(default)s)",
+    )
+    add(
+        "--directory",
+        default=INPUTS_DIRECTORY,
+        metavar="PATH",
+        help="where the files go (%(default)s)",
+    )
+    add(
+        "--jobs",
+        type=_within(int, 1, MAX_JOBS),
+        default=16,
+        metavar="N",
+        help="parts fetched at once (%(default)s)",
+    )
+    add(
+        "--bound",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="map task: an input that all items share",
+    )
+    add(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave the files of this value where they are",
+    )
+    add(
+        "--attempts",
+        type=_within(int, 1),
+        default=8,
+        metavar="N",
+        help="tries of each part (%(default)s)",
+    )
+    add(
+        "--backoff",
+        type=_within(float, 0),
+        default=0.5,
+        metavar="SECONDS",
+        help="longest first wait (%(default)s)",
+    )
     add(
         "--stall-timeout",
         type=_within(float, 0.01),
@@ -265,14 +333,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _within(kind: type[int] | type[float], least: float, most: float = sys.float_info.max) -> Callable[[str], float]:
+def _within(
+    kind: type[int] | type[float], least: float, most: float = sys.float_info.max
+) -> Callable[[str], float]:
     def parse(text: str) -> float:
         value = kind(text)
         if not least <= value <= most:
             raise ValueError
         return value
 
-    parse.__name__ = f"{kind.__name__} of at least {least:g}" + (f", at most {most:g}" if most < 1e9 else "")
+    parse.__name__ = f"{kind.__name__} of at least {least:g}" + (
+        f", at most {most:g}" if most < 1e9 else ""
+    )
     return parse
 
 

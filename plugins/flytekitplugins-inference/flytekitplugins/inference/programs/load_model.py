@@ -2,9 +2,10 @@
 
     python -m flytekitplugins.inference.programs.load_model Qwen/Qwen2.5-0.5B-Instruct
 
-looks up which revision the source has, downloads it into a cache (unless it is there), verifies it, makes
-`<publish>/current` lead to it, writes `<publish>/metadata.json` and, last, `<publish>/.ready`. Then it waits, as a
-process of a few megabytes; with `--update-interval` it looks for new revisions from time to time. A rerun continues.
+looks up which revision the source has, downloads it into a cache (unless it is there), verifies it,
+makes `<publish>/current` lead to it, writes `<publish>/metadata.json` and, last,
+`<publish>/.ready`. Then it waits, as a process of a few megabytes; with `--update-interval` it
+looks for new revisions from time to time. A rerun continues.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..errors import MissingDependencyError, ServerError, UsageError
 from . import model_wait
 from .main import Terminated, run
-from .model_cache import ModelCache
-from .model_check import ANSWER_SECONDS, check, check_retry
-from .model_fetch import Fetcher, Obtained
-from .model_lease import Heartbeat
-from .model_notify import KINDS, parse_notifier
-from .model_publish import Publication, describe, is_published, swap_link, target_of
-from .model_sources import Reading, Selection
-from .model_targets import Target, adapter_targets, model_target
-from .model_update import Updater, update_record
+from .model.cache import ModelCache
+from .model.fetcher import Fetcher, Obtained
+from .model.lease import Heartbeat
+from .model.notify import KINDS, parse_notifier
+from .model.publication import Publication, describe, is_published, swap_link, target_of
+from .model.source import Reading, Selection
+from .model.source_check import ANSWER_SECONDS, check, check_retry
+from .model.targets import Target, adapter_targets, model_target
+from .model.updater import Updater, update_record
 from .protocol import MODEL_CACHE_DIRECTORY, MODELS_DIRECTORY, START_VARIABLE, termination_message
 from .retry import Retry
 from .start_budget import BudgetSpent, release, telling
@@ -51,7 +52,17 @@ if TYPE_CHECKING:
 PROGRAM = "load_model"
 RENEWAL_SECONDS = 30.0
 """How often the waiting process renews the leases of what is published."""
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
 
 
 class Loader:
@@ -100,7 +111,9 @@ class Loader:
                     options.source,
                     revision=options.revision,
                     served_names=tuple(options.model_name),
-                    selection=Selection(include=tuple(options.include), exclude=tuple(options.exclude)),
+                    selection=Selection(
+                        include=tuple(options.include), exclude=tuple(options.exclude)
+                    ),
                     link=self._publication.current,
                     reading=reading,
                     staging=self._staging,
@@ -108,13 +121,21 @@ class Loader:
             )
         if options.adapter:
             directory = Path(options.adapters_directory).absolute()
-            targets += adapter_targets(options.adapter, directory=directory, reading=reading, staging=self._staging)
+            targets += adapter_targets(
+                options.adapter, directory=directory, reading=reading, staging=self._staging
+            )
         return targets
 
     def check(self) -> None:
         """Tell whether `start` can succeed; writes nothing."""
         cache = Path(self._options.cache).absolute()
-        check(self._targets, self._fetcher, cache=cache, variables=self._options.require_env, environ=self._environ)
+        check(
+            self._targets,
+            self._fetcher,
+            cache=cache,
+            variables=self._options.require_env,
+            environ=self._environ,
+        )
 
     def start(self) -> None:
         """Publish everything for the first time, or again after the container was restarted."""
@@ -147,7 +168,10 @@ class Loader:
         with found.phase("publish"):
             swap_link(target.link, found.version.files)
         target.describe_in(fields, describe(target.source.label, target.source.ref, found))
-        _say(f"published target={target.name} revision={found.version.revision} cache={found.is_from_cache}")
+        _say(
+            f"published target={target.name} revision={found.version.revision} "
+            f"cache={found.is_from_cache}"
+        )
 
     def poll(self) -> None:
         """Look once for other revisions; whatever comes of it, what is published stays."""
@@ -159,7 +183,9 @@ class Loader:
             self._updater.keep(fields)
             self._updater.poll(self._targets, fields)
             self._publication.write(fields)
-        except Exception as error:  # the server goes on with what it has, and the next look may be a better one
+        except (
+            Exception
+        ) as error:  # the server goes on with what it has, and the next look may be a better one
             traceback.print_exc()
             _say(f"poll failed error={type(error).__name__}")
         finally:
@@ -181,7 +207,15 @@ class Loader:
             waiter: The text of the small process.
         """
         leases = self._updater.keep(self._publication.metadata() or {})
-        command = [sys.executable, "-m", _module(), *_without_state(argv), "--poll", "--holder", self._fetcher.holder]
+        command = [
+            sys.executable,
+            "-m",
+            _module(),
+            *_without_state(argv),
+            "--poll",
+            "--holder",
+            self._fetcher.holder,
+        ]
         interval = self._options.update_interval
         words = [str(interval), str(RENEWAL_SECONDS), *map(str, leases), "--", *command]
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
@@ -210,7 +244,11 @@ def _module() -> str:
 def _path_of_package() -> str:
     """Return PYTHONPATH with the directory or archive that this package was imported from in front."""
     root = str(Path(__file__).absolute().parents[3])
-    rest = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != root]
+    rest = [
+        entry
+        for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if entry and entry != root
+    ]
     return os.pathsep.join([root, *rest])
 
 
@@ -223,8 +261,13 @@ def _waiter() -> str:
     try:
         return inspect.getsource(model_wait)  # from a directory or an archive
     except OSError as error:
-        message = f"The source of {model_wait.__name__}, which waits once the model is there, cannot be read."
-        raise MissingDependencyError(message, hint="Install this package with its .py files.") from error
+        message = (
+            f"The source of {model_wait.__name__}, which waits once the model is there, "
+            "cannot be read."
+        )
+        raise MissingDependencyError(
+            message, hint="Install this package with its .py files."
+        ) from error
 
 
 def _without_state(argv: Sequence[str]) -> list[str]:
@@ -240,10 +283,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         UsageError: The arguments are wrong.
         InferenceError: The model cannot be brought here.
     """
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # the waiting process blocks them
+    signal.pthread_sigmask(
+        signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT}
+    )  # the waiting process blocks them
     options = _parser().parse_args(argv)
     if not options.source and not options.adapter:
-        raise UsageError("There is neither a model nor an adapter to load.", hint=f"See {PROGRAM} --help.")
+        raise UsageError(
+            "There is neither a model nor an adapter to load.", hint=f"See {PROGRAM} --help."
+        )
     if bool(options.adapter) != bool(options.adapters_directory):
         raise UsageError("--adapter and --adapters-directory need each other.")
     if options.check:
@@ -285,31 +332,105 @@ A SOURCE is one of
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROGRAM,
-        description="Bring a model or LoRA adapters here: complete, verified, cached, and replaced as a whole.",
+        description="Bring a model or LoRA adapters here: complete, verified, cached, and "
+        "replaced as a whole.",
         epilog=SOURCES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("source", metavar="SOURCE", nargs="?", default="", help="where the model comes from, see below")
-    add("--revision", default="", help="branch, tag or commit (main); or a revision that the metadata told")
+    add(
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        default="",
+        help="where the model comes from, see below",
+    )
+    add(
+        "--revision",
+        default="",
+        help="branch, tag or commit (main); or a revision that the metadata told",
+    )
     add("--include", action="append", default=[], metavar="GLOB", help="only files like this")
     add("--exclude", action="append", default=[], metavar="GLOB", help="no files like this")
-    add("--publish", default=MODELS_DIRECTORY, metavar="DIR", help="current, metadata.json, .ready (%(default)s)")
-    add("--cache", default=MODEL_CACHE_DIRECTORY, metavar="DIR", help="complete versions, may be shared (%(default)s)")
-    add("--cache-limit", type=_size, metavar="SIZE", help="bytes or 100Gi: remove the least recently used beyond")
-    add("--adapter", action="append", default=[], metavar="[NAME=]SOURCE", help="a LoRA adapter; NAME: owner--name")
-    add("--adapters-directory", default="", metavar="DIR", help="where adapters appear, each under its name")
-    add("--update-interval", type=_at_least(float, 0), default=0.0, metavar="SECONDS", help="look for new revisions")
-    add("--notify", action="append", default=[], metavar="KIND=URL", help=f"who is told: {', '.join(KINDS)}")
-    named = "what the server calls the model (last part of SOURCE); repeatable where SOURCE holds several"
+    add(
+        "--publish",
+        default=MODELS_DIRECTORY,
+        metavar="DIR",
+        help="current, metadata.json, .ready (%(default)s)",
+    )
+    add(
+        "--cache",
+        default=MODEL_CACHE_DIRECTORY,
+        metavar="DIR",
+        help="complete versions, may be shared (%(default)s)",
+    )
+    add(
+        "--cache-limit",
+        type=_size,
+        metavar="SIZE",
+        help="bytes or 100Gi: remove the least recently used beyond",
+    )
+    add(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="[NAME=]SOURCE",
+        help="a LoRA adapter; NAME: owner--name",
+    )
+    add(
+        "--adapters-directory",
+        default="",
+        metavar="DIR",
+        help="where adapters appear, each under its name",
+    )
+    add(
+        "--update-interval",
+        type=_at_least(float, 0),
+        default=0.0,
+        metavar="SECONDS",
+        help="look for new revisions",
+    )
+    add(
+        "--notify",
+        action="append",
+        default=[],
+        metavar="KIND=URL",
+        help=f"who is told: {', '.join(KINDS)}",
+    )
+    named = (
+        "what the server calls the model (last part of SOURCE); repeatable where SOURCE holds "
+        "several"
+    )
     add("--model-name", action="append", default=[], metavar="NAME", help=named)
     add("--once", action="store_true", help="end when everything is published")
-    add("--check", action="store_true", help="only tell whether all this can succeed; writes and downloads nothing")
+    add(
+        "--check",
+        action="store_true",
+        help="only tell whether all this can succeed; writes and downloads nothing",
+    )
     variable = "--check: a variable that must hold something"
     add("--require-env", action="append", default=[], metavar="NAME", help=variable)
-    add("--jobs", type=_at_least(int, 1), default=8, metavar="N", help="parts fetched at once (%(default)s)")
-    add("--attempts", type=_at_least(int, 1), default=8, metavar="N", help="tries of each part (%(default)s)")
-    add("--backoff", type=_at_least(float, 0), default=0.5, metavar="SECONDS", help="longest first wait (%(default)s)")
+    add(
+        "--jobs",
+        type=_at_least(int, 1),
+        default=8,
+        metavar="N",
+        help="parts fetched at once (%(default)s)",
+    )
+    add(
+        "--attempts",
+        type=_at_least(int, 1),
+        default=8,
+        metavar="N",
+        help="tries of each part (%(default)s)",
+    )
+    add(
+        "--backoff",
+        type=_at_least(float, 0),
+        default=0.5,
+        metavar="SECONDS",
+        help="longest first wait (%(default)s)",
+    )
     stall = "silence that is a failure (%(default)s)"
     add("--stall-timeout", type=_at_least(float, 0.01), default=45.0, metavar="SECONDS", help=stall)
     add("--poll", action="store_true", help=argparse.SUPPRESS)
@@ -331,7 +452,9 @@ def _at_least(kind: type[int] | type[float], bound: float) -> Callable[[str], fl
 def _size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]i?|Ki|)", text)
     if not match or match[2] not in _UNITS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes; write 107374182400 or 100Gi")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of bytes; write 107374182400 or 100Gi"
+        )
     return int(float(match[1]) * _UNITS[match[2]])
 
 

@@ -1,7 +1,8 @@
 """Local names for what comes from elsewhere: safe, unique, and the same on every run. Pure: no I/O.
 
-A name from a store can be anything: absolute, `..`, control characters, bytes that are no text, longer than a file
-system allows. What is unusual is percent-encoded and what is too long or already taken gets a hash behind `~`.
+A name from a store can be anything: absolute, `..`, control characters, bytes that are no text,
+longer than a file system allows. What is unusual is percent-encoded and what is too long or already
+taken gets a hash behind `~`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def _is_unsafe(char: str) -> bool:
 
 def _encoded(char: str) -> str:
     return "".join(
-        f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape" if _is_escape(char) else "replace")
+        f"%{byte:02X}"
+        for byte in char.encode("utf-8", "surrogateescape" if _is_escape(char) else "replace")
     )
 
 
@@ -64,8 +66,9 @@ def relative_paths(keys: Iterable[str]) -> dict[str, str]:
         keys: Names below the directory, `/` between their parts.
 
     Returns:
-        Key to path. Each path stays inside the directory, no two are equal and none is the parent of another (a store
-        can hold both `a` and `a/b`: the first becomes `a~<hash>`). A key that no other disturbs keeps its name.
+        Key to path. Each path stays inside the directory, no two are equal and none is the parent
+        of another (a store can hold both `a` and `a/b`: the first becomes `a~<hash>`). A key that
+        no other disturbs keeps its name.
     """
     ordered = sorted(set(keys))
     wished = {key: _relative(key) for key in ordered}
@@ -74,7 +77,9 @@ def relative_paths(keys: Iterable[str]) -> dict[str, str]:
     unavailable = set(parents)
     for key in ordered:
         path, salt = wished[key], key
-        while path in unavailable:  # a new name in the same directory: no directory becomes taken by it
+        while (
+            path in unavailable
+        ):  # a new name in the same directory: no directory becomes taken by it
             path = _renamed(wished[key], salt)
             salt += "~"
         unavailable.add(path)
@@ -98,7 +103,8 @@ def _relative(key: str) -> str:
 def folder_name(path: tuple[str | int, ...]) -> str:
     """Return a directory name for the value at `path` of the inputs; different paths have different names.
 
-    Ordinary names read `rows.3.image`. Others have a hash behind `~`, a character that ordinary ones cannot have.
+    Ordinary names read `rows.3.image`. Others have a hash behind `~`, a character that ordinary
+    ones cannot have.
     """
     plain = all(isinstance(part, int) or _PLAIN.fullmatch(part) for part in path)
     name = ".".join(str(part) for part in path)

@@ -16,7 +16,8 @@ from .protocol import ExitCode, termination_message, write_termination_message
 from .start_budget import enforced
 
 Main = Callable[[Sequence[str], Mapping[str, str]], int]
-"""A program: `(argv without the program's name, environment) -> exit code`; raises `InferenceError` to fail."""
+"""A program: `(argv without the program's name, environment) -> exit code`; raises `InferenceError`
+to fail."""
 
 
 class Terminated(BaseException):
@@ -24,7 +25,12 @@ class Terminated(BaseException):
 
 
 def run(
-    program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str], *, spare_seconds: float = 0.0
+    program: str,
+    main: Main,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    spare_seconds: float = 0.0,
 ) -> int:
     """Run `main` and turn however it ends into an exit code and one line of JSON on stderr.
 
@@ -33,7 +39,8 @@ def run(
         main: The program.
         argv: Its arguments, without the program's name.
         environ: Its environment variables.
-        spare_seconds: How long after the start's budget it may still run, because it keeps that itself.
+        spare_seconds: How long after the start's budget it may still run, because it keeps that
+            itself.
     """
     if sys.stderr is None:  # closed by the caller; print(file=None) would write to stdout
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
@@ -48,7 +55,11 @@ def run(
     except InferenceError as error:
         return _fail(program, error, error.exit_code)
     except ModuleNotFoundError as error:
-        return _fail(program, MissingDependencyError(f"{error}.", hint="Install it in this image."), ExitCode.CONFIG)
+        return _fail(
+            program,
+            MissingDependencyError(f"{error}.", hint="Install it in this image."),
+            ExitCode.CONFIG,
+        )
     except Exception as error:  # the one broad except: a defect must end with a message too
         traceback.print_exc()
         return _fail(program, error, ExitCode.SOFTWARE)

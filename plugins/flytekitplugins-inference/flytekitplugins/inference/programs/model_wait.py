@@ -2,9 +2,9 @@
 
     python -I -S -c <this text> SECONDS RENEWAL_SECONDS [LEASE ...] -- [COMMAND ...]
 
-Renews the leases, and becomes COMMAND after SECONDS (never, when that is 0). SIGTERM, which the loader has blocked so
-that none is lost between the two, ends it. This text is started on its own, so it imports nothing of this package, nor
-anything that is not built in.
+Renews the leases, and becomes COMMAND after SECONDS (never, when that is 0). SIGTERM, which the
+loader has blocked so that none is lost between the two, ends it. This text is started on its own,
+so it imports nothing of this package, nor anything that is not built in.
 """
 
 import os

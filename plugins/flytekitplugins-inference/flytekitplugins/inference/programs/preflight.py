@@ -12,8 +12,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DestinationError, InferenceError, SourceForbiddenError
-from .cgroup import memory_limit_bytes
-from .partial import check_space, owner_hint
+from .disk import check_space, owner_hint
+from .kernel import memory_limit_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,9 @@ def combined(problems: Sequence[InferenceError]) -> InferenceError:
     first = next((problem for problem in problems if not problem.retryable), problems[0])
     if len(problems) == 1:
         return first
-    texts = [f"({number}) {problem.message}" for number, problem in enumerate(problems[:MAX_REPORTED], 1)]
+    texts = [
+        f"({number}) {problem.message}" for number, problem in enumerate(problems[:MAX_REPORTED], 1)
+    ]
     if len(problems) > MAX_REPORTED:
         texts.append(f"and {len(problems) - MAX_REPORTED} more.")
     hints = dict.fromkeys(problem.hint for problem in problems[:MAX_REPORTED] if problem.hint)
@@ -51,8 +53,13 @@ def variable_problems(names: Sequence[str], environ: Mapping[str, str]) -> list[
             state = "still is a reference to a variable that is not there"
         else:
             continue
-        hint = "A secret did not arrive: check that it exists in this namespace with the group and key asked for."
-        problems.append(SourceForbiddenError(f"The environment variable {name} {state}.", hint=hint))
+        hint = (
+            "A secret did not arrive: check that it exists in this namespace with the group "
+            "and key asked for."
+        )
+        problems.append(
+            SourceForbiddenError(f"The environment variable {name} {state}.", hint=hint)
+        )
     return problems
 
 
@@ -67,19 +74,25 @@ def token(name: str, environ: Mapping[str, str]) -> str:
         return ""
     if not _TOKEN.fullmatch(value):  # said here, because http.client's own error would quote it
         message = f"The environment variable {name} holds spaces or characters that no token has."
-        raise SourceForbiddenError(message, hint="Check the secret's value: one token, without line breaks.")
+        raise SourceForbiddenError(
+            message, hint="Check the secret's value: one token, without line breaks."
+        )
     return value
 
 
 def write_problems(directories: Sequence[Path]) -> list[InferenceError]:
     """Return an error for each place where this user may not make one of `directories`, or write in it.
 
-    A mount that is read-only is none: it is so here, and will not be for who has the same user and writes.
+    A mount that is read-only is none: it is so here, and will not be for who has the same user and
+    writes.
     """
-    places = (next(path for path in (wanted, *wanted.parents) if path.exists()) for wanted in directories)
+    places = (
+        next(path for path in (wanted, *wanted.parents) if path.exists()) for wanted in directories
+    )
     return [
         DestinationError(
-            f"{place} cannot be written by user {os.geteuid()}: its owner is user {place.stat().st_uid}, group "
+            f"{place} cannot be written by user {os.geteuid()}: its owner is user "
+            f"{place.stat().st_uid}, group "
             f"{place.stat().st_gid}, its mode {stat.S_IMODE(place.stat().st_mode):o}.",
             hint=owner_hint(),
         )
@@ -107,7 +120,11 @@ def space_problems(directory: Path, needed: int) -> list[InferenceError]:
     except DestinationError as error:
         return [error]
     except OSError as error:
-        return [DestinationError(f"The free space of {directory} cannot be told: {error.strerror or error}.")]
+        return [
+            DestinationError(
+                f"The free space of {directory} cannot be told: {error.strerror or error}."
+            )
+        ]
     return []
 
 

@@ -32,7 +32,8 @@ MODEL_PATH = f"{MODELS_DIRECTORY}/current"
 READY_FILE = f"{MODELS_DIRECTORY}/.ready"
 """Present once `MODEL_PATH` is."""
 STARTS_NAME = ".starts"
-"""Beside it, how often the loader has started since it last brought something, left an error or was told to end."""
+"""Beside it, how often the loader has started since it last brought something, left an error or was
+told to end."""
 MODEL_CACHE_DIRECTORY = "/model-cache"
 """Where complete versions are kept; possibly a volume that many pods share."""
 COLD_START_FILE = f"{SHARED_DIRECTORY}/cold-start.json"
@@ -45,20 +46,23 @@ TERMINATION_LOG = "/dev/termination-log"
 INPUTS_VARIABLE = "INFERENCE_INPUTS"
 """Environment variable that holds `INPUTS_FILE` (on one machine: where it lies there)."""
 PORT_VARIABLE = "INFERENCE_PORT"
-"""Environment variable that holds the model server's port; a command may name it as `$(INFERENCE_PORT)`."""
+"""Environment variable that holds the model server's port; a command may name it as
+`$(INFERENCE_PORT)`."""
 MODEL_PATH_VARIABLE = "INFERENCE_MODEL_PATH"
 """Environment variable that holds where the model lies, for a server that is given one."""
 MODELFILE_VARIABLE = "INFERENCE_MODELFILE"
 """Environment variable that holds the Modelfile of a model to create."""
 START_VARIABLE = "INFERENCE_START"
-"""Environment variable that says how long the whole start may take: `{"seconds": 900, "clock": START_CLOCK_FILE}`."""
+"""Environment variable that says how long the whole start may take: `{"seconds": 900, "clock":
+START_CLOCK_FILE}`."""
 PROGRAMS_VARIABLE = "INFERENCE_PROGRAMS"
 """Environment variable that carries the bundled programs to an image without this package."""
 TERMINATION_LOG_VARIABLE = "INFERENCE_TERMINATION_LOG"
 """Environment variable that overrides `TERMINATION_LOG` where that path does not exist."""
 
 MAX_TERMINATION_MESSAGE_BYTES = 4096
-"""What the kubelet keeps of a termination message (kubernetes.io, "Determine the Reason for Pod Failure")."""
+"""What the kubelet keeps of a termination message (kubernetes.io, "Determine the Reason for Pod
+Failure")."""
 MAX_HINT_BYTES = 1000
 """What a hint may take of it; the rest is for the message."""
 
@@ -92,7 +96,8 @@ def termination_message(program: str, error: BaseException) -> str:
     if isinstance(error, InferenceError):
         message, hint = error.message, error.hint
     else:
-        message, hint = str(error) or repr(error), "This is a defect of the program; its log has the traceback."
+        message = str(error) or repr(error)
+        hint = "This is a defect of the program; its log has the traceback."
     fields = {
         "version": VERSION,
         "program": program,
@@ -110,11 +115,18 @@ def _shortened(text: str, limit: int) -> str:
     if len(text) <= limit and len(json.dumps(text)) <= limit:
         return text
     lengths = range(min(len(text), limit))
-    return text[: bisect.bisect_right(lengths, limit, key=lambda n: len(json.dumps(text[:n] + "…"))) - 1] + "…"
+    return (
+        text[
+            : bisect.bisect_right(lengths, limit, key=lambda n: len(json.dumps(text[:n] + "…"))) - 1
+        ]
+        + "…"
+    )
 
 
 def write_termination_message(line: str) -> None:
     """Leave `line` where the kubelet looks for it; do nothing where there is no such place."""
     path = os.environ.get(TERMINATION_LOG_VARIABLE, TERMINATION_LOG)
-    with contextlib.suppress(OSError):  # outside a pod there is no such place; the caller's log has the line too
+    with contextlib.suppress(
+        OSError
+    ):  # outside a pod there is no such place; the caller's log has the line too
         Path(path).write_text(line, encoding="utf-8")

@@ -27,7 +27,8 @@ class Retry:
     """
 
     attempts: int = 8
-    """How often something is tried in all; with the default back-off these take about half a minute."""
+    """How often something is tried in all; with the default back-off these take about half a
+    minute."""
     backoff_seconds: float = 0.5
     """Upper bound of the first wait; each further one is twice as long."""
     max_backoff_seconds: float = 20.0
@@ -63,15 +64,20 @@ class Crew:
         tick_seconds: See `tick`.
     """
 
-    def __init__(self, size: int, tick: Callable[[], None] = lambda: None, *, tick_seconds: float = 5.0) -> None:
-        self._size, self._tick, self._tick_seconds = size, tick, tick_seconds
+    def __init__(
+        self, size: int, tick: Callable[[], None] = lambda: None, *, tick_seconds: float = 5.0
+    ) -> None:
+        self._size = size
+        self._tick = tick
+        self._tick_seconds = tick_seconds
         self.stop = threading.Event()
         """Set when the work ends early; whoever waits or reads for long looks at it."""
 
     def run(self, tasks: Iterable[Callable[[], None]]) -> None:
         """Run `tasks`, which are taken from the iterable one at a time, and return when all are done.
 
-        Threads are not waited for when this is interrupted by an exception, be it SIGTERM's or a task's.
+        Threads are not waited for when this is interrupted by an exception, be it SIGTERM's or a
+        task's.
         """
         iterator, lock = iter(tasks), threading.Lock()
 
@@ -89,7 +95,9 @@ class Crew:
             pending = {executor.submit(work) for _ in range(self._size)}
             next_tick = time.monotonic() + self._tick_seconds
             while pending:
-                done, pending = wait(pending, timeout=self._tick_seconds, return_when=FIRST_COMPLETED)
+                done, pending = wait(
+                    pending, timeout=self._tick_seconds, return_when=FIRST_COMPLETED
+                )
                 deque((future.result() for future in done), maxlen=0)
                 if time.monotonic() >= next_tick:
                     self._tick()
@@ -98,7 +106,9 @@ class Crew:
             self.stop.set()
             executor.shutdown(wait=False, cancel_futures=True)
 
-    def map(self, action: Callable[[_T], object], items: Iterable[_T]) -> list[tuple[_T, InferenceError]]:
+    def map(
+        self, action: Callable[[_T], object], items: Iterable[_T]
+    ) -> list[tuple[_T, InferenceError]]:
         """Run `action` on every item and return those that failed."""
         failures: list[tuple[_T, InferenceError]] = []
 

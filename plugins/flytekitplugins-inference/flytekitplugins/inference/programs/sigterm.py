@@ -1,7 +1,8 @@
 """SIGTERM while a program is still being imported, which takes seconds on a loaded node.
 
-Without a handler the first process of a container does not hear it at all (`pid_namespaces(7)`), so that the pod waits
-for its whole grace period, and any other process dies without its exit code. Imports nothing that takes long.
+Without a handler the first process of a container does not hear it at all (`pid_namespaces(7)`), so
+that the pod waits for its whole grace period, and any other process dies without its exit code.
+Imports nothing that takes long.
 """
 
 from __future__ import annotations

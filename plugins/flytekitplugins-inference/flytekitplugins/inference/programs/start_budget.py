@@ -1,7 +1,8 @@
 """What all containers before the task's own may take together: one clock for the whole start, and its end.
 
-The first program of a start leaves the time at which it began in a file that all containers see. The programs that come
-later count from there, so that images, inputs, models and the server share one budget.
+The first program of a start leaves the time at which it began in a file that all containers see.
+The programs that come later count from there, so that images, inputs, models and the server share
+one budget.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import ServerNotReadyError, UsageError
-from .journal import boot_id
-from .partial import make_root, write_json
+from .disk import make_root, write_json
+from .kernel import boot_id
 from .protocol import START_CLOCK_FILE, START_VARIABLE
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def start_budget(environ: Mapping[str, str]) -> StartBudget | None:
     try:
         fields = json.loads(text)
         seconds, clock = fields["seconds"], fields["clock"]
-        is_right = type(seconds) in (int, float) and 0 < seconds < math.inf and Path(clock).is_absolute()
+        is_right = (
+            type(seconds) in (int, float) and 0 < seconds < math.inf and Path(clock).is_absolute()
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         is_right = False
     if not is_right:
@@ -80,8 +83,8 @@ def start_budget(environ: Mapping[str, str]) -> StartBudget | None:
 def _begun(clock: Path) -> float:
     """Return when the start began: what `clock` says, or now, which `clock` says from now on.
 
-    What another boot of the node has left, or a kill has cut short, tells nothing. Nor does a volume that cannot be
-    written: then each program has the whole budget for itself.
+    What another boot of the node has left, or a kill has cut short, tells nothing. Nor does a
+    volume that cannot be written: then each program has the whole budget for itself.
     """
     moment = _now()
     fields = {"boot": boot_id(), "begun": moment}
@@ -136,7 +139,10 @@ def enforced(program: str, environ: Mapping[str, str], spare_seconds: float) -> 
         finally:
             release()
     except BudgetSpent as spent:
-        message = f"The start has {budget.seconds:g} s and began {budget.spent:.0f} s ago; {program} was not done."
+        message = (
+            f"The start has {budget.seconds:g} s and began {budget.spent:.0f} s ago; "
+            f"{program} was not done."
+        )
         raise ServerNotReadyError(f"{message} {spent.doing}".strip(), hint=spent.hint) from None
 
 

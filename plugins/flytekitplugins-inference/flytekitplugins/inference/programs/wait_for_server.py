@@ -1,10 +1,12 @@
 """The server gate: waits until a model server is ready, and says why when it will not be.
 
-    python -m flytekitplugins.inference.programs.wait_for_server http://localhost:8000/health --timeout 600
+    python -m flytekitplugins.inference.programs.wait_for_server http://localhost:8000/health
+    --timeout 600
 
-runs as a regular init container behind the server. It ends with 0 when the server is ready, or with an error that ends
-the pod: when the budget is over, or earlier when it is sure. Without an address it waits for the model alone, in front
-of a server that cannot. With `--preflight` it checks instead what must hold before anything starts.
+runs as a regular init container behind the server. It ends with 0 when the server is ready, or with
+an error that ends the pod: when the budget is over, or earlier when it is sure. Without an address
+it waits for the model alone, in front of a server that cannot. With `--preflight` it checks instead
+what must hold before anything starts.
 """
 
 from __future__ import annotations
@@ -24,30 +26,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ..errors import DestinationError, InferenceError, ServerExitedError, ServerNotReadyError, UsageError
-from .loader_watch import LoaderWatch
+from ..errors import (
+    DestinationError,
+    InferenceError,
+    ServerExitedError,
+    ServerNotReadyError,
+    UsageError,
+)
+from .disk import write_json
 from .main import Terminated, run
-from .partial import write_json
 from .preflight import combined, token, variable_problems
 from .protocol import START_VARIABLE
-from .server_probe import Address, Answer, Api, ServerProbe, parse_address
+from .server.loader_watch import LoaderWatch
+from .server.server_probe import Address, Answer, Api, ServerProbe, parse_address
+from .server.start_report import report, start_phases, table
 from .start_budget import BudgetSpent, start_budget, telling
-from .start_report import report, start_phases, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PROGRAM = "wait_for_server"
 MAX_REQUEST_SECONDS = 21.0
-"""SGLang's health call generates a token and answers after up to 20 s (`SGLANG_HEALTH_CHECK_TIMEOUT`, 0.5)."""
+"""SGLang's health call generates a token and answers after up to 20 s
+(`SGLANG_HEALTH_CHECK_TIMEOUT`, 0.5)."""
 MIN_REQUEST_SECONDS = 1.0
 """The last question, too, has time for an answer: better a second late than without one to tell."""
 SPARE_SECONDS = 2.0
 """So long after the budget the last question and its answer are over."""
 MAX_CLOSINGS = 3
-"""How often the port may close after it was open: some servers look for a free port, or start again once."""
+"""How often the port may close after it was open: some servers look for a free port, or start again
+once."""
 SERVER_HINT = (
-    "Read the log of model-server. If it was still loading, raise startup_timeout; if it ended, look at its exit code "
+    "Read the log of model-server. If it was still loading, raise startup_timeout; if it ended, "
+    "look at its exit code "
     "(137: memory limit) and its arguments (host and port)."
 )
 FIRST_PROGRESS_SECONDS = 3.0
@@ -77,7 +88,8 @@ class Gate:
 
     Args:
         config: What to wait for.
-        environ: Environment variables, of which some are required; one may tell when the whole start began.
+        environ: Environment variables, of which some are required; one may tell when the whole
+            start began.
     """
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
@@ -85,13 +97,18 @@ class Gate:
         budget = start_budget(environ)
         self._before = budget.spent if budget else 0.0
         """Seconds that were over when the gate began."""
-        self._timeout = min(config.timeout_seconds, budget.seconds) if budget else config.timeout_seconds
-        self._entered, self._started = time.time(), time.monotonic() - self._before
+        self._timeout = (
+            min(config.timeout_seconds, budget.seconds) if budget else config.timeout_seconds
+        )
+        self._entered = time.time()
+        self._started = time.monotonic() - self._before
         self._next_progress = time.monotonic() + FIRST_PROGRESS_SECONDS
         self._loader = LoaderWatch(config.models) if config.models else None
         self._answer: Answer | None = None
         self._first_answer: Answer | None = None
-        self._is_open, self._was_open, self._closings = False, False, 0
+        self._is_open = False
+        self._was_open = False
+        self._closings = 0
 
     def run(self) -> None:
         """Wait until the server is ready, or the model where there is no address.
@@ -129,7 +146,9 @@ class Gate:
         while not loader.is_ready:
             self._tick()
             if self._left() <= 0:
-                raise ServerNotReadyError(f"The model was not there {self._when()}. {loader.state}", hint=loader.hint)
+                raise ServerNotReadyError(
+                    f"The model was not there {self._when()}. {loader.state}", hint=loader.hint
+                )
             self._pause(min(self._config.interval_seconds, self._left()))
 
     def _wait_for_server(self, address: Address) -> None:
@@ -159,7 +178,11 @@ class Gate:
         return self._timeout - self._spent()
 
     def _when(self) -> str:
-        before = f", {self._before:.0f} s of which were over when the gate began" if self._before >= 1 else ""
+        before = (
+            f", {self._before:.0f} s of which were over when the gate began"
+            if self._before >= 1
+            else ""
+        )
         return f"after {self._spent():.0f} s{before}"
 
     def _last(self) -> str:
@@ -188,9 +211,11 @@ class Gate:
             self._closings += 1
             if self._closings >= MAX_CLOSINGS:
                 raise ServerExitedError(
-                    f"The model server starts and ends again: the server's port opened and closed {self._closings} "
+                    "The model server starts and ends again: the server's port opened and closed "
+                    f"{self._closings} "
                     f"times in {self._spent():.0f} s. {answer.asked} {answer.text}.",
-                    hint="The log of model-server tells why it ends; exit code 137 means that its memory limit is low.",
+                    hint="The log of model-server tells why it ends; exit code 137 means that its "
+                    "memory limit is low.",
                 )
         return answer
 
@@ -204,7 +229,10 @@ class Gate:
             _say(f"waiting seconds={self._spent():.0f} budget={self._timeout:g} last: {last}")
 
     def _not_ready(self, answer: Answer) -> ServerNotReadyError:
-        parts = [f"The model server was not ready {self._when()}.", f"{answer.asked} {answer.text}."]
+        parts = [
+            f"The model server was not ready {self._when()}.",
+            f"{answer.asked} {answer.text}.",
+        ]
         if self._closings:
             parts.append(f"The server's port opened and closed {self._closings} times.")
         elif not self._was_open:
@@ -253,7 +281,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             raise combined(problems)
         return 0
     if parsed.timeout is None or (parsed.url is None and parsed.models is None):
-        raise UsageError("URL and --timeout are needed; --models where there is no URL.", hint=f"See {PROGRAM} --help.")
+        raise UsageError(
+            "URL and --timeout are needed; --models where there is no URL.",
+            hint=f"See {PROGRAM} --help.",
+        )
     if parsed.url is None:
         _refuse(parsed, ("model", "inputs", "report", "token_env"), "needs a URL")
     config = Config(
@@ -278,9 +309,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=PROGRAM, description="Wait until a model server is ready, and say why when it will not be.")
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Wait until a model server is ready, and say why when it will not be.",
+    )
     add = parser.add_argument
-    add("url", metavar="URL", nargs="?", help="readiness address; without a path an open port is enough; see --models")
+    add(
+        "url",
+        metavar="URL",
+        nargs="?",
+        help="readiness address; without a path an open port is enough; see --models",
+    )
     add(
         "--timeout",
         type=_positive,
@@ -289,14 +328,41 @@ def _parser() -> argparse.ArgumentParser:
     )
     model = "wait until the server has this model, too (repeatable)"
     add("--model", action="append", default=[], metavar="NAME", help=model)
-    add("--api", choices=[api.value for api in Api], default=Api.OPENAI.value, help="how to ask for it (%(default)s)")
-    add("--interval", type=_positive, default=0.25, metavar="SECONDS", help="pause between questions (%(default)s)")
-    loader = "where the model loader publishes, or says why it cannot; without a URL, wait for the model alone"
+    add(
+        "--api",
+        choices=[api.value for api in Api],
+        default=Api.OPENAI.value,
+        help="how to ask for it (%(default)s)",
+    )
+    add(
+        "--interval",
+        type=_positive,
+        default=0.25,
+        metavar="SECONDS",
+        help="pause between questions (%(default)s)",
+    )
+    loader = (
+        "where the model loader publishes, or says why it cannot; without a URL, wait for "
+        "the model alone"
+    )
     add("--models", type=Path, metavar="DIRECTORY", help=loader)
-    add("--inputs", type=Path, metavar="FILE", help="the input downloader's JSON file, for the report")
+    add(
+        "--inputs",
+        type=Path,
+        metavar="FILE",
+        help="the input downloader's JSON file, for the report",
+    )
     add("--report", type=Path, metavar="FILE", help="write what the start took, by phase, as JSON")
-    add("--require-env", action="append", default=[], metavar="NAME", help="a variable that must hold something")
-    add("--token-env", default="", metavar="NAME", help="the variable with the token for the server")
+    add(
+        "--require-env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a variable that must hold something",
+    )
+    add(
+        "--token-env", default="", metavar="NAME", help="the variable with the token for the server"
+    )
     add("--preflight", action="store_true", help="check --require-env, then end; no URL")
     return parser
 

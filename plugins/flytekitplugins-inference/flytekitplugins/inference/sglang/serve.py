@@ -1,7 +1,7 @@
 """`SGLang`: SGLang's OpenAI-compatible server.
 
-Facts: SGLang 0.5.23, `sglang/cli/serve.py`, `sglang/srt/entrypoints/http_server.py`, `sglang/srt/environ.py`;
-docs.sglang.io "Install SGLang".
+Facts: SGLang 0.5.23, `sglang/cli/serve.py`, `sglang/srt/entrypoints/http_server.py`,
+`sglang/srt/environ.py`; docs.sglang.io "Install SGLang".
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ IMAGE = "lmsysorg/sglang:v0.5.23"
 """For CUDA 13; the last one for CUDA 12 is `v0.5.19-cu129`."""
 INTEL_IMAGE = f"{IMAGE}-xpu"
 CPU_IMAGE = f"{IMAGE}-xeon"
-"""For x86-64 only. The images of a release: its notes, "To upgrade" (github.com/sgl-project/sglang, November 2026)."""
-AMD_IMAGES = {f"{IMAGE}-rocm10-mi30x": "MI300X and MI325X", f"{IMAGE}-rocm10-mi35x": "MI350X and MI355X"}
+"""For x86-64 only. The images of a release: its notes, "To upgrade" (github.com/sgl-project/sglang,
+November 2026)."""
+AMD_IMAGES = {
+    f"{IMAGE}-rocm10-mi30x": "MI300X and MI325X",
+    f"{IMAGE}-rocm10-mi35x": "MI350X and MI355X",
+}
 METRIC_NAMES = {
     "requests_running": "sglang:num_running_reqs",
     "requests_waiting": "sglang:num_queue_reqs",
@@ -44,13 +48,17 @@ METRIC_NAMES = {
 CACHE = "/var/cache/inference"
 """Not `/root/.cache`: the image may bring kernels there, which a volume would hide."""
 HEALTH_TIMEOUT = 25
-"""`/health` generates a token, which it looks for once a second and for `SGLANG_HEALTH_CHECK_TIMEOUT`, 20 seconds."""
+"""`/health` generates a token, which it looks for once a second and for
+`SGLANG_HEALTH_CHECK_TIMEOUT`, 20 seconds."""
 _KEY = "give args=['--{}', '$(NAME)'] with a variable that base= takes from a Kubernetes secret"
 
 OPTIONS = OptionTable.read(
     options,
     server="SGLang",
-    secret={name: _KEY.format(name.replace("_", "-")) for name in ("api_key", "admin_api_key", "ssl_keyfile_password")},
+    secret={
+        name: _KEY.format(name.replace("_", "-"))
+        for name in ("api_key", "admin_api_key", "ssl_keyfile_password")
+    },
     secret_keys={"watermark_config": ("key", "key_b")},
     has_keys=False,
 )
@@ -72,11 +80,12 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
     """
 
     arg_dict: Mapping[str, Any] | None = None
-    """Options of `sglang serve`, with `_` or `-`. `model_path` is needed unless there is a `model`. `host` and `port`
-    are the template's. Options newer than `OPTIONS` go into `args`."""
+    """Options of `sglang serve`, with `_` or `-`. `model_path` is needed unless there is a `model`.
+    `host` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
-    """Generates a token. `/ready` only tells of the one at the start, and 0.5.19 does not have it."""
+    """Generates a token. `/ready` only tells of the one at the start, and 0.5.19 does not have
+    it."""
     port: int = 30000
     """SGLang's own default."""
     cpu: int | float | str = 4
@@ -102,8 +111,16 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             # without the type, the hub would be asked whether the model is one that makes images
             command=("sglang", "serve", "--model-type", "llm"),
             args=(
-                *("--model-path", str(self.model_path or self._argument("model_path")), *self._address()),
-                *(("--served-model-name", name) if self._argument("served_model_name") is None else ()),
+                *(
+                    "--model-path",
+                    str(self.model_path or self._argument("model_path")),
+                    *self._address(),
+                ),
+                *(
+                    ("--served-model-name", name)
+                    if self._argument("served_model_name") is None
+                    else ()
+                ),
                 *(("--device", "cpu") if not self.gpu and self._argument("device") is None else ()),
                 *(("--enable-metrics",) if has_metrics else ()),
                 *self._other_arguments("model_path", "host", "port", "enable_metrics"),
@@ -112,7 +129,8 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             env=(
                 *self._token_variables("HF_TOKEN"),
                 EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
-                # under it are those of Triton, Inductor and FlashInfer too (`redirect_third_party_caches`)
+                # under it are those of Triton, Inductor and FlashInfer too
+                # (`redirect_third_party_caches`)
                 EnvVar(name="SGLANG_CACHE_DIR", value=f"{CACHE}/sglang"),
             ),
             secrets=(token,) if token else (),
@@ -121,7 +139,9 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             served_model_name=name,
             metrics_path="/metrics" if has_metrics else "",
             metric_names=METRIC_NAMES if has_metrics else {},
-            shm_size=f"{min(2 * self.gpu, 8)}Gi" if self.gpu else "4Gi",  # what workers exchange, as in vLLM
+            shm_size=f"{min(2 * self.gpu, 8)}Gi"
+            if self.gpu
+            else "4Gi",  # what workers exchange, as in vLLM
             hub_token=token,
             adapters=self.lora_adapters or {},
             adapters_directory=ADAPTERS,
@@ -142,7 +162,11 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
         named = self._argument("served_model_name")
         if named is not None:
             return str(named)
-        return self.model_source.name if self.model_source is not None else str(self._argument("model_path"))
+        return (
+            self.model_source.name
+            if self.model_source is not None
+            else str(self._argument("model_path"))
+        )
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
@@ -157,21 +181,38 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             yield "arg_dict has enable_lora=False, the template has lora_adapters"
         for name in ("smg_grpc_mode", "grpc_mode", "encoder_only", "ssl_certfile", "ssl_keyfile"):
             if self._argument(name):
-                yield f"arg_dict: with {name!r} the server does not answer plain HTTP on the template's port"
+                yield (
+                    f"arg_dict: with {name!r} the server does not answer plain HTTP on the "
+                    "template's port"
+                )
         yield from self._parallelism_problems()
 
     def _model_path_problems(self) -> Iterator[str]:
-        path, named = self._argument("model_path"), self._argument("served_model_name")
+        path = self._argument("model_path")
+        named = self._argument("served_model_name")
         if self.model is None and path is None:
-            yield "the model is missing: give model=, or arg_dict={'model_path': …}, which the server then downloads"
+            yield (
+                "the model is missing: give model=, or arg_dict={'model_path': …}, which the "
+                "server then downloads"
+            )
         if self.model is not None and path is not None:
-            yield f"arg_dict has model_path {path!r}, the template has model={self.model!r}; give one of them"
+            yield (
+                f"arg_dict has model_path {path!r}, the template has model={self.model!r}; give "
+                "one of them"
+            )
         if isinstance(named, str) and ":" in named:
-            yield f"arg_dict has served_model_name {named!r}; SGLang takes what follows a colon for an adapter"
+            yield (
+                f"arg_dict has served_model_name {named!r}; SGLang takes what follows a colon "
+                "for an adapter"
+            )
 
     def _parallelism_problems(self) -> Iterator[str]:
         """Each rank needs a GPU; with `enable_dp_attention` data parallelism is within tensor parallelism."""
-        names = ["tp_size", "pp_size", *([] if self._argument("enable_dp_attention") else ["dp_size"])]
+        names = [
+            "tp_size",
+            "pp_size",
+            *([] if self._argument("enable_dp_attention") else ["dp_size"]),
+        ]
         sizes = [self._argument(name, 1) for name in names]
         if self._argument("nnodes", 1) != 1:
             yield "arg_dict has nnodes; a server beside a task is one node"
@@ -179,25 +220,44 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             return
         wanted = sizes[0] * sizes[1] * (sizes[2] if len(sizes) > 2 else 1)
         if 0 < self.gpu < wanted:
-            yield f"arg_dict: {', '.join(names)} need {wanted} GPUs, the template has gpu={self.gpu}"
+            yield (
+                f"arg_dict: {', '.join(names)} need {wanted} GPUs, the template has gpu={self.gpu}"
+            )
 
     def cautions(self) -> Iterator[str]:
         """Yield what works, but not as its author may think."""
         yield from super().cautions()
         if not self.gpu and not self.image:
-            yield "gpu=0: SGLang's image for CPUs is for x86-64 with AMX (Xeon of the 4th generation or newer)"
+            yield (
+                "gpu=0: SGLang's image for CPUs is for x86-64 with AMX (Xeon of the 4th "
+                "generation or newer)"
+            )
         sizes = [self._argument(name, 1) for name in ("tp_size", "pp_size", "dp_size")]
         if all(isinstance(size, int) for size in sizes) and math.prod(sizes) < self.gpu:
             yield f"gpu={self.gpu}, but arg_dict uses {math.prod(sizes)}: give tp_size, or dp_size"
         if self.update_interval is not None:
             yield (
-                "update_interval: after an update SGLang 0.5.23 calls the model by the new version's path, in "
+                "update_interval: after an update SGLang 0.5.23 calls the model by the new "
+                "version's path, in "
                 "/v1/models and in answers; requests may go on using its name"
             )
-        if not self.lora_adapters and not self._argument("enable_lora") and self._argument("lora_paths") is None:
+        if (
+            not self.lora_adapters
+            and not self._argument("enable_lora")
+            and self._argument("lora_paths") is None
+        ):
             for name in _LORA_OPTIONS:
                 if self._argument(name) is not None:
-                    yield f"arg_dict has {name}, which SGLang does not look at without enable_lora=True"
+                    yield (
+                        f"arg_dict has {name}, which SGLang does not look at without "
+                        "enable_lora=True"
+                    )
 
 
-_LORA_OPTIONS = ("lora_backend", "lora_target_modules", "max_loaded_loras", "max_lora_rank", "max_loras_per_batch")
+_LORA_OPTIONS = (
+    "lora_backend",
+    "lora_target_modules",
+    "max_loaded_loras",
+    "max_lora_rank",
+    "max_loras_per_batch",
+)

@@ -1,7 +1,8 @@
 """The options of `text-embeddings-router` as data, so that a wrong name is found before a pod is started.
 
-Read from huggingface/text-embeddings-inference v1.9.3, `router/src/main.rs` (struct Args), by `dev/tei_options.py`.
-Names are in snake case; the router takes them with dashes. Every name is of exactly one kind.
+Read from huggingface/text-embeddings-inference v1.9.3, `router/src/main.rs` (struct Args), by
+`dev/tei_options.py`. Names are in snake case; the router takes them with dashes. Every name is of
+exactly one kind.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ BOOLEANS: Final = _names("""
 
 #: `--x VALUE`.
 VALUES: Final = _names("""
-    api_key default_prompt default_prompt_name dense_path dtype hf_api_token hf_token hostname huggingface_hub_cache
-    max_batch_requests max_batch_tokens max_client_batch_size max_concurrent_requests model_id otlp_endpoint
-    otlp_service_name payload_limit pooling port prometheus_port revision served_model_name tokenization_workers
-    uds_path
+        api_key default_prompt default_prompt_name dense_path dtype hf_api_token hf_token hostname
+    huggingface_hub_cache     max_batch_requests max_batch_tokens max_client_batch_size
+    max_concurrent_requests model_id otlp_endpoint     otlp_service_name payload_limit pooling port
+    prometheus_port revision served_model_name tokenization_workers     uds_path
 """)
 
 #: `--x A --x B`.

@@ -1,7 +1,8 @@
 """`TEI`: Hugging Face's Text Embeddings Inference: embeddings, rerankers, classifiers.
 
 Facts: huggingface/text-embeddings-inference v1.9.3, `router/src/main.rs`, `router/src/lib.rs`,
-`router/src/http/server.rs`, the Dockerfiles and their entry points, `.github/workflows/{build.yaml,matrix.json}`.
+`router/src/http/server.rs`, the Dockerfiles and their entry points,
+`.github/workflows/{build.yaml,matrix.json}`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ IMAGES: Mapping[str, str] = {
     "habana.ai": f"{_REPOSITORY}:hpu-{options.VERSION}",
     "gpu.intel.com": f"{_REPOSITORY}:xpu-ipex-{options.VERSION}",
 }
-"""By the vendor of `gpu_resource`. `cuda-` holds a build for each architecture from Turing to Blackwell and takes the
-one that fits when it starts; images for one architecture are smaller (`image=`)."""
+"""By the vendor of `gpu_resource`. `cuda-` holds a build for each architecture from Turing to
+Blackwell and takes the one that fits when it starts; images for one architecture are smaller
+(`image=`)."""
 METRIC_NAMES = {
     "requests_waiting": "te_queue_size",
     "request_latency": "te_request_duration",
@@ -65,11 +67,13 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
     """
 
     arg_dict: Mapping[str, Any] | None = None
-    """Options of `text-embeddings-router`, with `_` or `-`; `model_id` is downloaded by the server itself, `model=` by
-    the model loader. `hostname` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
+    """Options of `text-embeddings-router`, with `_` or `-`; `model_id` is downloaded by the server
+    itself, `model=` by the model loader. `hostname` and `port` are the template's. Options newer
+    than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
-    """Answers once the model is loaded and has embedded a test batch: the server listens no sooner."""
+    """Answers once the model is loaded and has embedded a test batch: the server listens no
+    sooner."""
     cpu: int | float | str = 2
     mem: str = "8Gi"
 
@@ -88,24 +92,28 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
 
     def server(self) -> Server:
         """Return what TEI needs."""
-        # the options are also read from variables without a prefix (HOSTNAME, which Kubernetes sets, PORT, …): an
-        # argument goes before its variable
+        # the options are also read from variables without a prefix (HOSTNAME, which Kubernetes
+        # sets, PORT, …): an argument goes before its variable
         written = {
             "model_id": self.model_path or self._argument("model_id"),
             "served_model_name": self._served_model_name() if self.model_path else None,
             "hostname": EVERY_ADDRESS[0],
             "port": self.port,
-            # metrics are on the server's own port; this one is bound and given up at the start, which fails where two
-            # servers of a pod do it, and 0 is always free
+            # metrics are on the server's own port; this one is bound and given up at the start,
+            # which fails where two servers of a pod do it, and 0 is always free
             "prometheus_port": 0,
         }
         given = {OPTIONS.canonical(name): value for name, value in (self.arg_dict or {}).items()}
         token = self._token()
         has_entry_point = bool(self.gpu) and self._vendor in ("nvidia.com", "gpu")
         return Server(
-            # NVIDIA's images choose build and driver libraries in their entry point, and have no such program in cuda-
+            # NVIDIA's images choose build and driver libraries in their entry point, and have no
+            # such program in cuda-
             command=("/entrypoint.sh",) if has_entry_point else ("text-embeddings-router",),
-            args=(*render_options({**written, **given, "port": self.port}, OPTIONS), *self._json_output()),
+            args=(
+                *render_options({**written, **given, "port": self.port}, OPTIONS),
+                *self._json_output(),
+            ),
             env=(
                 *self._token_variables("HF_TOKEN"),
                 EnvVar(name="HUGGINGFACE_HUB_CACHE", value=CACHE),
@@ -114,14 +122,16 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
             hub_token=token,
             volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             probes=Probes(liveness=Probe(path="/health")),
-            # it has /v1/embeddings but no /v1/models, and takes any name; /health tells that the model is loaded
+            # it has /v1/embeddings but no /v1/models, and takes any name; /health tells that the
+            # model is loaded
             api_key_variable="API_KEY",
             model_api="openai",
             served_model_name=self._served_model_name(),
             lists_models=False,
             metrics_path="/metrics",
             metric_names=METRIC_NAMES,
-            # a Service named "prometheus" would inject PROMETHEUS_PORT=tcp://…, an option's variable
+            # a Service named "prometheus" would inject PROMETHEUS_PORT=tcp://…, an option's
+            # variable
             enable_service_links=False,
         )
 
@@ -133,13 +143,18 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
         """Return the name in answers of the OpenAI route, and in `/info`."""
         if name := self._argument("served_model_name"):
             return str(name)
-        return self.model_source.name if self.model_source else str(self._argument("model_id") or "")
+        return (
+            self.model_source.name if self.model_source else str(self._argument("model_id") or "")
+        )
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
         if self.gpu and not self.image and not self.default_image:
-            yield f"gpu_resource={self.gpu_resource!r}: TEI publishes no image for it; build one and give image="
+            yield (
+                f"gpu_resource={self.gpu_resource!r}: TEI publishes no image for it; build one "
+                "and give image="
+            )
         if isinstance(self.image, str) and self.image.endswith("-grpc"):
             yield f"image={self.image!r} speaks gRPC only; give the one without -grpc"
         for name in ("HOSTNAME", "PORT"):
@@ -152,11 +167,20 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
     def _contradictions(self) -> Iterator[str]:
         named = self._argument("model_id")
         if self.model is None and named is None and "MODEL_ID" not in (self.env or {}):
-            yield "model is missing: give arg_dict={'model_id': 'owner/name'}, or model= to have it loaded and cached"
+            yield (
+                "model is missing: give arg_dict={'model_id': 'owner/name'}, or model= to have "
+                "it loaded and cached"
+            )
         for name in ("model_id", "revision"):
             if self.model is not None and (value := self._argument(name)) is not None:
-                yield f"arg_dict has {name} {value!r}, the template has model={self.model!r}; give one of them"
-        if self._argument("default_prompt") is not None and self._argument("default_prompt_name") is not None:
+                yield (
+                    f"arg_dict has {name} {value!r}, the template has model={self.model!r}; "
+                    "give one of them"
+                )
+        if (
+            self._argument("default_prompt") is not None
+            and self._argument("default_prompt_name") is not None
+        ):
             yield "arg_dict has default_prompt and default_prompt_name; TEI takes one of them"
 
     def cautions(self) -> Iterator[str]:
@@ -164,7 +188,8 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
         yield from super().cautions()
         if self._argument("auto_truncate") is None and "AUTO_TRUNCATE" not in (self.env or {}):
             yield (
-                "TEI cuts inputs that are too long without a word; give arg_dict={'auto_truncate': False} to have them "
+                "TEI cuts inputs that are too long without a word; give "
+                "arg_dict={'auto_truncate': False} to have them "
                 "refused, or True to keep it so"
             )
         if isinstance(self.gpu, int) and self.gpu > 1:

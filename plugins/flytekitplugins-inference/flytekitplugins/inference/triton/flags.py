@@ -9,12 +9,22 @@ from typing import Any
 from ..pod.flags import OptionTable, option_problems
 from . import options
 
-__all__ = ["OPTIONS", "argument_problems", "dict_problems", "ending_problems", "option", "option_cautions"]
+__all__ = [
+    "OPTIONS",
+    "argument_problems",
+    "dict_problems",
+    "ending_problems",
+    "option",
+    "option_cautions",
+]
 
 EXIT_TIMEOUT_SECONDS = 30
 """What the server waits for requests in flight, unless `exit_timeout_secs` says otherwise."""
 KUBERNETES_GRACE_SECONDS = 30
-_ELSEWHERE = "write it into args= with the value as $(NAME) of a variable that base= fills from a Kubernetes secret"
+_ELSEWHERE = (
+    "write it into args= with the value as $(NAME) of a variable that base= fills from a "
+    "Kubernetes secret"
+)
 
 OPTIONS = OptionTable.read(
     options,
@@ -37,7 +47,9 @@ _OURS = {
 def option(given: Any, name: str, default: Any = None) -> Any:
     """Return the value of the option `name` in `given`, however the user spelled it."""
     options = given if isinstance(given, Mapping) else {}  # checks ask before that is known
-    return {OPTIONS.canonical(key): value for key, value in options.items() if isinstance(key, str)}.get(name, default)
+    return {
+        OPTIONS.canonical(key): value for key, value in options.items() if isinstance(key, str)
+    }.get(name, default)
 
 
 def dict_problems(given: Any) -> Iterator[str]:
@@ -53,7 +65,10 @@ def dict_problems(given: Any) -> Iterator[str]:
         yield "arg_dict: without HTTP (allow_http) nobody can ask whether the server is ready"
     caches = option(given, "cache_config") or ()
     if any("password=" in str(item) for item in ([caches] if isinstance(caches, str) else caches)):
-        yield f"arg_dict: cache_config would put a password into the pod's specification; {_ELSEWHERE}"
+        yield (
+            "arg_dict: cache_config would put a password into the pod's specification; "
+            f"{_ELSEWHERE}"
+        )
 
 
 def argument_problems(words: Any) -> Iterator[str]:
@@ -72,7 +87,8 @@ def ending_problems(given: Any, grace: Any) -> Iterator[str]:
     seconds = KUBERNETES_GRACE_SECONDS if seconds is None else seconds
     if isinstance(waits, int) and isinstance(seconds, (int, float)) and seconds <= waits:
         yield (
-            f"termination_grace_period: the server may wait {waits} s for requests in flight (exit_timeout_secs) and "
+            f"termination_grace_period: the server may wait {waits} s for requests in flight "
+            "(exit_timeout_secs) and "
             f"is killed after {seconds:g} s; give more than {waits}"
         )
 
@@ -85,7 +101,10 @@ def option_cautions(given: Mapping[str, Any], mode: str) -> Iterator[str]:
         mode: The model control mode.
     """
     for name in sorted({OPTIONS.canonical(name) for name in given} & options.DEPRECATED.keys()):
-        yield f"arg_dict: {name!r} is deprecated in Triton {options.VERSION}; say {options.DEPRECATED[name]!r}"
+        yield (
+            f"arg_dict: {name!r} is deprecated in Triton {options.VERSION}; say "
+            f"{options.DEPRECATED[name]!r}"
+        )
     if mode != "poll" and option(given, "repository_poll_secs") is not None:
         yield f"arg_dict: repository_poll_secs does nothing with model control mode {mode!r}"
     if option(given, "strict_readiness") is False:

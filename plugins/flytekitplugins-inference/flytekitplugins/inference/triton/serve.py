@@ -18,12 +18,20 @@ from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
-from .flags import OPTIONS, argument_problems, dict_problems, ending_problems, option, option_cautions
+from .flags import (
+    OPTIONS,
+    argument_problems,
+    dict_problems,
+    ending_problems,
+    option,
+    option_cautions,
+)
 
 __all__ = ["HFSecret", "Triton"]
 
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-py3"
-"""The release whose options `options.py` holds; it runs without a GPU too (docs/getting_started/quickstart.md)."""
+"""The release whose options `options.py` holds; it runs without a GPU too
+(docs/getting_started/quickstart.md)."""
 USER = 1000
 """`triton-server`, made "to run triton as non-root" (build.py); the image itself starts as root."""
 HOME = "/home/triton-server"
@@ -48,11 +56,12 @@ class Triton(ModelInferenceTemplate):
     """
 
     model_repository: str | Sequence[str] | None = None
-    """Repositories that Triton reads by itself, beside or instead of the one that `model=` brings: a directory of the
-    image or of a volume, or `s3://`, `gs://`, `as://` with credentials of its own."""
+    """Repositories that Triton reads by itself, beside or instead of the one that `model=` brings:
+    a directory of the image or of a volume, or `s3://`, `gs://`, `as://` with credentials of its
+    own."""
     model_names: Sequence[str] = ()
-    """The models that must answer before the task starts. With them, control is explicit: only these are loaded, and
-    they can be loaded again. `["*"]` is all there are."""
+    """The models that must answer before the task starts. With them, control is explicit: only
+    these are loaded, and they can be loaded again. `["*"]` is all there are."""
     model_control_mode: str | None = None
     """`none`, `explicit` or `poll`; `None` is `explicit` with `model_names` and `none` without."""
     grpc_port: int = 8001
@@ -60,7 +69,8 @@ class Triton(ModelInferenceTemplate):
     metrics_port: int = 8002
     """The port of the metrics."""
     hf_secret: HFSecret | None = None
-    """The token with which a back end (vLLM, Python) and the model loader read gated repositories of the hub."""
+    """The token with which a back end (vLLM, Python) and the model loader read gated repositories
+    of the hub."""
     arg_dict: Mapping[str, Any] | None = None
     """Options of `tritonserver`, with `_` or `-`. Options newer than `OPTIONS` go into `args`."""
 
@@ -69,7 +79,8 @@ class Triton(ModelInferenceTemplate):
     cpu: int | float | str = 2
     mem: str = "8Gi"
     termination_grace_period: int | timedelta | None = 45
-    """More than the server waits for requests in flight before it ends (`exit_timeout_secs`, 30)."""
+    """More than the server waits for requests in flight before it ends (`exit_timeout_secs`,
+    30)."""
 
     @property
     def default_image(self) -> str:
@@ -79,12 +90,18 @@ class Triton(ModelInferenceTemplate):
     def server(self) -> Server:
         """Return what Triton needs."""
         names = self._names()
-        has_grpc, has_metrics = (option(self.arg_dict, f"allow_{what}", True) for what in ("grpc", "metrics"))
+        has_grpc, has_metrics = (
+            option(self.arg_dict, f"allow_{what}", True) for what in ("grpc", "metrics")
+        )
         token = self.hf_secret.reference() if self.hf_secret else None
         return Server(
             command=("tritonserver",),
             args=(
-                *(word for repository in self._repositories() for word in ("--model-repository", repository)),
+                *(
+                    word
+                    for repository in self._repositories()
+                    for word in ("--model-repository", repository)
+                ),
                 *("--http-address", "0.0.0.0", "--http-port", str(self.port)),
                 *(("--grpc-port", str(self.grpc_port)) if has_grpc else ()),
                 *(("--metrics-port", str(self.metrics_port)) if has_metrics else ()),
@@ -93,7 +110,8 @@ class Triton(ModelInferenceTemplate):
                 *render_options(self.arg_dict or {}, OPTIONS),
             ),
             env=(*(token.env("HF_TOKEN") if token else ()), EnvVar(name="HOME", value=HOME)),
-            more_ports=((self.grpc_port,) if has_grpc else ()) + ((self.metrics_port,) if has_metrics else ()),
+            more_ports=((self.grpc_port,) if has_grpc else ())
+            + ((self.metrics_port,) if has_metrics else ()),
             secrets=(token,) if token else (),
             hub_token=token,
             probes=Probes(liveness=Probe(path="/v2/health/live")),
@@ -105,7 +123,8 @@ class Triton(ModelInferenceTemplate):
             metric_names=METRIC_NAMES if has_metrics else {},
             update_options=v2.update_options("triton", self.port, self._updated()),
             volumes=(Volume(name="inference-cache", mount_path=HOME),),
-            # the Python back end keeps tensors there, by default 1 MB and more for each instance of a model
+            # the Python back end keeps tensors there, by default 1 MB and more for each instance of
+            # a model
             shm_size=f"{min(max(self.gpu, 1), 4)}Gi",
             security_context={"runAsUser": USER, "runAsGroup": USER, "runAsNonRoot": True},
             fs_group=USER,
@@ -133,12 +152,19 @@ class Triton(ModelInferenceTemplate):
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
-        yield from v2.port_problems({"port": self.port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port})
+        yield from v2.port_problems(
+            {"port": self.port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
+        )
         if self.hf_secret is not None and not isinstance(self.hf_secret, HFSecret):
             # not its value: a token given by mistake must not end up in a log
-            yield f"hf_secret must be an HFSecret(hf_token_key=…), not a {type(self.hf_secret).__name__}"
+            yield (
+                "hf_secret must be an HFSecret(hf_token_key=…), not a "
+                f"{type(self.hf_secret).__name__}"
+            )
         elif self.hf_secret is not None:
-            yield from (f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems())
+            yield from (
+                f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems()
+            )
         yield from self._repository_problems()
         yield from self._control_problems()
         if self.arg_dict is not None:
@@ -149,39 +175,58 @@ class Triton(ModelInferenceTemplate):
     def _repository_problems(self) -> Iterator[str]:
         given = self.model_repository
         if given is None and self.model is None:
-            yield "there is no model repository: give model= to bring one, or model_repository= for one that is there"
+            yield (
+                "there is no model repository: give model= to bring one, or model_repository= "
+                "for one that is there"
+            )
         elif isinstance(given, (str, list, tuple)):
             for place in [given] if isinstance(given, str) else given:
-                if not isinstance(place, str) or not place.startswith(("/", *_REMOTE)) or not place.strip("/"):
+                if (
+                    not isinstance(place, str)
+                    or not place.startswith(("/", *_REMOTE))
+                    or not place.strip("/")
+                ):
                     yield (
-                        f"model_repository: {place!r} must be an absolute directory or begin with {', '.join(_REMOTE)}"
+                        f"model_repository: {place!r} must be an absolute directory or begin with "
+                        f"{', '.join(_REMOTE)}"
                     )
         elif given is not None:
-            yield f"model_repository must be a text or a list of texts, not a {type(given).__name__}"
+            yield (
+                f"model_repository must be a text or a list of texts, not a {type(given).__name__}"
+            )
 
     def _control_problems(self) -> Iterator[str]:
         yield from (found := list(v2.model_name_problems(self.model_names)))
         if self.model_control_mode not in (None, *MODES):
-            yield f"model_control_mode={self.model_control_mode!r} must be one of {', '.join(MODES)}, or None"
+            yield (
+                f"model_control_mode={self.model_control_mode!r} must be one of "
+                f"{', '.join(MODES)}, or None"
+            )
         if found:
             return
         if "*" in self.model_names and len(self.model_names) > 1:
             yield "model_names: '*' is all models there are; give it alone"
         if self.update_interval is not None and not (self._updated() or self._mode() == "poll"):
-            yield "update_interval needs model_names= with the names of the models that are to be loaded again"
+            yield (
+                "update_interval needs model_names= with the names of the models that are to be "
+                "loaded again"
+            )
 
     def cautions(self) -> Iterator[str]:
         """Yield what works, but not as its author may think."""
         yield from super().cautions()
         if isinstance(self.model_source, HuggingFaceModel) and not self.model_names:
             yield (
-                f"model={self.model_source.repo!r}: Triton serves a model repository, a directory with one folder for "
-                "each model (config.pbtxt, 1/…), and a model of the hub is none. If this one is, name its folders in "
+                f"model={self.model_source.repo!r}: Triton serves a model repository, a directory "
+                "with one folder for "
+                "each model (config.pbtxt, 1/…), and a model of the hub is none. If this one is, "
+                "name its folders in "
                 "model_names=; else make a repository whose model.py or model.json reads the model."
             )
         if self._mode() == "poll":
             yield (
-                "model_control_mode='poll' may load a repository while it is being changed; Triton advises against it "
+                "model_control_mode='poll' may load a repository while it is being changed; "
+                "Triton advises against it "
                 "(model_management.md). Name the models in model_names= instead."
             )
         yield from option_cautions(self.arg_dict or {}, self._mode())

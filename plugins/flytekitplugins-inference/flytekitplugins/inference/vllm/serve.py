@@ -1,6 +1,7 @@
 """`VLLM`: vLLM's OpenAI-compatible server.
 
-Facts: vLLM 0.33.0, `vllm/entrypoints/cli/serve.py`, `vllm/envs.py`; docs.vllm.ai "Engine Arguments".
+Facts: vLLM 0.33.0, `vllm/entrypoints/cli/serve.py`, `vllm/envs.py`; docs.vllm.ai "Engine
+Arguments".
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ __all__ = ["VLLM", "HFSecret"]
 IMAGE = "vllm/vllm-openai:v0.33.0"
 ROCM_IMAGE = "vllm/vllm-openai-rocm:v0.33.0"
 CPU_IMAGE = "vllm/vllm-openai-cpu:v0.33.0"
-"""The images of the release whose options `options.py` holds (docs.vllm.ai, "Using Docker", November 2026)."""
+"""The images of the release whose options `options.py` holds (docs.vllm.ai, "Using Docker",
+November 2026)."""
 METRIC_NAMES = {
     "requests_running": "vllm:num_requests_running",
     "requests_waiting": "vllm:num_requests_waiting",
@@ -65,8 +67,9 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
     """
 
     arg_dict: Mapping[str, Any] | None = None
-    """Options of `vllm serve`, with `_` or `-`. `model` becomes the positional argument; without it the server loads
-    its own default model. `host` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
+    """Options of `vllm serve`, with `_` or `-`. `model` becomes the positional argument; without it
+    the server loads its own default model. `host` and `port` are the template's. Options newer than
+    `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
     cpu: int | float | str = 2
@@ -92,7 +95,11 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
             args=(
                 *((str(model),) if model is not None else ()),
                 *self._address(),
-                *(("--served-model-name", name) if self.model_path and not self._argument("served_model_name") else ()),
+                *(
+                    ("--served-model-name", name)
+                    if self.model_path and not self._argument("served_model_name")
+                    else ()
+                ),
                 *self._other_arguments("model", "host", "port"),
                 *self._lora_arguments(),
             ),
@@ -125,9 +132,11 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
         if not self.lora_adapters:
             return ()
         switch = () if self._argument("enable_lora") else ("--enable-lora",)
-        # with no slot left over, requests for the base model that are batched with an adapter's get the adapter's
-        # answers on CPUs (vllm-project/vllm#48421, seen with 0.32.0)
-        slots = () if self._argument("max_loras") else ("--max-loras", str(len(self.lora_adapters) + 1))
+        # with no slot left over, requests for the base model that are batched with an adapter's get
+        # the adapter's answers on CPUs (vllm-project/vllm#48421, seen with 0.32.0)
+        slots = (
+            () if self._argument("max_loras") else ("--max-loras", str(len(self.lora_adapters) + 1))
+        )
         return (*switch, *slots, "--lora-modules", *self._adapter_paths())
 
     def _served_model_name(self) -> str:
@@ -143,7 +152,9 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
         """Yield what is wrong with the fields."""
         yield from super().problems()
         yield from self._lora_problems()
-        if isinstance(self.arg_dict, Mapping) and all(isinstance(name, str) for name in self.arg_dict):
+        if isinstance(self.arg_dict, Mapping) and all(
+            isinstance(name, str) for name in self.arg_dict
+        ):
             yield from self._address_problems()
             yield from self._parallelism_problems()
 
@@ -157,9 +168,15 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
             for name in sorted(given & _LORA_OPTIONS):
                 yield f"arg_dict has {name}, which vLLM does not look at without enable_lora=True"
         if 0 < (ranks := self._ranks()) < self.gpu:
-            yield f"gpu={self.gpu}, but arg_dict uses {ranks}: give tensor_parallel_size, or data_parallel_size"
+            yield (
+                f"gpu={self.gpu}, but arg_dict uses {ranks}: give tensor_parallel_size, or "
+                "data_parallel_size"
+            )
         if self._argument("disable_log_stats"):
-            yield "arg_dict has disable_log_stats, which empties /metrics: neither reports nor alerts see the server"
+            yield (
+                "arg_dict has disable_log_stats, which empties /metrics: neither reports nor "
+                "alerts see the server"
+            )
 
     def _lora_problems(self) -> Iterator[str]:
         if not self.lora_adapters:
@@ -171,10 +188,16 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
 
     def _address_problems(self) -> Iterator[str]:
         if self.model is not None and (model := self._argument("model")) is not None:
-            yield f"arg_dict has model {model!r}, the template has model={self.model!r}; give one of them"
+            yield (
+                f"arg_dict has model {model!r}, the template has model={self.model!r}; give one "
+                "of them"
+            )
         for name in self.arg_dict or ():
             if _canonical(name) in _NO_HTTP or _canonical(name).startswith("ssl_"):
-                yield f"arg_dict: with {name!r} the server does not answer plain HTTP on the template's port"
+                yield (
+                    f"arg_dict: with {name!r} the server does not answer plain HTTP on the "
+                    "template's port"
+                )
 
     def _ranks(self, *names: str) -> int:
         """Return how many GPUs the options use, each rank one; 0 when that cannot be told."""
@@ -184,11 +207,16 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
     def _parallelism_problems(self) -> Iterator[str]:
         wanted = self._ranks("tensor_parallel_size", "pipeline_parallel_size")
         if isinstance(self.gpu, int) and 0 < self.gpu < wanted:
-            yield f"arg_dict: tensor and pipeline parallelism need {wanted} GPUs, the template has gpu={self.gpu}"
+            yield (
+                f"arg_dict: tensor and pipeline parallelism need {wanted} GPUs, the template "
+                f"has gpu={self.gpu}"
+            )
 
 
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-_LORA_OPTIONS = frozenset({"max_loras", "max_lora_rank", "max_cpu_loras", "lora_modules", "lora_dtype"})
+_LORA_OPTIONS = frozenset(
+    {"max_loras", "max_lora_rank", "max_cpu_loras", "lora_modules", "lora_dtype"}
+)
 _NO_HTTP = frozenset({"uds", "headless", "grpc"})
 
 

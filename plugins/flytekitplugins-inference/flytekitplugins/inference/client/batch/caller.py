@@ -20,7 +20,8 @@ _QUEUES = re.compile(
     r"|te_queue_size|tgi_queue_size|nv_inference_pending_request_count)(?:\{[^}]*\})? ([0-9.eE+]+)",
     re.MULTILINE,
 )
-"""Requests that wait inside a server: vLLM 0.33, SGLang 0.5, llama.cpp, NIM 1.x, TEI 1.9, TGI 3.3, Triton 2.71."""
+"""Requests that wait inside a server: vLLM 0.33, SGLang 0.5, llama.cpp, NIM 1.x, TEI 1.9, TGI 3.3,
+Triton 2.71."""
 
 
 class Endpoint(Protocol):
@@ -78,11 +79,14 @@ class Caller:
         self._client: Any = None
         if isinstance(work, FunctionWork):
             # what went wrong is for the limiter to see, not for the client to wait out
-            self._client = endpoint.async_client(timeout=deadline, outage_seconds=0, retry_busy=False)
+            self._client = endpoint.async_client(
+                timeout=deadline, outage_seconds=0, retry_busy=False
+            )
         else:
             if endpoint.protocol == "v2":  # a custom server ("none") may well have OpenAI's routes
                 message = (
-                    f"work is {work.kind}, which asks by OpenAI's protocol; the server at {endpoint.url} speaks 'v2'."
+                    f"work is {work.kind}, which asks by OpenAI's protocol; the server at "
+                    f"{endpoint.url} speaks 'v2'."
                 )
                 raise UnsupportedError(message, hint="Pass an async def f(client, row) instead.")
             self._model = str(work.parameters.get("model") or endpoint.model)
@@ -119,14 +123,18 @@ class Caller:
         """
         if isinstance(self._work, HttpWork):
             return await self._post(self._work, row)
-        output = await asyncio.wait_for(self._work.function(self._client, row.value), self._deadline)
+        output = await asyncio.wait_for(
+            self._work.function(self._client, row.value), self._deadline
+        )
         return Answer(output)
 
     async def is_up(self) -> bool:
         """Return whether the server answers its health check, or anything at all where it has none."""
         timeout = self._aiohttp.ClientTimeout(total=_PROBE_SECONDS)
         try:
-            async with self._session.get(self._endpoint.health_url or self._origin, timeout=timeout) as response:
+            async with self._session.get(
+                self._endpoint.health_url or self._origin, timeout=timeout
+            ) as response:
                 return response.status < 500 or not self._endpoint.health_url
         except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError):
             return False
@@ -135,8 +143,14 @@ class Caller:
         """Return how many requests wait inside the server, None when its metrics do not say."""
         timeout = self._aiohttp.ClientTimeout(total=_PROBE_SECONDS)
         try:
-            async with self._session.get(self._endpoint.metrics_url or self._origin, timeout=timeout) as response:
-                return parse_queue_length(await response.text(errors="replace")) if response.status == 200 else None
+            async with self._session.get(
+                self._endpoint.metrics_url or self._origin, timeout=timeout
+            ) as response:
+                return (
+                    parse_queue_length(await response.text(errors="replace"))
+                    if response.status == 200
+                    else None
+                )
         except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError):
             return None
 
@@ -155,12 +169,16 @@ class Caller:
         try:
             data = json.dumps(body).encode()
         except (TypeError, ValueError) as error:
-            raise Fault("invalid_row", f"Row {row.position + 1} has no form as JSON: {error}.") from error
+            raise Fault(
+                "invalid_row", f"Row {row.position + 1} has no form as JSON: {error}."
+            ) from error
         try:
             response, raw = await self._send(work.path, data)
         except asyncio.TimeoutError as error:
             message = f"No answer within the deadline of {self._deadline:g} s."
-            raise Fault("timeout", f"{message} If the model needs longer, raise deadline=.") from error
+            raise Fault(
+                "timeout", f"{message} If the model needs longer, raise deadline=."
+            ) from error
         if response.status != 200:
             raise fault_of_status(response.status, raw.decode(errors="replace"), response.headers)
         return work.read(_parse(raw, response.headers))
@@ -192,7 +210,10 @@ def _only_model(text: str, url: str) -> str:
     except (ValueError, LookupError, TypeError):
         return ""
     if len(names) > 1:
-        message = f"The server at {url} lists {', '.join(map(repr, names[:8]))}: which one to ask for is not clear."
+        message = (
+            f"The server at {url} lists {', '.join(map(repr, names[:8]))}: which one to ask "
+            "for is not clear."
+        )
         raise ConfigError(message, hint="Name it: chat(model=…), or in the template.")
     return names[0] if names else ""
 
@@ -204,9 +225,14 @@ def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
         text = raw.decode(errors="replace")
         kind = headers.get("Content-Type", "of no type").partition(";")[0]
         if text.lstrip()[:1] in ("{", "["):
-            raise Fault("invalid_answer", f"The answer is broken JSON ({error}): {shortened(text)}") from error
+            raise Fault(
+                "invalid_answer", f"The answer is broken JSON ({error}): {shortened(text)}"
+            ) from error
         seen = shortened(re.sub(r"<[^>]*>", " ", text), 120) or "nothing"
-        message = f"The answer is {kind}, not JSON; does another program answer at this address? It says: {seen}"
+        message = (
+            f"The answer is {kind}, not JSON; does another program answer at this address? "
+            f"It says: {seen}"
+        )
         raise Fault("not_json", message) from error
 
 
@@ -214,5 +240,7 @@ def _import_aiohttp() -> Any:
     try:
         import aiohttp
     except ImportError as error:
-        raise MissingDependencyError("batch needs the package aiohttp.", hint="pip install aiohttp") from error
+        raise MissingDependencyError(
+            "batch needs the package aiohttp.", hint="pip install aiohttp"
+        ) from error
     return aiohttp

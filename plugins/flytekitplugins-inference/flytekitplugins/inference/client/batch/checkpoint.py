@@ -1,10 +1,11 @@
 """Finished rows in Flyte's own task checkpoint, so that the next attempt of a task continues.
 
-Flyte gives each attempt a place of its own to write to, and the place of the attempt before it to read from
-(`flytekit/core/checkpointer.py`, flytekit 1.16). What is uploaded are segments of the journal, not the journal: a
-whole journal every few seconds would be quadratic. A segment grows until it has four megabytes and is uploaded again
-while it does; full ones are never touched again. A new attempt's first upload brings along what it restored, because
-the attempt after it will see this attempt's place only.
+Flyte gives each attempt a place of its own to write to, and the place of the attempt before it to
+read from (`flytekit/core/checkpointer.py`, flytekit 1.16). What is uploaded are segments of the
+journal, not the journal: a whole journal every few seconds would be quadratic. A segment grows
+until it has four megabytes and is uploaded again while it does; full ones are never touched again.
+A new attempt's first upload brings along what it restored, because the attempt after it will see
+this attempt's place only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _ROWS_AT_ONCE = 1000
 
 def current_checkpoint() -> Any:
     """Return the checkpoint of the Flyte task that is running, None when there is none."""
-    # Whoever runs a task has imported it. It is never imported here: clients work without any platform.
+    # Whoever runs a task has imported it. It is never imported here: clients work without any
+    # platform.
     flytekit = sys.modules.get("flytekit")
     if flytekit is None:
         return None
@@ -39,7 +41,8 @@ def current_checkpoint() -> Any:
 class CheckpointedJournal:
     """A journal's copy in a Flyte checkpoint.
 
-    Not safe for threads; `restore` and `collect` also use the journal, so they belong to its thread.
+    Not safe for threads; `restore` and `collect` also use the journal, so they belong to its
+    thread.
 
     Args:
         checkpoint: flytekit's `Checkpoint`.
@@ -62,13 +65,15 @@ class CheckpointedJournal:
         """Take over what earlier attempts finished; return how many results that is.
 
         Raises:
-            Exception: Whatever flytekit raises when the checkpoint exists but cannot be read. Going on would compute
-                everything again; another attempt may read it.
+            Exception: Whatever flytekit raises when the checkpoint exists but cannot be read. Going
+                on would compute everything again; another attempt may read it.
         """
         if not self._checkpoint.prev_exists():
             return 0
         try:
-            place = self._checkpoint.restore()  # flytekit downloads it once per attempt, whoever asks
+            place = (
+                self._checkpoint.restore()
+            )  # flytekit downloads it once per attempt, whoever asks
         except sys.modules["flytekit.exceptions.user"].FlyteDataNotFoundException:
             return 0  # the attempt before ended before its first upload
         before = self._journal.count()
@@ -86,7 +91,12 @@ class CheckpointedJournal:
         segment = self._segment
         with path.open("a", encoding="utf-8") as file:
             for number, item in results:
-                line = json.dumps([item.key.hex(), item.content.hex(), item.keep, item.failed, item.record]) + "\n"
+                line = (
+                    json.dumps(
+                        [item.key.hex(), item.content.hex(), item.keep, item.failed, item.record]
+                    )
+                    + "\n"
+                )
                 file.write(line)
                 self._copied = number
                 self._changed.add(path)
@@ -103,9 +113,14 @@ class CheckpointedJournal:
             try:
                 self._changed.discard(segment)
                 self._checkpoint.save(segment)
-            except Exception as error:  # of any store's library; the next upload brings the same rows again
+            except (
+                Exception
+            ) as error:  # of any store's library; the next upload brings the same rows again
                 self._changed.add(segment)
-                warn(f"the checkpoint could not be written ({type(error).__name__}: {error}); trying again")
+                warn(
+                    f"the checkpoint could not be written ({type(error).__name__}: {error}); "
+                    "trying again"
+                )
                 return False
         return True
 

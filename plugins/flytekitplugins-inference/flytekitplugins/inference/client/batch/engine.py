@@ -1,8 +1,8 @@
 """The run itself: rows in, requests out, answers to the journal, records in order to the output.
 
-One event loop, on which nothing blocks: the input is read in one thread, the journal and the output are written in
-another. Memory is bounded at each step: rows are read only when they are about to be needed, finished ones leave for
-the disk at once, and nothing is sent while either lags behind.
+One event loop, on which nothing blocks: the input is read in one thread, the journal and the output
+are written in another. Memory is bounded at each step: rows are read only when they are about to be
+needed, finished ones leave for the disk at once, and nothing is sent while either lags behind.
 
     input ──▶ waiting rows ──▶ requests in flight ──▶ finished rows ──▶ journal ──▶ output
                   ▲                    │                                   └──▶ Flyte's checkpoint
@@ -148,7 +148,8 @@ class Engine:
     _recovery: asyncio.Task[bool] | None = None
     """Waits for the server while it is down."""
     _unavailable_since: float | None = None
-    """When the server was first seen unavailable, with no real answer since; later by what it told us to wait."""
+    """When the server was first seen unavailable, with no real answer since; later by what it told
+    us to wait."""
     _told_until: float = 0.0
     _told_seconds: float = 0.0
     """How long the server has told us to wait since then."""
@@ -169,7 +170,9 @@ class Engine:
         self.counts.total = self.sources.rows.total
         self._need_rows.set()
         work = [asyncio.create_task(part) for part in (self._read(), self._send(), self._commit())]
-        beside = [asyncio.create_task(part) for part in (self._tick(), self._watch_queue(), self._save())]
+        beside = [
+            asyncio.create_task(part) for part in (self._tick(), self._watch_queue(), self._save())
+        ]
         tasks = work + beside
         try:
             await _until_done(work, beside)
@@ -202,7 +205,10 @@ class Engine:
         self._wake.set()
 
     def _register(self, values: list[Any], position: int) -> tuple[list[Row], list[bool]]:
-        rows = [identify(value, position + number, self.sources.id_source) for number, value in enumerate(values)]
+        rows = [
+            identify(value, position + number, self.sources.id_source)
+            for number, value in enumerate(values)
+        ]
         return self.sources.journal.register(rows)
 
     def _take_in(self, todo: list[Row], resumed: list[bool]) -> None:
@@ -285,12 +291,16 @@ class Engine:
     async def _ask(self, row: Row, ticket: Ticket) -> None:
         try:
             answer = await self.caller.call(row)
-        except Exception as error:  # the user's function may raise anything; it is the row's failure
+        except (
+            Exception
+        ) as error:  # the user's function may raise anything; it is the row's failure
             await self._handle(row, ticket, fault_of_exception(error))
             return
         now = time.monotonic()
         self._unavailable_since = None
-        self.limiter.answered(ticket, now, size=max(answer.completion_tokens or answer.prompt_tokens, 1))
+        self.limiter.answered(
+            ticket, now, size=max(answer.completion_tokens or answer.prompt_tokens, 1)
+        )
         row.attempts += 1
         self.counts.prompt_tokens += answer.prompt_tokens
         self.counts.completion_tokens += answer.completion_tokens
@@ -318,7 +328,8 @@ class Engine:
     def _counts(self, row: Row, fault: Fault, now: float, *, was_down: bool) -> bool:
         """Return whether a fault is held against the row; a busy or absent server is not.
 
-        A connection that broke is, also when the server is down: this row may be what brings it down.
+        A connection that broke is, also when the server is down: this row may be what brings it
+        down.
         """
         if fault.kind == "unreachable":
             return not was_down
@@ -343,13 +354,17 @@ class Engine:
         elif fault.kind in UNAVAILABLE:
             self._last_fault = fault
             if self._unavailable_since is None:
-                self._unavailable_since, self._told_until, self._told_seconds = now, now, 0.0
+                self._unavailable_since = now
+                self._told_until = now
+                self._told_seconds = 0.0
             self._unavailable_since += self._newly_told(told_to_wait, now)
 
     def _newly_told(self, seconds: float, now: float) -> float:
         """Return how much longer the server wants to be left alone; in all, at most as long as it may be gone."""
         until = now + seconds
-        longer = min(until - max(now, self._told_until), self.options.outage_seconds - self._told_seconds)
+        longer = min(
+            until - max(now, self._told_until), self.options.outage_seconds - self._told_seconds
+        )
         if longer <= 0:
             return 0.0
         self._told_until = until
@@ -369,7 +384,9 @@ class Engine:
                 break
             if not was_down:
                 was_down = True
-                self.progress.say(f"{self.endpoint.url} does not answer; waiting up to {self._patience()} for it")
+                self.progress.say(
+                    f"{self.endpoint.url} does not answer; waiting up to {self._patience()} for it"
+                )
             longest = min(_PROBE_CAP, _PROBE_BASE * 2.0**attempt)
             await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311, not a secret
         if was_down:
@@ -381,13 +398,23 @@ class Engine:
 
     def _check_outage(self) -> None:
         since, fault = self._unavailable_since, self._last_fault
-        if since is None or fault is None or time.monotonic() - since <= self.options.outage_seconds:
+        if (
+            since is None
+            or fault is None
+            or time.monotonic() - since <= self.options.outage_seconds
+        ):
             return
         counts = self.counts
         raise ServerNotReadyError(
-            f"{self.endpoint.url} has given no answer for {self._patience()}; the last it did: {fault.message}",
-            hint=f"{counts.finished:,} rows are finished and kept; the same call continues after them."
-            + (" If the model needs longer for a row, raise deadline=." if fault.kind == "timeout" else ""),
+            f"{self.endpoint.url} has given no answer for {self._patience()}; the last it did: "
+            f"{fault.message}",
+            hint=f"{counts.finished:,} rows are finished and kept; the same call continues after "
+            "them."
+            + (
+                " If the model needs longer for a row, raise deadline=."
+                if fault.kind == "timeout"
+                else ""
+            ),
         )
 
     def _patience(self) -> str:
@@ -450,7 +477,8 @@ class Engine:
         if allowed is None or self.counts.failed <= allowed:
             return
         raise BatchFailedError(
-            f"{self.counts.failed:,} rows failed, and max_failures={allowed} allows no more than that.",
+            f"{self.counts.failed:,} rows failed, and max_failures={allowed} allows no more than "
+            "that.",
             hint="What is finished is kept; the same call continues after it.",
             failures=[str(failure) for failure in self.failures[:5]],
         )
@@ -470,7 +498,8 @@ class Engine:
     async def _tick(self) -> None:
         for number in count():
             await asyncio.sleep(_TICK_SECONDS)
-            self.counts.in_flight, self.counts.limit = self.limiter.in_flight, self.limiter.limit
+            self.counts.in_flight = self.limiter.in_flight
+            self.counts.limit = self.limiter.limit
             self.progress.update(self.counts, now=self._elapsed())
             self._check_outage()
             if number % self._series_every == 0:
@@ -481,7 +510,9 @@ class Engine:
     def _add_point(self) -> None:
         rate = round(self.progress.rates.rows, 2)
         seconds, limiter = round(self._elapsed(), 2), self.limiter
-        self.series.append(Point(seconds, self.counts.finished, limiter.limit, limiter.in_flight, rate))
+        self.series.append(
+            Point(seconds, self.counts.finished, limiter.limit, limiter.in_flight, rate)
+        )
         if len(self.series) > _SERIES_LENGTH:
             self.series = self.series[::2]
             self._series_every *= 2
@@ -498,7 +529,8 @@ class Engine:
         if checkpoint is None:
             return
         while True:
-            # Half a percent of the work, so that with the upload's own time at most one percent of it is lost.
+            # Half a percent of the work, so that with the upload's own time at most one percent of
+            # it is lost.
             await asyncio.sleep(min(5.0, max(1.0, 0.005 * self._elapsed())))
             await self._save_now(checkpoint)
 
@@ -529,7 +561,9 @@ def _record(row: Row, outcome: Answer | Fault, seconds: float) -> str:
     text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which a model may write; no file can hold it as it is
+    except (
+        UnicodeEncodeError
+    ):  # half of a surrogate pair, which a model may write; no file can hold it as it is
         text = json.dumps(fields, allow_nan=False)
     return text
 

@@ -41,12 +41,20 @@ Kind = Literal[
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FINAL = frozenset({"invalid_row", "duplicate_id", "rejected"})
 """The same row would fail in the same way again."""
-RETRYABLE = frozenset({"invalid_answer", "server_error", "disconnected", "timeout", "overloaded", "unreachable"})
+RETRYABLE = frozenset(
+    {"invalid_answer", "server_error", "disconnected", "timeout", "overloaded", "unreachable"}
+)
 UNAVAILABLE = frozenset({"disconnected", "timeout", "overloaded", "unreachable"})
 """As long as nothing but these is seen, the server may be gone."""
 ANSWERED = frozenset(KINDS) - UNAVAILABLE - {"invalid_row", "duplicate_id"}
 """Something answered, if not as it should."""
-_TRANSIENT_STATUS = {408: "timeout", 409: "server_error", 425: "server_error", 429: "overloaded", 503: "overloaded"}
+_TRANSIENT_STATUS = {
+    408: "timeout",
+    409: "server_error",
+    425: "server_error",
+    429: "overloaded",
+    503: "overloaded",
+}
 _SHOWN = 300
 """Characters of a server's answer that a message quotes."""
 
@@ -61,7 +69,9 @@ class Fault(Exception):  # noqa: N818, it says what happened to a row and is not
         retry_after: Seconds for which the server wants to be left alone.
     """
 
-    def __init__(self, kind: Kind, message: str, *, status: int | None = None, retry_after: float = 0.0) -> None:
+    def __init__(
+        self, kind: Kind, message: str, *, status: int | None = None, retry_after: float = 0.0
+    ) -> None:
         super().__init__(message)
         self.kind: Kind = kind
         self.message = message
@@ -93,7 +103,9 @@ def fault_of_status(status: int, text: str, headers: Mapping[str, str]) -> Fault
     """
     kind: Any = _TRANSIENT_STATUS.get(status, "server_error" if status >= 500 else "rejected")
     message = f"The server answered with status {status}: {shortened(text) or 'nothing more'}"
-    return Fault(kind, message, status=status, retry_after=parse_retry_after(headers.get("Retry-After", "")))
+    return Fault(
+        kind, message, status=status, retry_after=parse_retry_after(headers.get("Retry-After", ""))
+    )
 
 
 def fault_of_exception(error: Exception) -> Fault:
@@ -105,7 +117,9 @@ def fault_of_exception(error: Exception) -> Fault:
         return error
     status = getattr(error, "status_code", None) or getattr(error, "status", None)
     if isinstance(status, int):
-        headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+        headers = getattr(getattr(error, "response", None), "headers", None) or getattr(
+            error, "headers", None
+        )
         return fault_of_status(status, str(error), headers if isinstance(headers, Mapping) else {})
     said = f"{type(error).__name__}: {shortened(str(error))}".removesuffix(": ")
     for cause in _causes(error):
@@ -114,7 +128,9 @@ def fault_of_exception(error: Exception) -> Fault:
         if _is(cause, *_TIMEOUTS):
             return Fault("timeout", f"No answer in time ({said}).")
     if _is(error, *_BREAKS):
-        return Fault("disconnected", f"The connection broke before the whole answer was here ({said}).")
+        return Fault(
+            "disconnected", f"The connection broke before the whole answer was here ({said})."
+        )
     return Fault("function", said)
 
 

@@ -30,7 +30,8 @@ class Feed(Protocol):
 class ThreadFeed:
     """An iterator, read in a thread of its own, because its next value may be long in coming.
 
-    The thread is a daemon: an input that never yields its next value does not keep a process alive after Ctrl-C.
+    The thread is a daemon: an input that never yields its next value does not keep a process alive
+    after Ctrl-C.
     """
 
     def __init__(self, values: Iterator[Any]) -> None:

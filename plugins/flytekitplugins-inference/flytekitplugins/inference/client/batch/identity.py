@@ -1,6 +1,7 @@
 """What a function is known by between runs: its code and all that it holds, in a form that every process makes alike.
 
-What it looks up while it runs, such as its module's globals and the functions that it calls by name, is not part of it.
+What it looks up while it runs, such as its module's globals and the functions that it calls by
+name, is not part of it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _BUILT_IN = (types.BuiltinFunctionType, types.WrapperDescriptorType, types.Metho
 def code_digest(function: Any) -> str:
     """Return a digest of what a function does; comments, line numbers and the place of its file do not count.
 
-    It is another one each time when the function holds something that cannot be compared, so that no run takes over the
-    answers of a function that may have been another.
+    It is another one each time when the function holds something that cannot be compared, so that
+    no run takes over the answers of a function that may have been another.
     """
     digest, unknown = _digest(function)
     return f"not comparable: {', '.join(unknown)} ({uuid.uuid4().hex[:16]})" if unknown else digest
@@ -83,7 +84,10 @@ class _Former:
         if type(value) in (set, frozenset):
             return sorted(json.dumps(self.form(item, name)) for item in value)
         if type(value) is dict:  # in its order, which may be that of a prompt
-            return [[self.form(key, name), self.form(item, f"{name}[{key!r:.40}]")] for key, item in value.items()]
+            return [
+                [self.form(key, name), self.form(item, f"{name}[{key!r:.40}]")]
+                for key, item in value.items()
+            ]
         return self._behaviour(value, name)
 
     def _behaviour(self, value: Any, name: str) -> Any:
@@ -91,25 +95,46 @@ class _Former:
             return self._named(value, name)
         if isinstance(value, functools.partial):
             keywords = sorted(value.keywords.items())
-            return [self.form(value.func, name), self.form(value.args, name), self.form(keywords, name)]
+            return [
+                self.form(value.func, name),
+                self.form(value.args, name),
+                self.form(keywords, name),
+            ]
         if isinstance(value, types.MethodType):
             return [self.form(value.__func__, name), self.form(value.__self__, name)]
         if isinstance(value, types.CodeType):
             names = [list(value.co_names), list(value.co_varnames), list(value.co_freevars)]
             return [value.co_code.hex(), names, self.form(value.co_consts, name)]
-        return self._function(value) if isinstance(value, types.FunctionType) else self._object(value, name)
+        return (
+            self._function(value)
+            if isinstance(value, types.FunctionType)
+            else self._object(value, name)
+        )
 
     def _named(self, value: Any, name: str) -> Any:
         owner = getattr(value, "__self__", None)
-        held = None if owner is None or isinstance(owner, types.ModuleType) else self.form(owner, name)
-        return [getattr(value, "__module__", None), getattr(value, "__qualname__", value.__name__), held]
+        held = (
+            None if owner is None or isinstance(owner, types.ModuleType) else self.form(owner, name)
+        )
+        return [
+            getattr(value, "__module__", None),
+            getattr(value, "__qualname__", value.__name__),
+            held,
+        ]
 
     def _function(self, function: types.FunctionType) -> Any:
         code = function.__code__
         defaults = f"a default of {function.__name__}"
-        forms = [self.form(function.__defaults__, defaults), self.form(function.__kwdefaults__, defaults)]
+        forms = [
+            self.form(function.__defaults__, defaults),
+            self.form(function.__kwdefaults__, defaults),
+        ]
         cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-        return [self.form(code, function.__name__), forms, [self._cell(name, cell) for name, cell in cells]]
+        return [
+            self.form(code, function.__name__),
+            forms,
+            [self._cell(name, cell) for name, cell in cells],
+        ]
 
     def _cell(self, name: str, cell: types.CellType) -> Any:
         try:

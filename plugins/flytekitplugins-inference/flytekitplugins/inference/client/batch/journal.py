@@ -1,8 +1,8 @@
 """What is finished, on disk: survives a kill at any moment, and brings answers that come in any order into order.
 
-An SQLite file: it keeps a million keys out of memory, refuses a key twice, and after `kill -9` holds exactly what was
-committed. It is the only copy of an answer that the engine keeps: the output is written from here, in order, so a
-straggler that holds the order up costs disk, not memory.
+An SQLite file: it keeps a million keys out of memory, refuses a key twice, and after `kill -9`
+holds exactly what was committed. It is the only copy of an answer that the engine keeps: the output
+is written from here, in order, so a straggler that holds the order up costs disk, not memory.
 
     results   key → record, across runs
     seen      position → key, the rows of this run (a temporary table)
@@ -71,7 +71,9 @@ class Journal:
         self.path = path
         self.changed: list[str] = []
         """What differs from the journal that was there, when this one starts anew for that."""
-        self._parameters = json.loads(json.dumps({**parameters, "version": VERSION}, sort_keys=True, default=repr))
+        self._parameters = json.loads(
+            json.dumps({**parameters, "version": VERSION}, sort_keys=True, default=repr)
+        )
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = _open(path)
@@ -82,14 +84,17 @@ class Journal:
                 _move_away(path)
                 self._database = _open(path)
             if not self._read_parameters():
-                self._database.execute("INSERT INTO parameters VALUES (?)", [json.dumps(self._parameters)])
+                self._database.execute(
+                    "INSERT INTO parameters VALUES (?)", [json.dumps(self._parameters)]
+                )
         self.restored = self.count()
         """Results that were there."""
 
     def register(self, rows: list[Row]) -> tuple[list[Row], list[bool]]:
         """Note rows of this run; return those to work on, and for each of the others whether it failed.
 
-        A row whose id an earlier one has gets a fault. Rows of equal content are told apart by their count.
+        A row whose id an earlier one has gets a fault. Rows of equal content are told apart by
+        their count.
         """
         todo, resumed = [], []
         with _writing(self.path), self._transaction():
@@ -103,15 +108,22 @@ class Journal:
 
     def add(self, finished: Iterable[Finished]) -> None:
         """Keep results; they are safe from a kill of the process when this returns."""
-        values = [(item.key, item.content, item.keep, item.failed, item.record) for item in finished]
+        values = [
+            (item.key, item.content, item.keep, item.failed, item.record) for item in finished
+        ]
         with _writing(self.path), self._transaction():
-            statement = "INSERT OR REPLACE INTO results (key, content, keep, failed, record) VALUES (?, ?, ?, ?, ?)"
+            statement = (
+                "INSERT OR REPLACE INTO results (key, content, keep, failed, record) "
+                "VALUES (?, ?, ?, ?, ?)"
+            )
             self._database.executemany(statement, values)
 
     def in_order(self, first: int) -> Iterator[tuple[int, bool, str]]:
         """Yield position, failed and record of the rows from `first` up to the first that is not finished."""
         columns = "position, failed, record FROM seen LEFT JOIN results USING (key)"
-        cursor = self._database.execute(f"SELECT {columns} WHERE position >= ? ORDER BY position", [first])
+        cursor = self._database.execute(
+            f"SELECT {columns} WHERE position >= ? ORDER BY position", [first]
+        )
         for position, failed, record in cursor:
             if record is None:
                 cursor.close()
@@ -121,7 +133,9 @@ class Journal:
     def since(self, number: int) -> Generator[tuple[int, Finished], None, None]:
         """Yield the results that were added after the one with this number, each with its own."""
         cursor = self._database.execute(
-            "SELECT number, key, content, keep, failed, record FROM results WHERE number > ? ORDER BY number", [number]
+            "SELECT number, key, content, keep, failed, record FROM results WHERE number > ? "
+            "ORDER BY number",
+            [number],
         )
         for found, key, content, keep, failed, record in cursor:
             yield found, Finished(key, content, bool(keep), bool(failed), record)
@@ -139,15 +153,21 @@ class Journal:
         key, occurrence = row.key, 0
         while not self._insert_seen(row):
             if row.id is not None:
-                earlier = self._database.execute("SELECT position FROM seen WHERE key = ?", [row.key]).fetchone()[0]
+                earlier = self._database.execute(
+                    "SELECT position FROM seen WHERE key = ?", [row.key]
+                ).fetchone()[0]
                 row.fault = Fault(
-                    "duplicate_id", f"Row {row.position + 1} has the id {row.id!r}, which row {earlier + 1} has too."
+                    "duplicate_id",
+                    f"Row {row.position + 1} has the id {row.id!r}, which row {earlier + 1} has "
+                    "too.",
                 )
                 row.key = b"duplicate %d" % row.position
                 continue
             occurrence = occurrence + 1 if occurrence else self._occurrences(key)
             row.key = key + occurrence.to_bytes(5, "big")
-        found = self._database.execute("SELECT content, keep, failed FROM results WHERE key = ?", [row.key]).fetchone()
+        found = self._database.execute(
+            "SELECT content, keep, failed FROM results WHERE key = ?", [row.key]
+        ).fetchone()
         if found is None:
             return None
         content, keep, failed = found
@@ -157,7 +177,9 @@ class Journal:
         return None
 
     def _insert_seen(self, row: Row) -> bool:
-        cursor = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", [row.position, row.key])
+        cursor = self._database.execute(
+            "INSERT OR IGNORE INTO seen VALUES (?, ?)", [row.position, row.key]
+        )
         return cursor.rowcount == 1
 
     def _occurrences(self, key: bytes) -> int:
@@ -184,11 +206,13 @@ class Journal:
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
-        # An exclusive lock keeps a second process out, and lets the write-ahead log work without shared memory, which
-        # network file systems do not have (https://sqlite.org/wal.html, section 8).
+        # An exclusive lock keeps a second process out, and lets the write-ahead log work without
+        # shared memory, which network file systems do not have (https://sqlite.org/wal.html,
+        # section 8).
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
-        # Survives a kill of the process; a crash of the machine may cost the last moments, never the file.
+        # Survives a kill of the process; a crash of the machine may cost the last moments, never
+        # the file.
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA temp_store = FILE")
         _claim(database)
@@ -217,7 +241,9 @@ def _move_away(path: Path) -> None:
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    names = sorted(
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    )
     return [f"{name}: {before.get(name)!r} → {after.get(name)!r}"[:200] for name in names]
 
 
@@ -229,10 +255,14 @@ def _writing(path: Path) -> Iterator[None]:
         text = str(error)
         code = getattr(error, "sqlite_errorname", "")  # since Python 3.11
         if code.startswith("SQLITE_BUSY") or "locked" in text:
-            raise DestinationError(f"Another process is writing {path}.", hint="Wait for it, or end it.") from error
+            raise DestinationError(
+                f"Another process is writing {path}.", hint="Wait for it, or end it."
+            ) from error
         if code.startswith("SQLITE_NOTADB") or "not a database" in text:
             message = f"{path} is not the journal of a batch."
-            raise DestinationError(message, hint="Move it away, or choose another output.") from error
+            raise DestinationError(
+                message, hint="Move it away, or choose another output."
+            ) from error
         raise DestinationError(f"{path} cannot be written: {text}.") from error
     except OSError as error:
         raise DestinationError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -1,18 +1,21 @@
 """How many requests are in flight at once: finds the server's knee by itself.
 
-A server that batches answers more rows per second the more it has at once, up to a knee; beyond it rows only wait. Its
-latency grows long before that, so latency alone says too little: this limiter maximises measured throughput. It knows
-neither network nor clock (times are arguments), so its tests run it against simulated servers.
+A server that batches answers more rows per second the more it has at once, up to a knee; beyond it
+rows only wait. Its latency grows long before that, so latency alone says too little: this limiter
+maximises measured throughput. It knows neither network nor clock (times are arguments), so its
+tests run it against simulated servers.
 
 1. Ramp: double while that gains a twentieth or more; a knee at 64 is passed after three steps.
-2. Hold: stay, and now and then try the next higher or lower limit, more rarely the longer nothing changes. Go up when
-   that is better by more than noise; go down when the lower one was seen to be as good several times, for latency's
-   sake: a limit that is too low costs throughput, one that is too high only latency, which a batch does not mind.
-3. Back off: when the server sheds load (429, 503) or does not answer in time, go down at once, at most once per round
-   trip, and come back slowly.
+2. Hold: stay, and now and then try the next higher or lower limit, more rarely the longer nothing
+   changes. Go up when that is better by more than noise; go down when the lower one was seen to be
+   as good several times, for latency's sake: a limit that is too low costs throughput, one that is
+   too high only latency, which a batch does not mind.
+3. Back off: when the server sheds load (429, 503) or does not answer in time, go down at once, at
+   most once per round trip, and come back slowly.
 
-Throughput is measured by Little's law, N / R: requests in flight over the time that one takes, weighted by size
-(tokens, where known). Unlike counting answers in a window it needs no time to settle after a change.
+Throughput is measured by Little's law, N / R: requests in flight over the time that one takes,
+weighted by size (tokens, where known). Unlike counting answers in a window it needs no time to
+settle after a change.
 """
 
 from __future__ import annotations
@@ -23,13 +26,15 @@ from itertools import count, takewhile
 RAMP_GAIN = 1.05
 """Doubling goes on while it brings at least this factor."""
 GOOD_ENOUGH = 0.97
-"""The share of the best throughput with which the chosen limit is kept: what differs by less is noise."""
+"""The share of the best throughput with which the chosen limit is kept: what differs by less is
+noise."""
 AS_GOOD = 0.99
 """The share of the chosen limit's throughput at which a lower one is as good."""
 MEASURED_ENOUGH = 2
 """Times that both have to be measured before the lower one is believed."""
 DRIFT = 0.25
-"""Relative change of throughput at one limit after which what was measured at others no longer counts."""
+"""Relative change of throughput at one limit after which what was measured at others no longer
+counts."""
 MAX_PATIENCE = 16
 """Epochs between two tries of a neighbour, once nothing has changed for long."""
 
@@ -71,8 +76,8 @@ class Limiter:
     Args:
         ceiling: The limit is never higher.
         start: The first limit.
-        shortest_epoch: Seconds that a measurement takes at least, five times that once the ramp is over; below that
-            the noise of this machine's scheduler is measured.
+        shortest_epoch: Seconds that a measurement takes at least, five times that once the ramp is
+            over; below that the noise of this machine's scheduler is measured.
     """
 
     def __init__(self, ceiling: int, *, start: int = 16, shortest_epoch: float = 0.1) -> None:
@@ -132,9 +137,13 @@ class Limiter:
             size: What the answer cost the server: tokens, or one where they are unknown.
         """
         self._leave(now)
-        # Without enough input the limit is not what holds the server back, so nothing is learned about it. Nor from
-        # the first of a burst, which saw the server emptier than it is at this limit; the ramp has no time for that.
-        if ticket.epoch != self._epoch or ticket.in_flight < (0.75 if self._ramping else 0.9) * self.limit:
+        # Without enough input the limit is not what holds the server back, so nothing is learned
+        # about it. Nor from the first of a burst, which saw the server emptier than it is at this
+        # limit; the ramp has no time for that.
+        if (
+            ticket.epoch != self._epoch
+            or ticket.in_flight < (0.75 if self._ramping else 0.9) * self.limit
+        ):
             return
         self._answers += 1
         self._size += size
@@ -213,7 +222,9 @@ class Limiter:
     def _note(self, rate: float) -> None:
         seen = self._measured.get(self._at)
         if seen is None:
-            self._measured[self._at] = _Throughput(rate, self._epoch, measured=int(not self._ramping))
+            self._measured[self._at] = _Throughput(
+                rate, self._epoch, measured=int(not self._ramping)
+            )
         elif abs(rate - seen.rate) > DRIFT * seen.rate:  # the rows or the server have changed
             self._measured = {self._at: _Throughput(rate, self._epoch, measured=1)}
             self._patience = 1
@@ -256,8 +267,12 @@ class Limiter:
         up, down = min(self._at + 1, self._cap), max(self._at - 1, 0)
         if self._queue_is_long():
             return down
-        looked_up = max((seen.epoch for step, seen in self._measured.items() if step > self._at), default=-1)
-        looked_down = max((seen.epoch for step, seen in self._measured.items() if step < self._at), default=-1)
+        looked_up = max(
+            (seen.epoch for step, seen in self._measured.items() if step > self._at), default=-1
+        )
+        looked_down = max(
+            (seen.epoch for step, seen in self._measured.items() if step < self._at), default=-1
+        )
         return up if (looked_up <= looked_down and up > self._at) or down == self._at else down
 
     def _queue_is_long(self) -> bool:
@@ -273,11 +288,19 @@ class Limiter:
         if chosen is None or chosen.likely < GOOD_ENOUGH * seen[best].likely:
             return best
         known = {step for step, one in seen.items() if one.measured >= MEASURED_ENOUGH}
-        lower = (step for step in known if self._chosen in known and seen[step].rate >= AS_GOOD * chosen.rate)
+        lower = (
+            step
+            for step in known
+            if self._chosen in known and seen[step].rate >= AS_GOOD * chosen.rate
+        )
         return min((*lower, self._chosen))
 
     def _doubled(self) -> int:
-        return max(step for step in range(self._cap + 1) if self._steps[step] <= 2 * self.limit or step == 0)
+        return max(
+            step
+            for step in range(self._cap + 1)
+            if self._steps[step] <= 2 * self.limit or step == 0
+        )
 
 
 def _steps(ceiling: int) -> list[int]:

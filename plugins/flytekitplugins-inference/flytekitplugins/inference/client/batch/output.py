@@ -1,7 +1,8 @@
 """The result file: one record per row, in the order of the input, written as answers come.
 
-It is written beside its place as `….partial` and moved there when it is complete, so what stands at the path is never a
-part of a result. A run that continues writes it from its beginning, out of the journal.
+It is written beside its place as `….partial` and moved there when it is complete, so what stands at
+the path is never a part of a result. A run that continues writes it from its beginning, out of the
+journal.
 """
 
 from __future__ import annotations
@@ -52,17 +53,24 @@ def open_output(path: Path, *, vectors: bool = False) -> Output:
 
     Args:
         path: Ends with `.jsonl`, `.ndjson` or `.parquet`.
-        vectors: Whether outputs are lists of numbers; otherwise Parquet holds a text, of JSON where they are not texts.
+        vectors: Whether outputs are lists of numbers; otherwise Parquet holds a text, of JSON where
+            they are not texts.
 
     Raises:
         UnsupportedError: It ends with something else.
         DestinationError: It cannot be written.
     """
     if path.suffix not in (".jsonl", ".ndjson", ".parquet"):
-        raise UnsupportedError(f"output={str(path)!r}; expected a name that ends with .jsonl, .ndjson or .parquet.")
+        raise UnsupportedError(
+            f"output={str(path)!r}; expected a name that ends with .jsonl, .ndjson or .parquet."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return ParquetOutput(path, vectors=vectors) if path.suffix == ".parquet" else JsonLinesOutput(path)
+        return (
+            ParquetOutput(path, vectors=vectors)
+            if path.suffix == ".parquet"
+            else JsonLinesOutput(path)
+        )
     except OSError as error:
         raise DestinationError(f"{path} cannot be written: {error.strerror or error}.") from error
 
@@ -77,7 +85,9 @@ class JsonLinesOutput:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = partial_path(path).open("w", encoding="utf-8", errors="surrogatepass", newline="\n")
+        self._file = partial_path(path).open(
+            "w", encoding="utf-8", errors="surrogatepass", newline="\n"
+        )
 
     def write(self, record: str) -> None:
         """Append a record."""
@@ -121,7 +131,11 @@ class ParquetOutput:
         fields = json.loads(record)
         if fields["id"] is not None:
             fields["id"] = str(fields["id"])
-        if not self._vectors and fields["output"] is not None and not isinstance(fields["output"], str):
+        if (
+            not self._vectors
+            and fields["output"] is not None
+            and not isinstance(fields["output"], str)
+        ):
             fields["output"] = json.dumps(fields["output"], ensure_ascii=False)
         self._records.append(_encodable(fields))
         if len(self._records) >= _ROW_GROUP:
@@ -152,7 +166,9 @@ def _encodable(value: Any) -> Any:
     """Return a value with each half of a surrogate pair in its texts escaped, since Parquet's texts are UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
-    return {key: _encodable(item) for key, item in value.items()} if isinstance(value, dict) else value
+    return (
+        {key: _encodable(item) for key, item in value.items()} if isinstance(value, dict) else value
+    )
 
 
 def read_output(path: Path) -> Iterator[dict[str, Any]]:

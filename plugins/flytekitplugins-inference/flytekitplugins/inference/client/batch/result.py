@@ -15,12 +15,14 @@ from .output import read_output
 class BatchResult:
     """A batch that is over. Iterates over the records in the order of the input.
 
-    A record is a mapping with `index` (the row's number, from 0), `id`, `output` and `error` (one of them is None),
-    `finish_reason`, `prompt_tokens`, `completion_tokens`, `attempts` and `seconds` (of the last request).
+    A record is a mapping with `index` (the row's number, from 0), `id`, `output` and `error` (one
+    of them is None), `finish_reason`, `prompt_tokens`, `completion_tokens`, `attempts` and
+    `seconds` (of the last request).
     """
 
     path: Path
-    """The result file. Without `output=` it is a temporary one, which goes when this object does."""
+    """The result file. Without `output=` it is a temporary one, which goes when this object
+    does."""
     rows: int
     succeeded: int
     failed: int
@@ -37,7 +39,8 @@ class BatchResult:
     max_concurrency: int
     """The most requests at once that were allowed."""
     concurrency: tuple[Point, ...]
-    """The limit of requests in flight, how many there were and the rows per second, over time; 240 points at most."""
+    """The limit of requests in flight, how many there were and the rows per second, over time; 240
+    points at most."""
     failures: tuple[Failure, ...]
     """The first failed rows, twenty at most; all of them are in the records."""
     _directory: Any = field(default=None, repr=False)
@@ -51,10 +54,16 @@ class BatchResult:
     @property
     def tokens_per_second(self) -> float:
         """Tokens read and written in this run, per second."""
-        return (self.prompt_tokens + self.completion_tokens) / self.duration if self.duration > 0 else 0.0
+        return (
+            (self.prompt_tokens + self.completion_tokens) / self.duration
+            if self.duration > 0
+            else 0.0
+        )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        yield from read_output(self.path)  # a generator of this object: it keeps the temporary file alive
+        yield from read_output(
+            self.path
+        )  # a generator of this object: it keeps the temporary file alive
 
     def __len__(self) -> int:
         return self.rows
@@ -83,5 +92,8 @@ class BatchResult:
             "tokens_per_second": round(self.tokens_per_second, 3),
             "max_concurrency": self.max_concurrency,
             "concurrency": [asdict(point) for point in self.concurrency],
-            "failures": [{"index": failure.position, "id": failure.id, **failure.error} for failure in self.failures],
+            "failures": [
+                {"index": failure.position, "id": failure.id, **failure.error}
+                for failure in self.failures
+            ],
         }

@@ -6,7 +6,15 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sized,
+)
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,7 +38,8 @@ class Row:
     value: Any
     id: RowId | None = None
     key: bytes = b""
-    """What names it across runs: its id, or its content and which of the rows with that content it is."""
+    """What names it across runs: its id, or its content and which of the rows with that content it
+    is."""
     content: bytes = b""
     """A digest of its content."""
     fault: Fault | None = None
@@ -55,8 +64,8 @@ def open_rows(rows: Any) -> Source:
     """Return the rows of any input that `batch` takes.
 
     Args:
-        rows: A path of a `.jsonl`, `.ndjson` or `.parquet` file; a table or column of pandas, pyarrow or polars; any
-            other iterable, also an asynchronous one.
+        rows: A path of a `.jsonl`, `.ndjson` or `.parquet` file; a table or column of pandas,
+            pyarrow or polars; any other iterable, also an asynchronous one.
 
     Raises:
         ConfigError: It is none of these.
@@ -70,7 +79,8 @@ def open_rows(rows: Any) -> Source:
         return table
     if isinstance(rows, (bytes, Mapping)) or not isinstance(rows, (Iterable, AsyncIterable)):
         raise ConfigError(
-            f"rows is {_described(rows)}; expected an iterable of rows, a table, or the path of a file.",
+            f"rows is {_described(rows)}; expected an iterable of rows, a table, or the path of a "
+            "file.",
             hint="A single row goes into a list: [row].",
         )
     if isinstance(rows, AsyncIterable):
@@ -80,7 +90,9 @@ def open_rows(rows: Any) -> Source:
 
 def _open_file(path: Path) -> Source:
     if path.is_dir():
-        raise SourceNotFoundError(f"rows={str(path)!r} is a directory.", hint="Name a .jsonl or .parquet file.")
+        raise SourceNotFoundError(
+            f"rows={str(path)!r} is a directory.", hint="Name a .jsonl or .parquet file."
+        )
     if not path.is_file():
         raise SourceNotFoundError(
             f"rows={str(path)!r} is a path, but there is no such file.",
@@ -91,7 +103,8 @@ def _open_file(path: Path) -> Source:
     if path.suffix == ".parquet":
         return _open_parquet(path)
     raise UnsupportedError(
-        f"rows={str(path)!r} is a file of type {path.suffix or 'unknown'!r}; expected .jsonl, .ndjson or .parquet.",
+        f"rows={str(path)!r} is a file of type {path.suffix or 'unknown'!r}; expected .jsonl, "
+        ".ndjson or .parquet.",
         hint="Read it yourself and pass an iterable of rows.",
     )
 
@@ -105,7 +118,10 @@ def _json_lines(path: Path) -> Iterator[Any]:
                 yield json.loads(line)
             except ValueError as error:
                 quoted = shortened(line.decode(errors="replace"), 80)
-                yield Fault("invalid_row", f"Line {number} of {path.name} is not JSON: {error}. It is: {quoted}")
+                yield Fault(
+                    "invalid_row",
+                    f"Line {number} of {path.name} is not JSON: {error}. It is: {quoted}",
+                )
 
 
 def _open_parquet(path: Path) -> Source:
@@ -117,19 +133,25 @@ def _open_parquet(path: Path) -> Source:
     except pyarrow.ArrowInvalid as error:
         raise InvalidSourceError(f"{path} is not a Parquet file: {error}") from error
     batches = file.iter_batches(batch_size=_TABLE_ROWS)
-    return Source(chain.from_iterable(batch.to_pylist() for batch in batches), file.metadata.num_rows)
+    return Source(
+        chain.from_iterable(batch.to_pylist() for batch in batches), file.metadata.num_rows
+    )
 
 
 def _open_table(rows: Any) -> Source | None:
     """Return the rows of a table, None when `rows` is none. Told by its library's name, so that none is imported."""
     match _library_and_type(rows):
         case "pandas", "DataFrame":
-            parts = (rows.iloc[first : first + _TABLE_ROWS] for first in range(0, len(rows), _TABLE_ROWS))
+            parts = (
+                rows.iloc[first : first + _TABLE_ROWS] for first in range(0, len(rows), _TABLE_ROWS)
+            )
             return Source(chain.from_iterable(part.to_dict("records") for part in parts), len(rows))
         case "polars", "DataFrame":
             return Source(rows.iter_rows(named=True), len(rows))
         case "polars", "LazyFrame":
-            raise UnsupportedError("rows is a polars LazyFrame, which has no rows yet.", hint="Pass frame.collect().")
+            raise UnsupportedError(
+                "rows is a polars LazyFrame, which has no rows yet.", hint="Pass frame.collect()."
+            )
     return None
 
 
@@ -164,7 +186,8 @@ def identify(value: Any, position: int, id_source: IdSource | None) -> Row:
     Args:
         value: What the source gave.
         position: Its number, from 0.
-        id_source: The column with the id, or a function that returns it; None when rows are known by their content.
+        id_source: The column with the id, or a function that returns it; None when rows are known
+            by their content.
     """
     row = Row(position, value)
     try:
@@ -191,14 +214,22 @@ def _read_id(value: Any, position: int, id_source: IdSource) -> RowId:
         try:
             found = id_source(value)
         except Exception as error:
-            raise Fault("invalid_row", f"{describe(position, value)}; id= raised {error!r} for it.") from error
+            raise Fault(
+                "invalid_row", f"{describe(position, value)}; id= raised {error!r} for it."
+            ) from error
     elif not isinstance(value, Mapping) or id_source not in value:
-        raise Fault("invalid_row", f"{describe(position, value)}; expected a mapping with the column {id_source!r}.")
+        raise Fault(
+            "invalid_row",
+            f"{describe(position, value)}; expected a mapping with the column {id_source!r}.",
+        )
     else:
         found = value[id_source]
     found = found.item() if hasattr(found, "item") else found
     if isinstance(found, bool) or not isinstance(found, (str, int)):
-        raise Fault("invalid_row", f"Row {position + 1} has the id {found!r}; expected a text or a whole number.")
+        raise Fault(
+            "invalid_row",
+            f"Row {position + 1} has the id {found!r}; expected a text or a whole number.",
+        )
     return found
 
 
@@ -206,11 +237,16 @@ def _canonical(value: Any, position: int, *, needed: bool) -> bytes:
     if isinstance(value, str):
         return b"s" + value.encode("utf-8", "surrogatepass")
     try:
-        return json.dumps(value, sort_keys=True, default=_plain, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return json.dumps(value, sort_keys=True, default=_plain, ensure_ascii=False).encode(
+            "utf-8", "surrogatepass"
+        )
     except (TypeError, ValueError) as error:
         if not needed:
             return b""
-        message = f"{describe(position, value)}, which has no form as JSON to know it by ({error}); pass id=."
+        message = (
+            f"{describe(position, value)}, which has no form as JSON to know it by "
+            f"({error}); pass id=."
+        )
         raise Fault("invalid_row", message) from error
 
 

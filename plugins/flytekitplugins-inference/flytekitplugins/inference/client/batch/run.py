@@ -68,14 +68,24 @@ class _Arguments:
                     _is_whole(self.max_concurrency, 1),
                 ),
                 ("deadline", self.deadline, "seconds, more than 0", _is_seconds(self.deadline)),
-                ("max_retries", self.max_retries, "a whole number of 0 or more", _is_whole(self.max_retries, 0)),
+                (
+                    "max_retries",
+                    self.max_retries,
+                    "a whole number of 0 or more",
+                    _is_whole(self.max_retries, 0),
+                ),
                 (
                     "max_failures",
                     self.max_failures,
                     "None or a whole number of 0 or more",
                     self.max_failures is None or _is_whole(self.max_failures, 0),
                 ),
-                ("outage_seconds", self.outage_seconds, "seconds, more than 0", _is_seconds(self.outage_seconds)),
+                (
+                    "outage_seconds",
+                    self.outage_seconds,
+                    "seconds, more than 0",
+                    _is_seconds(self.outage_seconds),
+                ),
                 (
                     "id",
                     self.id,
@@ -110,21 +120,24 @@ def batch(
 
     Args:
         endpoint: The server.
-        rows: Any iterable, also an asynchronous one; a table or column of pandas, pyarrow or polars; the path of a
-            `.jsonl`, `.ndjson` or `.parquet` file. It is read as it is needed and may be larger than memory.
-        work: `chat(…)`, `completion(…)`, `embeddings(…)`, `structured(…)`, or an `async def f(client, row)` that
-            returns the row's output.
-        output: Where the result goes, `.jsonl` or `.parquet`; None for a temporary file. Beside it stands
-            `<output>.journal`, from which a rerun continues; it may be deleted.
-        id: The column with each row's id, or a function that returns it. Without, rows are known by their content.
+        rows: Any iterable, also an asynchronous one; a table or column of pandas, pyarrow or
+            polars; the path of a `.jsonl`, `.ndjson` or `.parquet` file. It is read as it is needed
+            and may be larger than memory.
+        work: `chat(…)`, `completion(…)`, `embeddings(…)`, `structured(…)`, or an `async def
+            f(client, row)` that returns the row's output.
+        output: Where the result goes, `.jsonl` or `.parquet`; None for a temporary file. Beside it
+            stands `<output>.journal`, from which a rerun continues; it may be deleted.
+        id: The column with each row's id, or a function that returns it. Without, rows are known by
+            their content.
         max_concurrency: The most requests at once; how many there are is found by measuring.
         deadline: Seconds that one request may take.
-        max_retries: Times that a row is asked again after an error that may pass: 5xx, a broken answer or connection,
-            no answer in time. A busy (429, 503) or absent server does not count.
+        max_retries: Times that a row is asked again after an error that may pass: 5xx, a broken
+            answer or connection, no answer in time. A busy (429, 503) or absent server does not
+            count.
         max_failures: More failed rows than this end the run; None for any number.
         outage_seconds: How long a server that is gone, or answers nothing, is waited for.
-        resume: Whether to take over what an earlier run with the same parameters finished, also through Flyte's
-            checkpoint. False starts anew and writes no checkpoint.
+        resume: Whether to take over what an earlier run with the same parameters finished, also
+            through Flyte's checkpoint. False starts anew and writes no checkpoint.
         progress: Whether to show progress on standard error.
 
     Returns:
@@ -135,7 +148,8 @@ def batch(
         SourceNotFoundError: `rows` is the path of a file that does not exist.
         DestinationError: The output cannot be written, exists and is not a batch's, or is in use.
         BatchFailedError: More rows failed than `max_failures`.
-        ServerNotReadyError: The server was gone for longer than `outage_seconds`; what is finished is kept.
+        ServerNotReadyError: The server was gone for longer than `outage_seconds`; what is finished
+            is kept.
     """
     return _in_a_thread(AsyncBatch(_Arguments(**_without_endpoint(locals()), endpoint=endpoint)))
 
@@ -157,8 +171,8 @@ def abatch(
 ) -> AsyncBatch:
     """Do what `batch` does, on the running event loop.
 
-    `await abatch(…)` returns the result; `async for record in abatch(…)` yields the records in order as they come.
-    Arguments and errors are those of `batch`.
+    `await abatch(…)` returns the result; `async for record in abatch(…)` yields the records in
+    order as they come. Arguments and errors are those of `batch`.
     """
     return AsyncBatch(_Arguments(**_without_endpoint(locals()), endpoint=endpoint))
 
@@ -202,7 +216,10 @@ class AsyncBatch:
 
     def _start(self) -> None:
         if self._started:
-            raise ConfigError("This batch was started before.", hint="Call abatch again; it continues what is there.")
+            raise ConfigError(
+                "This batch was started before.",
+                hint="Call abatch again; it continues what is there.",
+            )
         self._started = True
 
 
@@ -219,11 +236,15 @@ class _Run:
 
     async def records(self, engine: asyncio.Task[None]) -> AsyncIterator[dict[str, Any]]:
         """Yield the records in order until the engine is done."""
-        journal, disk, first = self.engine.sources.journal, self.engine.sources.disk, 0
+        journal = self.engine.sources.journal
+        disk = self.engine.sources.disk
+        first = 0
         while True:
             over = engine.done()
             self.engine.advanced.clear()
-            found = await disk.call(lambda first=first: list(islice(journal.in_order(first), _AT_ONCE)))
+            found = await disk.call(
+                lambda first=first: list(islice(journal.in_order(first), _AT_ONCE))
+            )
             for position, _, record in found:
                 yield {"index": position, **json.loads(record)}
             first += len(found)
@@ -273,18 +294,24 @@ async def _opened(arguments: _Arguments) -> AsyncIterator[_Run]:
         caller = Caller(arguments.endpoint, work, deadline=arguments.deadline)
         stack.push_async_callback(caller.aclose)
         parameters = await _parameters(arguments, caller, work, progress)
-        disk, uploader = Worker("batch-disk"), Worker("batch-checkpoint")
+        disk = Worker("batch-disk")
+        uploader = Worker("batch-checkpoint")
         stack.callback(disk.close)
         stack.callback(uploader.close)
         journal = await disk.call(_open_journal, path, parameters, arguments.resume, progress)
         stack.callback(journal.close)
         checkpoint = None
         if arguments.resume and (flyte := current_checkpoint()) is not None:
-            name = json.dumps([path.name if arguments.output else None, parameters], sort_keys=True, default=repr)
+            name = json.dumps(
+                [path.name if arguments.output else None, parameters], sort_keys=True, default=repr
+            )
             checkpoint = CheckpointedJournal(flyte, journal, name)
             stack.callback(checkpoint.close)
             if restored := await disk.call(checkpoint.restore):
-                progress.say(f"continues: {restored:,} results of an earlier attempt are in Flyte's checkpoint")
+                progress.say(
+                    f"continues: {restored:,} results of an earlier attempt are in Flyte's "
+                    "checkpoint"
+                )
         is_vectors = isinstance(work, HttpWork) and work.kind == "embeddings"
         output: Output = await disk.call(lambda: open_output(path, vectors=is_vectors))
         sources = Sources(rows, arguments.id, journal, output, checkpoint, disk, uploader)
@@ -295,7 +322,14 @@ async def _opened(arguments: _Arguments) -> AsyncIterator[_Run]:
             outage_seconds=arguments.outage_seconds,
         )
         engine = Engine(
-            arguments.endpoint, work, caller, sources, Limiter(arguments.max_concurrency), options, progress, _note
+            arguments.endpoint,
+            work,
+            caller,
+            sources,
+            Limiter(arguments.max_concurrency),
+            options,
+            progress,
+            _note,
         )
         yield _Run(engine, directory)
 
@@ -316,7 +350,9 @@ def _tell_incomparable(arguments: _Arguments, progress: Progress) -> None:
         held = incomparable(function) if callable(function) else []
         if held:
             what = f"{name}= holds {', '.join(held[:5])}, which cannot be compared between runs"
-            progress.say(f"{what}, so the same call starts anew; give texts, numbers or a global instead")
+            progress.say(
+                f"{what}, so the same call starts anew; give texts, numbers or a global instead"
+            )
 
 
 async def _find_model(arguments: _Arguments, caller: Caller, progress: Progress) -> str:
@@ -345,17 +381,23 @@ def _absent(arguments: _Arguments, fault: Fault) -> ServerNotReadyError:
     )
 
 
-def _open_journal(path: Path, parameters: dict[str, Any], resume: bool, progress: Progress) -> Journal:
+def _open_journal(
+    path: Path, parameters: dict[str, Any], resume: bool, progress: Progress
+) -> Journal:
     file = path.with_name(path.name + ".journal")
     if path.exists() and not file.exists():
         raise DestinationError(
-            f"{path} exists, and without {file.name} beside it nothing says that it is the result of such a run.",
+            f"{path} exists, and without {file.name} beside it nothing says that it is the result "
+            "of such a run.",
             hint="Move it away, or choose another output=.",
         )
     journal = Journal(file, parameters, resume=resume)
     if journal.changed:
         changed = "; ".join(journal.changed)
-        progress.say(f"starts anew, because this is not what {file} is about ({changed}); that is now {file}.previous")
+        progress.say(
+            f"starts anew, because this is not what {file} is about ({changed}); that is now "
+            f"{file}.previous"
+        )
     elif journal.restored:
         progress.say(f"continues: {journal.restored:,} results of an earlier run are in {file}")
     return journal
@@ -379,7 +421,9 @@ def _in_a_thread(batch: AsyncBatch) -> BatchResult:
         except BaseException as error:  # raised again where the batch was called
             outcome.append(error)
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="batch", daemon=True)
+    thread = threading.Thread(
+        target=contextvars.copy_context().run, args=(run,), name="batch", daemon=True
+    )
     with _terminated_in_order() as stopping:
         thread.start()
         try:
@@ -435,4 +479,9 @@ def _is_whole(value: Any, least: int) -> bool:
 
 
 def _is_seconds(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value > 0
+    )

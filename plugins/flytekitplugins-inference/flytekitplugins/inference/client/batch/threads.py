@@ -1,7 +1,7 @@
 """One thread that does what must not hold up the event loop, one call after another.
 
-Unlike those of an executor it is a daemon: an input that never yields its next row does not keep a process alive after
-Ctrl-C.
+Unlike those of an executor it is a daemon: an input that never yields its next row does not keep a
+process alive after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Result = TypeVar("Result")
 class Worker:
     """A thread for blocking calls.
 
-    Its calls see the context variables of where it was made: flytekit keeps the task's context in one.
+    Its calls see the context variables of where it was made: flytekit keeps the task's context in
+    one.
 
     Args:
         name: The thread's, for debuggers.

@@ -1,7 +1,7 @@
 """What is done with each row: chat, completion, embeddings, structured output, or a function of the user's own.
 
-A work makes one request of a row and reads its answer; it sends nothing. The routes are OpenAI's, as vLLM, SGLang,
-llama.cpp, NIM, Ollama and TEI serve them.
+A work makes one request of a row and reads its answer; it sends nothing. The routes are OpenAI's,
+as vLLM, SGLang, llama.cpp, NIM, Ollama and TEI serve them.
 """
 
 from __future__ import annotations
@@ -58,8 +58,15 @@ class HttpWork:
 
     def identity(self) -> dict[str, Any]:
         """Return all that an answer depends on besides the row and the model: other values, other answers."""
-        facts = {"work": self.kind, "column": self.column, "system": self.system, "schema": self.schema}
-        return {key: value for key, value in {**facts, **self.parameters}.items() if value is not None}
+        facts = {
+            "work": self.kind,
+            "column": self.column,
+            "system": self.system,
+            "schema": self.schema,
+        }
+        return {
+            key: value for key, value in {**facts, **self.parameters}.items() if value is not None
+        }
 
     def body(self, position: int, value: Any, model: str) -> dict[str, Any]:
         """Return the JSON body of the request for a row.
@@ -85,7 +92,8 @@ class HttpWork:
         """
         try:
             usage = answer.get("usage") or {}
-            prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+            prompt = usage.get("prompt_tokens") or 0
+            completion = usage.get("completion_tokens") or 0
             if self.kind == "embeddings":
                 return Answer(answer["data"][0]["embedding"], prompt, completion)
             choice = answer["choices"][0]
@@ -96,8 +104,15 @@ class HttpWork:
             message = f"The answer is JSON, but not that of {self.path}: {quoted}"
             raise Fault("invalid_answer", message) from error
         if text is None:
-            raise Fault("invalid_output", f"The answer has no text; its finish_reason is {reason!r}.")
-        return Answer(self._validated(text, reason) if self.schema is not None else text, prompt, completion, reason)
+            raise Fault(
+                "invalid_output", f"The answer has no text; its finish_reason is {reason!r}."
+            )
+        return Answer(
+            self._validated(text, reason) if self.schema is not None else text,
+            prompt,
+            completion,
+            reason,
+        )
 
     def _content(self, position: int, value: Any) -> Any:
         if self.column is not None:
@@ -108,23 +123,36 @@ class HttpWork:
         elif isinstance(value, Mapping):
             if "messages" not in value or self.kind not in ("chat", "structured"):
                 hint = "say which column holds it: column="
-                raise Fault("invalid_row", f"{describe(position, value)}; expected a text. If it is one, {hint}.")
+                raise Fault(
+                    "invalid_row",
+                    f"{describe(position, value)}; expected a text. If it is one, {hint}.",
+                )
             value = value["messages"]
         is_messages = isinstance(value, (list, tuple)) and self.kind in ("chat", "structured")
         if not isinstance(value, str) and not is_messages:
-            expected = "a text or a list of messages" if self.kind in ("chat", "structured") else "a text"
+            expected = (
+                "a text or a list of messages" if self.kind in ("chat", "structured") else "a text"
+            )
             where = f" in the column {self.column!r}" if self.column else ""
             raise Fault("invalid_row", f"{describe(position, value)}{where}; expected {expected}.")
         return value
 
     def _messages(self, position: int, content: Any) -> list[Any]:
-        messages = [{"role": "user", "content": content}] if isinstance(content, str) else list(content)
+        messages = (
+            [{"role": "user", "content": content}] if isinstance(content, str) else list(content)
+        )
         for message in messages:
             if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
                 shown = shortened(repr(message), 80)
                 expected = "expected a mapping with 'role' and 'content'"
-                raise Fault("invalid_row", f"Row {position + 1} has the message {shown}; {expected}.")
-        return messages if self.system is None else [{"role": "system", "content": self.system}, *messages]
+                raise Fault(
+                    "invalid_row", f"Row {position + 1} has the message {shown}; {expected}."
+                )
+        return (
+            messages
+            if self.system is None
+            else [{"role": "system", "content": self.system}, *messages]
+        )
 
     def _validated(self, text: str, reason: Any) -> Any:
         cut = " It was cut off: raise max_tokens." if reason == "length" else ""
@@ -156,29 +184,40 @@ Work = HttpWork | FunctionWork
 
 
 def chat(
-    *, column: str | None = None, system: str | None = None, path: str = "/v1/chat/completions", **parameters: Any
+    *,
+    column: str | None = None,
+    system: str | None = None,
+    path: str = "/v1/chat/completions",
+    **parameters: Any,
 ) -> HttpWork:
     """Ask `/v1/chat/completions`; the output is the assistant's text.
 
     Args:
-        column: The column with the user's text, or with a list of messages; None when a row is that itself, or a
-            mapping with `messages`.
+        column: The column with the user's text, or with a list of messages; None when a row is that
+            itself, or a mapping with `messages`.
         system: The system message, before all others.
         path: The server's route.
-        **parameters: Goes into each request as it is: `max_tokens`, `temperature`, `seed`, `model`, …
+        **parameters: Goes into each request as it is: `max_tokens`, `temperature`, `seed`, `model`,
+            …
 
     Raises:
         ConfigError: A parameter does not go with a batch.
     """
-    return HttpWork(kind="chat", path=path, column=column, system=system, parameters=_checked(parameters))
+    return HttpWork(
+        kind="chat", path=path, column=column, system=system, parameters=_checked(parameters)
+    )
 
 
-def completion(*, column: str | None = None, path: str = "/v1/completions", **parameters: Any) -> HttpWork:
+def completion(
+    *, column: str | None = None, path: str = "/v1/completions", **parameters: Any
+) -> HttpWork:
     """Ask `/v1/completions`; the output is the text. Arguments as those of `chat`."""
     return HttpWork(kind="completion", path=path, column=column, parameters=_checked(parameters))
 
 
-def embeddings(*, column: str | None = None, path: str = "/v1/embeddings", **parameters: Any) -> HttpWork:
+def embeddings(
+    *, column: str | None = None, path: str = "/v1/embeddings", **parameters: Any
+) -> HttpWork:
     """Ask `/v1/embeddings`; the output is the vector, a list of numbers. Arguments as those of `chat`."""
     return HttpWork(kind="embeddings", path=path, column=column, parameters=_checked(parameters))
 
@@ -193,8 +232,8 @@ def structured(
 ) -> HttpWork:
     """Ask `/v1/chat/completions` for JSON of a schema; the output is the validated value.
 
-    The schema is sent as `response_format`, so that a server that can keeps the model to it, and every output is
-    validated here all the same; one that does not fit fails its row.
+    The schema is sent as `response_format`, so that a server that can keeps the model to it, and
+    every output is validated here all the same; one that does not fit fails its row.
 
     Args:
         schema: A pydantic model (version 2), or a JSON schema.
@@ -205,7 +244,8 @@ def structured(
 
     Raises:
         ConfigError: The schema is neither, or not valid.
-        MissingDependencyError: A JSON schema is given, and the package `jsonschema` is not installed.
+        MissingDependencyError: A JSON schema is given, and the package `jsonschema` is not
+            installed.
     """
     if hasattr(schema, "model_json_schema"):
         model_type, schema = schema, schema.model_json_schema()
@@ -215,7 +255,10 @@ def structured(
     else:
         raise ConfigError(f"schema={schema!r} is neither a pydantic model nor a JSON schema.")
     name = str(schema.get("title", "output")).replace(" ", "_")
-    wanted = {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": True}}
+    wanted = {
+        "type": "json_schema",
+        "json_schema": {"name": name, "schema": schema, "strict": True},
+    }
     return HttpWork(
         kind="structured",
         path=path,
@@ -235,19 +278,26 @@ def as_work(work: Any) -> Work:
     """
     if isinstance(work, (HttpWork, FunctionWork)):
         return work
-    takes = "expected chat(…), completion(…), embeddings(…), structured(…) or an async def f(client, row)"
-    if not inspect.iscoroutinefunction(work) and not inspect.iscoroutinefunction(getattr(work, "__call__", None)):  # noqa: B004
+    takes = (
+        "expected chat(…), completion(…), embeddings(…), structured(…) or an async def "
+        "f(client, row)"
+    )
+    call = getattr(work, "__call__", None)  # noqa: B004
+    if not inspect.iscoroutinefunction(work) and not inspect.iscoroutinefunction(call):
         raise ConfigError(f"work={work!r}; {takes}.")
     try:
         inspect.signature(work).bind(None, None)
     except TypeError as error:
-        raise ConfigError(f"work={work!r} cannot be called with (client, row): {error}; {takes}.") from error
+        raise ConfigError(
+            f"work={work!r} cannot be called with (client, row): {error}; {takes}."
+        ) from error
     return FunctionWork(work)
 
 
 def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
     problems = [
-        f"{name}= does not go with a batch: {_NOT_IN_A_BATCH[name]}." for name in parameters.keys() & _NOT_IN_A_BATCH
+        f"{name}= does not go with a batch: {_NOT_IN_A_BATCH[name]}."
+        for name in parameters.keys() & _NOT_IN_A_BATCH
     ]
     try:
         json.dumps(parameters)
@@ -278,5 +328,9 @@ def _jsonschema() -> Any:
     try:
         return importlib.import_module("jsonschema")
     except ImportError as error:
-        message = "Validating by a JSON schema needs the package jsonschema, which is not installed."
-        raise MissingDependencyError(message, hint="pip install jsonschema, or pass a pydantic model.") from error
+        message = (
+            "Validating by a JSON schema needs the package jsonschema, which is not installed."
+        )
+        raise MissingDependencyError(
+            message, hint="pip install jsonschema, or pass a pydantic model."
+        ) from error

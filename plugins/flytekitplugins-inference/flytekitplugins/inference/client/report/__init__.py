@@ -1,8 +1,9 @@
 """What a task's model servers did, as one page to read and as the same numbers in JSON.
 
-`metrics` samples a server's own metrics while it works, `collect` puts them beside what the clients and batches saw,
-`data` holds all of that as plain JSON, `advice` says what to change, `page` renders it (with `markup` and `style`), and
-`charts` draws, in a process of its own. Standard library only, but for the charts: matplotlib, the extra `report`.
+`metrics` samples a server's own metrics while it works, `collect` puts them beside what the clients
+and batches saw, `data` holds all of that as plain JSON, `advice` says what to change, `page`
+renders it (with `markup` and `style`), and `charts` draws, in a process of its own. Standard
+library only, but for the charts: matplotlib, the extra `report`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Charts as SVG, drawn by matplotlib in a process of their own.
 
-A process of its own, because drawing in the task's would hold up its threads for seconds, and because matplotlib's
-settings are global: the user's own plots must not change for a moment. The other side is `python -m …charts`, which
-reads a list of charts as JSON and writes a list of SVG texts.
+A process of its own, because drawing in the task's would hold up its threads for seconds, and
+because matplotlib's settings are global: the user's own plots must not change for a moment. The
+other side is `python -m …charts`, which reads a list of charts as JSON and writes a list of SVG
+texts.
 
-Colours are CSS variables, so that one drawing suits light and dark; text stays text, for readers and for search.
+Colours are CSS variables, so that one drawing suits light and dark; text stays text, for readers
+and for search.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ class Bar(TypedDict):
     label: str
     colour: str
     values: Sequence[float]
-    """From and to; or for a range p50, p95 and p99 with the least before and the most behind where they are known."""
+    """From and to; or for a range p50, p95 and p99 with the least before and the most behind where
+    they are known."""
     text: str
 
 
@@ -90,7 +93,11 @@ def draw(charts: Sequence[Chart]) -> list[dict[str, str]] | None:
     Waits for the other process, without holding up other threads.
     """
     command = [sys.executable, "-m", __name__]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MPLBACKEND": "svg"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "MPLBACKEND": "svg",
+    }
     try:
         done = subprocess.run(
             command,
@@ -104,7 +111,9 @@ def draw(charts: Sequence[Chart]) -> list[dict[str, str]] | None:
         )
         drawn: list[dict[str, str]] = json.loads(done.stdout)
     except subprocess.CalledProcessError as error:
-        _logger.warning("The report has no charts, as drawing them failed: %s", error.stderr[-500:].strip())
+        _logger.warning(
+            "The report has no charts, as drawing them failed: %s", error.stderr[-500:].strip()
+        )
         return None
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         _logger.warning("The report has no charts, as drawing them failed: %s", error)
@@ -120,7 +129,9 @@ def _main() -> None:
 
     # text stays text, and a dollar sign in it is one: names come from outside
     matplotlib.rcParams.update({"svg.fonttype": "none", "text.parse_math": False, "font.size": 11})
-    matplotlib.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "path.simplify": True})
+    matplotlib.rcParams.update(
+        {"axes.spines.top": False, "axes.spines.right": False, "path.simplify": True}
+    )
     charts: list[Chart] = json.load(sys.stdin)
     drawn = [
         {name: _svg(chart, width, f"c{index}{name[0]}") for name, width in WIDTHS.items()}
@@ -144,7 +155,12 @@ def _svg(chart: Chart, width: int, prefix: str) -> str:
     _DRAWERS[chart["kind"]](axes, chart, width)
     _dress(axes, chart)
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
+    figure.savefig(
+        text,
+        format="svg",
+        transparent=True,
+        metadata={"Date": None, "Creator": None, "Format": None},
+    )
     return _inline(text.getvalue(), prefix)
 
 
@@ -154,7 +170,12 @@ def _dress(axes: Any, chart: Chart) -> None:
     axes.tick_params(colors=muted, labelcolor=muted, length=3)
     for spine in axes.spines.values():
         spine.set_color(COLOURS["grid"])
-    axes.grid(visible=True, axis="y" if chart["kind"] == "lines" else "x", color=COLOURS["grid"], linewidth=0.7)
+    axes.grid(
+        visible=True,
+        axis="y" if chart["kind"] == "lines" else "x",
+        color=COLOURS["grid"],
+        linewidth=0.7,
+    )
     axes.set_axisbelow(True)
     if chart["kind"] != "lines":
         axes.spines["left"].set_visible(False)
@@ -168,7 +189,11 @@ def _draw_lines(axes: Any, chart: Chart, width: int) -> None:
     for line in lines:
         colour = COLOURS[line["colour"]]
         y = [float("nan") if value is None else value for value in line["y"]]
-        style = {"color": colour, "linewidth": 1.7, "linestyle": (0, (4, 2)) if line.get("dashed") else "-"}
+        style = {
+            "color": colour,
+            "linewidth": 1.7,
+            "linestyle": (0, (4, 2)) if line.get("dashed") else "-",
+        }
         if line.get("steps"):
             axes.step(line["x"], y, where="post", label=line["label"], **style)
         else:
@@ -211,7 +236,12 @@ def _draw_timeline(axes: Any, chart: Chart, width: int) -> None:
     for row, bar in enumerate(bars):
         began, ended = bar["values"]
         axes.barh(
-            row, max(ended - began, end / 250), left=began, height=0.55, color=COLOURS[bar["colour"]], linewidth=0
+            row,
+            max(ended - began, end / 250),
+            left=began,
+            height=0.55,
+            color=COLOURS[bar["colour"]],
+            linewidth=0,
         )
         is_right = ended > 0.72 * end
         inside = is_right and began < 0.3 * end
@@ -229,7 +259,9 @@ def _draw_timeline(axes: Any, chart: Chart, width: int) -> None:
             color=COLOURS["page"] if inside else COLOURS["ink"],
             annotation_clip=False,
         )
-    axes.set_yticks(range(len(bars)), [_short(bar["label"], 28 if width > 400 else 19) for bar in bars])
+    axes.set_yticks(
+        range(len(bars)), [_short(bar["label"], 28 if width > 400 else 19) for bar in bars]
+    )
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, end)
     axes.xaxis.set_major_locator(_time_locator(end, 6 if width > 400 else 4))
@@ -241,21 +273,38 @@ def _draw_ranges(axes: Any, chart: Chart, width: int) -> None:
 
     bars = chart["bars"]
     for row, bar in enumerate(bars):
-        colour, values = COLOURS[bar["colour"]], [max(value, 1e-6) for value in bar["values"]]
+        colour = COLOURS[bar["colour"]]
+        values = [max(value, 1e-6) for value in bar["values"]]
         p50, p95, p99 = values[-3:] if len(values) == 3 else values[1:4]
         axes.hlines(row, values[0], values[-1], color=colour, linewidth=1.2)
         axes.hlines(row, p50, p95, color=colour, linewidth=7, alpha=0.45)
         axes.plot([p50], [row], marker="o", markersize=8, color=colour, linestyle="none")
-        axes.plot([p95], [row], marker="|", markersize=13, markeredgewidth=2.2, color=colour, linestyle="none")
+        axes.plot(
+            [p95],
+            [row],
+            marker="|",
+            markersize=13,
+            markeredgewidth=2.2,
+            color=colour,
+            linestyle="none",
+        )
         axes.plot([p99], [row], marker="D", markersize=5, color=colour, linestyle="none")
-    axes.set_yticks(range(len(bars)), [_short(bar["label"], 28 if width > 400 else 19) for bar in bars])
+    axes.set_yticks(
+        range(len(bars)), [_short(bar["label"], 28 if width > 400 else 19) for bar in bars]
+    )
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xscale("log")
     low = min(min(bar["values"]) for bar in bars)
     high = max(max(bar["values"]) for bar in bars)
     axes.set_xlim(max(low, 1e-6) * 0.7, max(high, 1e-6) * 1.5)
     decades = max(high, 1e-6) / max(low, 1e-6)
-    subs = (1.0,) if decades > (100 if width < 400 else 1000) else (1.0, 2.0, 5.0) if decades < 10 else (1.0, 3.0)
+    subs = (
+        (1.0,)
+        if decades > (100 if width < 400 else 1000)
+        else (1.0, 2.0, 5.0)
+        if decades < 10
+        else (1.0, 3.0)
+    )
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8 if width > 400 else 5))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick_duration))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -263,7 +312,26 @@ def _draw_ranges(axes: Any, chart: Chart, width: int) -> None:
 
 
 _DRAWERS = {"lines": _draw_lines, "timeline": _draw_timeline, "ranges": _draw_ranges}
-_TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400)
+_TIME_STEPS = (
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    14400,
+    28800,
+    43200,
+    86400,
+)
 
 
 def _time_locator(end: float, most: int) -> Any:
@@ -279,16 +347,28 @@ def _are_whole(lines: Sequence[Line]) -> bool:
 
 def _tick_time(seconds: float, _: Any) -> str:
     if seconds < 60 or seconds % 60:
-        return f"{seconds:g} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02} min"
+        return (
+            f"{seconds:g} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02} min"
+        )
     if seconds < 3600 or seconds % 3600:
-        return f"{seconds / 60:g} min" if seconds < 3600 else f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02} h"
+        return (
+            f"{seconds / 60:g} min"
+            if seconds < 3600
+            else f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02} h"
+        )
     return f"{seconds / 3600:g} h"
 
 
 def _tick_duration(seconds: float, _: Any) -> str:
     if seconds < 0.999e-3:
         return f"{seconds * 1e6:.3g} µs"
-    return f"{seconds * 1e3:.3g} ms" if seconds < 0.999 else f"{seconds:.3g} s" if seconds < 999 else f"{seconds:.0f} s"
+    return (
+        f"{seconds * 1e3:.3g} ms"
+        if seconds < 0.999
+        else f"{seconds:.3g} s"
+        if seconds < 999
+        else f"{seconds:.0f} s"
+    )
 
 
 def _tick_number(value: float, _: Any) -> str:

@@ -32,22 +32,24 @@ _lock = threading.Lock()
 def note_batch(url: str, summary: Mapping[str, Any]) -> None:
     """Remember a batch for the report on its server; the first twenty of each server are, of the last 64 servers.
 
-    A report reads `rows`, `succeeded`, `failed`, `resumed`, `retried`, `duration` (seconds), `rows_per_second`,
-    `tokens_per_second`, `prompt_tokens`, `completion_tokens`, `max_concurrency`, `concurrency` (points with `seconds`,
-    `limit`, `in_flight` and `rows_per_second`) and `failures` (with `index`, `id`, `kind` and `message`). Each may be
-    missing.
+    A report reads `rows`, `succeeded`, `failed`, `resumed`, `retried`, `duration` (seconds),
+    `rows_per_second`, `tokens_per_second`, `prompt_tokens`, `completion_tokens`, `max_concurrency`,
+    `concurrency` (points with `seconds`, `limit`, `in_flight` and `rows_per_second`) and `failures`
+    (with `index`, `id`, `kind` and `message`). Each may be missing.
 
     Args:
         url: The endpoint's.
-        summary: `BatchResult.summary()`: plain JSON. One with the `path` of an earlier one takes its place, so that a
-            running batch may be noted again and again.
+        summary: `BatchResult.summary()`: plain JSON. One with the `path` of an earlier one takes
+            its place, so that a running batch may be noted again and again.
     """
     with _lock:
         if url not in _batches and len(_batches) >= MAX_SERVERS_OF_BATCHES:
             del _batches[next(iter(_batches))]  # the one that was first asked for a batch
         known = _batches.setdefault(url, [])
         path = summary.get("path")
-        same = [index for index, one in enumerate(known) if path is not None and one.get("path") == path]
+        same = [
+            index for index, one in enumerate(known) if path is not None and one.get("path") == path
+        ]
         if same:
             known[same[0]] = dict(summary)
         elif len(known) < MAX_BATCHES:
@@ -72,7 +74,11 @@ def collect(endpoint: Endpoint) -> ServerData:
 
 
 def report(
-    endpoints: Iterable[Endpoint], *, path: str | Path | None = None, running: bool = False, error: str = ""
+    endpoints: Iterable[Endpoint],
+    *,
+    path: str | Path | None = None,
+    running: bool = False,
+    error: str = "",
 ) -> Report:
     """Return the report on some servers.
 
@@ -118,6 +124,7 @@ def _cold_start(path: str | None) -> dict[str, Any] | None:
 def _is_readable(phases: Any) -> bool:
     fields = {"name": str, "seconds": int | float, "started": str, "ended": str}
     return isinstance(phases, list) and all(
-        isinstance(phase, dict) and all(isinstance(phase.get(key), kind) for key, kind in fields.items())
+        isinstance(phase, dict)
+        and all(isinstance(phase.get(key), kind) for key, kind in fields.items())
         for phase in phases
     )

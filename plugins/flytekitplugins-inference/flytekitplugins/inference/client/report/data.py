@@ -52,10 +52,11 @@ class ServerData:
     name: str = ""
     """Its name in a pod with several."""
     about: dict[str, Any] = field(default_factory=dict)
-    """What was started: `kind`, `url`, `model`, `image`, `gpus`, `cpu`, `mem`; what is not known is missing."""
+    """What was started: `kind`, `url`, `model`, `image`, `gpus`, `cpu`, `mem`; what is not known is
+    missing."""
     cold_start: dict[str, Any] | None = None
-    """The server gate's report: `phases` (each with `name`, `seconds`, `started`, `ended`), `total_seconds`,
-    `outcome`. `None` where no gate waited."""
+    """The server gate's report: `phases` (each with `name`, `seconds`, `started`, `ended`),
+    `total_seconds`, `outcome`. `None` where no gate waited."""
     clients: dict[str, Any] = field(default_factory=dict)
     """`Record.snapshot()`: what the clients of this process saw."""
     batches: tuple[dict[str, Any], ...] = ()
@@ -119,11 +120,16 @@ def phases(cold_start: dict[str, Any] | None) -> list[Phase]:
     spans: list[tuple[str, float, float]] = []
     for phase in (cold_start or {}).get("phases", ()):
         with contextlib.suppress(ValueError):
-            began, ended = (datetime.fromisoformat(phase[key]).timestamp() for key in ("started", "ended"))
+            began, ended = (
+                datetime.fromisoformat(phase[key]).timestamp() for key in ("started", "ended")
+            )
             spans.append((phase["name"], began, max(began, ended)))
     first = min((began for _, began, _ in spans), default=0.0)
     return sorted(
-        (Phase(name=name, began=began - first, ended=ended - first) for name, began, ended in spans),
+        (
+            Phase(name=name, began=began - first, ended=ended - first)
+            for name, began, ended in spans
+        ),
         key=lambda phase: (phase.began, phase.ended),
     )
 
@@ -131,20 +137,30 @@ def phases(cold_start: dict[str, Any] | None) -> list[Phase]:
 def asked(server: ServerData) -> int:
     """Return how many requests the task made, as far as is known: those of its clients, and the rows of batches."""
     rows = (batch.get("rows") for batch in server.batches)
-    return int(server.clients.get("requests", 0)) + sum(count for count in rows if isinstance(count, int))
+    return int(server.clients.get("requests", 0)) + sum(
+        count for count in rows if isinstance(count, int)
+    )
 
 
 def most_in_flight(server: ServerData) -> int:
     """Return how many requests the task had under way at most, by its clients and its batches."""
-    points = (point.get("in_flight") for batch in server.batches for point in batch.get("concurrency") or ())
+    points = (
+        point.get("in_flight")
+        for batch in server.batches
+        for point in batch.get("concurrency") or ()
+    )
     most = max((count for count in points if isinstance(count, int)), default=0)
     return max(most, int(server.clients.get("most_in_flight", 0)))
 
 
 def in_flight(clients: dict[str, Any]) -> list[int]:
     """Return how many requests were under way at the end of each cell of the clients' timeline."""
-    timeline, under_way, counts = clients["timeline"], 0, []
-    for begun, answered, failed in zip(timeline["begun"], timeline["answered"], timeline["failed"], strict=True):
+    timeline = clients["timeline"]
+    under_way = 0
+    counts = []
+    for begun, answered, failed in zip(
+        timeline["begun"], timeline["answered"], timeline["failed"], strict=True
+    ):
         under_way += begun - answered - failed
         counts.append(under_way)
     return counts
@@ -153,8 +169,8 @@ def in_flight(clients: dict[str, Any]) -> list[int]:
 def idle(server: ServerData) -> tuple[float, float, str] | None:
     """Return the seconds in which the server had nothing to do, the seconds seen, and who says so.
 
-    The server's own metrics go first: they know of requests from elsewhere. Without them, a cell of the clients'
-    timeline in which no request was under way was idle.
+    The server's own metrics go first: they know of requests from elsewhere. Without them, a cell of
+    the clients' timeline in which no request was under way was idle.
 
     Returns:
         `None` when neither was seen for as long as a cell.
@@ -165,7 +181,8 @@ def idle(server: ServerData) -> tuple[float, float, str] | None:
     clients = server.clients
     if not clients.get("requests"):
         return None
-    width, counts = clients["timeline"]["cell_seconds"], in_flight(clients)
+    width = clients["timeline"]["cell_seconds"]
+    counts = in_flight(clients)
     begun = clients["timeline"]["begun"]
     busy = sum(1 for before, new in zip([0, *counts], begun, strict=False) if before or new)
     cells = max(int(clients["seconds"] / width), len(begun))

@@ -10,8 +10,11 @@ __all__ = ["Html", "clipped", "element", "join"]
 MAX_TEXT = 300
 """Characters shown of a text that a server, a model or an input wrote."""
 _VOID = frozenset({"br", "hr", "meta"})
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
-"""What HTML forbids or no reader sees: control characters, halves of surrogate pairs, changes of direction."""
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+)
+"""What HTML forbids or no reader sees: control characters, halves of surrogate pairs, changes of
+direction."""
 
 
 class Html(str):
@@ -26,8 +29,8 @@ def element(name: str, *children: str, **attributes: str | int | None) -> Html:
     Args:
         name: `p`.
         children: Texts, which are escaped, and `Html`, which is not.
-        attributes: `class_="note"`; `_` stands for `-`; one at the end, for Python's own words, for nothing.
-            `None` leaves one out.
+        attributes: `class_="note"`; `_` stands for `-`; one at the end, for Python's own words, for
+            nothing. `None` leaves one out.
     """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_escaped(str(value))}"'
@@ -41,7 +44,9 @@ def element(name: str, *children: str, **attributes: str | int | None) -> Html:
 
 def join(*children: str) -> Html:
     """Return parts in a row."""
-    return Html("".join(child if isinstance(child, Html) else _escaped(child) for child in children))
+    return Html(
+        "".join(child if isinstance(child, Html) else _escaped(child) for child in children)
+    )
 
 
 def clipped(text: str, longest: int = MAX_TEXT) -> str:

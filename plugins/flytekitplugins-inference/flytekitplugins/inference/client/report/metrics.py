@@ -1,8 +1,9 @@
 """A server's own metrics over time: sampled by one thread, in constant memory, without a parser of the whole page.
 
-Rendering a page of metrics costs the server time on its event loop (about 30 ms for 366 KiB, ROCm/ATOM#2186), so it is
-asked once in five seconds, however many read the samples. Here, only the wanted families are looked at, which takes
-0.2 ms for vLLM's page; a full parse of 40 kB with `prometheus_client` takes 39 ms, and holds up the task's own threads.
+Rendering a page of metrics costs the server time on its event loop (about 30 ms for 366 KiB,
+ROCm/ATOM#2186), so it is asked once in five seconds, however many read the samples. Here, only the
+wanted families are looked at, which takes 0.2 ms for vLLM's page; a full parse of 40 kB with
+`prometheus_client` takes 39 ms, and holds up the task's own threads.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ MAX_CELLS = 512
 """43 minutes of single samples; then two become one, and so on."""
 FULL_CACHE = 0.9
 MAX_ENDED = 16
-"""Samplers that are kept after their end: on one machine, each run of a server has a port of its own."""
+"""Samplers that are kept after their end: on one machine, each run of a server has a port of its
+own."""
 
 GAUGES = ("requests_running", "requests_waiting")
 RATIOS = ("kv_cache_usage",)
@@ -61,7 +63,8 @@ def scan(text: str, names: Mapping[str, str]) -> Page:
 
     Args:
         text: The page.
-        names: The server's name for each quantity, as in `Server.metric_names`; unknown quantities are passed over.
+        names: The server's name for each quantity, as in `Server.metric_names`; unknown quantities
+            are passed over.
     """
     wanted = _wanted(names)
     page, ratios = Page(), dict[str, list[float]]()
@@ -88,7 +91,11 @@ def scan(text: str, names: Mapping[str, str]) -> Page:
 
 def _wanted(names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return the quantity, and which part of it, behind each name that a line may begin with."""
-    wanted = {name: (quantity, "") for quantity, name in names.items() if quantity in (*GAUGES, *RATIOS, *COUNTERS)}
+    wanted = {
+        name: (quantity, "")
+        for quantity, name in names.items()
+        if quantity in (*GAUGES, *RATIOS, *COUNTERS)
+    }
     for quantity in HISTOGRAMS:
         if name := names.get(quantity):
             wanted[f"{name}_bucket"] = (quantity, "bucket")
@@ -138,7 +145,9 @@ class _Cell:
 
 
 def _mean(one: _Cell, other: _Cell, name: str) -> float:
-    known = [(cell.levels[name], cell.seconds or 1.0) for cell in (one, other) if name in cell.levels]
+    known = [
+        (cell.levels[name], cell.seconds or 1.0) for cell in (one, other) if name in cell.levels
+    ]
     return sum(value * weight for value, weight in known) / sum(weight for _, weight in known)
 
 
@@ -164,7 +173,9 @@ class Sampler:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._url, self._names, self._api_key = url, dict(names), api_key
+        self._url = url
+        self._names = dict(names)
+        self._api_key = api_key
         self._clock, self._wall_clock = clock, wall_clock
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -234,21 +245,28 @@ class Sampler:
     def _increases(self, page: Page) -> dict[str, float]:
         """Return how much each counter grew, and add up the histograms; a counter that fell was one of a new server."""
         last = self._last
-        is_new = last is not None and any(page.values.get(name, 0) < last.values.get(name, 0) for name in COUNTERS)
+        is_new = last is not None and any(
+            page.values.get(name, 0) < last.values.get(name, 0) for name in COUNTERS
+        )
         if is_new:
             self._restarts += 1
         before = Page() if is_new else page if last is None else last
         for quantity, bounds in page.buckets.items():
-            own, old = self._buckets.setdefault(quantity, {}), before.buckets.get(quantity, {})
+            own = self._buckets.setdefault(quantity, {})
+            old = before.buckets.get(quantity, {})
             for upper, count in bounds.items():
                 own[upper] = own.get(upper, 0.0) + max(count - old.get(upper, 0.0), 0.0)
             grown = page.sums.get(quantity, 0.0) - before.sums.get(quantity, 0.0)
             self._sums[quantity] = self._sums.get(quantity, 0.0) + max(grown, 0.0)
         return {
-            name: max(page.values[name] - before.values.get(name, 0.0), 0.0) for name in COUNTERS if name in page.values
+            name: max(page.values[name] - before.values.get(name, 0.0), 0.0)
+            for name in COUNTERS
+            if name in page.values
         }
 
-    def _account(self, levels: dict[str, float], increases: dict[str, float], seconds: float) -> None:
+    def _account(
+        self, levels: dict[str, float], increases: dict[str, float], seconds: float
+    ) -> None:
         for name, value in increases.items():
             self._totals[name] = self._totals.get(name, 0.0) + value
         for name, value in levels.items():
@@ -257,11 +275,15 @@ class Sampler:
             self._times["seen"] += seconds
             # between two looks it may have worked: then it has written or read tokens
             is_idle = (
-                not levels["requests_running"] and not levels.get("requests_waiting") and not any(increases.values())
+                not levels["requests_running"]
+                and not levels.get("requests_waiting")
+                and not any(increases.values())
             )
             self._times["idle"] += seconds if is_idle else 0.0
         self._times["waiting"] += seconds if levels.get("requests_waiting") else 0.0
-        self._times["cache_full"] += seconds if levels.get("kv_cache_usage", 0.0) > FULL_CACHE else 0.0
+        self._times["cache_full"] += (
+            seconds if levels.get("kv_cache_usage", 0.0) > FULL_CACHE else 0.0
+        )
 
     def _append(self, cell: _Cell) -> None:
         self._cells.append(cell)
@@ -274,10 +296,12 @@ class Sampler:
         """Return everything as plain JSON.
 
         Returns:
-            `series` has a list for each quantity that the server told, `None` where it did not: gauges and ratios as
-            their mean over `seconds`, counters as the increase within. `totals` are increases since the first sample,
-            so that what a server did before does not count. `times` are seconds: `seen` (in which the number of running
-            requests was known), and of these `idle`, `waiting` (a queue), `cache_full` (above 90 %).
+            `series` has a list for each quantity that the server told, `None` where it did not:
+                gauges and ratios as
+            their mean over `seconds`, counters as the increase within. `totals` are increases since
+            the first sample, so that what a server did before does not count. `times` are seconds:
+            `seen` (in which the number of running requests was known), and of these `idle`,
+            `waiting` (a queue), `cache_full` (above 90 %).
         """
         with self._lock:
             told = {name for cell in self._cells for name in (*cell.levels, *cell.increases)}
@@ -287,7 +311,9 @@ class Sampler:
             }
             for name in (*GAUGES, *RATIOS, *COUNTERS):
                 if name in told:
-                    series[name] = [{**cell.levels, **cell.increases}.get(name) for cell in self._cells]
+                    series[name] = [
+                        {**cell.levels, **cell.increases}.get(name) for cell in self._cells
+                    ]
             return {
                 "began": self._epoch,
                 "seconds": self._cells[-1].at if self._cells else 0.0,
@@ -337,7 +363,10 @@ def _fetch(url: str, api_key: str) -> str:
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=INTERVAL_SECONDS)
-    headers = {"Accept": "text/plain", **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
+    headers = {
+        "Accept": "text/plain",
+        **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+    }
     try:
         connection.request("GET", parts.path or "/", headers=headers)
         response = connection.getresponse()

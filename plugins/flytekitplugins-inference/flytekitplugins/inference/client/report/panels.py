@@ -52,7 +52,9 @@ def panels(server: ServerData, rows: int) -> list[Panel]:
 
 def origin(server: ServerData) -> float:
     """Return where the time axes of a server's drawings begin, in seconds since the epoch."""
-    known = [part["began"] for part in (server.clients, server.metrics) if part and part.get("began")]
+    known = [
+        part["began"] for part in (server.clients, server.metrics) if part and part.get("began")
+    ]
     return min(known, default=0.0)
 
 
@@ -71,14 +73,20 @@ def _cold_start(server: ServerData, _: int) -> Iterator[Panel]:
     ]  # fmt: skip
     yield Panel(
         title="Cold start",
-        sentence=f"The start took {duration(total)}; its longest part was “{_phase(longest.name)}” with "
+        sentence=f"The start took {duration(total)}; its longest part was "
+        f"“{_phase(longest.name)}” with "
         f"{duration(longest.seconds)} ({share(longest.seconds, total)}).{end}",
         chart={"kind": "timeline", "bars": bars},
         table=Table(
             caption="Parts of the cold start",
             head=("Part", "Took", "From", "To"),
             rows=tuple(
-                (_phase(part.name), duration(part.seconds), duration(part.began), duration(part.ended))
+                (
+                    _phase(part.name),
+                    duration(part.seconds),
+                    duration(part.began),
+                    duration(part.ended),
+                )
                 for part in parts
             ),
         ),
@@ -118,29 +126,58 @@ def _requests(server: ServerData, rows: int) -> Iterator[Panel]:
     x = [shift + index * width * per for index in range(len(_sums(timeline["begun"], per)))]
     rate = 1 / (width * per)
     lines: list[Line] = [
-        _line("answered", "one", x, [value * rate for value in _sums(timeline["answered"], per)], filled=True)
+        _line(
+            "answered",
+            "one",
+            x,
+            [value * rate for value in _sums(timeline["answered"], per)],
+            filled=True,
+        )
     ]
     if clients["failed"]:
-        lines.append(_line("failed", "bad", x, [value * rate for value in _sums(timeline["failed"], per)], dashed=True))
+        lines.append(
+            _line(
+                "failed",
+                "bad",
+                x,
+                [value * rate for value in _sums(timeline["failed"], per)],
+                dashed=True,
+            )
+        )
     if len(x) < FEW:
         lines = []
     seconds = clients["seconds"]
     spans = _spans(server)
-    away = f" The server was away in the shaded {'part' if len(spans) == 1 else 'parts'}." if spans and lines else ""
+    away = (
+        f" The server was away in the shaded {'part' if len(spans) == 1 else 'parts'}."
+        if spans and lines
+        else ""
+    )
     per = _per(len(cells), rows)
     yield Panel(
         title="Requests",
-        sentence=f"{count(clients['answered'], 'request')} answered, {clients['failed']:,} failed and "
+        sentence=f"{count(clients['answered'], 'request')} answered, {clients['failed']:,} failed "
+        "and "
         f"{clients['in_flight']:,} under way in {duration(seconds)}: "
         f"{number(clients['answered'] / max(seconds, 1e-9))} per second.{away}",
-        chart={"kind": "lines", "lines": lines, "spans": spans, "y_label": "requests per second"} if lines else None,
+        chart={"kind": "lines", "lines": lines, "spans": spans, "y_label": "requests per second"}
+        if lines
+        else None,
         table=Table(
             caption="Requests over time",
             head=("From", "Begun", "Answered", "Failed"),
             rows=tuple(
-                (duration(shift + index * width * per), f"{begun:,}", f"{answered:,}", f"{failed:,}")
+                (
+                    duration(shift + index * width * per),
+                    f"{begun:,}",
+                    f"{answered:,}",
+                    f"{failed:,}",
+                )
                 for index, (begun, answered, failed) in enumerate(
-                    zip(*(_sums(timeline[name], per) for name in ("begun", "answered", "failed")), strict=True)
+                    zip(
+                        *(_sums(timeline[name], per) for name in ("begun", "answered", "failed")),
+                        strict=True,
+                    )
                 )
             ),
         ),
@@ -154,12 +191,15 @@ def _load(server: ServerData, rows: int) -> Iterator[Panel]:
     lines: list[Line] = []
     facts = []
     if clients.get("requests"):
-        counts, width = in_flight(clients), clients["timeline"]["cell_seconds"]
+        counts = in_flight(clients)
+        width = clients["timeline"]["cell_seconds"]
         per = _per(len(counts), POINTS)
         values = [max(part) for part in _chunks(counts, per)]
         x = [clients["began"] - begin + (index + 1) * width * per for index in range(len(values))]
         lines.append(_line("sent", "one", x, values))
-        facts.append(f"The task had up to {count(clients['most_in_flight'], 'request')} under way at once")
+        facts.append(
+            f"The task had up to {count(clients['most_in_flight'], 'request')} under way at once"
+        )
     for name, label, colour in (
         ("requests_running", "running", "two"),
         ("requests_waiting", "waiting", "three"),
@@ -194,13 +234,16 @@ def _load(server: ServerData, rows: int) -> Iterator[Panel]:
     yield Panel(
         title="In flight and queue",
         sentence=sentence,
-        chart={"kind": "lines", "lines": lines, "spans": _spans(server), "y_label": "requests"} if lines else None,
+        chart={"kind": "lines", "lines": lines, "spans": _spans(server), "y_label": "requests"}
+        if lines
+        else None,
         table=table,
     )
 
 
 def _latency(server: ServerData, _: int) -> Iterator[Panel]:
-    clients, histograms = server.clients, (server.metrics or {}).get("histograms", {})
+    clients = server.clients
+    histograms = (server.metrics or {}).get("histograms", {})
     rows = [
         ("End to end", "task", clients.get("latency_seconds", {}), "one"),
         ("End to end", "server", histograms.get("request_latency", {}), "two"),
@@ -216,7 +259,14 @@ def _latency(server: ServerData, _: int) -> Iterator[Panel]:
     for label, who, numbers, colour in known:
         inner = [numbers["p50"], numbers["p95"], numbers["p99"]]
         values = [numbers["min"], *inner, numbers["max"]] if "max" in numbers else inner
-        bars.append({"label": f"{label}, {who.partition(',')[0]}", "colour": colour, "values": values, "text": ""})
+        bars.append(
+            {
+                "label": f"{label}, {who.partition(',')[0]}",
+                "colour": colour,
+                "values": values,
+                "text": "",
+            }
+        )
     label, who, numbers, _colour = known[0]
     first = next((row for row in known if row[0].startswith("First")), None)
     token = next((row for row in known if row[0] == "Per token"), None)
@@ -232,14 +282,16 @@ def _latency(server: ServerData, _: int) -> Iterator[Panel]:
     sentence = (
         f"{count(numbers['count'], 'answer')}, of {duration(numbers['p50'])} in the median."
         if is_few
-        else f"Half of the answers took at most {duration(numbers['p50'])}, 95 % at most {duration(numbers['p95'])}, "
+        else f"Half of the answers took at most {duration(numbers['p50'])}, 95 % at most "
+        f"{duration(numbers['p95'])}, "
         f"99 % at most {duration(numbers['p99'])}.{more}"
     )
     yield Panel(
         title="Latency",
         sentence=sentence,
         chart=None if is_few else {"kind": "ranges", "bars": bars},
-        note="● median  ┃ 95 %  ◆ 99 %. A thin line reaches from the fastest to the slowest. Logarithmic.",
+        note="● median  ┃ 95 %  ◆ 99 %. A thin line reaches from the fastest to the slowest. "
+        "Logarithmic.",
         table=Table(
             caption="Latency",
             head=("What", "Seen by", "Count", "Median", "95 %", "99 %", "Mean", "Slowest"),
@@ -259,20 +311,28 @@ def _latency(server: ServerData, _: int) -> Iterator[Panel]:
 
 def _tokens(server: ServerData, rows: int) -> Iterator[Panel]:
     metrics = server.metrics or {}
-    totals, seconds = metrics.get("totals", {}), metrics.get("seconds", 0.0)
+    totals = metrics.get("totals", {})
+    seconds = metrics.get("seconds", 0.0)
     told = [
         (name, label, colour)
-        for name, label, colour in (("generation_tokens", "written", "two"), ("prompt_tokens", "read", "one"))
+        for name, label, colour in (
+            ("generation_tokens", "written", "two"),
+            ("prompt_tokens", "read", "one"),
+        )
         if name in totals
     ]
     if not told or not seconds:
         return
-    lines = [_series(server, name, label, colour, rate=True, dashed=colour == "one") for name, label, colour in told]
+    lines = [
+        _series(server, name, label, colour, rate=True, dashed=colour == "one")
+        for name, label, colour in told
+    ]
     parts = [f"{number(totals[name] / seconds)} tokens {label}" for name, label, _ in told]
     yield Panel(
         title="Throughput",
         sentence=f"Per second {' and '.join(parts)}: "
-        f"{' and '.join(f'{totals[name]:,.0f} {label}' for name, label, _ in told)} in {duration(seconds)}.",
+        f"{' and '.join(f'{totals[name]:,.0f} {label}' for name, label, _ in told)} in "
+        f"{duration(seconds)}.",
         chart=_chart(lines, server, "tokens per second"),
         table=_samples(
             server,
@@ -290,15 +350,20 @@ def _cache(server: ServerData, rows: int) -> Iterator[Panel]:
         return
     preemptions = metrics["totals"].get("preemptions")
     told = "" if preemptions is None else f" {count(int(preemptions), 'request')} preempted."
-    table = _samples(server, "KV cache", rows, (("kv_cache_usage", "In use", lambda value: share(value, 1)),))
+    table = _samples(
+        server, "KV cache", rows, (("kv_cache_usage", "In use", lambda value: share(value, 1)),)
+    )
     if table is None:
         return
-    chart = _chart([_series(server, "kv_cache_usage", "in use", "two", filled=True)], server, "in use")
+    chart = _chart(
+        [_series(server, "kv_cache_usage", "in use", "two", filled=True)], server, "in use"
+    )
     if chart is not None:
         chart["top"] = 1.0
     yield Panel(
         title="KV cache",
-        sentence=f"At most {share(metrics['most']['kv_cache_usage'], 1)} of the KV cache was in use.{told}",
+        sentence=f"At most {share(metrics['most']['kv_cache_usage'], 1)} of the KV cache was in "
+        f"use.{told}",
         chart=chart,
         table=table,
     )
@@ -306,29 +371,48 @@ def _cache(server: ServerData, rows: int) -> Iterator[Panel]:
 
 def _batches(server: ServerData, rows: int) -> Iterator[Panel]:
     for index, batch in enumerate(server.batches):
-        points = [point for point in batch.get("concurrency") or () if isinstance(point.get("seconds"), int | float)]
+        points = [
+            point
+            for point in batch.get("concurrency") or ()
+            if isinstance(point.get("seconds"), int | float)
+        ]
         x = [point["seconds"] for point in points]
         lines = [
             _line("in flight", "one", x, [point.get("in_flight") for point in points]),
-            _line("allowed", "two", x, [point.get("limit") for point in points], dashed=True, steps=True),
+            _line(
+                "allowed",
+                "two",
+                x,
+                [point.get("limit") for point in points],
+                dashed=True,
+                steps=True,
+            ),
         ]
-        done, rate = batch.get("rows", 0), batch.get("rows_per_second", 0)
+        done = batch.get("rows", 0)
+        rate = batch.get("rows_per_second", 0)
         tokens = batch.get("tokens_per_second")
         told = f", {number(tokens)} tokens per second" if tokens else ""
         step = _per(len(points), rows)
         yield Panel(
             title="Batch" if len(server.batches) == 1 else f"Batch {index + 1}",
-            sentence=f"{count(int(done), 'row')} in {duration(batch.get('duration', 0))}: {number(rate)} rows per "
-            f"second{told}. {batch.get('failed', 0):,} failed, {batch.get('retried', 0):,} requests were made again, "
+            sentence=f"{count(int(done), 'row')} in {duration(batch.get('duration', 0))}: "
+            f"{number(rate)} rows per "
+            f"second{told}. {batch.get('failed', 0):,} failed, {batch.get('retried', 0):,} "
+            "requests were made again, "
             f"{batch.get('resumed', 0):,} rows came from an earlier run.",
-            chart={"kind": "lines", "lines": lines, "y_label": "requests"} if len(points) > 1 else None,
+            chart={"kind": "lines", "lines": lines, "y_label": "requests"}
+            if len(points) > 1
+            else None,
             table=Table(
                 caption="The batch over time",
                 head=("After", "In flight", "Allowed", "Rows per second"),
                 rows=tuple(
                     (
                         duration(point["seconds"]),
-                        *(_told(point.get(key), number) for key in ("in_flight", "limit", "rows_per_second")),
+                        *(
+                            _told(point.get(key), number)
+                            for key in ("in_flight", "limit", "rows_per_second")
+                        ),
                     )
                     for point in points[::step]
                 ),
@@ -353,7 +437,9 @@ def _line(label: str, colour: str, x: Sequence[float], y: Sequence[Number], **mo
     return line
 
 
-def _series(server: ServerData, name: str, label: str, colour: str, *, rate: bool = False, **more: bool) -> Line:
+def _series(
+    server: ServerData, name: str, label: str, colour: str, *, rate: bool = False, **more: bool
+) -> Line:
     """Return one quantity of the server's metrics over time; a counter as its growth per second."""
     metrics = server.metrics or {}
     series = metrics["series"]
@@ -365,23 +451,36 @@ def _series(server: ServerData, name: str, label: str, colour: str, *, rate: boo
     x = [shift + group[-1][0] for group in grouped]
     y = []
     for group in grouped:
-        known = [(value, seconds) for _, seconds, value in group if value is not None and (seconds > 0 or not rate)]
+        known = [
+            (value, seconds)
+            for _, seconds, value in group
+            if value is not None and (seconds > 0 or not rate)
+        ]
         y.append(_mean([(value / seconds if rate else value, seconds) for value, seconds in known]))
     return _line(label, colour, x, y, **more)
 
 
 def _mean(weighted: Sequence[tuple[float, float]]) -> Number:
     weight = sum(seconds or 1.0 for _, seconds in weighted)
-    return sum(value * (seconds or 1.0) for value, seconds in weighted) / weight if weighted else None
+    return (
+        sum(value * (seconds or 1.0) for value, seconds in weighted) / weight if weighted else None
+    )
 
 
 def _chart(lines: list[Line], server: ServerData, y_label: str) -> Chart | None:
     drawn = [line for line in lines if sum(value is not None for value in line["y"]) > 1]
-    return {"kind": "lines", "lines": drawn, "spans": _spans(server), "y_label": y_label} if drawn else None
+    return (
+        {"kind": "lines", "lines": drawn, "spans": _spans(server), "y_label": y_label}
+        if drawn
+        else None
+    )
 
 
 def _samples(
-    server: ServerData, caption: str, rows: int, columns: Sequence[tuple[str, str, Callable[[float], str]]]
+    server: ServerData,
+    caption: str,
+    rows: int,
+    columns: Sequence[tuple[str, str, Callable[[float], str]]],
 ) -> Table | None:
     """Return quantities of the server's metrics over time as a table; `None` when it tells none of them."""
     metrics = server.metrics or {}
@@ -395,13 +494,20 @@ def _samples(
     counters = set(metrics.get("totals", {}))
     cells = []
     for name, _label, words in told:
-        parts = [[value for value in part if value is not None] for part in _chunks(series[name], per)]
-        sums = [(sum(part) if name in counters else sum(part) / len(part)) if part else None for part in parts]
+        parts = [
+            [value for value in part if value is not None] for part in _chunks(series[name], per)
+        ]
+        sums = [
+            (sum(part) if name in counters else sum(part) / len(part)) if part else None
+            for part in parts
+        ]
         cells.append([_told(value, words) for value in sums])
     return Table(
         caption=f"{caption} over time",
         head=("Until", *(label for _, label, _ in told)),
-        rows=tuple((duration(shift + at), *texts) for at, *texts in zip(moments, *cells, strict=True)),
+        rows=tuple(
+            (duration(shift + at), *texts) for at, *texts in zip(moments, *cells, strict=True)
+        ),
     )
 
 
@@ -411,8 +517,11 @@ def _told(value: Any, words: Callable[[float], str]) -> str:
 
 def _spans(server: ServerData) -> list[tuple[float, float]]:
     clients = server.clients
-    begin, end = origin(server), clients.get("began", 0) + clients.get("seconds", 0)
-    return [(one["began"] - begin, (one["ended"] or end) - begin) for one in clients.get("outages", ())]
+    begin = origin(server)
+    end = clients.get("began", 0) + clients.get("seconds", 0)
+    return [
+        (one["began"] - begin, (one["ended"] or end) - begin) for one in clients.get("outages", ())
+    ]
 
 
 def _per(cells: int, most: int) -> int:

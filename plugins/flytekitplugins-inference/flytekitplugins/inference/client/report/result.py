@@ -22,7 +22,8 @@ JSON_NAME = "inference-report.json"
 class Report:
     """What some servers did, at one moment.
 
-    The page is made when it is first read, with charts if matplotlib is installed (the extra `report`).
+    The page is made when it is first read, with charts if matplotlib is installed (the extra
+    `report`).
     """
 
     data: ReportData

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["BODY_STYLE", "STYLE"]
 
-# Contrast of text is 4.5 or more on its ground, of lines 3 or more; blue, orange and green-blue stay apart for all
-# kinds of colour blindness, and no fact is told by colour alone.
+# Contrast of text is 4.5 or more on its ground, of lines 3 or more; blue, orange and green-blue
+# stay apart for all kinds of colour blindness, and no fact is told by colour alone.
 _LIGHT = """
   --page: #ffffff; --panel: #f6f7f9; --ink: #1c2430; --muted: #566070; --grid: #dde1e7; --edge: #d3d8e0;
   --one: #1a5fb4; --two: #b3540b; --three: #00766c; --bad: #b3261e; --good: #1b6e3c; --warn: #8a5300;

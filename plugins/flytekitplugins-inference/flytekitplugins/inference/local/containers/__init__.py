@@ -1,0 +1,1 @@
+"""Containers as containers of an engine that speaks the Docker API."""

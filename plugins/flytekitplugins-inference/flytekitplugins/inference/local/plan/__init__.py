@@ -1,0 +1,1 @@
+"""What a pod manifest means on this machine. Pure: nothing here starts or asks anything."""

@@ -1,0 +1,1 @@
+"""A task's inputs: from Flyte's literals to plain JSON values and local files."""

@@ -1,0 +1,386 @@
+"""From a source to a complete version in the cache: resolve, wait or download, verify."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ...errors import FetchError, InferenceError, IntegrityError, SourceUnavailableError
+from ..disk import make_directories, make_root, writing
+from ..local_names import relative_paths
+from ..retry import Crew, Retry
+from ..start_budget import telling
+from ..stores.store import SourceChangedError
+from ..stores.throttled_store import ThrottledStore
+from ..transfer.transfers import INCOMING, Delivery, Outcome, Progress, Transfer, missing_bytes
+from .cache import FILES, FileEntry, ModelCache, Version
+from .digest import Digest, DigestMismatchError, Verifier, file_digest
+from .lease import Heartbeat, Lock
+from .source import ModelSource, Selection, Snapshot
+from .sources import cache_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from .source import ModelFile
+
+MAX_ROUNDS = 3
+"""How often a source is looked at because it was replaced meanwhile."""
+WAIT_SECONDS = 0.25
+"""How often somebody else's download is looked at."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Obtained:
+    """A complete version, and what it took to have it."""
+
+    version: Version
+    lease: Path | None
+    """Keeps it from being removed."""
+    is_from_cache: bool = True
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"resolve": 0.0, "download": 0.0, "verify": 0.0}
+    )
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time of the block."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - begun, 3)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What a source has now, and whether the cache has it too."""
+
+    version: Version
+    snapshot: Snapshot | None
+    """None when the source need not be read: what is in the cache will do."""
+    files: tuple[ModelFile, ...] = ()
+    """The wanted ones."""
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether nothing has to be fetched."""
+        return self.snapshot is None or self.version.manifest() is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetcher:
+    """Brings versions into a cache.
+
+    Args:
+        cache: Where they go.
+        heartbeat: Renews this process's leases.
+        holder: Names this process in them.
+        jobs: Parts that are fetched at once.
+        stall_seconds: How long a part may bring nothing.
+        retry: How often and how fast something is tried again.
+        say: Called with what happens.
+        advance: Called now and then while bytes arrive.
+    """
+
+    cache: ModelCache
+    heartbeat: Heartbeat
+    holder: str
+    jobs: int
+    stall_seconds: float
+    retry: Retry
+    say: Callable[[str], None]
+    advance: Callable[[], None] = lambda: None
+
+    def obtain(
+        self,
+        source: ModelSource,
+        selection: Selection,
+        check: Callable[[Sequence[str]], None],
+        *,
+        may_be_offline: bool = True,
+    ) -> Obtained:
+        """Return the version that `source` has now, downloaded when it is not here.
+
+        Args:
+            source: The model.
+            selection: Which of its files.
+            check: Called with their names before anything is fetched; raises when they cannot be
+                what is wanted.
+            may_be_offline: Whether what the source had last will do when it does not answer.
+        """
+        rounds_left = MAX_ROUNDS
+        while True:
+            begun = time.monotonic()
+            look = self.look(source, selection, check, may_be_offline=may_be_offline)
+            seconds = {"resolve": round(time.monotonic() - begun, 3)}
+            if look.snapshot is None:
+                if cached := self._cached(look.version, seconds):
+                    return cached
+                continue  # damaged, or removed meanwhile: it is not complete any more
+            try:
+                obtained = self._bring(look.version, look.snapshot, look.files, seconds)
+            except SourceChangedError:
+                rounds_left -= 1
+                if not rounds_left:
+                    raise
+            else:
+                self.cache.remember(cache_key(source, selection), source.ref, look.version.revision)
+                return obtained
+
+    def look(
+        self,
+        source: ModelSource,
+        selection: Selection,
+        check: Callable[[Sequence[str]], None],
+        *,
+        may_be_offline: bool = True,
+    ) -> Look:
+        """Return what `source` has now; see `obtain`. Changes nothing in the cache."""
+        model = cache_key(source, selection)
+        last = self.cache.version(model, self.cache.last(model, source.ref) or source.ref)
+        is_here = last.revision != "" and last.manifest() is not None
+        if source.is_pinned and is_here:
+            return Look(version=last, snapshot=None)
+        try:
+            snapshot, files = self._resolve(
+                source, selection, has_fallback=may_be_offline and is_here
+            )
+        except SourceUnavailableError as error:
+            if not (may_be_offline and is_here):
+                raise
+            self.say(f"offline revision={last.revision} reason={error.message!r}")
+            return Look(version=last, snapshot=None)
+        check([file.path for file in files])
+        return Look(
+            version=self.cache.version(model, snapshot.revision), snapshot=snapshot, files=files
+        )
+
+    def missing_bytes(self, look: Look) -> int:
+        """Return the bytes that `obtain` would need on the cache's volume. Changes nothing.
+
+        Reads the first byte of the largest file when something has to be fetched (a block where a
+        store hands out no parts of it): a hub tells what a gated model holds also to who may not
+        read it, and its bytes come from another host.
+        """
+        if look.snapshot is None or look.is_cached:
+            return 0
+        store = ThrottledStore(look.snapshot.store, 1, self.stall_seconds, look.snapshot.slow_down)
+        source = max((file.source for file in look.files), key=lambda source: source.size or 0)
+        if source.size and not look.snapshot.staging_bytes:
+            with contextlib.suppress(
+                SourceChangedError
+            ):  # it may be read; `obtain` looks at it again
+                self.retry.call(
+                    lambda: next(store.read(source, 0, 1 if source.ranges else None), b""),
+                    Crew(1).stop,
+                )
+        return (
+            Download(self, look.snapshot, look.files, look.version).missing_bytes()
+            + look.snapshot.staging_bytes
+        )
+
+    def _resolve(
+        self, source: ModelSource, selection: Selection, *, has_fallback: bool
+    ) -> tuple[Snapshot, tuple[ModelFile, ...]]:
+        """Look at the source; not for long when what it had last time would do."""
+        retry = replace(self.retry, attempts=3) if has_fallback else self.retry
+        snapshot = retry.call(source.resolve, Crew(1).stop)
+        return snapshot, selection.select(snapshot.files, source.label)
+
+    def _bring(
+        self,
+        version: Version,
+        snapshot: Snapshot,
+        files: Sequence[ModelFile],
+        seconds: dict[str, float],
+    ) -> Obtained:
+        """Have `version` complete: from the cache, by another pod's download, or by our own."""
+        is_told = False
+        while True:
+            if cached := self._cached(version, seconds):
+                return cached
+            lock = self.cache.lock(version)
+            with lock.held() as free:
+                if free and version.manifest() is None:
+                    fresh = Obtained(version=version, lease=None, is_from_cache=False)
+                    fresh.seconds.update(seconds)
+                    Download(self, snapshot, files, version).run(fresh, lock)
+                    fresh.lease = version.use(self.holder, self.heartbeat)
+                    return fresh
+            if not free:
+                if not is_told:
+                    self.say(
+                        f"waiting revision={version.revision} reason='another process downloads it'"
+                    )
+                    is_told = True
+                begun = time.monotonic()
+                with telling(lambda: f"Another process was downloading {version.revision}."):
+                    time.sleep(WAIT_SECONDS)
+                seconds["wait"] = round(seconds.get("wait", 0.0) + time.monotonic() - begun, 3)
+
+    def _cached(self, version: Version, seconds: dict[str, float]) -> Obtained | None:
+        """Return `version` when it is complete, with a lease on it."""
+        if not version.revision or version.manifest() is None:
+            return None
+        lease = version.use(self.holder, self.heartbeat)
+        if version.manifest() is None:  # removed before we had the lease
+            return None
+        cached = Obtained(version=version, lease=lease)
+        cached.seconds.update(seconds)
+        with cached.phase("verify"):
+            return cached if version.is_durable() or self._is_undamaged(version) else None
+
+    def _is_undamaged(self, version: Version) -> bool:
+        """Read a version again that another boot has written; one process at a time does."""
+        self.say(
+            f"verifying revision={version.revision} reason='it was written before this machine "
+            "started'"
+        )
+        while not version.is_durable():
+            with self.cache.lock(version).held() as free:
+                if not free:
+                    time.sleep(WAIT_SECONDS)
+                elif version.manifest() is None:  # damaged, somebody else has found
+                    return False
+                else:
+                    try:
+                        version.verify()
+                    except IntegrityError as error:
+                        self.say(f"damaged reason={error.message!r}")
+                        return False
+                    version.sync()
+                    return True
+        return True
+
+
+class Download:
+    """One version on its way into the cache.
+
+    Args:
+        fetcher: How.
+        snapshot: What the source holds.
+        files: What of it is wanted.
+        version: Where it goes.
+    """
+
+    def __init__(
+        self, fetcher: Fetcher, snapshot: Snapshot, files: Sequence[ModelFile], version: Version
+    ) -> None:
+        self._fetcher = fetcher
+        self._snapshot = snapshot
+        self._version = version
+        names = relative_paths([file.path for file in files])
+        self._expected = {f"{FILES}/{names[file.path]}": file for file in files}
+        self._deliveries = [
+            Delivery(source=file.source, path=path) for path, file in self._expected.items()
+        ]
+        self._verifier = Verifier({path: file.digest for path, file in self._expected.items()})
+        self._mismatches: dict[str, Digest] = {}
+        self._reported = 0
+
+    def missing_bytes(self) -> int:
+        """Return the bytes that must be free on the cache's volume."""
+        return missing_bytes(self._version.path, self._deliveries)
+
+    def run(self, obtained: Obtained, lock: Lock) -> None:
+        """Bring all files and complete the version, if it is still ours to write."""
+        size = sum(delivery.source.size or 0 for delivery in self._deliveries)
+        self._fetcher.say(
+            f"download revision={self._version.revision} files={len(self._deliveries)} "
+            f"total_bytes={size}"
+        )
+        for removed in self._fetcher.cache.prune(size, keep=self._version):
+            self._fetcher.say(f"pruned version={removed}")
+        with writing(self._version.path):
+            make_root(self._version.path)
+            make_directories(self._version.path, self._version.files)
+        with obtained.phase("download"):
+            jobs, retry = self._fetcher.jobs, self._fetcher.retry
+            store = ThrottledStore(
+                self._snapshot.store, jobs, self._fetcher.stall_seconds, self._slow_down
+            )
+            transfer = Transfer(
+                store,
+                self._version.path,
+                jobs=jobs,
+                retry=retry,
+                tick=self._report,
+                watch=self._verifier,
+            )
+            try:
+                transfer.prune(FILES, set(self._expected))
+                with telling(
+                    lambda: f"{transfer.progress} of {self._version.revision} had arrived."
+                ):
+                    self._fetch(transfer)
+            finally:
+                transfer.close()
+        with obtained.phase("verify"):
+            entries = [self._entry(path) for path in self._expected]
+        lock.check()
+        self._version.complete(entries)
+        shutil.rmtree(self._version.path / INCOMING, ignore_errors=True)
+
+    def _fetch(self, transfer: Transfer) -> None:
+        """Fetch everything; what turns out to be corrupt once more."""
+        while True:
+            outcome = transfer.fetch(self._deliveries)
+            if not outcome.failures:
+                return
+            self._judge(transfer, outcome)
+
+    def _judge(self, transfer: Transfer, outcome: Outcome) -> None:
+        """Make way for another attempt, or raise."""
+        for delivery, error in sorted(
+            outcome.failures, key=lambda failure: isinstance(failure[1], SourceChangedError)
+        ):
+            if not isinstance(error, DigestMismatchError):
+                raise _counted(error, outcome)
+            earlier = self._mismatches.get(delivery.path)
+            is_certain = self._expected[delivery.path].digest.is_certain
+            if earlier == error.actual and not is_certain:
+                self._verifier.accept(
+                    delivery.path, error.actual
+                )  # the same twice: it is the source's word that is off
+            elif earlier is not None:
+                raise _counted(error, outcome)
+            self._mismatches[delivery.path] = error.actual
+            self._fetcher.say(f"corrupt reason={error.message!r}")
+            transfer.forget(delivery)
+
+    def _entry(self, path: str) -> FileEntry:
+        """Describe one file. What an earlier run brought was verified by it, if there was something to verify."""
+        place = self._version.path / path
+        digest = self._verifier.found.get(path) or self._expected[path].digest
+        if not digest.value or (not digest.is_certain and path not in self._verifier.found):
+            digest = file_digest(place, digest.algorithm)
+        return FileEntry(
+            path=path.removeprefix(f"{FILES}/"), size=place.stat().st_size, digest=str(digest)
+        )
+
+    def _slow_down(self, connections: int) -> None:
+        self._fetcher.say(f"slower connections={connections}")
+        self._snapshot.slow_down(connections)
+
+    def _report(self, progress: Progress) -> None:
+        if progress.bytes > self._reported:
+            self._fetcher.advance()
+        self._reported = progress.bytes
+        rate = progress.bytes / max(time.monotonic() - progress.started, 0.001)
+        self._fetcher.say(
+            f"progress files={progress.files}/{progress.total_files} bytes={progress.bytes} "
+            f"total_bytes={progress.total_bytes} bytes_per_second={rate:.0f}"
+        )
+
+
+def _counted(error: InferenceError, outcome: Outcome) -> InferenceError:
+    """Return `error`, telling how many other files failed as well."""
+    others = len(outcome.failures) - 1
+    if others and isinstance(error, FetchError):
+        error.message = f"{error.message} So did {others} more."
+    return error

@@ -1,0 +1,150 @@
+"""What a pod's server sees: a link to one complete version, a description of it, and a file that says it is ready."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InferenceError
+from ..disk import make_root, write_json, writing
+from ..protocol import MODEL_PATH, READY_FILE, STARTS_NAME, VERSION
+from .cache import read_json
+
+if TYPE_CHECKING:
+    from .cache import Version
+    from .fetcher import Obtained
+
+CURRENT, READY = Path(MODEL_PATH).name, Path(READY_FILE).name
+METADATA, ERROR = "metadata.json", "error.json"
+
+
+def loader_version() -> str:
+    """Return the version of this package; `bundled` where only its programs have come along."""
+    try:
+        return metadata.version("flytekitplugins-inference")
+    except metadata.PackageNotFoundError:
+        return "bundled"
+
+
+def swap_link(link: Path, target: Path) -> None:
+    """Make `link` lead to `target`, in one step for whoever opens it.
+
+    The link is relative when both are below one directory, which may then be mounted elsewhere.
+    """
+    temporary = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
+    with writing(link):
+        make_root(link.parent)
+        inside = target.is_relative_to(link.parent)
+        temporary.symlink_to(os.path.relpath(target, link.parent) if inside else target)
+        temporary.replace(link)
+
+
+def remove_link(link: Path) -> None:
+    """Remove `link` if it is one."""
+    with contextlib.suppress(FileNotFoundError, OSError):
+        link.unlink()
+
+
+def describe(source: str, ref: str, obtained: Obtained) -> dict[str, Any]:
+    """Return what the metadata says of one published version."""
+    version = obtained.version
+    entries = version.entries()
+    return {
+        "model_id": source.partition("://")[2] if source.startswith("hf://") else source,
+        "source": source,
+        "ref": ref,
+        "revision": version.revision,
+        "path": str(version.files),
+        "bytes": sum(entry.size for entry in entries),
+        "files": [
+            {"path": entry.path, "size": entry.size, "digest": entry.digest} for entry in entries
+        ],
+        "loaded_at": timestamp(),
+        "is_from_cache": obtained.is_from_cache,
+        "seconds": obtained.seconds,
+    }
+
+
+def timestamp() -> str:
+    """Return the time in UTC, to the millisecond."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+class Publication:
+    """The pod's directory of what is published.
+
+    Args:
+        directory: Private to the pod.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.current = directory / CURRENT
+        self._ready = directory / READY
+        self._starts = directory / STARTS_NAME
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an earlier run has published something that is still there."""
+        return self._ready.exists() and self.metadata() is not None
+
+    def metadata(self) -> dict[str, Any] | None:
+        """Return what was written last; None where that cannot be read."""
+        found = read_json(self.directory / METADATA)
+        return found if isinstance(found, dict) and isinstance(found.get("updates"), dict) else None
+
+    def begin(self) -> None:
+        """Take back a readiness that nothing stands behind any more."""
+        with writing(self.directory):
+            make_root(self.directory)
+            starts = read_json(self._starts)
+            write_json(self._starts, starts + 1 if isinstance(starts, int) else 1)
+            if not self.is_ready or (self.current.is_symlink() and not self.current.exists()):
+                self._ready.unlink(missing_ok=True)
+
+    def write(self, fields: dict[str, Any]) -> None:
+        """Write the description."""
+        head = {"version": VERSION, "program": "load_model", "loader_version": loader_version()}
+        write_json(self.directory / METADATA, {**head, **fields})
+
+    def fail(self, message: str) -> None:
+        """Leave a termination message for whoever waits for readiness; it stays until there is something to publish."""
+        with contextlib.suppress(InferenceError, OSError):  # the error itself is told in any case
+            make_root(self.directory)
+            write_json(self.directory / ERROR, json.loads(message))
+        self.advance()
+
+    def advance(self) -> None:
+        """Forget the earlier starts: this one got somewhere, or can say why not. Who is killed cannot."""
+        with contextlib.suppress(OSError):
+            self._starts.unlink()
+
+    def ready(self) -> None:
+        """Say that everything is there; the last thing that is written."""
+        with writing(self._ready):
+            (self.directory / ERROR).unlink(missing_ok=True)
+            self._starts.unlink(missing_ok=True)
+            self._ready.touch()
+            self._ready.chmod(0o644)
+
+
+def target_of(link: Path) -> Path | None:
+    """Return where `link` leads; None when it is no link."""
+    try:
+        return (link.parent / link.readlink()).absolute()
+    except OSError:
+        return None
+
+
+def is_published(version: Version, link: Path) -> bool:
+    """Whether `link` leads to `version`."""
+    found = target_of(link)
+    return found is not None and os.path.normpath(found) == os.path.normpath(
+        version.files.absolute()
+    )

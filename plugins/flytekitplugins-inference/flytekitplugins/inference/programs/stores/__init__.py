@@ -1,0 +1,1 @@
+"""Reading from any store that Flyte's users have, through one small interface."""

@@ -1,0 +1,1 @@
+"""Files from stores to a directory: parallel, resumable, verified."""
