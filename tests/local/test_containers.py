@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import urllib.request
 from dataclasses import replace
@@ -493,6 +494,40 @@ def test_a_container_that_the_engine_lost(eventually: Any) -> None:
     assert eventually(run.poll) == 137
     assert run.reason == "lost"
     assert lines == ["one", "two", "err", "the engine lost it: connection refused"]
+
+
+class WaitingEndedError(Exception):
+    """Raised by a signal's handler."""
+
+
+class SlowEngine(LostEngine):
+    """An engine whose command does not end, and which sends a signal meanwhile."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def execute(self, container: str, command: Any) -> tuple[int, bytes]:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self.ended.wait(60)
+        return 0, b"done"
+
+
+def test_a_command_goes_on_when_a_signal_ends_the_waiting_for_it() -> None:
+    """It runs until it ends: a second one beside it would be two probes at once."""
+
+    def handler(number: int, frame: Any) -> None:
+        raise WaitingEndedError
+
+    engine: Any = SlowEngine()
+    run = EngineRun(engine, "id", iter([]), stop_signal="SIGTERM", write_line=lambda line: None)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(WaitingEndedError):
+            run.execute(["probe"], 60)
+        assert run.execute(["probe"], 60) == (None, "the last one still runs")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        engine.ended.set()
 
 
 # Which backend

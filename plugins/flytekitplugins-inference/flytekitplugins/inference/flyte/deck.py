@@ -65,14 +65,14 @@ class _Writer:
         self._is_remote = _is_in_task()
         self._deck = _InferenceDeck(DECK_NAME)
         self._over = threading.Event()
+        self._written = threading.Event()
         self._error = ""
         # publishing looks for the task's parameters in the context, which a new thread does not
         # have
         context = contextvars.copy_context()
-        self._thread = threading.Thread(
+        threading.Thread(
             target=context.run, args=(self._run,), name="inference-report", daemon=True
-        )
-        self._thread.start()
+        ).start()
 
     def finish(self, error: BaseException | None) -> None:
         """Have the last page made, and wait for it."""
@@ -82,7 +82,7 @@ class _Writer:
         error = raised if isinstance(raised, BaseException) else error
         self._error = f"{type(error).__name__}: {error}" if error is not None else ""
         self._over.set()
-        self._thread.join(LAST_SECONDS)
+        self._written.wait(LAST_SECONDS)
 
     def _run(self) -> None:
         try:
@@ -93,6 +93,8 @@ class _Writer:
             self._write_last()
         except Exception:  # a report must not end a task
             _logger.warning("The report on inference is incomplete.", exc_info=True)
+        finally:
+            self._written.set()
 
     def _write_until_over(self) -> None:
         pause = FIRST_SECONDS

@@ -194,10 +194,7 @@ class Loader:
     def sync(self) -> None:
         """Have what was downloaded written through to the disk, behind the back of whoever reads it already."""
         for found in self._fresh:
-            thread = threading.Thread(target=found.version.sync, daemon=True)
-            thread.start()
-            while thread.is_alive():
-                thread.join(0.2)  # so that SIGTERM is heard
+            _run_aside(found.version.sync)
 
     def wait(self, argv: Sequence[str], waiter: str) -> NoReturn:
         """Become the small process that waits: for SIGTERM, or for the next look at the source.
@@ -239,6 +236,20 @@ class Loader:
 
 def _module() -> str:
     return f"{__package__}.load_model"
+
+
+def _run_aside(action: Callable[[], object]) -> None:
+    """Run an action in a thread and wait for it, so that SIGTERM, which the main thread hears, ends the waiting."""
+    has_ended = threading.Event()
+
+    def run() -> None:
+        try:
+            action()
+        finally:
+            has_ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    has_ended.wait()
 
 
 def _path_of_package() -> str:

@@ -37,6 +37,12 @@ from .work import Answer, Work
 
 _GATHER_SECONDS = 0.002
 """Finished rows are gathered for this long before they are committed: what a kill may cost."""
+STOP_SECONDS = 20.0
+"""How long a run that is stopped waits for the requests in flight. Kubernetes kills a pod 30 s
+after SIGTERM by default (`terminationGracePeriodSeconds`), and the last upload of the checkpoint
+needs some of that."""
+_STOP_SAVE_SECONDS = 1.0
+"""How often the checkpoint is saved meanwhile: the kill may come earlier, as on spot machines."""
 _TICK_SECONDS = 0.25
 _TICKS_PER_NOTE = 8
 """How often a report is told how far the run is."""
@@ -141,6 +147,8 @@ class Engine:
     _committing: int = 0
     _exhausted: bool = False
     _requests: set[asyncio.Task[None]] = field(default_factory=set)
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """The run is to end in order before its rows do."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Something may be sent, or the run is over."""
     _need_rows: asyncio.Event = field(default_factory=asyncio.Event)
@@ -169,22 +177,55 @@ class Engine:
         """
         self.counts.total = self.sources.rows.total
         self._need_rows.set()
-        work = [asyncio.create_task(part) for part in (self._read(), self._send(), self._commit())]
+        sending = [asyncio.create_task(part) for part in (self._read(), self._send(), self._save())]
+        commit = asyncio.create_task(self._commit())
         beside = [
-            asyncio.create_task(part) for part in (self._tick(), self._watch_queue(), self._save())
+            asyncio.create_task(part)
+            for part in (self._tick(), self._watch_queue(), self._stopped())
         ]
-        tasks = work + beside
+        read, send, save = sending
         try:
-            await _until_done(work, beside)
+            await _until_done([read, send, commit], [save, *beside])
             self._check_failures()
             await self.sources.disk.call(self.sources.output.finish)
+        except asyncio.CancelledError:
+            if self._stop.is_set():
+                await _cancel([*sending, *self._recoveries()])
+                await self._wait_for_answers()
+            raise
         finally:
-            await _cancel([*tasks, *self._requests, *([self._recovery] if self._recovery else [])])
+            await _cancel([*sending, commit, *beside, *self._requests, *self._recoveries()])
             await self._keep_what_is_finished()
             self.counts.in_flight = 0
             self.progress.update(self.counts, now=self._elapsed(), last=True)
             self.note(self)
             self.advanced.set()
+
+    def stop(self) -> None:
+        """Have `run` send nothing more, wait for the requests in flight, keep what is finished and be cancelled."""
+        self._stop.set()
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
+        raise asyncio.CancelledError
+
+    async def _wait_for_answers(self) -> None:
+        """Wait until nothing is in flight any more, at most `STOP_SECONDS`. What comes is committed as ever."""
+        until = time.monotonic() + STOP_SECONDS
+        if self.limiter.in_flight:
+            self.progress.say(
+                f"stopping; waiting up to {duration(STOP_SECONDS)} for the answers to "
+                f"{self.limiter.in_flight} requests"
+                " (Ctrl-C ends at once)",
+                always=True,
+            )
+        while self._requests and self.limiter.in_flight and (left := until - time.monotonic()) > 0:
+            if self.sources.checkpoint is not None:
+                await self._save_now(self.sources.checkpoint)
+            await asyncio.wait(self._requests, timeout=min(left, _STOP_SAVE_SECONDS))
+
+    def _recoveries(self) -> list[asyncio.Task[bool]]:
+        return [] if self._recovery is None else [self._recovery]
 
     # Reading
 
@@ -308,6 +349,9 @@ class Engine:
 
     async def _handle(self, row: Row, ticket: Ticket, fault: Fault) -> None:
         now = time.monotonic()
+        if self._stop.is_set() and fault.retryable:  # the next run asks again
+            self.limiter.failed(ticket, now)
+            return
         retry_after = min(fault.retry_after, self.options.outage_seconds)
         if fault.kind in ("overloaded", "timeout"):
             self.limiter.overloaded(ticket, now, retry_after=retry_after)

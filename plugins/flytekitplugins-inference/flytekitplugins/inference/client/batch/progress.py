@@ -85,9 +85,14 @@ class Progress:
         self._last = time.monotonic()
         self.rates = Rates()
 
-    def say(self, text: str) -> None:
-        """Write a line that stays."""
-        if self._shown:
+    def say(self, text: str, *, always: bool = False) -> None:
+        """Write a line that stays.
+
+        Args:
+            text: The line.
+            always: Whether to write it also when progress is not shown.
+        """
+        if self._shown or always:
             self._write(f"{self._clear()}batch: {text}\n")
 
     def update(self, counts: Counts, *, now: float, last: bool = False) -> None:

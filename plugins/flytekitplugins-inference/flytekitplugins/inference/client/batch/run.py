@@ -8,16 +8,14 @@ import contextvars
 import json
 import math
 import os
-import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ...errors import ConfigError, DestinationError, ServerNotReadyError
@@ -33,6 +31,7 @@ from .output import Output, open_output
 from .progress import Progress, duration
 from .result import BatchResult
 from .rows import IdSource, open_rows
+from .signals import stopped_by_signals
 from .threads import Worker
 from .work import FunctionWork, HttpWork, RowFunction, as_work
 
@@ -118,6 +117,10 @@ def batch(
 
     Works in any thread, also inside a running event loop, which it blocks; `abatch` does not.
 
+    SIGTERM and Ctrl-C stop a batch of the main thread: nothing more is sent, requests in flight
+    have `engine.STOP_SECONDS` to be answered, all that is finished is kept, and then the signal has
+    its usual effect. A second Ctrl-C has it at once.
+
     Args:
         endpoint: The server.
         rows: Any iterable, also an asynchronous one; a table or column of pandas, pyarrow or
@@ -183,6 +186,9 @@ class AsyncBatch:
     def __init__(self, arguments: _Arguments) -> None:
         self._arguments = arguments
         self._started = False
+        self._is_stopped = False
+        self._task: asyncio.Task[Any] | None = None
+        self._engine: Engine | None = None
         self.result: BatchResult | None = None
         """Once it is over."""
 
@@ -204,13 +210,28 @@ class AsyncBatch:
 
     async def _run(self) -> BatchResult:
         self._start()
+        self._task = asyncio.current_task()
+        if self._is_stopped:
+            raise asyncio.CancelledError
         async with _opened(self._arguments) as run:
+            self._engine = run.engine
             await run.engine.run()
             self.result = run.result()
         return self.result
 
+    def stop(self) -> None:
+        """Stop in order a batch that is awaited, or is about to be; the second time, at once.
+
+        To be called on its event loop. What awaits it gets `CancelledError`.
+        """
+        if self._engine is not None and not self._is_stopped:
+            self._engine.stop()
+        elif self._task is not None:
+            self._task.cancel()
+        self._is_stopped = True
+
     def say_how_to_continue(self) -> None:
-        """Say after Ctrl-C that the work is not lost."""
+        """Say after Ctrl-C or SIGTERM that the work is not lost."""
         if self._arguments.output is not None and self._arguments.resume:
             sys.stderr.write("batch: stopped; what is finished is kept, the same call continues\n")
 
@@ -407,10 +428,9 @@ def _in_a_thread(batch: AsyncBatch) -> BatchResult:
     """Run a batch on an event loop of its own, in a thread; stop it in order on Ctrl-C and SIGTERM."""
     loop = asyncio.new_event_loop()
     outcome: list[BatchResult | BaseException] = []
-    task: list[asyncio.Task[BatchResult]] = []
+    has_ended = threading.Event()  # waited for instead of the thread itself: see `signals`
 
     async def main() -> BatchResult:
-        task.append(asyncio.current_task())  # type: ignore[arg-type]
         return await batch
 
     def run() -> None:
@@ -420,54 +440,32 @@ def _in_a_thread(batch: AsyncBatch) -> BatchResult:
                 loop.run_until_complete(loop.shutdown_asyncgens())
         except BaseException as error:  # raised again where the batch was called
             outcome.append(error)
+        finally:
+            has_ended.set()
+
+    def stop() -> None:
+        with contextlib.suppress(RuntimeError):  # it has just ended
+            loop.call_soon_threadsafe(batch.stop)
 
     thread = threading.Thread(
         target=contextvars.copy_context().run, args=(run,), name="batch", daemon=True
     )
-    with _terminated_in_order() as stopping:
+    with stopped_by_signals(stop) as interruption:
         thread.start()
         try:
-            thread.join()
-        except BaseException:
-            stopping()
-            with contextlib.suppress(RuntimeError):  # it has just ended
-                loop.call_soon_threadsafe(lambda: task[0].cancel() if task else loop.stop())
-            thread.join()
+            has_ended.wait()
+            if interruption.number:
+                batch.say_how_to_continue()
+        except BaseException:  # out of a handler of the caller's, or for a second Ctrl-C
+            stop()
+            if not interruption.at_once:
+                has_ended.wait()
             batch.say_how_to_continue()
             raise
     (result,) = outcome
     if isinstance(result, BaseException):
         raise result
     return result
-
-
-class _Terminated(BaseException):
-    """SIGTERM came while a batch was running."""
-
-
-@contextlib.contextmanager
-def _terminated_in_order() -> Iterator[Any]:
-    """Let SIGTERM stop what runs within, and then have the effect that it has without a batch."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    previous = signal.signal(signal.SIGTERM, stop)
-
-    def stopping() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-    try:
-        yield stopping
-    except _Terminated:
-        signal.signal(signal.SIGTERM, previous)
-        signal.raise_signal(signal.SIGTERM)
-        raise SystemExit(128 + signal.SIGTERM) from None  # its handler let the process live
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _without_endpoint(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -179,7 +179,8 @@ class Sampler:
         self._clock, self._wall_clock = clock, wall_clock
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._ended: threading.Event | None = None
+        """Of the thread that samples."""
         self._began: float | None = None
         self._epoch = 0.0
         self._last_at = 0.0
@@ -197,22 +198,26 @@ class Sampler:
     def start(self) -> None:
         """Begin to sample, at once and then every five seconds."""
         self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="inference-metrics", daemon=True)
-        self._thread.start()
+        self._ended = threading.Event()
+        threading.Thread(
+            target=self._run, args=(self._ended,), name="inference-metrics", daemon=True
+        ).start()
 
     def stop(self) -> None:
         """Take a last sample, unless the server is slow to answer, and end."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join(1.0)
-            self._thread = None
+        if self._ended is not None:
+            self._ended.wait(1.0)
+            self._ended = None
 
-    def _run(self) -> None:
-        while True:
+    def _run(self, ended: threading.Event) -> None:
+        try:
             self.sample()
-            if self._stop.wait(INTERVAL_SECONDS):
+            while not self._stop.wait(INTERVAL_SECONDS):
                 self.sample()
-                return
+            self.sample()
+        finally:
+            ended.set()
 
     def sample(self) -> None:
         """Ask the server once."""

@@ -329,7 +329,9 @@ class EngineRun:
         self._code: int | None = None
         self._is_silent = False
         self._is_over = threading.Event()
-        self._command: threading.Thread | None = None
+        self._is_free = threading.Event()
+        """No command runs in it that was not waited for."""
+        self._is_free.set()
         threading.Thread(
             target=self._follow, args=(stream,), name=f"read {container[:12]}", daemon=True
         ).start()
@@ -357,7 +359,7 @@ class EngineRun:
         The API cannot end a command. One that has not ended by the next time is waited for instead
         of run again.
         """
-        if self._command is not None and self._command.is_alive():
+        if not self._is_free.is_set():
             return None, "the last one still runs"
         answers: list[tuple[int, str]] = []
 
@@ -370,12 +372,12 @@ class EngineRun:
                 )
             except OSError as error:
                 answers.append((126, str(error)))
+            finally:
+                self._is_free.set()
 
-        self._command = threading.Thread(
-            target=run, name=f"execute in {self._container[:12]}", daemon=True
-        )
-        self._command.start()
-        self._command.join(timeout)
+        self._is_free.clear()
+        threading.Thread(target=run, name=f"execute in {self._container[:12]}", daemon=True).start()
+        self._is_free.wait(timeout)
         return answers[0] if answers else (None, "")
 
     def _signal(self, number: str) -> None:

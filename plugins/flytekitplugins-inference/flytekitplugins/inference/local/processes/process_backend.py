@@ -170,10 +170,10 @@ class ContainerProcess:
         self._working_dir = working_dir
         self._kill_by: float | None = None
         self._code: int | None = None
-        self._reader = threading.Thread(
+        self._is_read = threading.Event()
+        threading.Thread(
             target=self._read, args=(write_line,), name=f"read {marker}", daemon=True
-        )
-        self._reader.start()
+        ).start()
 
     @property
     def pid(self) -> int:
@@ -188,7 +188,7 @@ class ContainerProcess:
             code = self._shim.poll()
             if code is not None:
                 end_marked(self._marker)
-                self._reader.join(_READER_PATIENCE_SECONDS)
+                self._is_read.wait(_READER_PATIENCE_SECONDS)
                 self._code = 128 - code if code < 0 else code
         return self._code
 
@@ -228,6 +228,12 @@ class ContainerProcess:
         )
 
     def _read(self, write_line: LineSink) -> None:
+        try:
+            self._pass_lines(write_line)
+        finally:
+            self._is_read.set()
+
+    def _pass_lines(self, write_line: LineSink) -> None:
         stream = self._shim.stdout
         if stream is None:  # never: it was opened as a pipe
             return
