@@ -1064,7 +1064,7 @@ def test_memory_of_a_few_bytes_is_refused(mem: Any) -> None:
     [
         (
             {"max_lora_rank": 64},
-            "max_lora_rank, which vLLM does not look at without enable_lora=True",
+            "max_lora_rank, which vLLM ignores without enable_lora=True",
         ),
         ({"disable-log-stats": True}, "disable_log_stats, which empties /metrics"),
     ],

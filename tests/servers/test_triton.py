@@ -25,7 +25,7 @@ from flytekitplugins.inference.pod.compile import Manifest
 from flytekitplugins.inference.pod.flags import option_problems, render_options
 from flytekitplugins.inference.pod.parts import Helper
 from flytekitplugins.inference.triton import options
-from flytekitplugins.inference.triton.flags import OPTIONS
+from flytekitplugins.inference.triton.option_rules import OPTIONS
 
 HELPER = Helper(image="helper:1", bundled=False)
 REPOSITORY = "s3://models/repository"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, get_args
 
 from ..errors import ConfigError
@@ -94,7 +95,8 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
     cpu: int | float | str = 4
     mem: str = "8Gi"
 
-    _option_table = OPTIONS
+    option_table = OPTIONS
+    exclusive_options = MappingProxyType({"lora": "lora_files", "lora_scaled": "lora_files"})
     image_vendors = frozenset({"gpu", *IMAGES} - {""})
 
     @property
@@ -105,7 +107,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
 
     def server(self) -> Server:
         """Return what llama.cpp needs."""
-        name, token = self._served_model_name(), self._token()
+        name, token = self._served_model_name(), self.token_reference()
         has_metrics = not self._is_router and (
             self._option("metrics") is None or self._option("metrics") not in _OFF
         )
@@ -117,14 +119,14 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
             command=("/app/llama-server",),
             args=(
                 *(("--model", self._model_file_path()) if self.model is not None else ()),
-                *self._address(),
+                *self.address_arguments(),
                 *(("--alias", name) if name and self._option("alias") is None else ()),
                 *(("--metrics",) if has_metrics else ()),
                 *self._sizes(),
-                *self._other_arguments("host", "port", "metrics"),
+                *self.other_arguments("host", "port", "metrics"),
                 *self._lora_arguments(),
             ),
-            env=(*self._token_variables("HF_TOKEN"), *(() if self.model is not None else home)),
+            env=(*self.token_variables("HF_TOKEN"), *(() if self.model is not None else home)),
             secrets=(token,) if token else (),
             api_key_variable="LLAMA_API_KEY",
             model_api="openai",
@@ -179,7 +181,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
         variables = {
             options.ENVIRONMENT.get(key): value for key, value in _mapping(self.env).items()
         }
-        return self._argument(name, variables.get(name))
+        return self.argument(name, variables.get(name))
 
     @property
     def _is_router(self) -> bool:
@@ -246,9 +248,6 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
                 yield (
                     f"lora_files: {file!r} is relative to what model= brings, and there is no model"
                 )
-        for name in ("lora", "lora_scaled"):
-            if self.lora_files and self._argument(name) is not None:
-                yield f"arg_dict has {name}, the template has lora_files; give one of them"
 
     def _variable_problems(self) -> Iterator[str]:
         """Each option has a variable, which an argument overrules without a word."""
@@ -261,7 +260,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
                 )
             elif name in ("host", "port"):
                 yield f"env[{key!r}] is overruled by the template's --{name}; give port= instead"
-            elif self._argument(name) is not None:
+            elif self.argument(name) is not None:
                 yield f"env[{key!r}] is overruled by {name} in arg_dict; give one of them"
 
     def _hardware_problems(self) -> Iterator[str]:

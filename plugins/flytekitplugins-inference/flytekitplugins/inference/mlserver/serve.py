@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from ..pod import v2
 from ..pod.assemble import STARTUP_FAILURE_THRESHOLD
 from ..pod.model import HuggingFaceModel, RegisteredModel
+from ..pod.named_models import model_name_problems, port_problems, update_options
 from ..pod.names import path_problem
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.server import Server
@@ -115,7 +115,7 @@ class MLServer(ModelInferenceTemplate):
             metrics_path="/metrics",
             metrics_port=self.metrics_port,
             metric_names=METRIC_NAMES,
-            update_options=v2.update_options("mlserver", self.port, names),
+            update_options=update_options("mlserver", self.port, names),
             volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             security_context={"runAsUser": USER, "runAsNonRoot": True},
             fs_group=USER,
@@ -147,7 +147,7 @@ class MLServer(ModelInferenceTemplate):
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
-        yield from v2.port_problems(
+        yield from port_problems(
             {"port": self.port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
         )
         for name, field in _FIELDS.items():
@@ -165,7 +165,7 @@ class MLServer(ModelInferenceTemplate):
                 f"args={list(self.args)!r}: MLServer takes no options, only variables "
                 "(MLSERVER_…); give env="
             )
-        yield from (found := list(v2.model_name_problems(self.model_names)))
+        yield from (found := list(model_name_problems(self.model_names)))
         if self.implementation is not None and not _is_import_path(self.implementation):
             yield (
                 f"implementation={self.implementation!r} is no class; expected one such as "

@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..pod import check
-from ..pod.adapters import adapter_volumes
 from ..pod.names import path_problem, subdomain_problem
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
-from ..pod.server import Server
+from ..pod.server import Adapters, Server
 from ..sidecar_template import ModelInferenceTemplate
 
 __all__ = ["NIM", "NIMSecrets"]
@@ -112,8 +111,6 @@ class NIM(ModelInferenceTemplate):
 
     def server(self) -> Server:
         """Return what NIM needs."""
-        cache = Volume(name="inference-cache", mount_path=CACHE)
-        adapters = adapter_volumes((self.env or {})[PEFT_SOURCE]) if self.hf_repo_ids else ()
         image_secret = self.secrets.ngc_image_secret
         return Server(
             # microservices that serve no language models read the second one; source: the
@@ -126,18 +123,22 @@ class NIM(ModelInferenceTemplate):
             metric_names=METRIC_NAMES,
             served_model_name=self.model_source.name if self.model_source else "",
             secrets=self.secrets.references(),
-            volumes=(cache, *adapters),
+            volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             hub_token=self.secrets.hugging_face(),
-            adapters={
-                _adapter_name(repository): f"hf://{repository}"
-                for repository in self.hf_repo_ids or ()
-            },
-            adapters_directory=(self.env or {}).get(PEFT_SOURCE, ""),
-            adapters_mem=self.lora_adapter_mem or "",
+            adapters=self._adapters(),
             security_context={"runAsUser": USER, "runAsNonRoot": True},
             fs_group=USER,
             image_pull_secrets=(image_secret,) if image_secret else (),
             enable_service_links=False,  # its back end is vLLM
+        )
+
+    def _adapters(self) -> Adapters | None:
+        if not self.hf_repo_ids:
+            return None
+        return Adapters(
+            sources={_adapter_name(name): f"hf://{name}" for name in self.hf_repo_ids},
+            directory=(self.env or {}).get(PEFT_SOURCE, ""),
+            mem=self.lora_adapter_mem or "",
         )
 
     def _model_variables(self) -> tuple[EnvVar, ...]:

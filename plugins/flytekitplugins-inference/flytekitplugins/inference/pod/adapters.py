@@ -1,4 +1,4 @@
-"""`WithHubToken`, `WithAdapters`: the parts of a description whose server reads a hub and serves LoRA adapters."""
+"""`WithHubToken`, `WithAdapters`: servers that read the hub, and servers of LoRA adapters."""
 
 from __future__ import annotations
 
@@ -8,27 +8,15 @@ from dataclasses import dataclass
 
 from . import check
 from .description import Description
-from .parts import LORA_DOWNLOADER, MODEL_SERVER, EnvVar, Volume
+from .parts import EnvVar
 from .secrets import HFSecret, SecretReference
+from .server import Adapters
 
-__all__ = ["ADAPTERS", "WithAdapters", "WithHubToken", "adapter_volumes"]
+__all__ = ["ADAPTERS", "WithAdapters", "WithHubToken"]
 
 ADAPTERS = "/adapters"
 """Where LoRA adapters lie, each in a directory of its name."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*\Z")
-
-
-def adapter_volumes(directory: str) -> tuple[Volume, ...]:
-    """Return the volume on which adapters lie: written by the container that brings them, read by the server."""
-    return tuple(
-        Volume(
-            name="inference-lora",
-            mount_path=directory,
-            read_only=read_only,
-            containers=(container,),
-        )
-        for read_only, container in ((False, LORA_DOWNLOADER), (True, MODEL_SERVER))
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +26,17 @@ class WithHubToken(Description):
     hf_secret: HFSecret | None = None
     """The token for gated or private models; public ones need none."""
 
-    def _token(self) -> SecretReference | None:
+    def token_reference(self) -> SecretReference | None:
+        """Return the token by the parts of its name."""
         return self.hf_secret.reference() if self.hf_secret else None
 
-    def _token_variables(self, *names: str) -> tuple[EnvVar, ...]:
-        """Return the variables by which the server gets the token, under its own names for it."""
-        token = self._token()
+    def token_variables(self, *names: str) -> tuple[EnvVar, ...]:
+        """Return the variables that bring the token to the server.
+
+        Args:
+            names: Those in which the server reads it.
+        """
+        token = self.token_reference()
         return token.env(*names) if token else ()
 
     def problems(self) -> Iterator[str]:
@@ -63,7 +56,7 @@ class WithHubToken(Description):
 
 @dataclass(frozen=True, kw_only=True)
 class WithAdapters(WithHubToken):
-    """A server of LoRA adapters in PEFT's form, which an init container brings."""
+    """A server of LoRA adapters in PEFT's format, which an init container downloads."""
 
     lora_adapters: Mapping[str, str] | None = None
     """LoRA adapters to bring and serve: the name under which requests ask for one →
@@ -71,12 +64,15 @@ class WithAdapters(WithHubToken):
     lora_adapter_mem: str = "2Gi"
     """Memory of the container that downloads the adapters."""
 
-    def _adapter_paths(self) -> tuple[str, ...]:
-        """Return `name=path` of each adapter, as servers take them."""
+    def adapter_paths(self) -> tuple[str, ...]:
+        """Return `name=path` of each adapter, as vLLM and SGLang take them."""
         return tuple(f"{name}={ADAPTERS}/{name}" for name in self.lora_adapters or ())
 
-    def _adapter_volumes(self) -> tuple[Volume, ...]:
-        return adapter_volumes(ADAPTERS) if self.lora_adapters else ()
+    def adapters(self) -> Adapters | None:
+        """Return what is to be downloaded, as `Server(adapters=…)` takes it; `None` for nothing."""
+        if not self.lora_adapters:
+            return None
+        return Adapters(sources=self.lora_adapters, directory=ADAPTERS, mem=self.lora_adapter_mem)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""

@@ -12,75 +12,144 @@ from .flags import OptionTable, option_problems, render_options
 __all__ = ["EVERY_ADDRESS", "WithArguments"]
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
-"""Hosts on which the kubelet's probes, which go to the pod's address, find a server."""
+"""Hosts on which the kubelet's probes, which go to the pod's address, reach a server."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WithArguments(Description):
-    """A server with options, `--host` and `--port` among them."""
+    """A server that reads options from its command line, its host and its port among them.
+
+    The class variables say what differs between servers; only `option_table` has no default. What
+    they rule out is checked in `problems()`. A server builds its command line from `argument`,
+    `other_arguments`, `address_arguments` and `served_name`.
+    """
 
     arg_dict: Mapping[str, Any] | None = None
     """Options of the server, with `_` or `-`."""
 
-    _option_table: ClassVar[OptionTable]
-    """What the server's parser knows."""
-    _host_option: ClassVar[str] = "host"
-    """What it calls the address on which it listens."""
+    option_table: ClassVar[OptionTable]
+    """The options that the server has."""
+    host_option: ClassVar[str] = "host"
+    """The option for the address on which the server listens."""
+    port_option: ClassVar[str] = "port"
+    """The option for its port."""
+    model_option: ClassVar[str] = ""
+    """The option for the model, which excludes the field `model`; empty when there is none."""
+    template_options: ClassVar[Mapping[str, str]] = {}
+    """More options that only the template may write → what to do instead."""
+    exclusive_options: ClassVar[Mapping[str, str]] = {}
+    """More options that exclude a field of the template → that field."""
+    no_http_options: ClassVar[frozenset[str]] = frozenset()
+    """Options with which the server does not answer plain HTTP on its port, where probes, gate and
+    clients ask it."""
 
-    def _argument(self, name: str, default: Any = None) -> Any:
+    def argument(self, name: str, default: Any = None) -> Any:
         """Return the value of the option `name`, however the user spelled it."""
-        given = (
-            self.arg_dict if isinstance(self.arg_dict, Mapping) else {}
-        )  # checks ask before that is known
-        spelled = {
-            self._option_table.canonical(key): value
-            for key, value in given.items()
-            if isinstance(key, str)
-        }
-        return spelled.get(name, default)
+        return self._options.get(name, default)
 
-    def _other_arguments(self, *ours: str) -> tuple[str, ...]:
-        """Return the user's options as arguments, without those that the template writes itself."""
-        table = self._option_table
-        given = {
+    @property
+    def _options(self) -> dict[str, Any]:
+        """The user's options by their long names; empty where checks have yet to refuse them."""
+        given = self.arg_dict if isinstance(self.arg_dict, Mapping) else {}
+        return {
+            self.option_table.canonical(name): value
+            for name, value in given.items()
+            if isinstance(name, str)
+        }
+
+    def other_arguments(self, *ours: str) -> tuple[str, ...]:
+        """Return the user's options as arguments.
+
+        Args:
+            ours: Options that the template writes itself.
+        """
+        others = {
             name: value
             for name, value in (self.arg_dict or {}).items()
-            if table.canonical(name) not in ours
+            if self.option_table.canonical(name) not in ours
         }
-        return render_options(given, table)
+        return render_options(others, self.option_table)
 
-    def _address(self) -> tuple[str, ...]:
+    def address_arguments(self) -> tuple[str, ...]:
         """Return the arguments that say where the server listens."""
-        host = str(self._argument(self._host_option, EVERY_ADDRESS[0]))
-        return (f"--{self._host_option}", host, "--port", str(self.port))
+        host = str(self.argument(self.host_option, EVERY_ADDRESS[0]))
+        flags = (f"--{name.replace('_', '-')}" for name in (self.host_option, self.port_option))
+        return (next(flags), host, next(flags), str(self.port))
+
+    def served_name(self) -> str:
+        """Return the name under which requests ask for the model.
+
+        It is the first `served_model_name`, else that of `model=`, else the value of the server's
+        `model_option`; empty when only the server knows.
+        """
+        names = self.argument("served_model_name")
+        if names:
+            return str(names if isinstance(names, str) else names[0])
+        if self.model_source is not None:
+            return self.model_source.name
+        return str(self.argument(self.model_option) or "")
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
-        for word in self.args if isinstance(self.args, (list, tuple)) else ():
-            if isinstance(word, str) and word.partition("=")[0] in (
-                f"--{self._host_option}",
-                "--port",
-            ):
-                yield f"args: {word!r} is the template's; give port= instead"
+        yield from self._word_problems()
         if self.arg_dict is None:
             return
         if not isinstance(self.arg_dict, Mapping):
-            server = self._option_table.server.partition(" ")[0]
+            server = self.option_table.server.partition(" ")[0]
             yield (
                 f"arg_dict must be a dict of {server}'s options, not a "
                 f"{type(self.arg_dict).__name__}"
             )
             return
         yield from (
-            f"arg_dict: {problem}" for problem in option_problems(self.arg_dict, self._option_table)
+            f"arg_dict: {problem}" for problem in option_problems(self.arg_dict, self.option_table)
         )
-        port = self._argument("port")
-        host = self._argument(self._host_option)
-        if port is not None and port != self.port:
+        yield from self._ownership_problems()
+        yield from self._address_problems()
+
+    def _word_problems(self) -> Iterator[str]:
+        """Yield what of the user's `args` is the template's own."""
+        advice = {
+            self.host_option: "leave it out: the kubelet probes the pod's address",
+            self.port_option: "give port= instead",
+            **self.template_options,
+        }
+        for word in self.args if isinstance(self.args, (list, tuple)) else ():
+            if not isinstance(word, str) or not word.startswith("--"):
+                continue
+            name = self.option_table.canonical(word.partition("=")[0])
+            if name in advice:
+                yield f"args: {word!r} is the template's; {advice[name]}"
+
+    def _ownership_problems(self) -> Iterator[str]:
+        """Yield the options that the template writes itself, or that one of its fields replaces."""
+        for name in self.arg_dict or {}:
+            option = self.option_table.canonical(name) if isinstance(name, str) else ""
+            if option in self.template_options:
+                yield f"arg_dict: {name!r} is the template's; {self.template_options[option]}"
+        for option, field in {self.model_option: "model", **self.exclusive_options}.items():
+            own, value = getattr(self, field), self.argument(option)
+            if own and value is not None:
+                yield (
+                    f"arg_dict has {option} {value!r}, the template has {field}={own!r}; give one "
+                    "of them"
+                )
+
+    def _address_problems(self) -> Iterator[str]:
+        host, port = self.argument(self.host_option), self.argument(self.port_option)
+        if self.port_option not in self.template_options and port not in (None, self.port):
             yield (
                 f"arg_dict has port {port!r}, the template has port={self.port!r}; give port= only"
             )
-        if host is not None and host not in EVERY_ADDRESS:
-            named = f"arg_dict has {self._host_option} {host!r}"
-            yield f"{named}, where the kubelet's probes cannot reach the server; leave it out"
+        if self.host_option not in self.template_options and host not in (None, *EVERY_ADDRESS):
+            yield (
+                f"arg_dict has {self.host_option} {host!r}, where the kubelet's probes cannot "
+                "reach the server; leave it out"
+            )
+        for option in sorted(self.no_http_options):
+            if self.argument(option):
+                yield (
+                    f"arg_dict: with {option!r} the server does not answer plain HTTP on the "
+                    "template's port"
+                )

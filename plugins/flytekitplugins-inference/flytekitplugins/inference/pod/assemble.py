@@ -23,6 +23,7 @@ from .helpers import (
     HELPER_USER,
     LEAST_PRIVILEGE,
     adapter_sources,
+    adapter_volumes,
     input_downloader,
     lora_downloader,
     model_gate,
@@ -163,7 +164,8 @@ class _Assembly:
             gate=self._gate(),
             volumes=(
                 *volumes_of(self._source, self._is.model_cache, has_adapters=bool(server.adapters)),
-                *(*server.volumes, *self._shm(), *self._is.volumes),
+                *(*server.volumes, *adapter_volumes(server.adapters)),
+                *(*self._shm(), *self._is.volumes),
             ),
             image_pull_secrets=server.image_pull_secrets,
             enable_service_links=server.enable_service_links,
@@ -309,8 +311,7 @@ class _Assembly:
             else source.source
         )
         # adapters are brought by an image of their own when the helper's has no client of the hub
-        adapters = {} if self._helper.bundled else server.adapters
-        return model + adapter_sources(adapters, server.adapters_directory)
+        return model + adapter_sources(None if self._helper.bundled else server.adapters)
 
     def _token_variables(self) -> tuple[EnvVar, ...]:
         """Return those of the server's variables that bring its secrets, and those that refer to them."""
@@ -322,15 +323,13 @@ class _Assembly:
         )
 
     def _adapters(self) -> Container | None:
-        server = self._server
-        if not server.adapters:
+        adapters = self._server.adapters
+        if adapters is None:
             return None
         return lora_downloader(
             self._helper,
-            adapters=server.adapters,
-            directory=server.adapters_directory,
+            adapters,
             state=named(f"{TMP_DIRECTORY}/loras", self._name),
-            memory=format_quantity(server.adapters_mem),
             env=(*self._loader_env, *self._start),
             options=self._cache_limit,
         )

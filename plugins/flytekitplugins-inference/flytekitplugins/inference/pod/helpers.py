@@ -21,6 +21,7 @@ from .parts import (
     LORA_DOWNLOADER,
     MODEL_GATE,
     MODEL_LOADER,
+    MODEL_SERVER,
     PREFLIGHT,
     SERVER_GATE,
     SERVER_SETUP,
@@ -29,13 +30,16 @@ from .parts import (
     Helper,
     Probe,
     Probes,
+    Volume,
 )
-from .server import Setup
+from .quantity import format_quantity
+from .server import Adapters, Setup
 
 __all__ = [
     "HELPER_USER",
     "LEAST_PRIVILEGE",
     "adapter_sources",
+    "adapter_volumes",
     "input_downloader",
     "lora_downloader",
     "model_gate",
@@ -147,21 +151,39 @@ def model_loader(
     return container
 
 
-def adapter_sources(adapters: Mapping[str, str], directory: str) -> tuple[str, ...]:
+def adapter_sources(adapters: Adapters | None) -> tuple[str, ...]:
     """Return where adapters come from and go to, as the loader's arguments."""
+    if adapters is None:
+        return ()
     named = (
-        word for name, source in adapters.items() for word in ("--adapter", f"{name}={source}")
+        word
+        for name, source in adapters.sources.items()
+        for word in ("--adapter", f"{name}={source}")
     )
-    return (*named, "--adapters-directory", directory) if adapters else ()
+    return (*named, "--adapters-directory", adapters.directory)
+
+
+def adapter_volumes(adapters: Adapters | None) -> tuple[Volume, ...]:
+    """Return the mounts of the adapters' volume: their downloader writes, the server reads."""
+    if adapters is None:
+        return ()
+    mounted = {LORA_DOWNLOADER: False, MODEL_SERVER: True}
+    return tuple(
+        Volume(
+            name="inference-lora",
+            mount_path=adapters.directory,
+            read_only=read_only,
+            containers=(container,),
+        )
+        for container, read_only in mounted.items()
+    )
 
 
 def lora_downloader(
     helper: Helper,
+    adapters: Adapters,
     *,
-    adapters: Mapping[str, str],
-    directory: str,
     state: str,
-    memory: str,
     env: tuple[EnvVar, ...],
     options: tuple[str, ...] = (),
 ) -> Container:
@@ -170,10 +192,8 @@ def lora_downloader(
     Args:
         helper: The image it runs in. One that lacks this package lacks the hub's client as well:
             then a plain Python image is used, into which the client is installed at the start.
-        adapters: Source by name.
-        directory: Where they go.
+        adapters: What it downloads.
         state: Directory for what the loader tells about itself.
-        memory: Its memory.
         env: Its variables: tokens, and what the user gave for it.
         options: More of its arguments.
     """
@@ -181,9 +201,9 @@ def lora_downloader(
     container = _program(
         LORA_DOWNLOADER,
         "load_model",
-        (*adapter_sources(adapters, directory), *places, *options, "--once"),
+        (*adapter_sources(adapters), *places, *options, "--once"),
         helper=helper,
-        resources={"cpu": "1", "memory": memory},
+        resources={"cpu": "1", "memory": format_quantity(adapters.mem)},
         env=env,
     )
     if not helper.bundled:

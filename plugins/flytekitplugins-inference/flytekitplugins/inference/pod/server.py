@@ -9,7 +9,7 @@ from typing import Any, Literal
 from .parts import EnvVar, Probes, Volume
 from .secrets import SecretReference
 
-__all__ = ["METRICS", "Server", "Setup"]
+__all__ = ["METRICS", "Adapters", "Server", "Setup"]
 
 METRICS = frozenset(
     {
@@ -30,11 +30,27 @@ else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Adapters:
+    """LoRA adapters that an init container downloads to a volume, which the server reads."""
+
+    sources: Mapping[str, str]
+    """Name → `owner/name[@revision]` of the hub, or a prefix of a store."""
+    directory: str
+    """Where the server finds them, each in a directory of its name."""
+    mem: str
+    """Memory of the init container."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Setup:
-    """A run of one of our programs against the started server, as the init container `server-setup`."""
+    """A run of one of this package's programs against the started server.
+
+    It is the init container `server-setup`: the task starts once it has ended well.
+    """
 
     program: str
-    """The module's name in `programs`."""
+    """The program, by its module's name in `programs`: `create_model` has a server with Ollama's
+    API pull or create a model."""
     args: tuple[str, ...]
     env: tuple[EnvVar, ...] = ()
     resources: Mapping[str, str]
@@ -43,7 +59,7 @@ class Setup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """What one kind of model server needs: the answer that each server's room gives, and all that it gives.
+    """What one kind of model server needs; all that a template's `server()` says of it.
 
     What every server has (image, resources, port, the user's own variables, volumes and probes) is
     added by `assemble`.
@@ -94,12 +110,8 @@ class Server:
     no such way."""
     hub_token: SecretReference | None = None
     """The token with which models and adapters are brought from the hub."""
-    adapters: Mapping[str, str] = field(default_factory=dict)
-    """LoRA adapters to bring: name → repository or other source."""
-    adapters_directory: str = ""
-    """Where the server finds them, each in a directory of its name."""
-    adapters_mem: str = ""
-    """Memory to download them with."""
+    adapters: Adapters | None = None
+    """LoRA adapters to download, and the volume that they lie on."""
     shm_size: str | None = None
     """`/dev/shm` unless the user sizes it; `None` leaves the container runtime's 64 MiB."""
     image_pull_secrets: tuple[str, ...] = ()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from ..pod.adapters import ADAPTERS, WithAdapters
+from ..pod.adapters import WithAdapters
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
 from ..pod.parts import EnvVar, Probe, Probes, Volume
@@ -92,7 +93,12 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
     """Tokenizer, scheduler and detokenizer are processes that want a core each."""
     mem: str = "16Gi"
 
-    _option_table = OPTIONS
+    option_table = OPTIONS
+    model_option = "model_path"
+    exclusive_options = MappingProxyType({"lora_paths": "lora_adapters"})
+    no_http_options = frozenset(
+        ("smg_grpc_mode", "grpc_mode", "encoder_only", "ssl_certfile", "ssl_keyfile")
+    )
     image_vendors = frozenset({"nvidia.com", "gpu", "gpu.intel.com"})
 
     @property
@@ -105,29 +111,29 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
 
     def server(self) -> Server:
         """Return what SGLang needs."""
-        name, token = self._served_model_name(), self._token()
-        has_metrics = self._argument("enable_metrics") is not False
+        name, token = self.served_name(), self.token_reference()
+        has_metrics = self.argument("enable_metrics") is not False
         return Server(
             # without the type, the hub would be asked whether the model is one that makes images
             command=("sglang", "serve", "--model-type", "llm"),
             args=(
                 *(
                     "--model-path",
-                    str(self.model_path or self._argument("model_path")),
-                    *self._address(),
+                    str(self.model_path or self.argument("model_path")),
+                    *self.address_arguments(),
                 ),
                 *(
                     ("--served-model-name", name)
-                    if self._argument("served_model_name") is None
+                    if self.argument("served_model_name") is None
                     else ()
                 ),
-                *(("--device", "cpu") if not self.gpu and self._argument("device") is None else ()),
+                *(("--device", "cpu") if not self.gpu and self.argument("device") is None else ()),
                 *(("--enable-metrics",) if has_metrics else ()),
-                *self._other_arguments("model_path", "host", "port", "enable_metrics"),
+                *self.other_arguments("model_path", "host", "port", "enable_metrics"),
                 *self._lora_arguments(),
             ),
             env=(
-                *self._token_variables("HF_TOKEN"),
+                *self.token_variables("HF_TOKEN"),
                 EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
                 # under it are those of Triton, Inductor and FlashInfer too
                 # (`redirect_third_party_caches`)
@@ -143,11 +149,9 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             if self.gpu
             else "4Gi",  # what workers exchange, as in vLLM
             hub_token=token,
-            adapters=self.lora_adapters or {},
-            adapters_directory=ADAPTERS,
-            adapters_mem=self.lora_adapter_mem,
+            adapters=self.adapters(),
             update_options=("--notify", f"sglang=http://localhost:{self.port}"),
-            volumes=(Volume(name="inference-cache", mount_path=CACHE), *self._adapter_volumes()),
+            volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             # a Service named "sglang" would inject SGLANG_PORT=tcp://…, which is read as a number
             enable_service_links=False,
         )
@@ -155,18 +159,8 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
     def _lora_arguments(self) -> tuple[str, ...]:
         if not self.lora_adapters:
             return ()
-        switch = () if self._argument("enable_lora") else ("--enable-lora",)
-        return (*switch, "--lora-paths", *self._adapter_paths())
-
-    def _served_model_name(self) -> str:
-        named = self._argument("served_model_name")
-        if named is not None:
-            return str(named)
-        return (
-            self.model_source.name
-            if self.model_source is not None
-            else str(self._argument("model_path"))
-        )
+        switch = () if self.argument("enable_lora") else ("--enable-lora",)
+        return (*switch, "--lora-paths", *self.adapter_paths())
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
@@ -175,30 +169,16 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             images = " or ".join(f"{image!r} ({gpus})" for image, gpus in AMD_IMAGES.items())
             yield f"image: for AMD's GPUs SGLang has one for each generation; give {images}"
         yield from self._model_path_problems()
-        if self.lora_adapters and self._argument("lora_paths") is not None:
-            yield "arg_dict has lora_paths, the template has lora_adapters; give one of them"
-        if self.lora_adapters and self._argument("enable_lora") is False:
+        if self.lora_adapters and self.argument("enable_lora") is False:
             yield "arg_dict has enable_lora=False, the template has lora_adapters"
-        for name in ("smg_grpc_mode", "grpc_mode", "encoder_only", "ssl_certfile", "ssl_keyfile"):
-            if self._argument(name):
-                yield (
-                    f"arg_dict: with {name!r} the server does not answer plain HTTP on the "
-                    "template's port"
-                )
         yield from self._parallelism_problems()
 
     def _model_path_problems(self) -> Iterator[str]:
-        path = self._argument("model_path")
-        named = self._argument("served_model_name")
-        if self.model is None and path is None:
+        named = self.argument("served_model_name")
+        if self.model is None and self.argument("model_path") is None:
             yield (
                 "the model is missing: give model=, or arg_dict={'model_path': …}, which the "
                 "server then downloads"
-            )
-        if self.model is not None and path is not None:
-            yield (
-                f"arg_dict has model_path {path!r}, the template has model={self.model!r}; give "
-                "one of them"
             )
         if isinstance(named, str) and ":" in named:
             yield (
@@ -211,10 +191,10 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
         names = [
             "tp_size",
             "pp_size",
-            *([] if self._argument("enable_dp_attention") else ["dp_size"]),
+            *([] if self.argument("enable_dp_attention") else ["dp_size"]),
         ]
-        sizes = [self._argument(name, 1) for name in names]
-        if self._argument("nnodes", 1) != 1:
+        sizes = [self.argument(name, 1) for name in names]
+        if self.argument("nnodes", 1) != 1:
             yield "arg_dict has nnodes; a server beside a task is one node"
         if not all(isinstance(size, int) for size in (*sizes, self.gpu)):
             return
@@ -232,7 +212,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
                 "gpu=0: SGLang's image for CPUs is for x86-64 with AMX (Xeon of the 4th "
                 "generation or newer)"
             )
-        sizes = [self._argument(name, 1) for name in ("tp_size", "pp_size", "dp_size")]
+        sizes = [self.argument(name, 1) for name in ("tp_size", "pp_size", "dp_size")]
         if all(isinstance(size, int) for size in sizes) and math.prod(sizes) < self.gpu:
             yield f"gpu={self.gpu}, but arg_dict uses {math.prod(sizes)}: give tp_size, or dp_size"
         if self.update_interval is not None:
@@ -243,11 +223,11 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             )
         if (
             not self.lora_adapters
-            and not self._argument("enable_lora")
-            and self._argument("lora_paths") is None
+            and not self.argument("enable_lora")
+            and self.argument("lora_paths") is None
         ):
             for name in _LORA_OPTIONS:
-                if self._argument(name) is not None:
+                if self.argument(name) is not None:
                     yield (
                         f"arg_dict has {name}, which SGLang does not look at without "
                         "enable_lora=True"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from ..pod.adapters import WithHubToken
@@ -77,9 +78,11 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
     cpu: int | float | str = 2
     mem: str = "8Gi"
 
-    _option_table = OPTIONS
+    option_table = OPTIONS
     image_vendors = frozenset(IMAGES)
-    _host_option = "hostname"
+    host_option = "hostname"
+    model_option = "model_id"
+    exclusive_options = MappingProxyType({"revision": "model"})
 
     @property
     def default_image(self) -> str:
@@ -95,8 +98,8 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
         # the options are also read from variables without a prefix (HOSTNAME, which Kubernetes
         # sets, PORT, …): an argument goes before its variable
         written = {
-            "model_id": self.model_path or self._argument("model_id"),
-            "served_model_name": self._served_model_name() if self.model_path else None,
+            "model_id": self.model_path or self.argument("model_id"),
+            "served_model_name": self.served_name() if self.model_path else None,
             "hostname": EVERY_ADDRESS[0],
             "port": self.port,
             # metrics are on the server's own port; this one is bound and given up at the start,
@@ -104,7 +107,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
             "prometheus_port": 0,
         }
         given = {OPTIONS.canonical(name): value for name, value in (self.arg_dict or {}).items()}
-        token = self._token()
+        token = self.token_reference()
         has_entry_point = bool(self.gpu) and self._vendor in ("nvidia.com", "gpu")
         return Server(
             # NVIDIA's images choose build and driver libraries in their entry point, and have no
@@ -115,7 +118,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
                 *self._json_output(),
             ),
             env=(
-                *self._token_variables("HF_TOKEN"),
+                *self.token_variables("HF_TOKEN"),
                 EnvVar(name="HUGGINGFACE_HUB_CACHE", value=CACHE),
             ),
             secrets=(token,) if token else (),
@@ -126,7 +129,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
             # model is loaded
             api_key_variable="API_KEY",
             model_api="openai",
-            served_model_name=self._served_model_name(),
+            served_model_name=self.served_name(),
             lists_models=False,
             metrics_path="/metrics",
             metric_names=METRIC_NAMES,
@@ -137,15 +140,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
 
     def _json_output(self) -> tuple[str, ...]:
         """As the images' own `CMD` has it."""
-        return () if self._argument("json_output") is not None else ("--json-output",)
-
-    def _served_model_name(self) -> str:
-        """Return the name in answers of the OpenAI route, and in `/info`."""
-        if name := self._argument("served_model_name"):
-            return str(name)
-        return (
-            self.model_source.name if self.model_source else str(self._argument("model_id") or "")
-        )
+        return () if self.argument("json_output") is not None else ("--json-output",)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
@@ -165,28 +160,25 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
         yield from self._contradictions()
 
     def _contradictions(self) -> Iterator[str]:
-        named = self._argument("model_id")
-        if self.model is None and named is None and "MODEL_ID" not in (self.env or {}):
+        if (
+            self.model is None
+            and self.argument("model_id") is None
+            and "MODEL_ID" not in (self.env or {})
+        ):
             yield (
                 "model is missing: give arg_dict={'model_id': 'owner/name'}, or model= to have "
                 "it loaded and cached"
             )
-        for name in ("model_id", "revision"):
-            if self.model is not None and (value := self._argument(name)) is not None:
-                yield (
-                    f"arg_dict has {name} {value!r}, the template has model={self.model!r}; "
-                    "give one of them"
-                )
         if (
-            self._argument("default_prompt") is not None
-            and self._argument("default_prompt_name") is not None
+            self.argument("default_prompt") is not None
+            and self.argument("default_prompt_name") is not None
         ):
             yield "arg_dict has default_prompt and default_prompt_name; TEI takes one of them"
 
     def cautions(self) -> Iterator[str]:
         """Yield what works, but not as its author may think."""
         yield from super().cautions()
-        if self._argument("auto_truncate") is None and "AUTO_TRUNCATE" not in (self.env or {}):
+        if self.argument("auto_truncate") is None and "AUTO_TRUNCATE" not in (self.env or {}):
             yield (
                 "TEI cuts inputs that are too long without a word; give "
                 "arg_dict={'auto_truncate': False} to have them "

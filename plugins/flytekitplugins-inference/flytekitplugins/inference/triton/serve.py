@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from ..pod import v2
-from ..pod.flags import render_options
+from ..pod.adapters import WithHubToken
+from ..pod.arguments import WithArguments
 from ..pod.model import HuggingFaceModel
+from ..pod.named_models import model_name_problems, port_problems, update_options
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
-from .flags import (
+from .option_rules import (
     OPTIONS,
-    argument_problems,
-    dict_problems,
+    TEMPLATE_OPTIONS,
+    cache_problems,
     ending_problems,
-    option,
     option_cautions,
 )
 
@@ -43,8 +43,10 @@ _REMOTE = ("s3://", "gs://", "as://")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Triton(ModelInferenceTemplate):
-    """A Triton server beside a task, for a model repository: a directory with one folder for each model.
+class Triton(WithArguments, WithHubToken, ModelInferenceTemplate):
+    """A Triton server beside a task.
+
+    It serves a model repository: a directory with one folder for each model.
 
     Raises:
         ConfigError: If the description is wrong, or `arg_dict` has an option that Triton does not.
@@ -82,6 +84,11 @@ class Triton(ModelInferenceTemplate):
     """More than the server waits for requests in flight before it ends (`exit_timeout_secs`,
     30)."""
 
+    option_table = OPTIONS
+    host_option = "http_address"
+    port_option = "http_port"
+    template_options = TEMPLATE_OPTIONS
+
     @property
     def default_image(self) -> str:
         """NVIDIA's image, for its GPUs and for CPUs."""
@@ -90,10 +97,9 @@ class Triton(ModelInferenceTemplate):
     def server(self) -> Server:
         """Return what Triton needs."""
         names = self._names()
-        has_grpc, has_metrics = (
-            option(self.arg_dict, f"allow_{what}", True) for what in ("grpc", "metrics")
-        )
-        token = self.hf_secret.reference() if self.hf_secret else None
+        has_grpc = self.argument("allow_grpc", True)
+        has_metrics = self.argument("allow_metrics", True)
+        token = self.token_reference()
         return Server(
             command=("tritonserver",),
             args=(
@@ -102,14 +108,14 @@ class Triton(ModelInferenceTemplate):
                     for repository in self._repositories()
                     for word in ("--model-repository", repository)
                 ),
-                *("--http-address", "0.0.0.0", "--http-port", str(self.port)),
+                *self.address_arguments(),
                 *(("--grpc-port", str(self.grpc_port)) if has_grpc else ()),
                 *(("--metrics-port", str(self.metrics_port)) if has_metrics else ()),
                 *("--model-control-mode", self._mode()),
                 *self._loaded_at_start(),
-                *render_options(self.arg_dict or {}, OPTIONS),
+                *self.other_arguments(),
             ),
-            env=(*(token.env("HF_TOKEN") if token else ()), EnvVar(name="HOME", value=HOME)),
+            env=(*self.token_variables("HF_TOKEN"), EnvVar(name="HOME", value=HOME)),
             more_ports=((self.grpc_port,) if has_grpc else ())
             + ((self.metrics_port,) if has_metrics else ()),
             secrets=(token,) if token else (),
@@ -121,7 +127,7 @@ class Triton(ModelInferenceTemplate):
             metrics_path="/metrics" if has_metrics else "",
             metrics_port=self.metrics_port if has_metrics else None,
             metric_names=METRIC_NAMES if has_metrics else {},
-            update_options=v2.update_options("triton", self.port, self._updated()),
+            update_options=update_options("triton", self.port, self._updated()),
             volumes=(Volume(name="inference-cache", mount_path=HOME),),
             # the Python back end keeps tensors there, by default 1 MB and more for each instance of
             # a model
@@ -152,25 +158,17 @@ class Triton(ModelInferenceTemplate):
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
-        yield from v2.port_problems(
+        yield from port_problems(
             {"port": self.port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
         )
-        if self.hf_secret is not None and not isinstance(self.hf_secret, HFSecret):
-            # not its value: a token given by mistake must not end up in a log
-            yield (
-                "hf_secret must be an HFSecret(hf_token_key=…), not a "
-                f"{type(self.hf_secret).__name__}"
-            )
-        elif self.hf_secret is not None:
-            yield from (
-                f"hf_secret: {problem}" for problem in self.hf_secret.reference().problems()
-            )
         yield from self._repository_problems()
         yield from self._control_problems()
-        if self.arg_dict is not None:
-            yield from dict_problems(self.arg_dict)
-        yield from argument_problems(self.args)
-        yield from ending_problems(self.arg_dict, self.termination_grace_period)
+        yield from cache_problems(self.argument("cache_config"))
+        if self.argument("allow_http") is False:
+            yield "arg_dict: without HTTP (allow_http) nobody can ask whether the server is ready"
+        yield from ending_problems(
+            self.argument("exit_timeout_secs"), self.termination_grace_period
+        )
 
     def _repository_problems(self) -> Iterator[str]:
         given = self.model_repository
@@ -196,7 +194,7 @@ class Triton(ModelInferenceTemplate):
             )
 
     def _control_problems(self) -> Iterator[str]:
-        yield from (found := list(v2.model_name_problems(self.model_names)))
+        yield from (found := list(model_name_problems(self.model_names)))
         if self.model_control_mode not in (None, *MODES):
             yield (
                 f"model_control_mode={self.model_control_mode!r} must be one of "

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from ..pod.adapters import ADAPTERS, WithAdapters
+from ..pod.adapters import WithAdapters
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
 from ..pod.parts import EnvVar, Volume
@@ -75,7 +76,12 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
     cpu: int | float | str = 2
     mem: str = "10Gi"
 
-    _option_table = OPTIONS
+    option_table = OPTIONS
+    model_option = "model"
+    exclusive_options = MappingProxyType({"lora_modules": "lora_adapters"})
+    no_http_options = frozenset(
+        {"uds", "headless", "grpc", *(name for name in OPTIONS.names if name.startswith("ssl_"))}
+    )
     image_vendors = frozenset({"nvidia.com", "gpu", "amd.com"})
 
     @property
@@ -87,24 +93,24 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
 
     def server(self) -> Server:
         """Return what vLLM needs."""
-        model = self.model_path or self._argument("model")
-        name = self._served_model_name()
-        token = self._token()
+        model = self.model_path or self.argument("model")
+        name = self.served_name()
+        token = self.token_reference()
         return Server(
             command=("vllm", "serve"),
             args=(
                 *((str(model),) if model is not None else ()),
-                *self._address(),
+                *self.address_arguments(),
                 *(
                     ("--served-model-name", name)
-                    if self.model_path and not self._argument("served_model_name")
+                    if self.model_path and not self.argument("served_model_name")
                     else ()
                 ),
-                *self._other_arguments("model", "host", "port"),
+                *self.other_arguments("model", "host", "port"),
                 *self._lora_arguments(),
             ),
             env=(
-                *self._token_variables("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+                *self.token_variables("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
                 EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
                 EnvVar(name="VLLM_CACHE_ROOT", value=f"{CACHE}/vllm"),
             ),
@@ -116,10 +122,8 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
             metric_names=METRIC_NAMES,
             shm_size=self._shared_memory(),
             hub_token=token,
-            adapters=self.lora_adapters or {},
-            adapters_directory=ADAPTERS,
-            adapters_mem=self.lora_adapter_mem,
-            volumes=(Volume(name="inference-cache", mount_path=CACHE), *self._adapter_volumes()),
+            adapters=self.adapters(),
+            volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             # a Service named "vllm" would inject VLLM_PORT=tcp://…, which vllm/envs.py refuses
             enable_service_links=False,
         )
@@ -131,80 +135,19 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
     def _lora_arguments(self) -> tuple[str, ...]:
         if not self.lora_adapters:
             return ()
-        switch = () if self._argument("enable_lora") else ("--enable-lora",)
+        switch = () if self.argument("enable_lora") else ("--enable-lora",)
         # with no slot left over, requests for the base model that are batched with an adapter's get
         # the adapter's answers on CPUs (vllm-project/vllm#48421, seen with 0.32.0)
         slots = (
-            () if self._argument("max_loras") else ("--max-loras", str(len(self.lora_adapters) + 1))
+            () if self.argument("max_loras") else ("--max-loras", str(len(self.lora_adapters) + 1))
         )
-        return (*switch, *slots, "--lora-modules", *self._adapter_paths())
-
-    def _served_model_name(self) -> str:
-        """Return the first name under which the server lists the model; empty when that is the server's own default."""
-        names = self._argument("served_model_name")
-        if names:
-            return str(names if isinstance(names, str) else names[0])
-        if self.model_source is not None:
-            return self.model_source.name
-        return str(self._argument("model") or "")
+        return (*switch, *slots, "--lora-modules", *self.adapter_paths())
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
-        yield from self._lora_problems()
-        if isinstance(self.arg_dict, Mapping) and all(
-            isinstance(name, str) for name in self.arg_dict
-        ):
-            yield from self._address_problems()
-            yield from self._parallelism_problems()
-
-    def cautions(self) -> Iterator[str]:
-        """Yield what works, but not as its author may think."""
-        yield from super().cautions()
-        if self.model is None and self._argument("model") is None:
-            yield "no model is named (model=, or arg_dict={'model': …}); vLLM loads its own default"
-        given = {_canonical(name) for name in self.arg_dict or {}}
-        if not self.lora_adapters and not self._argument("enable_lora"):
-            for name in sorted(given & _LORA_OPTIONS):
-                yield f"arg_dict has {name}, which vLLM does not look at without enable_lora=True"
-        if 0 < (ranks := self._ranks()) < self.gpu:
-            yield (
-                f"gpu={self.gpu}, but arg_dict uses {ranks}: give tensor_parallel_size, or "
-                "data_parallel_size"
-            )
-        if self._argument("disable_log_stats"):
-            yield (
-                "arg_dict has disable_log_stats, which empties /metrics: neither reports nor "
-                "alerts see the server"
-            )
-
-    def _lora_problems(self) -> Iterator[str]:
-        if not self.lora_adapters:
-            return
-        if self._argument("lora_modules") is not None:
-            yield "arg_dict has lora_modules, the template has lora_adapters; give one of them"
-        if self._argument("enable_lora") is False:
+        if self.lora_adapters and self.argument("enable_lora") is False:
             yield "arg_dict has enable_lora=False, the template has lora_adapters"
-
-    def _address_problems(self) -> Iterator[str]:
-        if self.model is not None and (model := self._argument("model")) is not None:
-            yield (
-                f"arg_dict has model {model!r}, the template has model={self.model!r}; give one "
-                "of them"
-            )
-        for name in self.arg_dict or ():
-            if _canonical(name) in _NO_HTTP or _canonical(name).startswith("ssl_"):
-                yield (
-                    f"arg_dict: with {name!r} the server does not answer plain HTTP on the "
-                    "template's port"
-                )
-
-    def _ranks(self, *names: str) -> int:
-        """Return how many GPUs the options use, each rank one; 0 when that cannot be told."""
-        sizes = [self._argument(name, 1) for name in names or _PARALLEL]
-        return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else 0
-
-    def _parallelism_problems(self) -> Iterator[str]:
         wanted = self._ranks("tensor_parallel_size", "pipeline_parallel_size")
         if isinstance(self.gpu, int) and 0 < self.gpu < wanted:
             yield (
@@ -212,13 +155,31 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
                 f"has gpu={self.gpu}"
             )
 
+    def cautions(self) -> Iterator[str]:
+        """Yield what works, but not as its author may think."""
+        yield from super().cautions()
+        if self.model is None and self.argument("model") is None:
+            yield "no model is named (model=, or arg_dict={'model': …}); vLLM loads its own default"
+        if not self.lora_adapters and not self.argument("enable_lora"):
+            for name in _LORA_OPTIONS:
+                if self.argument(name) is not None:
+                    yield f"arg_dict has {name}, which vLLM ignores without enable_lora=True"
+        if 0 < (ranks := self._ranks()) < self.gpu:
+            yield (
+                f"gpu={self.gpu}, but arg_dict uses {ranks}: give tensor_parallel_size, or "
+                "data_parallel_size"
+            )
+        if self.argument("disable_log_stats"):
+            yield (
+                "arg_dict has disable_log_stats, which empties /metrics: neither reports nor "
+                "alerts see the server"
+            )
+
+    def _ranks(self, *names: str) -> int:
+        """Return how many GPUs the options use, each rank one; 0 when that cannot be told."""
+        sizes = [self.argument(name, 1) for name in names or _PARALLEL]
+        return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else 0
+
 
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-_LORA_OPTIONS = frozenset(
-    {"max_loras", "max_lora_rank", "max_cpu_loras", "lora_modules", "lora_dtype"}
-)
-_NO_HTTP = frozenset({"uds", "headless", "grpc"})
-
-
-def _canonical(name: str) -> str:
-    return OPTIONS.canonical(name)
+_LORA_OPTIONS = ("lora_dtype", "lora_modules", "max_cpu_loras", "max_lora_rank", "max_loras")
