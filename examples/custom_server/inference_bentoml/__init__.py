@@ -9,8 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flytekitplugins.inference import ModelInferenceTemplate, Probe, Probes, Server, Volume
-from flytekitplugins.inference.pod.parts import EnvVar
+from flytekitplugins.inference.extension import (
+    EnvVar,
+    ModelInferenceTemplate,
+    Probe,
+    Probes,
+    Server,
+    Volume,
+)
 
 __all__ = ["BentoML"]
 

@@ -1,4 +1,4 @@
-"""What a template must answer, as a test that the author of any server can run: ours are held to the same.
+"""`unanswered`: the questions that a kind of server must answer, ours and those of others alike.
 
 Example:
     ```python
@@ -27,12 +27,15 @@ _PORT = 23456
 
 
 def unanswered(make: Callable[..., ModelInferenceTemplate], **options: Any) -> list[str]:
-    """Return one sentence for each question that a kind of server leaves open; an empty list when there is none.
+    """Return one sentence for each question that a kind of server leaves open.
 
     Args:
         make: The template's class, or a function that takes the same arguments.
-        options: What it cannot be made without; with a `model=`, its way to the server is looked at
-            too.
+        options: What it cannot be made without. With a `model=`, the way that the model takes to
+            the server is checked too.
+
+    Returns:
+        The sentences; none when every question is answered.
     """
     template = make(**options)
     checks = (_image, _address, _probes, _metrics, _caches, _model, _start, _sameness)
@@ -85,11 +88,12 @@ def _probes(
     template: ModelInferenceTemplate,
     options: dict[str, Any],
 ) -> Iterator[str]:
-    probe = _server(template).get("startupProbe")
+    # with a bounded start the gate takes the probe's place
+    probe = _server(make(**{**options, "startup_timeout": None})).get("startupProbe")
     if probe is None:
         yield "there is no startup probe (health_endpoint): the task would start before the server"
     elif probe["timeoutSeconds"] < 2:
-        yield "the startup probe times out after a second, which a server that loads misses"
+        yield "the startup probe times out after a second, too soon for a server that is loading"
 
 
 def _metrics(
@@ -141,12 +145,12 @@ def _model(
         )
     ]
     if not any(path in str(text) or f"$({MODEL_PATH_VARIABLE})" in str(text) for text in texts):
-        yield f"model= is brought to {path}, of which the server is not told"
+        yield f"model= is brought to {path}, but the server is not told so"
     server = template.server()
     if server.model_api != "none" and not server.served_model_name:
         yield (
-            f"the server speaks {server.model_api!r}, but its model has no name that the gate "
-            "could ask for"
+            f"the server speaks {server.model_api!r}, but its model has no name for which the "
+            "gate could ask"
         )
 
 

@@ -1,0 +1,68 @@
+"""The interface for model servers of other distributions: all that the author of one imports.
+
+A server is a frozen, keyword-only dataclass that extends `ModelInferenceTemplate`:
+
+| override | to say |
+|---|---|
+| fields, with their defaults | what users choose: the port, the memory, options of the server's own |
+| `default_image` | the image when none is given; empty when one has to be given |
+| `image_vendors` | the vendors of GPUs (`"nvidia.com"`, …) for which `default_image` is one |
+| `server()` | what it needs, as a `Server`: command, arguments, variables, volumes, metrics |
+| `problems()` | what is wrong with the fields, after `yield from super().problems()` |
+| `cautions()` | what works, but not as its author may think, after `super()`'s |
+
+`server()` and `cautions()` are only called on a description without problems. Both may read
+`model_path`, `model_source`, `startup_seconds` and `api_key`.
+
+Three classes add what many servers have in common, and go before `ModelInferenceTemplate` in the
+list of bases:
+
+| class | for a server that | gives |
+|---|---|---|
+| `WithArguments` | reads options from its command line | `arg_dict`, checked against an `OptionTable`; `argument`, `other_arguments`, `address_arguments`, `served_name`; class variables for what options exclude |
+| `WithHubToken` | downloads from the Hugging Face hub | `hf_secret`; `token_reference`, `token_variables` |
+| `WithAdapters` | serves LoRA adapters in PEFT's format (also a `WithHubToken`) | `lora_adapters`; `adapters`, `adapter_paths` |
+
+Register the class as an entry point of the group `flytekitplugins.inference.servers`, and hold it
+to `unanswered` in a test.
+
+Stable, in the sense of semantic versioning: the names in `__all__`, with those of their fields,
+methods and class variables that do not begin with an underscore, and the name of the group. One is
+removed, or changes its meaning, only in a new major version, and is deprecated for a minor version
+before. New ones may be added in any minor version. `unanswered` may ask more questions in one. All
+other modules are internal: they change without notice.
+"""
+
+from __future__ import annotations
+
+from .errors import ConfigError
+from .pod.adapters import ADAPTERS, WithAdapters, WithHubToken
+from .pod.arguments import EVERY_ADDRESS, WithArguments
+from .pod.flags import OptionTable
+from .pod.parts import EnvVar, Helper, Probe, Probes, Volume
+from .pod.secrets import HFSecret, SecretReference
+from .pod.server import Adapters, Server, Setup
+from .sidecar_template import ModelInferenceTemplate
+from .testing import unanswered
+
+__all__ = [
+    "ADAPTERS",
+    "EVERY_ADDRESS",
+    "Adapters",
+    "ConfigError",
+    "EnvVar",
+    "HFSecret",
+    "Helper",
+    "ModelInferenceTemplate",
+    "OptionTable",
+    "Probe",
+    "Probes",
+    "SecretReference",
+    "Server",
+    "Setup",
+    "Volume",
+    "WithAdapters",
+    "WithArguments",
+    "WithHubToken",
+    "unanswered",
+]
