@@ -139,7 +139,7 @@ def test_options_become_what_the_real_parser_takes(
 def test_the_options_are_those_of_the_installed_server(servers: Any) -> None:
     root = Path(__file__).parents[2]
     path = f"{servers.environment('llamacpp') / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, "dev/server_options.py", "llamacpp", options.VERSION]
+    command = [sys.executable, "-m", "dev.options", "llamacpp", options.VERSION]
     environ = {**os.environ, "PATH": path}
     done = subprocess.run(
         command, cwd=root, env=environ, check=True, capture_output=True, text=True

@@ -14,7 +14,7 @@ from flytekitplugins.inference.pod.flags import OptionTable, option_problems, re
 from flytekitplugins.inference.vllm.serve import OPTIONS
 
 CASES = json.loads((Path(__file__).parent.parent / "vllm_options_cases.json").read_text())
-"""Checked against vLLM's own parser by `dev/vllm_options_check.py`."""
+"""Checked against vLLM's own parser by `python -m dev.options vllm --check`."""
 TABLE = OptionTable(
     server="Server 1",
     negatable=frozenset({"cache"}),

@@ -94,9 +94,9 @@ def test_the_script_reads_the_source() -> None:
     #[clap(long, env)]
     cors_allow_origin: Option<Vec<String>>,
     """
-    script = [sys.executable, str(ROOT / "dev" / "tei_options.py"), "1.2.3"]
+    command = [sys.executable, "-m", "dev.options", "tei", "1.2.3"]
     written = subprocess.run(
-        script, input=source, capture_output=True, text=True, check=True
+        command, cwd=ROOT, input=source, capture_output=True, text=True, check=True
     ).stdout
     names: dict[str, Any] = {}
     exec(written, names)

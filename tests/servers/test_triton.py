@@ -246,8 +246,8 @@ def test_options_are_written_as_the_parser_reads_them(arg_dict: Any, argv: list[
 
 def test_the_options_are_those_of_the_parser() -> None:
     """91 flags of 2.71.0, `--help` and `--model-store`, which is another name, aside."""
-    assert len(options.OPTIONS) == 89
-    assert len(options.OPTIONS) == sum(
+    assert len(OPTIONS.names) == 89
+    assert len(OPTIONS.names) == sum(
         map(len, (options.SWITCHES, options.BOOLEANS, options.APPENDED, options.VALUES))
     )
     assert {"allow_client_shm", "strict_readiness"} <= options.BOOLEANS
@@ -258,8 +258,8 @@ def test_the_options_are_those_of_the_parser() -> None:
         "http_restricted_api",
     } <= options.APPENDED
     assert {"exit_timeout_secs", "http_port", "grpc_infer_thread_count"} <= options.VALUES
-    assert options.REMOVED.keys().isdisjoint(options.OPTIONS)
-    assert options.DEPRECATED.keys() <= options.OPTIONS
+    assert options.REMOVED.keys().isdisjoint(OPTIONS.names)
+    assert options.DEPRECATED.keys() <= OPTIONS.names
 
 
 @pytest.mark.parametrize(

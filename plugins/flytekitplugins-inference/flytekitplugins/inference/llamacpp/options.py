@@ -1,110 +1,101 @@
-"""The options of llama.cpp as data, so that a wrong name is found before a pod is started.
+"""The options of `llama-server` as data: a wrong name is found before a pod starts.
 
-Read from `llama-server --help` of llama.cpp b11549
-by `dev/server_options.py`. Names are in snake case, without dashes. Every name is of exactly one
-kind.
+Read from `llama-server --help` of llama.cpp b11549.
+Written by `python -m dev.options llamacpp`. Names are in snake case, without dashes.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = [
-    "ALIASES",
-    "APPENDED",
-    "COMMAS",
-    "ENVIRONMENT",
-    "INVERSES",
-    "JSON",
-    "LISTS",
-    "NEGATABLE",
-    "REMOVED",
-    "SWITCHES",
-    "VALUES",
-    "VERSION",
-]
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 #: The version that these options are of.
-VERSION: Final = "b11549"
+VERSION = "b11549"
 
 #: Booleans: `--x`, and `--no-x` for False.
-NEGATABLE: Final = _names("""
-        agent cache_idle_slots cache_prompt cont_batching context_shift cors_credentials escape
-    jinja kv_offload kv_unified     log_jsonl log_prefix log_timestamps mmproj_auto mmproj_offload
-    models_autoload op_offload perf prefill_assistant     reasoning_preserve repack
-    skip_chat_parsing slots spec_draft_backend_sampling ui ui_mcp_proxy warmup
-    """)
+NEGATABLE = frozenset(
+    """
+    agent cache_idle_slots cache_prompt cont_batching context_shift cors_credentials escape jinja
+    kv_offload kv_unified log_jsonl log_prefix log_timestamps mmproj_auto mmproj_offload
+    models_autoload op_offload perf prefill_assistant reasoning_preserve repack skip_chat_parsing
+    slots spec_draft_backend_sampling ui ui_mcp_proxy warmup
+    """.split()
+)
 
 #: Booleans that can only be switched on: `--x`.
-SWITCHES: Final = _names("""
-        backend_sampling check_tensors cpu_moe embd_gemma_default embeddings fim_qwen_14b_spec
-    fim_qwen_30b_default     fim_qwen_3b_default fim_qwen_7b_default fim_qwen_7b_spec
-    gpt_oss_120b_default gpt_oss_20b_default ignore_eos     log_disable log_verbose
+SWITCHES = frozenset(
+    """
+    backend_sampling check_tensors cpu_moe embd_gemma_default embeddings fim_qwen_14b_spec
+    fim_qwen_30b_default fim_qwen_3b_default fim_qwen_7b_default fim_qwen_7b_spec
+    gpt_oss_120b_default gpt_oss_20b_default ignore_eos log_disable log_verbose
     lora_init_without_apply metrics no_host offline props reranking reuse_port spec_default
     spec_draft_cpu_moe special spm_infill swa_full vision_gemma_12b_default vision_gemma_4b_default
-    """)
+    """.split()
+)
 
 #: One or more values behind one name: `--x a b`.
-LISTS: Final = _names("control_vector_layer_range")
+LISTS = frozenset(
+    """
+    control_vector_layer_range
+    """.split()
+)
 
 #: One value; the name is repeated for more: `--x a --x b`.
-APPENDED: Final = _names("dry_sequence_breaker logit_bias")
+APPENDED = frozenset(
+    """
+    dry_sequence_breaker logit_bias
+    """.split()
+)
 
 #: One value that is read as JSON.
-JSON: Final = _names("chat_template_kwargs json_schema mcp_servers_json ui_config")
+JSON = frozenset(
+    """
+    chat_template_kwargs json_schema mcp_servers_json ui_config
+    """.split()
+)
 
 #: One value.
-VALUES: Final = _names("""
-        adaptive_decay adaptive_target alias api_key api_key_file api_prefix batch_size cache_ram
-    cache_reuse cache_type_k     cache_type_k_draft cache_type_v cache_type_v_draft chat_template
-    chat_template_file checkpoint_min_step     control_vector control_vector_scaled cors_headers
-    cors_methods cors_origins cpu_mask cpu_mask_batch cpu_range     cpu_range_batch cpu_strict
-    cpu_strict_batch ctx_checkpoints ctx_size defrag_thold device docker_repo     dry_allowed_length
+VALUES = frozenset(
+    """
+    adaptive_decay adaptive_target alias api_key api_key_file api_prefix batch_size cache_ram
+    cache_reuse cache_type_k cache_type_k_draft cache_type_v cache_type_v_draft chat_template
+    chat_template_file checkpoint_min_step control_vector control_vector_scaled cors_headers
+    cors_methods cors_origins cpu_mask cpu_mask_batch cpu_range cpu_range_batch cpu_strict
+    cpu_strict_batch ctx_checkpoints ctx_size defrag_thold device docker_repo dry_allowed_length
     dry_base dry_multiplier dry_penalty_last_n dynatemp_exp dynatemp_range embd_normalize fit
-    fit_ctx     fit_target flash_attn frequency_penalty grammar grammar_file hf_file hf_repo
-    hf_token host image_max_tokens     image_min_tokens json_schema_file keep kv_unified_per_slot
-    lazy_mode load_mode log_colors log_file log_prompts_dir     log_verbosity lookup_cache_dynamic
-    lookup_cache_static lora lora_scaled main_gpu mcp_servers_config media_path min_p     mirostat
+    fit_ctx fit_target flash_attn frequency_penalty grammar grammar_file hf_file hf_repo hf_token
+    host image_max_tokens image_min_tokens json_schema_file keep kv_unified_per_slot lazy_mode
+    load_mode log_colors log_file log_prompts_dir log_verbosity lookup_cache_dynamic
+    lookup_cache_static lora lora_scaled main_gpu mcp_servers_config media_path min_p mirostat
     mirostat_ent mirostat_lr mmproj mmproj_device mmproj_url model model_url models_dir models_max
     models_preset moe_cache_mib mtmd_batch_max_tokens n_cpu_ffn n_cpu_moe n_gpu_layers
-    n_gpu_layers_draft n_predict numa     override_kv override_tensor parallel path poll poll_batch
-    pooling port presence_penalty prio prio_batch reasoning     reasoning_budget
+    n_gpu_layers_draft n_predict numa override_kv override_tensor parallel path poll poll_batch
+    pooling port presence_penalty prio prio_batch reasoning reasoning_budget
     reasoning_budget_message reasoning_effort reasoning_format repeat_last_n repeat_penalty
     reverse_prompt rope_freq_base rope_freq_scale rope_scale rope_scaling rpc samplers sampling_seq
-    seed     sleep_idle_seconds slot_prompt_similarity slot_save_path spec_draft_cpu_mask
-    spec_draft_cpu_mask_batch     spec_draft_cpu_range spec_draft_cpu_strict
-    spec_draft_cpu_strict_batch spec_draft_device spec_draft_hf     spec_draft_model
-    spec_draft_n_cpu_moe spec_draft_n_max spec_draft_n_min spec_draft_override_tensor
-    spec_draft_p_min     spec_draft_p_split spec_draft_poll spec_draft_poll_batch spec_draft_prio
-    spec_draft_prio_batch spec_draft_sampling     spec_draft_threads spec_draft_threads_batch
-    spec_ngram_map_k4v_min_hits spec_ngram_map_k4v_size_m     spec_ngram_map_k4v_size_n
-    spec_ngram_map_k_min_hits spec_ngram_map_k_size_m spec_ngram_map_k_size_n
-    spec_ngram_mod_n_match spec_ngram_mod_n_max spec_ngram_mod_n_min spec_ngram_simple_min_hits
-    spec_ngram_simple_size_m     spec_ngram_simple_size_n spec_synth_len spec_synth_rates spec_type
-    split_mode sse_ping_interval ssl_cert_file     ssl_key_file tags temperature tensor_split
-    threads threads_batch threads_http timeout tools tools_runtime top_k     top_n_sigma top_p
-    typical_p ubatch_size ui_config_file video_ffmpeg_dir video_fps video_timestamp_interval
-    xtc_probability xtc_threshold yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_ext_factor
-    yarn_orig_ctx
-    """)
+    seed sleep_idle_seconds slot_prompt_similarity slot_save_path spec_draft_cpu_mask
+    spec_draft_cpu_mask_batch spec_draft_cpu_range spec_draft_cpu_strict spec_draft_cpu_strict_batch
+    spec_draft_device spec_draft_hf spec_draft_model spec_draft_n_cpu_moe spec_draft_n_max
+    spec_draft_n_min spec_draft_override_tensor spec_draft_p_min spec_draft_p_split spec_draft_poll
+    spec_draft_poll_batch spec_draft_prio spec_draft_prio_batch spec_draft_sampling
+    spec_draft_threads spec_draft_threads_batch spec_ngram_map_k4v_min_hits
+    spec_ngram_map_k4v_size_m spec_ngram_map_k4v_size_n spec_ngram_map_k_min_hits
+    spec_ngram_map_k_size_m spec_ngram_map_k_size_n spec_ngram_mod_n_match spec_ngram_mod_n_max
+    spec_ngram_mod_n_min spec_ngram_simple_min_hits spec_ngram_simple_size_m
+    spec_ngram_simple_size_n spec_synth_len spec_synth_rates spec_type split_mode sse_ping_interval
+    ssl_cert_file ssl_key_file tags temperature tensor_split threads threads_batch threads_http
+    timeout tools tools_runtime top_k top_n_sigma top_p typical_p ubatch_size ui_config_file
+    video_ffmpeg_dir video_fps video_timestamp_interval xtc_probability xtc_threshold
+    yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_ext_factor yarn_orig_ctx
+    """.split()
+)
 
 #: Those of `VALUES` that take a list as `--x a,b`.
-COMMAS: Final = _names("""
-        alias api_key control_vector control_vector_scaled cors_headers cors_methods cors_origins
-    device fit_target host     lora lora_scaled override_kv override_tensor rpc spec_draft_device
-    spec_draft_override_tensor spec_synth_rates     spec_type tags tensor_split tools
-    """)
+COMMAS = frozenset(
+    """
+    alias api_key control_vector control_vector_scaled cors_headers cors_methods cors_origins device
+    fit_target host lora lora_scaled override_kv override_tensor rpc spec_draft_device
+    spec_draft_override_tensor spec_synth_rates spec_type tags tensor_split tools
+    """.split()
+)
 
-#: Other names, without their one or two dashes.
-ALIASES: Final[Mapping[str, str]] = {
+#: Other names → the long name.
+ALIASES = {
     "C": "cpu_mask",
     "Cb": "cpu_mask_batch",
     "Cbd": "spec_draft_cpu_mask_batch",
@@ -222,8 +213,8 @@ ALIASES: Final[Mapping[str, str]] = {
     "webui_mcp_proxy": "ui_mcp_proxy",
 }
 
-#: Names that switch an option of `NEGATABLE` off.
-INVERSES: Final[Mapping[str, str]] = {
+#: Names that switch an option of `NEGATABLE` off → that option.
+INVERSES = {
     "nkvo": "kv_offload",
     "no_ag": "agent",
     "no_agent": "agent",
@@ -261,8 +252,8 @@ INVERSES: Final[Mapping[str, str]] = {
     "nr": "repack",
 }
 
-#: Variable → the option that it sets; an argument goes before it.
-ENVIRONMENT: Final[Mapping[str, str]] = {
+#: Variables → the option that each sets; an argument overrules it.
+ENVIRONMENT = {
     "HF_TOKEN": "hf_token",
     "LLAMA_API_KEY": "api_key",
     "LLAMA_ARG_AGENT": "agent",
@@ -414,8 +405,9 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "MTMD_BACKEND_DEVICE": "mmproj_device",
 }
 
-#: What the server no longer has: a version without it, and what to say instead (empty: nothing).
-REMOVED: Final[Mapping[str, tuple[str, str]]] = {
+#: What the server no longer has → the first version known to lack it, and what to
+#: say instead (empty: nothing).
+REMOVED = {
     "direct_io": ("b11549 or earlier", "load_mode"),
     "draft": ("b11549 or earlier", "spec_draft_n_max"),
     "draft_max": ("b11549 or earlier", "spec_draft_n_max"),

@@ -19,33 +19,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any
 
 __all__ = ["OptionTable", "option_problems", "render_options"]
 
-_HELD = (
-    *(
-        "negatable",
-        "switches",
-        "booleans",
-        "values",
-        "commas",
-        "lists",
-        "appended",
-        "json",
-        "aliases",
-        "inverses",
-    ),
-    *("secret_keys", "removed"),
-)
-"""The fields that a module of options holds."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptionTable:
-    """The options that a server's command line has, by how each takes its value. Names in snake case."""
+    """The options that a server's command line has, by how each takes its value.
+
+    Names are in snake case, and each is of one kind.
+    """
 
     server: str
     """The server and its version, as a message names them."""
@@ -83,15 +69,17 @@ class OptionTable:
         """Return the table of a server's `options` module.
 
         Args:
-            options: Holds `VERSION`, and a constant in upper case for each kind of option that the
-                server has.
+            options: Holds `VERSION`, and constants named like the fields of this class, in upper
+                case.
             server: The server's name.
             more: Fields that are not in the module.
         """
-        held = {
-            name: getattr(options, name.upper()) for name in _HELD if hasattr(options, name.upper())
+        constants = {
+            one.name: getattr(options, one.name.upper())
+            for one in fields(cls)
+            if hasattr(options, one.name.upper())
         }
-        return cls(server=f"{server} {options.VERSION}", **{**held, **more})
+        return cls(server=f"{server} {options.VERSION}", **{**constants, **more})
 
     @property
     def bare(self) -> frozenset[str]:
@@ -112,7 +100,7 @@ class OptionTable:
         )
 
     def canonical(self, name: str) -> str:
-        """Return the long name, in snake case, of `name` in any spelling; keys behind a dot stay as they are."""
+        """Return the long name, in snake case, of `name` in any spelling; keep keys after a dot."""
         head, dot, keys = name.lstrip("-").partition(".")
         head = head.replace("-", "_")
         return self.aliases.get(head, head) + dot + keys
@@ -126,31 +114,35 @@ def render_options(options: Mapping[str, Any], table: OptionTable) -> tuple[str,
 
 
 def option_problems(options: Mapping[str, Any], table: OptionTable) -> list[str]:
-    """Return one sentence for each option that the server does not have or cannot take in this form."""
-    found: list[str] = []
-    seen: dict[str, str] = {}
+    """Return one sentence for each option that the server lacks or cannot take in this form."""
+    problems: list[str] = []
+    spellings: dict[str, str] = {}
     for name, value in options.items():
         if not isinstance(name, str):
-            found.append(f"option {name!r} is a {type(name).__name__}; names of options are texts")
+            problems.append(f"option {name!r} is a {type(name).__name__}; an option's name is text")
             continue
         canonical = table.canonical(name)
-        base = table.inverses.get(canonical, canonical)
-        whole = base.partition(".")[
-            0
-        ]  # an option and one of its keys exclude each other; two of its keys do not
-        twin = (
-            seen.get(base) or seen.get(whole) or ("." not in base and seen.get(f"{whole}.")) or None
+        option = table.inverses.get(canonical, canonical)
+        if twin := _twin(option, spellings):
+            problems.append(f"options {twin!r} and {name!r} are the same option; give one of them")
+        spellings[option] = name
+        problems.extend(_secret_key_problems(name, option, value, table))
+        problems.extend(
+            _name_problems(name, canonical, table) or _value_problems(name, option, value, table)
         )
-        if twin:
-            found.append(f"options {twin!r} and {name!r} are the same option; give one of them")
-        seen[base] = name
-        if "." in base:
-            seen[f"{whole}."] = name
-        found.extend(_secret_key_problems(name, base, value, table))
-        found.extend(
-            _name_problems(name, canonical, table) or _value_problems(name, base, value, table)
-        )
-    return found
+    return problems
+
+
+def _twin(option: str, spellings: Mapping[str, str]) -> str | None:
+    """Return how the user already gave `option`, if so.
+
+    An option and one of its keys (`config.key`) exclude each other; two of its keys do not.
+    """
+    whole, dot, _ = option.partition(".")
+    rivals = (
+        [option, whole] if dot else [key for key in spellings if key.partition(".")[0] == whole]
+    )
+    return next((spellings[rival] for rival in rivals if rival in spellings), None)
 
 
 def _render(name: str, value: Any, table: OptionTable) -> Iterator[str]:
@@ -185,7 +177,10 @@ def _render_value(flag: str, canonical: str, value: Any, table: OptionTable) -> 
 
 
 def _flag_and(flag: str, text: str, *, dashes_are_values: bool = False) -> tuple[str, ...]:
-    """One option with one value; a leading dash would be read as another option, unless the option is dotted."""
+    """Return one option with one value, whose leading dash would look like another option.
+
+    A dotted option takes it all the same.
+    """
     return (f"{flag}={text}",) if text.startswith("-") and not dashes_are_values else (flag, text)
 
 

@@ -1,161 +1,135 @@
-"""The options of `vllm serve` as data, so that a wrong name is found before a pod is started.
+"""The options of `vllm serve` as data: a wrong name is found before a pod starts.
 
-Read from the argument parser of vLLM 0.33.0 (`vllm.entrypoints.cli.serve`) by
-`dev/vllm_options.py`, with the Python of an environment that has it:
-
-    python dev/vllm_options.py > new.py && mv new.py <this file>
-
-`dev/vllm_options_check.py` parses the cases of `tests/vllm_options_cases.json` there. Names are in
-snake case, without dashes; the server takes dashes and underscores alike. Every name is of exactly
-one kind.
+Read from the argument parser of `vllm.entrypoints.cli.serve` of vLLM 0.33.0.
+Written by `python -m dev.options vllm`. Names are in snake case, without dashes.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = [
-    "ALIASES",
-    "APPENDED",
-    "COMMAS",
-    "INVERSES",
-    "JSON",
-    "LISTS",
-    "NEGATABLE",
-    "OPTIONAL",
-    "OPTIONS",
-    "REMOVED",
-    "SECRET",
-    "SECRET_KEYS",
-    "SWITCHES",
-    "VALUES",
-    "VERSION",
-]
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-#: The version of vLLM that these options are of.
-VERSION: Final = "0.33.0"
+#: The version that these options are of.
+VERSION = "0.33.0"
 
 #: Booleans: `--x`, and `--no-x` for False.
-NEGATABLE: Final = _names("""
-        allow_credentials allow_deprecated_quantization async_scheduling cohere_is_reasoning_model
-    cudagraph_metrics     data_parallel_external_lb data_parallel_hybrid_lb dcp_q_replicate
-    disable_cascade_attn disable_chunked_mm_input     disable_custom_all_reduce disable_fastapi_docs
-    disable_hybrid_kv_cache_manager disable_nccl_for_dp_synchronization     disable_sliding_window
+NEGATABLE = frozenset(
+    """
+    allow_credentials allow_deprecated_quantization async_scheduling cohere_is_reasoning_model
+    cudagraph_metrics data_parallel_external_lb data_parallel_hybrid_lb dcp_q_replicate
+    disable_cascade_attn disable_chunked_mm_input disable_custom_all_reduce disable_fastapi_docs
+    disable_hybrid_kv_cache_manager disable_nccl_for_dp_synchronization disable_sliding_window
     disable_uvicorn_access_log enable_auto_tool_choice enable_batch_sharded_sampling
     enable_chunked_prefill enable_cumem_allocator enable_dbo enable_elastic_ep
-    enable_ep_weight_filter enable_eplb     enable_expert_parallel enable_fault_tolerance
-    enable_flash_late_interaction enable_flashinfer_autotune     enable_force_include_usage
-    enable_hc_sp enable_layerwise_nvtx_tracing enable_log_deltas enable_log_outputs
-    enable_log_requests enable_logging_iteration_details enable_lora
-    enable_mamba_cache_stochastic_rounding     enable_mamba_shared_prefix_checkpoint
-    enable_mfu_metrics enable_mixed_moe_lora_format enable_mm_embeds     enable_moe_shared_loras
-    enable_nccl_comm_suspend enable_offline_docs enable_per_request_metrics
-    enable_prefix_caching enable_prompt_embeds enable_prompt_tokens_details
-    enable_request_id_headers     enable_return_routed_experts enable_scale_out
-    enable_server_load_tracking enable_shm_tensor_arena enable_sleep_mode     enable_ssl_refresh
-    enable_tokenizer_info_endpoint enable_tower_connector_lora enable_trace_replay enforce_eager
-    exclude_tools_when_tool_choice_none fail_on_environ_validation fully_sharded_loras
-    interleave_mm_strings     jit_monitor_verbose kv_cache_metrics kv_sharing_fast_prefill
-    language_model_only log_error_stack     long_prefill_token_threshold_adaptive
-    mm_device_do_normalize mm_encoder_only monokernel numa_bind     ray_workers_use_nsight
-    return_sampling_mask return_tokens_as_token_ids scheduler_reserve_full_isl skip_mm_profiling
-    skip_tokenizer_init sleep_mode_offload_cudagraph specialize_active_lora swa_bounded_replay
-    tokens_only     trust_remote_code trust_request_chat_template trust_request_mm_kwargs
-    use_fp64_gumbel use_replayssm use_tqdm_on_load
-    """)
+    enable_ep_weight_filter enable_eplb enable_expert_parallel enable_fault_tolerance
+    enable_flash_late_interaction enable_flashinfer_autotune enable_force_include_usage enable_hc_sp
+    enable_layerwise_nvtx_tracing enable_log_deltas enable_log_outputs enable_log_requests
+    enable_logging_iteration_details enable_lora enable_mamba_cache_stochastic_rounding
+    enable_mamba_shared_prefix_checkpoint enable_mfu_metrics enable_mixed_moe_lora_format
+    enable_mm_embeds enable_moe_shared_loras enable_nccl_comm_suspend enable_offline_docs
+    enable_per_request_metrics enable_prefix_caching enable_prompt_embeds
+    enable_prompt_tokens_details enable_request_id_headers enable_return_routed_experts
+    enable_scale_out enable_server_load_tracking enable_shm_tensor_arena enable_sleep_mode
+    enable_ssl_refresh enable_tokenizer_info_endpoint enable_tower_connector_lora
+    enable_trace_replay enforce_eager exclude_tools_when_tool_choice_none fail_on_environ_validation
+    fully_sharded_loras interleave_mm_strings jit_monitor_verbose kv_cache_metrics
+    kv_sharing_fast_prefill language_model_only log_error_stack
+    long_prefill_token_threshold_adaptive mm_device_do_normalize mm_encoder_only monokernel
+    numa_bind ray_workers_use_nsight return_sampling_mask return_tokens_as_token_ids
+    scheduler_reserve_full_isl skip_mm_profiling skip_tokenizer_init sleep_mode_offload_cudagraph
+    specialize_active_lora swa_bounded_replay tokens_only trust_remote_code
+    trust_request_chat_template trust_request_mm_kwargs use_fp64_gumbel use_replayssm
+    use_tqdm_on_load
+    """.split()
+)
 
-#: Booleans that can only be switched on: `--x`; there is no `--no-x`.
-SWITCHES: Final = _names("""
+#: Booleans that can only be switched on: `--x`.
+SWITCHES = frozenset(
+    """
     aggregate_engine_logging data_parallel_multi_port_external_lb disable_log_stats grpc headless
-    """)
+    """.split()
+)
 
-#: A value, or nothing behind the name: `--x` or `--x value`.
-OPTIONAL: Final = _names("hf_token")
-
-#: One or more values behind one name: `--x a b`. No values is an error.
-LISTS: Final = _names("""
-        allowed_media_domains api_key collect_detailed_traces cpu_offload_params
-    cudagraph_capture_sizes ignore_patterns     kv_cache_dtype_skip_layers logits_processors
-    lora_modules lora_target_modules numa_bind_cpus numa_bind_nodes     offload_params
-    served_model_name sleep_preserve_parameter_names
-    """)
+#: One or more values behind one name: `--x a b`.
+LISTS = frozenset(
+    """
+    allowed_media_domains api_key collect_detailed_traces cpu_offload_params cudagraph_capture_sizes
+    ignore_patterns kv_cache_dtype_skip_layers logits_processors lora_modules lora_target_modules
+    numa_bind_cpus numa_bind_nodes offload_params served_model_name sleep_preserve_parameter_names
+    """.split()
+)
 
 #: One value; the name is repeated for more: `--x a --x b`.
-APPENDED: Final = _names("middleware")
+APPENDED = frozenset(
+    """
+    middleware
+    """.split()
+)
 
-#: One value that is read as JSON. Dotted names set one key: `--x.key.nested value`.
-JSON: Final = _names("""
-        additional_config allowed_headers allowed_methods allowed_origins attention_config
-    aux_output_config     compilation_config custom_histogram_buckets default_chat_template_kwargs
-    default_mm_loras diffusion_config     ec_manager_config ec_transfer_config engram_config
-    eplb_config fault_tolerance_config hf_overrides ir_op_priority     kernel_config
-    kv_events_config kv_transfer_config limit_mm_per_prompt logging_config media_io_kwargs
-    mm_processor_kwargs model_class_overrides model_loader_extra_config override_generation_config
-    pooler_config     profiler_config pt_load_map_location quantization_config reasoning_config
-    reasoning_effort_map speculative_config     structured_outputs_config watchdog_config
-    watermark_config weight_transfer_config
-    """)
+#: One value that is read as JSON.
+JSON = frozenset(
+    """
+    additional_config allowed_headers allowed_methods allowed_origins attention_config
+    aux_output_config compilation_config custom_histogram_buckets default_chat_template_kwargs
+    default_mm_loras diffusion_config ec_manager_config ec_transfer_config engram_config eplb_config
+    fault_tolerance_config hf_overrides ir_op_priority kernel_config kv_events_config
+    kv_transfer_config limit_mm_per_prompt logging_config media_io_kwargs mm_processor_kwargs
+    model_class_overrides model_loader_extra_config override_generation_config pooler_config
+    profiler_config pt_load_map_location quantization_config reasoning_config reasoning_effort_map
+    speculative_config structured_outputs_config watchdog_config watermark_config
+    weight_transfer_config
+    """.split()
+)
 
 #: One value.
-VALUES: Final = _names("""
-        all2all_backend allowed_local_media_path anthropic_disabled_thinking_effort api_server_count
-    attention_backend     block_size chat_template chat_template_content_format code_revision
-    cohere_format config config_format convert     cp_kv_cache_interleave_size
-    cpu_distributed_timeout_seconds cpu_offload_gb data_parallel_address     data_parallel_backend
+VALUES = frozenset(
+    """
+    all2all_backend allowed_local_media_path anthropic_disabled_thinking_effort api_server_count
+    attention_backend block_size chat_template chat_template_content_format code_revision
+    cohere_format config config_format convert cp_kv_cache_interleave_size
+    cpu_distributed_timeout_seconds cpu_offload_gb data_parallel_address data_parallel_backend
     data_parallel_rank data_parallel_rpc_port data_parallel_size data_parallel_size_local
     data_parallel_start_rank data_parallel_supervisor_port dbo_decode_token_threshold
-    dbo_prefill_token_threshold     dcp_comm_backend dcp_kv_cache_interleave_size
-    decode_context_parallel_size device_ids     disable_access_log_for_endpoints
+    dbo_prefill_token_threshold dcp_comm_backend dcp_kv_cache_interleave_size
+    decode_context_parallel_size device_ids disable_access_log_for_endpoints
     distributed_executor_backend distributed_timeout_seconds download_dir
     dp_supervisor_probe_failure_threshold dp_supervisor_probe_interval_s
-    dp_supervisor_probe_timeout_s dp_sync_interval     dtype elastic_ep_max_dp_size
+    dp_supervisor_probe_timeout_s dp_sync_interval dtype elastic_ep_max_dp_size
     expert_placement_strategy fingerprint_mode fingerprint_value gdn_prefill_backend
     generation_config gpu_memory_utilization grpc_port h11_max_header_count
-    h11_max_incomplete_event_size hf_config_path     host io_processor_plugin jit_monitor_mode
-    kda_decode_backend kda_prefill_backend kv_cache_dtype     kv_cache_memory_bytes
+    h11_max_incomplete_event_size hf_config_path hf_token host io_processor_plugin jit_monitor_mode
+    kda_decode_backend kda_prefill_backend kv_cache_dtype kv_cache_memory_bytes
     kv_cache_metrics_sample kv_offloading_backend kv_offloading_size linear_backend load_format
     log_config_file log_level logprobs_mode long_prefill_token_threshold lora_dtype mamba_backend
-    mamba_block_size     mamba_cache_dtype mamba_cache_mode mamba_cache_philox_rounds
-    mamba_ssm_cache_dtype mamba_ssu_algorithm master_addr     master_port max_cpu_loras
-    max_cudagraph_capture_size max_log_len max_logprobs max_lora_cls_labels max_lora_rank
-    max_loras max_model_len max_num_active_seqs max_num_batched_tokens max_num_queued_reqs
-    max_num_queued_tokens     max_num_scheduled_tokens max_num_seqs max_parallel_loading_workers
-    mm_encoder_attn_backend mm_encoder_attn_dtype     mm_encoder_fp8_scale_path
+    mamba_block_size mamba_cache_dtype mamba_cache_mode mamba_cache_philox_rounds
+    mamba_ssm_cache_dtype mamba_ssu_algorithm master_addr master_port max_cpu_loras
+    max_cudagraph_capture_size max_log_len max_logprobs max_lora_cls_labels max_lora_rank max_loras
+    max_model_len max_num_active_seqs max_num_batched_tokens max_num_queued_reqs
+    max_num_queued_tokens max_num_scheduled_tokens max_num_seqs max_parallel_loading_workers
+    mm_encoder_attn_backend mm_encoder_attn_dtype mm_encoder_fp8_scale_path
     mm_encoder_fp8_scale_save_margin mm_encoder_fp8_scale_save_path mm_encoder_tp_mode
     mm_hasher_algorithm mm_ipc_gpu_memory_gb mm_processor_cache_gb mm_processor_cache_type
-    mm_processor_device     mm_shm_cache_max_object_size_mb mm_tensor_ipc model model_impl
-    moe_backend nnodes node_rank num_gpu_blocks_override     offload_backend offload_group_size
-    offload_num_in_group offload_prefetch_step optimization_level     otlp_traces_endpoint
-    per_request_spec_decode_metrics performance_mode pipeline_parallel_size port
-    prefill_context_parallel_size prefill_schedule_interval prefix_cache_retention_interval
-    prefix_caching_hash_algo     prefix_match_unit quantization reasoning_parser
-    reasoning_parser_plugin renderer_num_workers replayssm_buffer_len     response_role revision
-    root_path runner safetensors_load_strategy safetensors_prefetch_block_size
-    safetensors_prefetch_num_threads scheduler_cls scheduling_policy seed
-    show_hidden_metrics_for_version     shutdown_timeout sleep_mode_backend
-    sparse_indexer_topk_backend spec_method spec_model spec_tokens     sse_keep_alive_interval
+    mm_processor_device mm_shm_cache_max_object_size_mb mm_tensor_ipc model model_impl moe_backend
+    nnodes node_rank num_gpu_blocks_override offload_backend offload_group_size offload_num_in_group
+    offload_prefetch_step optimization_level otlp_traces_endpoint per_request_spec_decode_metrics
+    performance_mode pipeline_parallel_size port prefill_context_parallel_size
+    prefill_schedule_interval prefix_cache_retention_interval prefix_caching_hash_algo
+    prefix_match_unit quantization reasoning_parser reasoning_parser_plugin renderer_num_workers
+    replayssm_buffer_len response_role revision root_path runner safetensors_load_strategy
+    safetensors_prefetch_block_size safetensors_prefetch_num_threads scheduler_cls scheduling_policy
+    seed show_hidden_metrics_for_version shutdown_timeout sleep_mode_backend
+    sparse_indexer_topk_backend spec_method spec_model spec_tokens sse_keep_alive_interval
     ssl_ca_certs ssl_cert_reqs ssl_certfile ssl_ciphers ssl_keyfile stream_interval
     tensor_parallel_size tokenizer tokenizer_mode tokenizer_revision tool_call_parser
-    tool_parser_plugin tool_server     tool_strict_level ubatch_size uds uvicorn_log_level
-    video_pruning_method video_pruning_rate watermark worker_cls     worker_extension_cls
-    """)
+    tool_parser_plugin tool_server tool_strict_level ubatch_size uds uvicorn_log_level
+    video_pruning_method video_pruning_rate watermark worker_cls worker_extension_cls
+    """.split()
+)
 
-#: Those of `VALUES` whose one value is a list with commas: `--x a,b`.
-COMMAS: Final = _names("device_ids disable_access_log_for_endpoints tool_server")
+#: Those of `VALUES` that take a list as `--x a,b`.
+COMMAS = frozenset(
+    """
+    device_ids disable_access_log_for_endpoints tool_server
+    """.split()
+)
 
-#: Every name, without aliases and inverses.
-OPTIONS: Final = NEGATABLE | SWITCHES | OPTIONAL | LISTS | APPENDED | JSON | VALUES
-
-#: Other names, without their one or two dashes.
-ALIASES: Final[Mapping[str, str]] = {
+#: Other names → the long name.
+ALIASES = {
     "O": "optimization_level",
     "ac": "attention_config",
     "asc": "api_server_count",
@@ -183,31 +157,63 @@ ALIASES: Final[Mapping[str, str]] = {
     "tp": "tensor_parallel_size",
 }
 
-#: `disable_x` for `enable_x` and the other way round, which the server takes since 0.33.0; older
-# ones take
-#: `--no-enable-x` only, which all of them understand.
-INVERSES: Final[Mapping[str, str]] = {
-    {"enable": "disable", "disable": "enable"}[prefix] + "_" + rest: name
-    for name in NEGATABLE
-    for prefix, _, rest in [name.partition("_")]
-    if prefix in ("enable", "disable")
+#: Names that switch an option of `NEGATABLE` off → that option.
+INVERSES = {
+    "disable_auto_tool_choice": "enable_auto_tool_choice",
+    "disable_batch_sharded_sampling": "enable_batch_sharded_sampling",
+    "disable_chunked_prefill": "enable_chunked_prefill",
+    "disable_cumem_allocator": "enable_cumem_allocator",
+    "disable_dbo": "enable_dbo",
+    "disable_elastic_ep": "enable_elastic_ep",
+    "disable_ep_weight_filter": "enable_ep_weight_filter",
+    "disable_eplb": "enable_eplb",
+    "disable_expert_parallel": "enable_expert_parallel",
+    "disable_fault_tolerance": "enable_fault_tolerance",
+    "disable_flash_late_interaction": "enable_flash_late_interaction",
+    "disable_flashinfer_autotune": "enable_flashinfer_autotune",
+    "disable_force_include_usage": "enable_force_include_usage",
+    "disable_hc_sp": "enable_hc_sp",
+    "disable_layerwise_nvtx_tracing": "enable_layerwise_nvtx_tracing",
+    "disable_log_deltas": "enable_log_deltas",
+    "disable_log_outputs": "enable_log_outputs",
+    "disable_log_requests": "enable_log_requests",
+    "disable_logging_iteration_details": "enable_logging_iteration_details",
+    "disable_lora": "enable_lora",
+    "disable_mamba_cache_stochastic_rounding": "enable_mamba_cache_stochastic_rounding",
+    "disable_mamba_shared_prefix_checkpoint": "enable_mamba_shared_prefix_checkpoint",
+    "disable_mfu_metrics": "enable_mfu_metrics",
+    "disable_mixed_moe_lora_format": "enable_mixed_moe_lora_format",
+    "disable_mm_embeds": "enable_mm_embeds",
+    "disable_moe_shared_loras": "enable_moe_shared_loras",
+    "disable_nccl_comm_suspend": "enable_nccl_comm_suspend",
+    "disable_offline_docs": "enable_offline_docs",
+    "disable_per_request_metrics": "enable_per_request_metrics",
+    "disable_prefix_caching": "enable_prefix_caching",
+    "disable_prompt_embeds": "enable_prompt_embeds",
+    "disable_prompt_tokens_details": "enable_prompt_tokens_details",
+    "disable_request_id_headers": "enable_request_id_headers",
+    "disable_return_routed_experts": "enable_return_routed_experts",
+    "disable_scale_out": "enable_scale_out",
+    "disable_server_load_tracking": "enable_server_load_tracking",
+    "disable_shm_tensor_arena": "enable_shm_tensor_arena",
+    "disable_sleep_mode": "enable_sleep_mode",
+    "disable_ssl_refresh": "enable_ssl_refresh",
+    "disable_tokenizer_info_endpoint": "enable_tokenizer_info_endpoint",
+    "disable_tower_connector_lora": "enable_tower_connector_lora",
+    "disable_trace_replay": "enable_trace_replay",
+    "enable_cascade_attn": "disable_cascade_attn",
+    "enable_chunked_mm_input": "disable_chunked_mm_input",
+    "enable_custom_all_reduce": "disable_custom_all_reduce",
+    "enable_fastapi_docs": "disable_fastapi_docs",
+    "enable_hybrid_kv_cache_manager": "disable_hybrid_kv_cache_manager",
+    "enable_nccl_for_dp_synchronization": "disable_nccl_for_dp_synchronization",
+    "enable_sliding_window": "disable_sliding_window",
+    "enable_uvicorn_access_log": "disable_uvicorn_access_log",
 }
 
-#: Options that are secrets, and the variable that the server reads instead.
-SECRET: Final[Mapping[str, str]] = {
-    "api_key": "VLLM_API_KEY",
-    "hf_token": "HF_TOKEN",
-}
-
-#: Keys of JSON options whose values are secrets.
-SECRET_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "model_loader_extra_config": ("s3_access_key_id", "s3_secret_access_key"),
-    "watermark_config": ("key",),
-}
-
-#: What the server no longer has: the first version without it, and what to say instead (empty:
-# nothing).
-REMOVED: Final[Mapping[str, tuple[str, str]]] = {
+#: What the server no longer has → the first version known to lack it, and what to
+#: say instead (empty: nothing).
+REMOVED = {
     "calculate_kv_scales": ("0.28.0", ""),
     "cuda_graph_sizes": ("0.13.0", "cudagraph_capture_sizes"),
     "device": ("0.10.0", ""),

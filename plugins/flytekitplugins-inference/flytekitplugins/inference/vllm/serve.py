@@ -51,6 +51,10 @@ OPTIONS = OptionTable.read(
         "api_key": "give api_key_secret=",
         "hf_token": "give hf_secret=",
     },
+    secret_keys={
+        "model_loader_extra_config": ("s3_access_key_id", "s3_secret_access_key"),
+        "watermark_config": ("key",),
+    },
 )
 
 
