@@ -134,7 +134,9 @@ print(json.dumps({
     "env": [variable["name"] for variable in server["env"]],
     "problems": refusal(
         warm=-1, args=["--listen-port=1"],
-        arg_dict={"adapter": ["x"], "weights": "y", "grpc_only": True, "listen": "127.0.0.1", "dept": 1},
+        arg_dict={
+            "adapter": ["x"], "weights": "y", "grpc_only": True, "listen": "127.0.0.1", "dept": 1
+        },
     ),
     "task": type(infer).__name__,
 }))

@@ -1,4 +1,4 @@
-"""Servers that other distributions add: found, held to the same questions, and harmless when they are broken."""
+"""Servers of other distributions: found, held to the same questions, harmless when broken."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ from flytekitplugins.inference.pod.parts import Helper
 from flytekitplugins.inference.testing import unanswered
 
 BentoML = installed_servers()["bentoml"]
-template = BentoML(image="registry.example.com/fraud:3", model="models:/fraud/3", startup_timeout=60, gpu=0)
+template = BentoML(
+    image="registry.example.com/fraud:3", model="models:/fraud/3", startup_timeout=60, gpu=0
+)
 
 @task(task_config=template)
 def infer() -> str:

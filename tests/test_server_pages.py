@@ -1,4 +1,4 @@
-"""The pages about single servers: their examples are templates, and the YAML shown is part of the pod."""
+"""The pages about servers: their examples are templates, and the YAML is part of the pod."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server of ours consists of beside its folder: the author of a new one is told what is missing."""
+"""What a server of ours needs beside its folder: the author of a new one is told all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A description: what it accepts, what it refuses and in which words, and that it shares nothing with anybody."""
+"""A description: what it accepts, what it refuses and in which words; it shares nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`llama-server` from a wheel: llama.cpp's own argument parser and server, as xllamacpp has them in one library.
+"""`llama-server` from a wheel: llama.cpp's own parser and server, both in xllamacpp's library.
 
 xllamacpp offers the server to Python, but of the command line only the result: a `CommonParams`
 with a property for each option. The parser is in the library too, an exported C++ function. Called
@@ -33,7 +33,7 @@ load."""
 
 
 def address_of(params: xllamacpp.CommonParams) -> int:
-    """Return where the C++ structure lies that a `CommonParams` holds: right behind the head of the Python object.
+    """Return the address of a `CommonParams`'s C++ structure: it follows the Python object's head.
 
     Raises:
         RuntimeError: It does not lie there, so this is not the version of xllamacpp that it was
@@ -53,7 +53,7 @@ def address_of(params: xllamacpp.CommonParams) -> int:
 
 
 def parse(words: list[str]) -> xllamacpp.CommonParams | None:
-    """Return what llama.cpp makes of a command line and the environment, or `None` when it has refused it.
+    """Return what llama.cpp makes of a command line and the environment; `None` when it refuses.
 
     Args:
         words: The program's name and its arguments.

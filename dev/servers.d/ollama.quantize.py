@@ -1,4 +1,4 @@
-"""`llama-quantize … <input> <output> COPY`, with which Ollama validates a GGUF file that it is given: a copy.
+"""`llama-quantize … <input> <output> COPY`, with which Ollama validates a GGUF file: a copy.
 
 llama.cpp's own is in no wheel. The one byte more is for what is measured: llama.cpp writes the file
 anew, so that it is another blob than the one that was uploaded.

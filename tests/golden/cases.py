@@ -1,4 +1,4 @@
-"""The templates whose pods are kept as golden files: minimal, full, and one per option that changes the shape."""
+"""The templates of the golden pods: minimal, full, and one per option that changes the shape."""
 
 from __future__ import annotations
 

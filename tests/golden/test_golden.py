@@ -1,4 +1,4 @@
-"""Every golden pod: as written, clean, valid in the oldest and newest Kubernetes, and unharmed by flytekit."""
+"""Every golden pod: clean, valid in the oldest and newest Kubernetes, and unharmed by flytekit."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_survives_flytekit(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_survives_flytekit_with_task_config(name: str) -> None:
-    """Attached by `task_config`: helpers on the task's own image, the GPU's key on the primary, the secrets."""
+    """With `task_config`: helpers on the task's image, the primary's GPU key, the secrets."""
     template = make(name)
     with warnings.catch_warnings():
         warnings.simplefilter(

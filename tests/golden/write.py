@@ -1,4 +1,4 @@
-"""Compile every case and write its golden file. Run by `dev/golden`; the diff is reviewed like code."""
+"""Compile every case and write its golden file: `dev/golden`. The diff is reviewed like code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`LlamaCpp`: its arguments, files, images and errors. What the real parser makes of them is in `tests/live`."""
+"""`LlamaCpp`: its arguments, files, images and errors; `tests/live` asks the real parser."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"gpu": 2, "arg_dict": {"ts": [1, 1, 2]}}, "tensor_split has 3 parts, the template has gpu=2"),
     (
         {"mem": "4Gi", "arg_dict": {"cram": 8192}},
-        "cache_ram is 8192 MiB, which do not fit into mem='4Gi'",
+        "cache_ram is 8192 MiB, which does not fit into mem='4Gi'",
     ),
     ({"lora_files": "a.gguf"}, "lora_files must be a list of GGUF files, not 'a.gguf'"),
     ({"lora_files": ["a:b.gguf"]}, "lora_files: 'a:b.gguf' is not a GGUF file without ',' and ':'"),

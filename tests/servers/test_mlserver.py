@@ -107,7 +107,7 @@ def test_bare_files_get_a_runtime_and_a_name(model: Any, uri: str, name: str) ->
 
 
 def test_folders_with_settings_get_no_variables_of_a_model() -> None:
-    """`ModelParameters` reads its default `uri` from MLSERVER_MODEL_URI: with it every model would be one."""
+    """`ModelParameters` reads `uri` from MLSERVER_MODEL_URI: every model would be the same one."""
     template = MLServer(
         model="s3://models/tabular", model_names=["fraud", "churn"], startup_timeout=60
     )
@@ -221,7 +221,7 @@ def test_a_model_of_the_hub_needs_a_runtime_or_settings() -> None:
 
 @pytest.fixture
 def image(tmp_path: Path) -> dict[str, str]:
-    """What the image's Dockerfile leaves: conda with its profile, a script that activates, a server that tells."""
+    """What the image's Dockerfile leaves: conda's profile, a script to activate, the server."""
     bash = Path(shutil.which("bash") or "/bin/bash")
     for name, text in {
         "conda/etc/profile.d/conda.sh": "export ACTIVATED=conda\n",

@@ -1,4 +1,4 @@
-"""`Ollama`: what is told to the server and to `create_model`, and a run against a stand-in for the server.
+"""`Ollama`: what the server and `create_model` are told, and a run against a stand-in server.
 
 Facts: ollama/ollama v0.33.3, `envconfig/config.go` (variables), `.github/workflows/release.yaml`
 (images).
@@ -72,7 +72,7 @@ def test_every_question_is_answered(options: dict[str, Any]) -> None:
 
 
 def test_the_published_arguments_are_accepted() -> None:
-    """`reference: flytekitplugins-inference 1.16`, `ollama/serve.py`: positional `Model`, keyword-only `Ollama`."""
+    """Source: flytekitplugins-inference 1.16, `ollama/serve.py`: `Model` takes positions."""
     model = Model(
         "llama3-mario", "1Gi", 2, "FROM llama3\nADAPTER {inputs.gguf}\nPARAMETER temperature 1\n"
     )

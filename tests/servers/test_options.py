@@ -1,4 +1,4 @@
-"""The tables of options: each is what the one frame makes of its data, so that none is edited by hand."""
+"""The tables of options: each is what the frame makes of its data, so none is edited by hand."""
 
 from __future__ import annotations
 

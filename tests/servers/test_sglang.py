@@ -1,4 +1,4 @@
-"""`SGLang`: its arguments, images and errors. The server needs a GPU; what its parser answers is recorded."""
+"""`SGLang`: its arguments, images and errors, against recorded answers of its parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`TEI`: arguments, images and warnings, against facts recorded from the router's source (`data/tei.json`).
+"""`TEI`: arguments, images and warnings, against facts of the router's source (`data/tei.json`).
 
 No real server runs here: TEI is on no package registry. Facts:
 huggingface/text-embeddings-inference v1.9.3.
@@ -126,7 +126,7 @@ def test_logs_are_json_unless_told_otherwise() -> None:
 
 
 def test_address_and_port_are_arguments() -> None:
-    """`HOSTNAME`, which Kubernetes sets, and `PORT`, which the image sets, are the router's variables too."""
+    """The router also reads `HOSTNAME`, which Kubernetes sets, and `PORT`, which the image sets."""
     words = server(arg_dict=MODEL, port=9000)["args"]
     assert following(words, "--hostname") == ["0.0.0.0"]
     assert following(words, "--port") == ["9000"]
@@ -251,7 +251,7 @@ def test_what_is_wrong_is_told(given: dict[str, Any], text: str) -> None:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"arg_dict": {"model_id": "BAAI/bge-m3"}}, "cuts inputs that are too long without a word"),
+        ({"arg_dict": {"model_id": "BAAI/bge-m3"}}, "silently cuts inputs that are too long"),
         ({"arg_dict": MODEL, "gpu": 2}, "uses one GPU"),
     ],
 )

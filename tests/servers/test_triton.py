@@ -238,7 +238,7 @@ def test_the_token_is_a_variable_of_server_and_loader_and_nowhere_else() -> None
     ],
 )
 def test_options_are_written_as_the_parser_reads_them(arg_dict: Any, argv: list[str]) -> None:
-    """`Option::ArgBool` wants a value, `Option::ArgNone` none; repeated options are read by `push_back`."""
+    """`Option::ArgBool` wants a value, `Option::ArgNone` none; `push_back` reads repeated ones."""
     assert option_problems(arg_dict, OPTIONS) == []
     assert list(render_options(arg_dict, OPTIONS)) == argv
     assert arguments(Triton(model=REPOSITORY, arg_dict=arg_dict))[-len(argv) :] == argv
@@ -276,7 +276,7 @@ def test_the_options_are_those_of_the_parser() -> None:
             {"model_names": "ranker"},
             "model_names must be a list of names, not the text 'ranker'; write ['ranker']",
         ),
-        ({"model_names": ["a", "a"]}, "model_names: 'a' is there twice"),
+        ({"model_names": ["a", "a"]}, "model_names: 'a' is listed twice"),
         (
             {"model_names": ["a/b"]},
             "'a/b' is not the name of a model; it must be one part of a path",

@@ -4,7 +4,7 @@ A server is a frozen, keyword-only dataclass that extends `ModelInferenceTemplat
 
 | override | to say |
 |---|---|
-| fields, with their defaults | what users choose: the port, the memory, options of the server's own |
+| fields, with their defaults | what users choose: the port, the memory, more fields of its own |
 | `default_image` | the image when none is given; empty when one has to be given |
 | `image_vendors` | the vendors of GPUs (`"nvidia.com"`, …) for which `default_image` is one |
 | `server()` | what it needs, as a `Server`: command, arguments, variables, volumes, metrics |
@@ -14,14 +14,17 @@ A server is a frozen, keyword-only dataclass that extends `ModelInferenceTemplat
 `server()` and `cautions()` are only called on a description without problems. Both may read
 `model_path`, `model_source`, `startup_seconds` and `api_key`.
 
-Three classes add what many servers have in common, and go before `ModelInferenceTemplate` in the
+Three classes add what many servers have in common. They go before `ModelInferenceTemplate` in the
 list of bases:
 
-| class | for a server that | gives |
-|---|---|---|
-| `WithArguments` | reads options from its command line | `arg_dict`, checked against an `OptionTable`; `argument`, `other_arguments`, `address_arguments`, `served_name`; class variables for what options exclude |
-| `WithHubToken` | downloads from the Hugging Face hub | `hf_secret`; `token_reference`, `token_variables` |
-| `WithAdapters` | serves LoRA adapters in PEFT's format (also a `WithHubToken`) | `lora_adapters`; `adapters`, `adapter_paths` |
+- `WithArguments`, for a server that reads options from its command line: the field `arg_dict`,
+  checked against an `OptionTable`; the methods `argument`, `other_arguments`, `address_arguments`
+  and `served_name`; class variables for options that only the template may write, that exclude a
+  field, or with which the server does not answer plain HTTP.
+- `WithHubToken`, for one that downloads from the Hugging Face hub: the field `hf_secret`; the
+  methods `token_reference` and `token_variables`.
+- `WithAdapters`, for one that serves LoRA adapters in PEFT's format, and is a `WithHubToken` as
+  well: the field `lora_adapters`; the methods `adapters` and `adapter_paths`.
 
 Register the class as an entry point of the group `flytekitplugins.inference.servers`, and hold it
 to `unanswered` in a test.

@@ -29,8 +29,8 @@ from .model_file import file_problems, gguf_file
 __all__ = ["HFSecret", "LlamaCpp"]
 
 BUILD = "b11382"
-"""Images are built once a day, so not of every build: the newest (October 2026) that was seen for
-all hardware."""
+"""The newest build with images for all hardware (October 2026): they are built once a day, not for
+every build."""
 IMAGES = {
     "": "server",
     "nvidia.com": "server-cuda",
@@ -47,8 +47,7 @@ METRIC_NAMES = {
 CACHE = "/var/cache/inference"
 MEBIBYTE = 2**20
 LARGEST_CACHE_RAM = 8192
-"""MiB; the server's own default for prompts that it keeps in memory, whatever the container's limit
-is."""
+"""MiB that the server keeps for prompts by default, whatever the container's limit is."""
 
 OPTIONS = OptionTable.read(
     options,
@@ -72,7 +71,11 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
     Example:
         ```python
         LlamaCpp(
-            model="s3://models/qwen2.5-0.5b-instruct-q4_k_m.gguf", arg_dict={"ctx_size": 8192}, gpu=0, cpu=4, mem="4Gi"
+            model="s3://models/qwen2.5-0.5b-instruct-q4_k_m.gguf",
+            arg_dict={"ctx_size": 8192},
+            gpu=0,
+            cpu=4,
+            mem="4Gi",
         )
         ```
     """
@@ -140,7 +143,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
         )
 
     def _sizes(self) -> tuple[str, ...]:
-        """Return what the server would otherwise take from the node, whose cores and memory are not the container's."""
+        """Return the sizes that the server would otherwise derive from the node's cores and memory."""
         threads = max(1, int(parse_quantity(format_quantity(self.cpu))))
         ours = {
             "threads": str(threads),
@@ -169,7 +172,10 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
         return f"{place}/{file}" if file else place
 
     def _lora_arguments(self) -> tuple[str, ...]:
-        """Return the adapters with their scale: `--lora-init-without-apply` leaves them applied (llama.cpp#28674)."""
+        """Return the adapters, each with scale 0.
+
+        `--lora-init-without-apply` leaves them applied (ggml-org/llama.cpp#28674).
+        """
         paths = [
             file if file.startswith("/") else f"{self.model_path}/{file}"
             for file in self.lora_files
@@ -177,7 +183,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
         return ("--lora-scaled", ",".join(f"{path}:0" for path in paths)) if paths else ()
 
     def _option(self, name: str) -> Any:
-        """Return an option that is given as an argument, else as the variable that stands for it."""
+        """Return an option's value, from the arguments or else from the variable that sets it."""
         variables = {
             options.ENVIRONMENT.get(key): value for key, value in _mapping(self.env).items()
         }
@@ -185,7 +191,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
 
     @property
     def _is_router(self) -> bool:
-        """Whether the server starts others, one for each model, of which only requests tell."""
+        """Whether the server starts one process per model, when requests ask for it."""
         return self._option("models_dir") is not None or self._option("models_preset") is not None
 
     def _served_model_name(self) -> str:
@@ -250,7 +256,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
                 )
 
     def _variable_problems(self) -> Iterator[str]:
-        """Each option has a variable, which an argument overrules without a word."""
+        """Each option also has a variable, which an argument silently overrules."""
         for key in _mapping(self.env):
             name = options.ENVIRONMENT.get(key, "")
             if name in OPTIONS.secret:
@@ -275,7 +281,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
         has_mem = not list(check.check_quantity("mem", self.mem, memory=True))
         if isinstance(cache, int) and has_mem and cache >= self._mem_mebibytes():
             yield (
-                f"cache_ram is {cache} MiB, which do not fit into mem={self.mem!r} beside the model"
+                f"cache_ram is {cache} MiB, which does not fit into mem={self.mem!r} beside the model"
             )
 
     def cautions(self) -> Iterator[str]:

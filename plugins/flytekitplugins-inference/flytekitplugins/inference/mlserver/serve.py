@@ -47,7 +47,9 @@ Other images have neither."""
 
 @dataclass(frozen=True, kw_only=True)
 class MLServer(ModelInferenceTemplate):
-    """An MLServer beside a task: for folders with a `model-settings.json`, or for the bare files of one model.
+    """An MLServer beside a task.
+
+    It serves folders with a `model-settings.json` each, or the bare files of one model.
 
     Raises:
         ConfigError: If the description is wrong.
@@ -134,7 +136,10 @@ class MLServer(ModelInferenceTemplate):
         return (self.model_source.name.rpartition("/")[2],)
 
     def _model_variables(self, directory: str, names: tuple[str, ...]) -> Iterator[EnvVar]:
-        """MLServer makes a model of these where it finds no `model-settings.json` (`repository/repository.py`)."""
+        """Yield what MLServer makes a model of where it finds no `model-settings.json`.
+
+        Source: `mlserver/repository/repository.py`.
+        """
         if directory:
             yield EnvVar(name="MLSERVER_ENV_TARBALL", value=f"{directory}/environment.tar.gz")
         if runtime := self._runtime():

@@ -88,7 +88,10 @@ class NIM(ModelInferenceTemplate):
 
     Example:
         ```python
-        NIM(secrets=NIMSecrets(ngc_secret_key="ngc_api_key", ngc_secret_group="ngc"), image="nvcr.io/nim/…:1.0.0")
+        NIM(
+            image="nvcr.io/nim/…:1.0.0",
+            secrets=NIMSecrets(ngc_secret_key="ngc_api_key", ngc_secret_group="ngc"),
+        )
         ```
     """
 
@@ -142,7 +145,10 @@ class NIM(ModelInferenceTemplate):
         )
 
     def _model_variables(self) -> tuple[EnvVar, ...]:
-        """NIM 2.x and later read a model of the user's own from a directory; 1.x has one image per model."""
+        """Return what brings a model of the user's own to NIM 2.x and later.
+
+        NIM 1.x has one image per model, and no such variables.
+        """
         if self.model_path is None or self.model_source is None:
             return ()
         return (
@@ -222,5 +228,8 @@ class NIM(ModelInferenceTemplate):
 
 
 def _adapter_name(repository: str) -> str:
-    """Return the directory, and so the model's name in NIM, of an adapter: unique where two owners use one name."""
+    """Return an adapter's directory, by which NIM names it.
+
+    It holds the owner, so that two owners may use one name.
+    """
     return repository.partition("@")[0].replace("/", "--")

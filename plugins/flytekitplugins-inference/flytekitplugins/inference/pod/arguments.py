@@ -1,4 +1,4 @@
-"""`WithArguments`: the part of a description whose server is told everything by its command line."""
+"""`WithArguments`: a server that reads options from its command line."""
 
 from __future__ import annotations
 

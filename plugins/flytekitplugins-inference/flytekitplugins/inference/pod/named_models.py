@@ -1,4 +1,4 @@
-"""What the servers of the Open Inference Protocol (V2) share: Triton and MLServer serve a repository of named models.
+"""What Triton and MLServer share: each serves a repository of named models, with protocol V2.
 
 Source: github.com/triton-inference-server/server `docs/protocol/extension_model_repository.md`,
 2.71.
@@ -15,14 +15,15 @@ __all__ = ["model_name_problems", "port_problems", "update_options"]
 
 
 def model_name_problems(names: Any) -> Iterator[str]:
-    """Yield what is wrong with the names of a repository's models: each is one part of a path and of an address."""
+    """Yield what is wrong with the names of a repository's models.
+
+    Each is one part of a path, and of the address of requests.
+    """
+    if isinstance(names, str):
+        yield f"model_names must be a list of names, not the text {names!r}; write [{names!r}]"
+        return
     if not isinstance(names, (list, tuple)):
-        given = (
-            f"the text {names!r}; write [{names!r}]"
-            if isinstance(names, str)
-            else f"a {type(names).__name__}"
-        )
-        yield f"model_names must be a list of names, not {given}"
+        yield f"model_names must be a list of names, not a {type(names).__name__}"
         return
     for index, name in enumerate(names):
         if not isinstance(name, str) or not name.strip("."):
@@ -30,7 +31,7 @@ def model_name_problems(names: Any) -> Iterator[str]:
         elif "/" in name or name != name.strip() or not name.isprintable():
             yield f"model_names: {name!r} is not the name of a model; it must be one part of a path"
         elif name in names[:index]:
-            yield f"model_names: {name!r} is there twice"
+            yield f"model_names: {name!r} is listed twice"
 
 
 def port_problems(ports: Mapping[str, Any]) -> Iterator[str]:
@@ -51,12 +52,12 @@ def port_problems(ports: Mapping[str, Any]) -> Iterator[str]:
 
 
 def update_options(kind: str, port: int, names: Iterable[str]) -> tuple[str, ...]:
-    """Return the model loader's arguments that make the server load the models of a newer version again.
+    """Return the model loader's arguments that have the server reload models after an update.
 
     Args:
-        kind: How the loader calls this kind of server.
-        port: Where it listens.
-        names: What it calls its models.
+        kind: The loader's name for this kind of server.
+        port: The port on which the server listens.
+        names: The names of the models to reload.
     """
     named = tuple(word for name in names for word in ("--model-name", name))
     return ("--notify", f"{kind}=http://localhost:{port}", *named) if named else ()

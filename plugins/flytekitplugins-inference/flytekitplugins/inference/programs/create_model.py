@@ -39,9 +39,9 @@ from ..errors import (
 )
 from .main import run
 from .ollama.api import OllamaApi, RefusedError
-from .ollama.files import ModelFile, adapter_files, digest_of, model_files
+from .ollama.files import OllamaFile, adapter_files, digest_of, model_files
 from .ollama.modelfile import Command, decode_modelfile, fill_inputs, parse_modelfile
-from .ollama.pull import QUIET_SECONDS, Progress, pull_model
+from .ollama.pull import QUIET_SECONDS, PullProgress, pull_model
 from .ollama.recipe import Recipe, listed_name, name_problem, to_recipe
 from .protocol import INPUTS_VARIABLE, MODELFILE_VARIABLE
 from .retry import Retry
@@ -183,7 +183,7 @@ class Creation:
         if _has(self._ask("/api/tags"), name):
             _say(f"present model={name}")
             return
-        progress = Progress(f"pulling model={name}")
+        progress = PullProgress(f"pulling model={name}")
         stall = self._config.stall_seconds
 
         def pull() -> None:
@@ -199,7 +199,7 @@ class Creation:
 
     # Creating
 
-    def _create(self, recipe: Recipe, files: Mapping[str, Sequence[ModelFile]]) -> None:
+    def _create(self, recipe: Recipe, files: Mapping[str, Sequence[OllamaFile]]) -> None:
         for name in recipe.deprecated:
             _say(f"left out parameter={name}: Ollama no longer has it")
         body: dict[str, Any] = {"model": self._config.name, **recipe.fields}
@@ -212,7 +212,7 @@ class Creation:
         self._again("creating", lambda: self._create_once(body))
         _say(f"created model={self._config.name}")
 
-    def _uploaded(self, file: ModelFile) -> str:
+    def _uploaded(self, file: OllamaFile) -> str:
         """Give the server a file that it does not have and return its digest."""
         digest = digest_of(file.path, self._counting("hashing", file))
 
@@ -241,9 +241,9 @@ class Creation:
             ) from error
         return digest
 
-    def _counting(self, doing: str, file: ModelFile) -> Callable[[int], None]:
+    def _counting(self, doing: str, file: OllamaFile) -> Callable[[int], None]:
         """Return what counts bytes of a file, says how far they are, and ends what takes too long."""
-        progress = Progress(f"{doing} file={file.name}", file.path.stat().st_size)
+        progress = PullProgress(f"{doing} file={file.name}", file.path.stat().st_size)
 
         def count(size: int) -> None:
             progress.add(size)
@@ -343,7 +343,7 @@ class Creation:
         return answers[-1]
 
 
-def _files(recipe: Recipe, source: Path) -> dict[str, Sequence[ModelFile]]:
+def _files(recipe: Recipe, source: Path) -> dict[str, Sequence[OllamaFile]]:
     """Return the files that a recipe names, by the field of the request.
 
     Args:

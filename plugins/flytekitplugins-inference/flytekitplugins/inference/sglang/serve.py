@@ -85,7 +85,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
     `host` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
-    """Generates a token. `/ready` only tells of the one at the start, and 0.5.19 does not have
+    """Generates a token. `/ready` tells of the token generated at the start only, and 0.5.19 lacks
     it."""
     port: int = 30000
     """SGLang's own default."""
@@ -187,18 +187,19 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             )
 
     def _parallelism_problems(self) -> Iterator[str]:
-        """Each rank needs a GPU; with `enable_dp_attention` data parallelism is within tensor parallelism."""
-        names = [
-            "tp_size",
-            "pp_size",
-            *([] if self.argument("enable_dp_attention") else ["dp_size"]),
-        ]
+        """Yield a sentence when the options need more GPUs than there are: each rank needs one.
+
+        With `enable_dp_attention` data parallelism is within tensor parallelism.
+        """
+        names = ["tp_size", "pp_size"]
+        if not self.argument("enable_dp_attention"):
+            names.append("dp_size")
         sizes = [self.argument(name, 1) for name in names]
         if self.argument("nnodes", 1) != 1:
             yield "arg_dict has nnodes; a server beside a task is one node"
         if not all(isinstance(size, int) for size in (*sizes, self.gpu)):
             return
-        wanted = sizes[0] * sizes[1] * (sizes[2] if len(sizes) > 2 else 1)
+        wanted = math.prod(sizes)
         if 0 < self.gpu < wanted:
             yield (
                 f"arg_dict: {', '.join(names)} need {wanted} GPUs, the template has gpu={self.gpu}"
@@ -228,10 +229,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
         ):
             for name in _LORA_OPTIONS:
                 if self.argument(name) is not None:
-                    yield (
-                        f"arg_dict has {name}, which SGLang does not look at without "
-                        "enable_lora=True"
-                    )
+                    yield f"arg_dict has {name}, which SGLang ignores without enable_lora=True"
 
 
 _LORA_OPTIONS = (

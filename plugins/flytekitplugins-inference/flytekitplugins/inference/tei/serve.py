@@ -86,7 +86,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
 
     @property
     def default_image(self) -> str:
-        """The image for the vendor of the GPUs, or for CPUs; none is published for other vendors."""
+        """The image for the GPUs' vendor, or for CPUs; empty for a vendor without one."""
         return IMAGES.get(self._vendor, "") if self.gpu else CPU_IMAGE
 
     @property
@@ -180,9 +180,8 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
         yield from super().cautions()
         if self.argument("auto_truncate") is None and "AUTO_TRUNCATE" not in (self.env or {}):
             yield (
-                "TEI cuts inputs that are too long without a word; give "
-                "arg_dict={'auto_truncate': False} to have them "
-                "refused, or True to keep it so"
+                "TEI silently cuts inputs that are too long; give arg_dict={'auto_truncate': "
+                "False} to have them refused, or True to keep it so"
             )
         if isinstance(self.gpu, int) and self.gpu > 1:
             yield f"TEI uses one GPU, the template has gpu={self.gpu}"

@@ -133,7 +133,10 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
         )
 
     def _shared_memory(self) -> str:
-        """Workers exchange tensors there; 64 MiB end in a bus error (vllm-project/vllm#1710). On CPUs: docs.vllm.ai."""
+        """Return what workers need to exchange tensors.
+
+        64 MiB end in a bus error (vllm-project/vllm#1710); for CPUs docs.vllm.ai recommends 4 GiB.
+        """
         return f"{min(2 * self.gpu, 8)}Gi" if self.gpu else "4Gi"
 
     def _lora_arguments(self) -> tuple[str, ...]:

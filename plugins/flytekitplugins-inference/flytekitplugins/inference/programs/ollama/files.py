@@ -1,10 +1,10 @@
-"""The files that make up a model for Ollama: which of a directory's, under which names, with which digest.
+"""The files that make up a model for Ollama: which of a directory, their names and digests.
 
 Facts: ollama/ollama v0.33.3, `parser/parser.go` (filesForModel), `cmd/cmd.go`
 (createRequestFileNames), `server/create.go` (detectModelTypeFromFiles: GGUF or safetensors, nothing
 of PyTorch's own; parts of a split GGUF are put together), `convert/convert.go` (what stands beside
-safetensors). Other than here, `ollama create` finds no adapter in a directory, and takes several
-models in one for one.
+safetensors). Unlike this module, `ollama create` finds no adapter in a directory, and takes several
+models in one directory for a single model.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PART = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf\Z)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelFile:
+class OllamaFile:
     """One file of a model."""
 
     name: str
@@ -43,7 +43,7 @@ class ModelFile:
     path: Path
 
 
-def model_files(paths: Iterable[Path]) -> list[ModelFile]:
+def model_files(paths: Iterable[Path]) -> list[OllamaFile]:
     """Return the files of a model that lies at `paths`: files, or one directory.
 
     Raises:
@@ -58,14 +58,14 @@ def model_files(paths: Iterable[Path]) -> list[ModelFile]:
     return found
 
 
-def adapter_files(paths: Iterable[Path]) -> list[ModelFile]:
+def adapter_files(paths: Iterable[Path]) -> list[OllamaFile]:
     """Return the files of an adapter: a GGUF file, or a directory of safetensors.
 
     Raises:
         SourceNotFoundError: It is not there.
         InvalidSourceError: It is no adapter that Ollama can read.
     """
-    found: list[ModelFile] = []
+    found: list[OllamaFile] = []
     for path in paths:
         if path.is_dir() and not any(path.glob("*.gguf")):
             weights = sorted(path.glob(ADAPTER_WEIGHTS))
@@ -92,7 +92,7 @@ def digest_of(path: Path, done: Callable[[int], None]) -> str:
     return f"sha256:{found.hexdigest()}"
 
 
-def _files_at(path: Path) -> list[ModelFile]:
+def _files_at(path: Path) -> list[OllamaFile]:
     if not path.exists():
         raise _not_there(path, "which the Modelfile names")
     if path.is_dir():
@@ -118,7 +118,10 @@ def _not_there(path: Path, which: str) -> SourceNotFoundError:
 
 
 def _chosen(directory: Path) -> list[Path]:
-    """Return the files of a directory, as Ollama's own client chooses them, save that it takes every GGUF."""
+    """Return the files of a directory that make up a model.
+
+    Ollama's own client chooses the same ones, but takes every GGUF file.
+    """
     for pattern in WEIGHTS:
         if weights := sorted(directory.glob(pattern)):
             nested = sorted(directory.glob(f"*/{pattern}")) if pattern.startswith("model") else []
@@ -143,7 +146,7 @@ def _is_gguf(file: Path) -> bool:
         return content.read(len(GGUF)) == GGUF
 
 
-def _checked(file: Path, root: Path) -> ModelFile:
+def _checked(file: Path, root: Path) -> OllamaFile:
     """Return a file, unless it is only a pointer to one, or says that it is a GGUF and is not."""
     with file.open("rb") as content:
         head = content.read(len(LFS))
@@ -157,7 +160,7 @@ def _checked(file: Path, root: Path) -> ModelFile:
         raise InvalidSourceError(
             f"{file} is neither a GGUF file nor of safetensors; it begins with {head[:8]!r}."
         )
-    return ModelFile(name=file.relative_to(root).as_posix(), path=file)
+    return OllamaFile(name=file.relative_to(root).as_posix(), path=file)
 
 
 def _no_model(directory: Path, kind: str, *weights: str) -> InvalidSourceError:

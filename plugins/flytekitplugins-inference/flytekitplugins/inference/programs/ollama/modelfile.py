@@ -62,7 +62,9 @@ class Command:
 
 
 def decode_modelfile(content: bytes) -> str:
-    """Return the text of a Modelfile: UTF-8, or UTF-16 where a byte order mark says so, as editors of Windows write it.
+    """Return the text of a Modelfile: UTF-8, or UTF-16 where a byte order mark says so.
+
+    Editors on Windows write the latter.
 
     Raises:
         UnicodeError: It is neither.
@@ -137,7 +139,7 @@ def _command(text: str, start: int) -> tuple[Command, int]:
 
 
 def _value(text: str, start: int, place: str) -> tuple[str, int]:
-    """Return a value, which ends with the first line on which no quotes are open, and where it ends."""
+    """Return a value and where it ends: with the first line on which no quotes are open."""
     end = start
     while True:
         end = _after(_LINE, text, end)

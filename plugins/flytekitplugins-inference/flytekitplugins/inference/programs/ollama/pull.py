@@ -36,11 +36,11 @@ PULL_ERRORS: Mapping[str, type[InferenceError]] = {
 PullModel wraps Go's fs.ErrNotExist and errUnauthorized); the API has no code for them."""
 
 
-class Progress:
-    """Says now and then how far something is.
+class PullProgress:
+    """Logs the progress of a pull or an upload every few seconds.
 
     Args:
-        doing: What is done.
+        doing: What is being done.
         total: Bytes in all, where that is known beforehand.
     """
 
@@ -107,7 +107,7 @@ class PullWatch:
 def pull_model(
     api: OllamaApi,
     name: str,
-    progress: Progress,
+    progress: PullProgress,
     *,
     stall_seconds: float,
     tick: Callable[[], float],

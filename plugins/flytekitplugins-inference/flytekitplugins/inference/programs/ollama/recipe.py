@@ -1,4 +1,4 @@
-"""What a Modelfile says: commands → what `POST /api/create` takes, and the rules for names of models. Pure: no I/O.
+"""A Modelfile's commands → what `POST /api/create` takes; the rules for names. No I/O.
 
 Facts: ollama/ollama v0.33.3, `parser/parser.go` (CreateRequest), `api/types.go` (Options,
 FormatParams), `types/model/name.go`; Go's `strconv` and `golang.org/x/mod/semver` for what a number
@@ -80,7 +80,10 @@ class Recipe:
 
 
 def is_path(value: str) -> bool:
-    """Whether the value of FROM names a file or directory. Ollama asks the disk; here only what looks like one is."""
+    """Whether the value of FROM names a file or directory.
+
+    Ollama asks the disk; here the value must look like a path.
+    """
     return value in (".", "..") or value.startswith(("/", "./", "../", "~"))
 
 
@@ -125,7 +128,7 @@ def to_recipe(commands: Iterable[Command]) -> Recipe:
 
 
 def modelfile_problems(text: str, *, has_source: bool) -> list[str]:
-    """Return one sentence for each thing that is wrong with a Modelfile, as far as that can be told without its inputs.
+    """Return one sentence for each problem of a Modelfile that can be found without its inputs.
 
     Args:
         text: The Modelfile.
@@ -288,7 +291,7 @@ def name_problem(name: str) -> str | None:
 
 
 def listed_name(name: str) -> str:
-    """Return the name under which Ollama lists a model: always with a tag, and without what is the default."""
+    """Return the name under which Ollama lists a model: with a tag, without default parts."""
     host, namespace, model, tag = _parts(name)
     owner = "" if namespace.lower() == _DEFAULT_NAMESPACE else f"{namespace}/"
     return f"{owner if host.lower() == _DEFAULT_HOST else f'{host}/{namespace}/'}{model}:{tag}"
