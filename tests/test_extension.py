@@ -63,6 +63,7 @@ class Acme(WithArguments, WithAdapters, ModelInferenceTemplate):
     model_option = "weights"
     template_options = MappingProxyType({"adapter": "give lora_adapters= instead"})
     no_http_options = frozenset({"grpc_only"})
+    template_variables = MappingProxyType({"ACME_PORT": "give port= instead"})
 
     @property
     def default_image(self) -> str:
@@ -133,7 +134,7 @@ print(json.dumps({
     "adapters": ADAPTERS,
     "env": [variable["name"] for variable in server["env"]],
     "problems": refusal(
-        warm=-1, args=["--listen-port=1"],
+        warm=-1, args=["--listen-port=1"], env={"ACME_PORT": "1"},
         arg_dict={
             "adapter": ["x"], "weights": "y", "grpc_only": True, "listen": "127.0.0.1", "dept": 1
         },
@@ -208,6 +209,7 @@ def test_a_server_of_another_distribution_needs_nothing_else(said: dict) -> None
     [
         "warm=-1 must not be negative",
         "args: '--listen-port=1' is the template's; give port= instead",
+        "env['ACME_PORT'] is set by the template; give port= instead",
         "arg_dict: 'adapter' is the template's; give lora_adapters= instead",
         "arg_dict has weights 'y', the template has model='s3://models/acme'; give one of them",
         "arg_dict: with 'grpc_only' the server does not answer plain HTTP on the template's port",

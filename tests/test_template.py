@@ -15,12 +15,14 @@ import pytest
 
 from flytekitplugins.inference import (
     NIM,
+    TEI,
     VLLM,
     APIKeySecret,
     ConfigError,
     HFSecret,
     HuggingFaceModel,
     InferenceWarning,
+    LlamaCpp,
     ModelInferenceTemplate,
     NIMSecrets,
     Probe,
@@ -860,17 +862,24 @@ class TestStart:
         ending = ("preflight", "download-loras", "input-downloader", "server-gate")
         assert told == {**dict.fromkeys(ending, bound), "model-loader": None, "model-server": None}
 
+    @pytest.mark.parametrize(
+        ("kind", "variable", "options"),
+        [
+            (VLLM, "VLLM_API_KEY", {}),
+            (LlamaCpp, "LLAMA_API_KEY", {"model_file": "b.gguf"}),
+            (TEI, "API_KEY", {"arg_dict": {"auto_truncate": False}}),
+        ],
+    )
     def test_a_servers_key_reaches_the_server_the_gate_and_the_task(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, kind: Any, variable: str, options: dict[str, Any]
     ) -> None:
-        template = VLLM(
-            model="a/b", api_key_secret=APIKeySecret(group="llm", key="key"), startup_timeout=60
-        )
+        key = APIKeySecret(group="llm", key="key")
+        template = kind(model="a/b", api_key_secret=key, startup_timeout=60, **options)
         containers = {c["name"]: c for c in template.compile(HELPER)["spec"]["initContainers"]}
         for name in ("preflight", "model-server", "server-gate"):
-            assert {"name": "VLLM_API_KEY", "value": "$(_FSEC_LLM_KEY)"} in containers[name]["env"]
-        assert containers["server-gate"]["args"][-2:] == ["--token-env", "VLLM_API_KEY"]
-        assert containers["preflight"]["args"][-2:] == ["--require-env", "VLLM_API_KEY"]
+            assert {"name": variable, "value": "$(_FSEC_LLM_KEY)"} in containers[name]["env"]
+        assert containers["server-gate"]["args"][-2:] == ["--token-env", variable]
+        assert containers["preflight"]["args"][-2:] == ["--require-env", variable]
         assert [(secret.group, secret.key) for secret in template.secret_requests] == [
             ("llm", "key")
         ]

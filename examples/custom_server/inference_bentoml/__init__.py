@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from flytekitplugins.inference.extension import (
     EnvVar,
@@ -51,6 +52,8 @@ class BentoML(ModelInferenceTemplate):
     port: int = 3000
     health_endpoint: str | None = "/readyz"
 
+    template_variables = MappingProxyType({"PORT": "give port= instead"})
+
     def server(self) -> Server:
         """Return what BentoML needs."""
         directory = ("--working-dir", self.working_dir) if self.working_dir else ()
@@ -74,5 +77,3 @@ class BentoML(ModelInferenceTemplate):
         yield from super().problems()
         if not isinstance(self.service, str) or not self.service:
             yield f"service={self.service!r} must be a Bento's path or tag, or 'module:Service'"
-        if "PORT" in (self.env or {}):
-            yield "env['PORT'] overrides the port in BentoML's images; give port= instead"

@@ -7,6 +7,7 @@ A server is a frozen, keyword-only dataclass that extends `ModelInferenceTemplat
 | fields, with their defaults | what users choose: the port, the memory, more fields of its own |
 | `default_image` | the image when none is given; empty when one has to be given |
 | `image_vendors` | the vendors of GPUs (`"nvidia.com"`, …) for which `default_image` is one |
+| `template_variables` | variables that `env` must not set → what to do instead |
 | `server()` | what it needs, as a `Server`: command, arguments, variables, volumes, metrics |
 | `problems()` | what is wrong with the fields, after `yield from super().problems()` |
 | `cautions()` | what works, but not as its author may think, after `super()`'s |

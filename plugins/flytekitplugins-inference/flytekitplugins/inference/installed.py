@@ -29,13 +29,13 @@ def installed_servers() -> dict[str, type[ModelInferenceTemplate]]:
     """
     from importlib.metadata import entry_points  # 20 ms, which importing this package need not take
 
-    found: dict[str, type[ModelInferenceTemplate]] = {}
+    kinds: dict[str, type[ModelInferenceTemplate]] = {}
     owners: dict[str, str] = {}
     for entry_point in sorted(entry_points(group=SERVERS), key=_ours_first):
         owner = entry_point.dist.name if entry_point.dist else "?"
         try:
             kind = _loaded(entry_point)
-            if entry_point.name in found and found[entry_point.name] is not kind:
+            if entry_point.name in kinds and kinds[entry_point.name] is not kind:
                 raise TypeError(f"{owners[entry_point.name]} has a server of this name already")
         except Exception as error:  # whatever a foreign module raises when it is imported
             text = (
@@ -44,8 +44,8 @@ def installed_servers() -> dict[str, type[ModelInferenceTemplate]]:
             )
             warnings.warn(text, InferenceWarning, stacklevel=2)
             continue
-        found[entry_point.name], owners[entry_point.name] = kind, owner
-    return dict(sorted(found.items()))
+        kinds[entry_point.name], owners[entry_point.name] = kind, owner
+    return dict(sorted(kinds.items()))
 
 
 def _ours_first(entry_point: EntryPoint) -> tuple[bool, str, str]:

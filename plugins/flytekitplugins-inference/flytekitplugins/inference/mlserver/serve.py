@@ -6,8 +6,9 @@ Facts: SeldonIO/MLServer 1.7.1: `mlserver/settings.py`, `mlserver/repository/`,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from urllib.parse import quote
 
 from ..pod.assemble import STARTUP_FAILURE_THRESHOLD
@@ -84,6 +85,13 @@ class MLServer(ModelInferenceTemplate):
     """The server and each of its workers (`MLSERVER_PARALLEL_WORKERS`, 1) load the model's
     libraries."""
 
+    template_variables = MappingProxyType(
+        {
+            "MLSERVER_GRPC_PORT": "give grpc_port= instead",
+            "MLSERVER_METRICS_PORT": "give metrics_port= instead",
+        }
+    )
+
     @property
     def default_image(self) -> str:
         """Seldon's image, which holds CUDA's libraries too."""
@@ -155,9 +163,6 @@ class MLServer(ModelInferenceTemplate):
         yield from port_problems(
             {"port": self.port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
         )
-        for name, field in _FIELDS.items():
-            if isinstance(self.env, Mapping) and name in self.env:
-                yield f"env[{name!r}] is set by the template; give {field}= instead"
         if self.model_repository is not None and (problem := path_problem(self.model_repository)):
             yield f"model_repository: {problem}"
         elif self.model_repository is not None and self.model is not None:
@@ -170,13 +175,13 @@ class MLServer(ModelInferenceTemplate):
                 f"args={list(self.args)!r}: MLServer takes no options, only variables "
                 "(MLSERVER_…); give env="
             )
-        yield from (found := list(model_name_problems(self.model_names)))
+        yield from (name_problems := list(model_name_problems(self.model_names)))
         if self.implementation is not None and not _is_import_path(self.implementation):
             yield (
                 f"implementation={self.implementation!r} is no class; expected one such as "
                 f"{MLFLOW_RUNTIME!r}"
             )
-        elif not found:
+        elif not name_problems:
             yield from self._bare_model_problems()
 
     def _bare_model_problems(self) -> Iterator[str]:
@@ -219,9 +224,6 @@ class MLServer(ModelInferenceTemplate):
                 "implementation=, such "
                 "as 'mlserver_huggingface.HuggingFaceRuntime'"
             )
-
-
-_FIELDS = {"MLSERVER_GRPC_PORT": "grpc_port", "MLSERVER_METRICS_PORT": "metrics_port"}
 
 
 def _is_import_path(text: object) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import ConfigError
@@ -88,6 +89,7 @@ class Ollama(ModelInferenceTemplate):
     mem: str = "15Gi"
 
     image_vendors = frozenset({"nvidia.com", "gpu", "amd.com"})
+    template_variables = MappingProxyType({"OLLAMA_HOST": "give port= instead"})
 
     def __post_init__(self) -> None:
         modelfile = self.model.modelfile if isinstance(self.model, Model) else None
@@ -174,8 +176,6 @@ class Ollama(ModelInferenceTemplate):
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the fields."""
         yield from super().problems()
-        if isinstance(self.env, Mapping) and "OLLAMA_HOST" in self.env:
-            yield "env['OLLAMA_HOST'] is set by the template; give port= instead"
         if self.models_volume is not None:
             yield from (
                 f"models_volume: {problem}"
@@ -200,8 +200,9 @@ class Ollama(ModelInferenceTemplate):
                 "; give Model(name, source=…)" if recipe.source is not None else ""
             )
         if recipe.modelfile is not None:
-            found = self._modelfile_problems(recipe.modelfile, has_source=recipe.source is not None)
-            yield from (f"modelfile: {problem}" for problem in found)
+            has_source = recipe.source is not None
+            for problem in self._modelfile_problems(recipe.modelfile, has_source=has_source):
+                yield f"modelfile: {problem}"
 
     def _modelfile_problems(self, text: object, *, has_source: bool) -> Iterator[str]:
         if not isinstance(text, str):

@@ -75,6 +75,8 @@ class Description:
     image_vendors: ClassVar[frozenset[str]] = frozenset({"nvidia.com", "gpu"})
     """The vendors of GPUs for which `default_image` is one; of another's an image has to be
     given."""
+    template_variables: ClassVar[Mapping[str, str]] = {}
+    """Variables that the template sets and `env` must not → what to do instead."""
 
     name: str = field(default="", init=False)
     """Its name in a pod with several servers, which gives it."""
@@ -180,7 +182,9 @@ class Description:
         yield from check.check_port("port", self.port)
         yield from self._resource_problems()
         yield from self._model_problems()
-        yield from check.check_environment("env", self.env, _RESERVED_VARIABLES)
+        yield from check.check_environment(
+            "env", self.env, {**_RESERVED_VARIABLES, **self.template_variables}
+        )
         yield from self._api_key_problems()
         for name in ("command", "args"):
             if getattr(self, name) is not None:

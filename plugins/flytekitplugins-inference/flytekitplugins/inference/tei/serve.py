@@ -83,6 +83,12 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
     host_option = "hostname"
     model_option = "model_id"
     exclusive_options = MappingProxyType({"revision": "model"})
+    template_variables = MappingProxyType(
+        {
+            "HOSTNAME": "leave it out: the kubelet probes the pod's address",
+            "PORT": "give port= instead",
+        }
+    )
 
     @property
     def default_image(self) -> str:
@@ -152,9 +158,6 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
             )
         if isinstance(self.image, str) and self.image.endswith("-grpc"):
             yield f"image={self.image!r} speaks gRPC only; give the one without -grpc"
-        for name in ("HOSTNAME", "PORT"):
-            if isinstance(self.env, Mapping) and name in self.env:
-                yield f"env[{name!r}] is set by the template; give port= instead"
         if "-p" in (self.args or ()):
             yield "args: '-p' is the template's; give port= instead"
         yield from self._contradictions()

@@ -194,13 +194,13 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate):
             )
 
     def _control_problems(self) -> Iterator[str]:
-        yield from (found := list(model_name_problems(self.model_names)))
+        yield from (name_problems := list(model_name_problems(self.model_names)))
         if self.model_control_mode not in (None, *MODES):
             yield (
                 f"model_control_mode={self.model_control_mode!r} must be one of "
                 f"{', '.join(MODES)}, or None"
             )
-        if found:
+        if name_problems:
             return
         if "*" in self.model_names and len(self.model_names) > 1:
             yield "model_names: '*' is all models there are; give it alone"

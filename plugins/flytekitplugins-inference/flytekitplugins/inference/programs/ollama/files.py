@@ -50,12 +50,12 @@ def model_files(paths: Iterable[Path]) -> list[OllamaFile]:
         SourceNotFoundError: One is not there.
         InvalidSourceError: It is no model that Ollama can read, or a choice of several.
     """
-    found = [file for path in paths for file in _files_at(path)]
-    names = [file.name for file in found]
+    files = [file for path in paths for file in _files_at(path)]
+    names = [file.name for file in files]
     for name in names:
         if names.count(name) > 1:
             raise InvalidSourceError(f"Two of the model's files are called {name!r}.")
-    return found
+    return files
 
 
 def adapter_files(paths: Iterable[Path]) -> list[OllamaFile]:
@@ -65,31 +65,31 @@ def adapter_files(paths: Iterable[Path]) -> list[OllamaFile]:
         SourceNotFoundError: It is not there.
         InvalidSourceError: It is no adapter that Ollama can read.
     """
-    found: list[OllamaFile] = []
+    files: list[OllamaFile] = []
     for path in paths:
         if path.is_dir() and not any(path.glob("*.gguf")):
             weights = sorted(path.glob(ADAPTER_WEIGHTS))
             if not weights:
                 raise _no_model(path, "adapter", ADAPTER_WEIGHTS)
-            found += [_checked(file, path) for file in (*weights, *sorted(path.glob("*.json")))]
+            files += [_checked(file, path) for file in (*weights, *sorted(path.glob("*.json")))]
         elif path.suffix == ".safetensors" and path.is_file():
-            found += [
+            files += [
                 _checked(path, path.parent),
                 _checked(_beside(path, ADAPTER_CONFIG), path.parent),
             ]
         else:
-            found += _files_at(path)
-    return found
+            files += _files_at(path)
+    return files
 
 
 def digest_of(path: Path, done: Callable[[int], None]) -> str:
     """Return `sha256:…` of a file, and tell how many bytes each step has read."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as content:
         while block := content.read(BLOCK_BYTES):
-            found.update(block)
+            digest.update(block)
             done(len(block))
-    return f"sha256:{found.hexdigest()}"
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _files_at(path: Path) -> list[OllamaFile]:
@@ -106,9 +106,9 @@ def _files_at(path: Path) -> list[OllamaFile]:
 
 
 def _beside(path: Path, name: str) -> Path:
-    if not (found := path.with_name(name)).exists():
-        raise _not_there(found, f"without which {path.name} is no adapter")
-    return found
+    if not (file := path.with_name(name)).exists():
+        raise _not_there(file, f"without which {path.name} is no adapter")
+    return file
 
 
 def _not_there(path: Path, which: str) -> SourceNotFoundError:

@@ -122,8 +122,8 @@ def _command(text: str, start: int) -> tuple[Command, int]:
         raise ConfigError(f"The Modelfile's line {line} ({directive}) has no value.")
     key, position = "", head.end()
     if directive in ("PARAMETER", "MESSAGE"):
-        found = _KEY.match(text, position)
-        if found is None or (directive == "MESSAGE" and found[1] not in ROLES):
+        match = _KEY.match(text, position)
+        if match is None or (directive == "MESSAGE" and match[1] not in ROLES):
             expected = (
                 "a name and a value"
                 if directive == "PARAMETER"
@@ -133,7 +133,7 @@ def _command(text: str, start: int) -> tuple[Command, int]:
                 f"The Modelfile's line {line} ({directive}) needs {expected}, "
                 f"not {shown(_text_of(_LINE, text, position).strip())}."
             )
-        key, position = found[1], found.end()
+        key, position = match[1], match.end()
     value, end = _value(text, position, f"line {line} ({directive})")
     return Command(directive=directive, key=key, value=value, line=line), end
 

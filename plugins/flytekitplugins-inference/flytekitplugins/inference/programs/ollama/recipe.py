@@ -104,7 +104,7 @@ def to_recipe(commands: Iterable[Command]) -> Recipe:
     single = {
         name: values(name.upper())[-1:] for name in ("template", "system", "renderer", "parser")
     }
-    fields: dict[str, Any] = {name: found[0] for name, found in single.items() if found}
+    fields: dict[str, Any] = {name: last[0] for name, last in single.items() if last}
     if requires := values("REQUIRES"):
         fields["requires"] = requires[-1].removeprefix("v")
     if licenses := values("LICENSE"):
@@ -141,29 +141,29 @@ def modelfile_problems(text: str, *, has_source: bool) -> list[str]:
         return [str(error)]
     known = [command for command in commands if not has_placeholders(command.value)]
     named = [command for command in commands if command.directive in _FILES]
-    found = [*placeholder_problems(commands), *command_problems(commands, known)]
+    problems = [*placeholder_problems(commands), *command_problems(commands, known)]
     if not has_source:
         return [
-            *found,
+            *problems,
             *(_relative_problem(command) for command in named if _is_relative(command.value)),
         ]
     if not any(is_path(command.value) or has_placeholders(command.value) for command in named):
         base = next(command for command in named if command.directive == "FROM")
-        found.append(
+        problems.append(
             f"{base.place} names the model {base.value!r}, and source= is given too; give one of "
             "them, or name the "
             "brought file that goes with it, such as ADAPTER ./adapter.gguf"
         )
-    return found
+    return problems
 
 
 def deprecated_parameters(text: str) -> list[str]:
     """Return the places of parameters that Ollama leaves out, in a Modelfile without problems."""
     commands = parse_modelfile(text, default_from="/")
     return [
-        found.place
-        for found in commands
-        if found.directive == "PARAMETER" and found.key in DEPRECATED
+        command.place
+        for command in commands
+        if command.directive == "PARAMETER" and command.key in DEPRECATED
     ]
 
 
@@ -174,25 +174,25 @@ def command_problems(commands: Sequence[Command], known: Sequence[Command]) -> l
         commands: All of a Modelfile.
         known: Those of them that ask for no inputs.
     """
-    found = [problem for command in known for problem in _problems(command)]
+    problems = [problem for command in known for problem in _problems(command)]
     sources = [command for command in commands if command.directive == "FROM"]
     settled = [command for command in sources if command in known]
     models = {normpath(command.value) for command in settled}
-    found += [
+    problems += [
         f"{draft.place}: {draft.value} is the model itself"
         for draft in known
         if draft.directive == "DRAFT" and normpath(draft.value) in models
     ]
     if len(sources) > 1 and not all(is_path(command.value) for command in settled):
-        found.append(
+        problems.append(
             f"{sources[1].place}: only files can be several in FROM, a model's name stands alone"
         )
-    found += [
+    problems += [
         f"{extra.place}: Ollama takes one ADAPTER"
         for extra in commands
         if extra.directive == "ADAPTER"
     ][1:]
-    return found
+    return problems
 
 
 def _is_relative(value: str) -> bool:
@@ -242,15 +242,15 @@ def _parameter_problems(command: Command) -> Iterator[str]:
 
 
 def _parameters(commands: Iterable[Command]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for command in commands:
         if command.directive != "PARAMETER" or command.key in DEPRECATED:
             continue
         if command.key == "stop":  # the only one that may be given again
-            found.setdefault("stop", []).append(command.value)
+            parameters.setdefault("stop", []).append(command.value)
         else:
-            found[command.key] = _parameter(command)
-    return found
+            parameters[command.key] = _parameter(command)
+    return parameters
 
 
 def _parameter(command: Command) -> Any:
