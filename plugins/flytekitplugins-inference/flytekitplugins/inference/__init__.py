@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .distribution import __version__
 from .errors import (
     ConfigError,
     FetchError,
@@ -89,6 +90,7 @@ __all__ = [
     "UnsupportedError",
     "Volume",
     "VolumeModel",
+    "__version__",
     "installed_servers",
 ]
 

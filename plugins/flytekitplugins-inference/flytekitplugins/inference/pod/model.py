@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union, get_args
 
+from ..distribution import install_command
 from ..errors import ConfigError
 from ..programs.protocol import MODEL_CACHE_DIRECTORY, MODEL_PATH, MODELS_DIRECTORY
 from .check import check_quantity
@@ -350,8 +351,7 @@ def refuse_bare_helper(model: Model, helper: Helper) -> None:
     extras = {HuggingFaceModel: "huggingface", RegisteredModel: "mlflow"}
     if helper.bundled and type(model) in extras:
         raise ConfigError(
-            f"model={model.name!r} needs a helper image with "
-            f"flytekitplugins-inference[{extras[type(model)]}].",
-            hint="Give helper_image= (usually the task's own image), or attach by "
-            "@task(task_config=…).",
+            f"model={model.name!r} needs a helper image with this package and its extra {extras[type(model)]}.",
+            hint=f"Give helper_image= (usually the task's own image, with {install_command(extras[type(model)])}), "
+            "or attach by @task(task_config=…).",
         )
