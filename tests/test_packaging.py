@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -252,6 +253,94 @@ def test_the_installed_wheel_works_without_the_source(wheel: Path, tmp_path: Pat
         "InferenceTask",
         "input-downloader",
     ]
+
+
+# The other product of this name: flytekit's own plugin, in the same folder
+
+
+OTHER_FILES = {
+    "__init__.py": "from .nim.serve import NIM\n",
+    "sidecar_template.py": "class ModelInferenceTemplate:\n    pass\n",
+    "nim/serve.py": "from ..sidecar_template import ModelInferenceTemplate as NIM\n",
+}
+"""Those of its files that matter here, as short as they can be."""
+OTHER_INFO = "flytekitplugins_inference-1.16.31.dist-info"
+LOOK = """
+import sys
+
+sys.path[:] = [entry for entry in sys.path if entry != sys.argv[1]]
+try:
+    import flytekit
+    print("flytekit works")
+    from flytekitplugins.inference import VLLM
+    print("the package works")
+except ImportError as error:
+    print(error)
+"""
+
+
+def look(site: Path) -> str:
+    """Return what an interpreter prints that imports flytekit and the package in `site`."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    command = [sys.executable, "-c", LOOK, str(PROJECT)]
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.run(
+        command, env={**environ, "PYTHONPATH": str(site)}, check=True, **streams
+    ).stdout
+
+
+@pytest.mark.parametrize(
+    ("written", "removed", "other_info", "works"),
+    [
+        pytest.param([], [], False, ["flytekit", "the package"], id="ours alone"),
+        pytest.param([], [], True, ["flytekit", "the package"], id="ours over the other"),
+        pytest.param(list(OTHER_FILES), [], True, ["flytekit"], id="the other over ours"),
+        pytest.param(
+            list(OTHER_FILES),
+            [],
+            False,
+            ["flytekit"],
+            id="the other over ours, without its metadata",
+        ),
+        pytest.param(
+            [],
+            list(OTHER_FILES),
+            True,
+            ["flytekit"],
+            id="the other removed, and with it files of ours",
+        ),
+        pytest.param(["sidecar_template.py"], [], True, [], id="one file of the other"),
+    ],
+)
+def test_files_of_the_other_product_among_ours_are_told(
+    written: list[str],
+    removed: list[str],
+    other_info: bool,
+    works: list[str],
+    wheel: Path,
+    tmp_path: Path,
+) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    folder = tmp_path / "flytekitplugins" / "inference"
+    for name in written:
+        (folder / name).write_text(OTHER_FILES[name])
+    for name in removed:
+        (folder / name).unlink()
+    if other_info:
+        (tmp_path / OTHER_INFO).mkdir()
+        (tmp_path / OTHER_INFO / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 1.16.31\n"
+        )
+    printed = look(tmp_path)
+    assert [name for name in ("flytekit", "the package") if f"{name} works" in printed] == works
+    told = (
+        f"Files of {NAME} {flytekitplugins.inference.__version__} in {folder} are missing, or replaced"
+        in printed
+    )
+    assert told == (works != ["flytekit", "the package"]), printed
+    assert (f"{OTHER_INFO} is there too" in printed) == (told and other_info)
+    assert "Traceback" not in printed
 
 
 def test_this_session_tests_the_source() -> None:

@@ -3,8 +3,8 @@
     .venv/bin/python dev/bench/install.py [--pip 23.2] [--limit 120] [--extras openai,batch,report] [--cache]
 
 For each version of pip: a fresh virtual environment with that pip, and in it the line of the guide, with an empty cache
-unless `--cache` is given. Prints the seconds, and what was taken of the packages whose releases do not fit each other.
-Ends with 1 when an installation fails or misses the aim of 60 s. Needs a package index.
+unless `--cache` is given. Prints the seconds of the clock and of the processor (the difference is the network, or what
+else the machine does), and what was taken of the packages whose releases do not fit each other. Ends with 1 when an installation fails or misses the aim of 60 s. Needs a package index.
 
 pip before 26 goes back over the releases of whichever package it meets last. What it had to find out for itself made it
 read hundreds of releases of botocore; `pyproject.toml` says what keeps it from that.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -35,8 +36,14 @@ def printed_extras() -> str:
     return str(extras)
 
 
-def install(pip: str, extras: str, *, limit: float, cache: bool) -> tuple[str, float]:
-    """Return how the installation with one version of pip ended, and its seconds."""
+def processor_seconds() -> float:
+    """Return what the processes that this one has waited for have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def install(pip: str, extras: str, *, limit: float, cache: bool) -> tuple[str, float, float]:
+    """Return how the installation with one version of pip ended, and its seconds of the clock and of the processor."""
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder, "venv", "bin", "python")
         subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
@@ -49,19 +56,21 @@ def install(pip: str, extras: str, *, limit: float, cache: bool) -> tuple[str, f
             f"{PROJECT}[{extras}]",
         ]
         began = time.perf_counter()
+        used = processor_seconds()
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=limit, check=False
             )
         except subprocess.TimeoutExpired:
-            return "did not end", time.perf_counter() - began
+            return "did not end", time.perf_counter() - began, processor_seconds() - used
         seconds = time.perf_counter() - began
+        used = processor_seconds() - used
         if done.returncode:
-            return f"failed: {(done.stderr.splitlines() or ['without a word'])[-1]}", seconds
+            return f"failed: {(done.stderr.splitlines() or ['without a word'])[-1]}", seconds, used
         frozen = subprocess.run(
             [*run_pip, "freeze"], capture_output=True, text=True, check=True
         ).stdout.splitlines()
-        return " ".join(line for line in frozen if line.partition("==")[0] in SHOWN), seconds
+        return " ".join(line for line in frozen if line.partition("==")[0] in SHOWN), seconds, used
 
 
 def main() -> int:
@@ -95,9 +104,11 @@ def main() -> int:
         flush=True,
     )
     for pip in options.pip or PIPS:
-        outcome, seconds = install(pip, options.extras, limit=options.limit, cache=options.cache)
+        outcome, seconds, used = install(
+            pip, options.extras, limit=options.limit, cache=options.cache
+        )
         slow = slow or seconds > AIM_SECONDS or "==" not in outcome
-        print(f"pip {pip:<7} {seconds:6.1f} s   {outcome}", flush=True)
+        print(f"pip {pip:<7} {seconds:6.1f} s  processor {used:5.1f} s  {outcome}", flush=True)
     print(f"aim: {AIM_SECONDS} s each")
     return int(slow)
 

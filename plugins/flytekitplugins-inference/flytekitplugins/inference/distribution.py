@@ -1,11 +1,13 @@
-"""What this distribution is called, which version it is, and how to get it.
+"""What this distribution is called, which version it is, how to get it, and whether its files are its own.
 
 Standard library only, and read by every layer. `pyproject.toml` takes the version from here.
 """
 
 from __future__ import annotations
 
-__all__ = ["NAME", "__version__", "install_command"]
+import sys
+
+__all__ = ["NAME", "__version__", "foreign_files", "install_command"]
 
 NAME = "flytekitplugins-inference"
 """The name on the package index, which has the versions below 2 from another product: flytekit's own plugin."""
@@ -23,3 +25,29 @@ def install_command(*extras: str) -> str:
         extras: Their names, as in `pyproject.toml`.
     """
     return f"pip install '{NAME}[{','.join(extras)}]>={__version__.partition('.')[0]}'"
+
+
+def foreign_files() -> str:
+    """Return what is wrong when files of flytekit's own plugin replaced ours, and what to do; empty when none did.
+
+    Both distributions have `__init__.py`, `sidecar_template.py` and the rooms of three servers in the same folder. pip
+    removes one before it installs the other; `--ignore-installed`, image layers and copied folders do not, and removing
+    one of two then removes files of the other. Asked only after an import has failed: it reads a directory.
+    """
+    from pathlib import Path
+
+    folder = Path(__file__).parent
+    site = folder.parents[1]
+    others = [path.name for path in sorted(site.glob(f"{NAME.replace('-', '_')}-*.dist-info"))]
+    others = [
+        name for name in others if name != f"{NAME.replace('-', '_')}-{__version__}.dist-info"
+    ]
+    root = sys.modules[__package__]
+    if not others and getattr(root, "__version__", None) == __version__:
+        return ""
+    seen = f" ({', '.join(others)} is there too)" if others else ""
+    return (
+        f"Files of {NAME} {__version__} in {folder} are missing, or replaced by another version's or by those of "
+        f"flytekit's own plugin of this name{seen}. Hint: Remove all of it, then install this package again: pip "
+        f"uninstall {NAME}, as often as it finds something; delete {folder}; pip install the wheel."
+    )
