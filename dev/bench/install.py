@@ -4,7 +4,8 @@
 
 For each version of pip: a fresh virtual environment with that pip, and in it the line of the guide, with an empty cache
 unless `--cache` is given. Prints the seconds of the clock and of the processor (the difference is the network, or what
-else the machine does), and what was taken of the packages whose releases do not fit each other. Ends with 1 when an installation fails or misses the aim of 60 s. Needs a package index.
+else the machine does), and what was taken of the packages whose releases do not fit each other. Ends with 1 when an
+installation fails or misses the aim of 60 s. Needs a package index.
 
 pip before 26 goes back over the releases of whichever package it meets last. What it had to find out for itself made it
 read hundreds of releases of botocore; `pyproject.toml` says what keeps it from that.
