@@ -20,7 +20,9 @@ PROJECT = Path(__file__).parent.parent / "plugins" / "flytekitplugins-inference"
 PACKAGE = PROJECT / "flytekitplugins" / "inference"
 STABILITY = (PROJECT / "docs" / "stability.md").read_text(encoding="utf-8")
 MODULES = re.findall(r"`….([a-z_.]+)`", STABILITY)
-PROGRAMS = re.findall(r"`(\w+)`", STABILITY.partition("## Programs")[2].partition("## Variables")[0])
+PROGRAMS = re.findall(
+    r"`(\w+)`", STABILITY.partition("## Programs")[2].partition("## Variables")[0]
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -35,14 +37,18 @@ def test_what_the_pages_import_is_stable() -> None:
     imported = {
         module
         for page in pages
-        for module in re.findall(r"^from flytekitplugins\.inference\.([\w.]+) import", page.read_text(), re.MULTILINE)
+        for module in re.findall(
+            r"^from flytekitplugins\.inference\.([\w.]+) import", page.read_text(), re.MULTILINE
+        )
     }
     assert imported
     assert imported <= set(MODULES)
 
 
 def test_the_stable_programs_are_those_that_pods_start() -> None:
-    pods = "".join(pod.read_text() for pod in (Path(__file__).parent / "golden" / "pods").glob("*.yaml"))
+    pods = "".join(
+        pod.read_text() for pod in (Path(__file__).parent / "golden" / "pods").glob("*.yaml")
+    )
     started = set(re.findall(r"flytekitplugins\.inference\.programs\.(\w+)", pods)) - {""}
     assert set(PROGRAMS) == started
 
