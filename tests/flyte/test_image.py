@@ -8,17 +8,26 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flytekit import FlyteContextManager, ImageSpec
+from flytekit import FlyteContextManager, ImageSpec, task
+from flytekit.configuration import ImageConfig, SerializationSettings
 from flytekit.core.context_manager import ExecutionState
 from flytekit.image_spec.default_builder import create_docker_context
+from flytekit.image_spec.image_spec import ImageBuildEngine
 
-from flytekitplugins.inference import ConfigError, UnsupportedError, __version__
+from flytekitplugins.inference import (
+    ConfigError,
+    InferenceWarning,
+    ModelInferenceTemplate,
+    UnsupportedError,
+    __version__,
+)
 from flytekitplugins.inference.distribution import NAME
 from flytekitplugins.inference.errors import DestinationError
 from flytekitplugins.inference.flyte import image, wheel
@@ -233,3 +242,53 @@ def test_a_flytekit_that_cannot_copy_is_named(monkeypatch: pytest.MonkeyPatch) -
         UnsupportedError, match=r"needs flytekit 1\.14 or newer; this is .* Dockerfile"
     ):
         image_spec()
+
+
+# An image that asks the index for this package gets the other product of its name
+
+SETTINGS = SerializationSettings(image_config=ImageConfig.auto(img_name="registry.example.com/a:1"))
+OTHER = [
+    "flytekitplugins-inference",
+    "Flytekitplugins_Inference[openai]>=1.16",
+    "flytekitplugins-inference~=1.16.0",
+]
+OURS = [
+    "flytekitplugins-inference>=2",
+    "flytekitplugins-inference @ https://wheels.example.com/x.whl",
+    "flytekitplugins-envd",
+    "./flytekitplugins_inference-2.0.0-py3-none-any.whl",
+]
+
+
+def registered(image: Any, **options: Any) -> None:
+    """Register a task whose function runs in `image`."""
+    template = ModelInferenceTemplate(image="server:1", **options)
+
+    @task(task_config=template, container_image=image)
+    def ask() -> str:
+        return ""
+
+    ask.get_k8s_pod(SETTINGS)
+
+
+@pytest.mark.parametrize("package", OTHER)
+@pytest.mark.parametrize("where", ["container_image", "helper_image"])
+def test_a_task_whose_image_has_the_other_product_is_warned_about(
+    package: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageBuildEngine, "build", lambda spec: None)
+    spec = ImageSpec(name="a", registry="registry.example.com", packages=["numpy", package])
+    task_image = "registry.example.com/task:1"
+    images = (spec, None) if where == "container_image" else (task_image, spec)
+    with pytest.warns(InferenceWarning, match=r"installs flytekit's own plugin.*image_spec\(\)"):
+        registered(images[0], helper_image=images[1])
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_other_images_are_not(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageBuildEngine, "build", lambda spec: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        registered(ImageSpec(name="a", registry="registry.example.com", packages=[package]))
+        registered(image_spec(name="a", registry="registry.example.com"))
+        registered("registry.example.com/task:1")

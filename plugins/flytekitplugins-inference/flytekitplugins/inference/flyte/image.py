@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from ..distribution import NAME
 from ..errors import ConfigError, DestinationError, UnsupportedError
 from .wheel import FILE_NAME, build_wheel, installed_distribution
 
-__all__ = ["image_spec"]
+__all__ = ["image_spec", "other_product"]
 
+LAST_OF_THE_OTHER = "1.16.31"
+"""A version of flytekit's own plugin, which a requirement that means it allows."""
 WHEEL_PATH = Path(".inference-image", FILE_NAME)
 """Below the working directory: an `ImageSpec` takes files from nowhere else. The same path, and with it the same
 identity of the image, on the laptop and in the pod."""
@@ -74,17 +77,38 @@ def _check_extras(extras: tuple[str, ...], known: list[str]) -> None:
 
 
 def _check_packages(packages: list[str]) -> None:
-    """Refuse what would fetch the other product of this name from the index."""
+    """Refuse what would ask the index for this package."""
+    for package in _ours(packages):
+        raise ConfigError(
+            f"packages={str(package)!r} names the package that image_spec() brings itself.",
+            hint="Leave it out, and give its extras to image_spec().",
+        )
+
+
+def other_product(image: Any) -> str:
+    """Return the requirement by which an `ImageSpec` installs flytekit's own plugin of this name.
+
+    Args:
+        image: A task's or a helper's image.
+
+    Returns:
+        Empty for any other image, and where the requirement excludes the versions below 2.
+    """
+    for package in _ours(getattr(image, "packages", None) or ()):
+        if not package.url and package.specifier.contains(LAST_OF_THE_OTHER):
+            return str(package)
+    return ""
+
+
+def _ours(packages: Iterable[str]) -> Iterator[Requirement]:
+    """Yield the requirements that name this package."""
     for package in packages:
         try:
-            name = Requirement(package).name
+            requirement = Requirement(package)
         except InvalidRequirement:  # a file or an option of pip, which the builder passes on
             continue
-        if canonicalize_name(name) == NAME:
-            raise ConfigError(
-                f"packages={package!r} names the package that image_spec() brings itself.",
-                hint="Leave it out, and give its extras to image_spec().",
-            )
+        if canonicalize_name(requirement.name) == NAME:
+            yield requirement
 
 
 def _requirements(requires: list[str], extras: tuple[str, ...]) -> list[str]:
