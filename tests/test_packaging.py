@@ -1,4 +1,5 @@
-"""The wheel and the source distribution: what is in them, what they say, and that they work without the source."""
+"""The wheel and the source distribution: what is in them, what they say, and that they work without
+the source."""
 
 from __future__ import annotations
 
@@ -206,7 +207,8 @@ def test_the_documents_and_messages_name_an_extra_that_exists(about: email.messa
 
 
 def test_how_to_install_is_written_once() -> None:
-    """Each message that names this distribution takes the command from `distribution.py`, with its bound."""
+    """Each message that names this distribution takes the command from `distribution.py`, with its
+    bound."""
     assert [
         path.name
         for path in PACKAGE.rglob("*.py")

@@ -2,13 +2,15 @@
 
     .venv/bin/python dev/bench/install.py [--pip 23.2] [--limit 120] [--extras openai,batch,report] [--cache]
 
-For each version of pip: a fresh virtual environment with that pip, and in it the line of the guide, with an empty cache
-unless `--cache` is given. Prints the seconds of the clock and of the processor (the difference is the network, or what
-else the machine does), and what was taken of the packages whose releases do not fit each other. Ends with 1 when an
-installation fails or misses the aim of 60 s. Needs a package index.
+For each version of pip: a fresh virtual environment with that pip, and in it the line of the guide,
+with an empty cache unless `--cache` is given. Prints the seconds of the clock and of the processor
+(the difference is the network, or what else the machine does), and what was taken of the packages
+whose releases do not fit each other. Ends with 1 when an installation fails or misses the aim, a
+minute. Needs a package index.
 
-pip before 26 goes back over the releases of whichever package it meets last. What it had to find out for itself made it
-read hundreds of releases of botocore; `pyproject.toml` says what keeps it from that.
+pip before 26 goes back over the releases of whichever package it meets last. What it had to find
+out for itself made it read hundreds of releases of botocore; `pyproject.toml` says what keeps it
+from that.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def processor_seconds() -> float:
 
 
 def install(pip: str, extras: str, *, limit: float, cache: bool) -> tuple[str, float, float]:
-    """Return how the installation with one version of pip ended, and its seconds of the clock and of the processor."""
+    """Return how one installation ended, and its seconds of the clock and of the processor."""
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder, "venv", "bin", "python")
         subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)

@@ -1,4 +1,5 @@
-"""`image_spec`: what flytekit's own builder makes of it, and that the wheel in its build context installs."""
+"""`image_spec`: what flytekit's own builder makes of it, and that the wheel in its build context
+installs."""
 
 from __future__ import annotations
 

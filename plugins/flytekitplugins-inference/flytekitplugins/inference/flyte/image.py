@@ -1,8 +1,9 @@
-"""An `ImageSpec` whose image holds this package: the one that is installed here, which no package index has.
+"""An `ImageSpec` whose image holds this package, as it is installed here: no index has it.
 
-flytekit's default builder installs `packages` first, then copies `copy` to `/root` and runs `commands` (read in
-`flytekit/image_spec/default_builder.py`, 1.14.0 and 1.16.31). So the package's requirements are `packages`, which keeps
-their layer while only this package changes; the wheel is copied, and a command installs it.
+flytekit's default builder installs `packages` first, then copies `copy` to `/root` and runs
+`commands` (read in `flytekit/image_spec/default_builder.py`, 1.14.0 and 1.16.31). So the package's
+requirements are `packages`, which keeps their layer while only this package changes; the wheel is
+copied, and a command installs it.
 """
 
 from __future__ import annotations
@@ -27,23 +28,25 @@ __all__ = ["image_spec", "other_product"]
 LAST_OF_THE_OTHER = "1.16.31"
 """A version of flytekit's own plugin, which a requirement that means it allows."""
 WHEEL_PATH = Path(".inference-image", FILE_NAME)
-"""Below the working directory: an `ImageSpec` takes files from nowhere else. The same path, and with it the same
-identity of the image, on the laptop and in the pod."""
+"""Below the working directory: an `ImageSpec` takes files from nowhere else. The same path, and
+with it the same identity of the image, on the laptop and in the pod."""
 _INSTALL = f"uv pip install --no-deps --no-index --no-cache /root/{WHEEL_PATH.as_posix()}"
 
 
 def image_spec(*extras: str, **fields: Any) -> ImageSpec:
     """Return flytekit's `ImageSpec` of an image with this package, as it is installed here.
 
-    Writes the wheel to `.inference-image` in the working directory; in a task's pod, which runs the image, nothing.
+    Writes the wheel to `.inference-image` in the working directory; in a task's pod, which runs the
+    image, nothing.
 
     Args:
         extras: The extras of this package that the image gets, such as `openai` and `batch`.
-        fields: Of `ImageSpec`: `name`, `registry`, `packages`, … Yours are kept; `commands` run after this package is
-            installed.
+        fields: Of `ImageSpec`: `name`, `registry`, `packages`, … Yours are kept; `commands` run
+            after this package is installed.
 
     Raises:
-        ConfigError: An extra does not exist, `packages` names this package, or no installation of it is recorded.
+        ConfigError: An extra does not exist, `packages` names this package, or no installation of
+            it is recorded.
         DestinationError: The wheel cannot be written.
         UnsupportedError: flytekit is older than 1.14, whose `ImageSpec` takes no files.
     """
@@ -72,7 +75,8 @@ def _check_extras(extras: tuple[str, ...], known: list[str]) -> None:
     unknown = [extra for extra in extras if extra not in known]
     if unknown:
         raise ConfigError(
-            f"image_spec({', '.join(map(repr, unknown))}): the extras are {', '.join(sorted(known))}."
+            f"image_spec({', '.join(map(repr, unknown))}): the extras are "
+            f"{', '.join(sorted(known))}."
         )
 
 
@@ -112,7 +116,7 @@ def _ours(packages: Iterable[str]) -> Iterator[Requirement]:
 
 
 def _requirements(requires: list[str], extras: tuple[str, ...]) -> list[str]:
-    """Return what this package and some of its extras require, without flytekit: the builder adds the one used here."""
+    """Return what this package and some extras require, save flytekit: the builder adds its own."""
     requirements = []
     for text in requires:
         requirement = Requirement(text)
@@ -135,6 +139,8 @@ def _write(path: Path, content: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         raise DestinationError(
-            f"The wheel for the image cannot be written to {path.absolute()}: {error.strerror or error}.",
-            hint="Work in a directory that can be written: flytekit takes an image's files from there only.",
+            f"The wheel for the image cannot be written to {path.absolute()}: "
+            f"{error.strerror or error}.",
+            hint="Work in a directory that can be written: flytekit takes an image's files from "
+            "there only.",
         ) from error

@@ -172,14 +172,14 @@ def _outside_of_a_cluster() -> bool:
 
 
 def _warn_of_the_other_product(image: Any, template: PodDescription) -> None:
-    """Warn of images that are built with the index's package of our name, which lacks the helpers' programs."""
+    """Warn of images that are built with the package which an index has under our name."""
     from .image import other_product
 
     helper_images = [server.helper_image for server in template.servers.values()]
     for package in filter(None, map(other_product, [image, *helper_images])):
         warnings.warn(
-            f"ImageSpec(packages=[{package!r}]) installs flytekit's own plugin of that name, without "
-            "the programs that this pod starts; make the image by image_spec() of "
+            f"ImageSpec(packages=[{package!r}]) installs flytekit's own plugin of that name, "
+            "without the programs that this pod starts; make the image by image_spec() of "
             "flytekitplugins.inference.flyte.image.",
             InferenceWarning,
             stacklevel=3,

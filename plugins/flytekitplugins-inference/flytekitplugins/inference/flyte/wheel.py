@@ -1,7 +1,8 @@
-"""A wheel of this package as it is installed here, whichever way: from a wheel, from a folder, or editable.
+"""A wheel of this package as it is installed here: from a wheel, from a folder, or editable.
 
-The same installation gives the same bytes on every machine, so that an image which is named by its content is built
-once. The format is PEP 427's (packaging.python.org, "Binary distribution format").
+The same installation gives the same bytes on every machine, so that an image which is named by its
+content is built once. The format is PEP 427's (packaging.python.org, "Binary distribution
+format").
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ __all__ = ["FILE_NAME", "build_wheel", "installed_distribution"]
 _STEM = f"{NAME.replace('-', '_')}-{__version__}"
 _DIST_INFO = f"{_STEM}.dist-info"
 _PACKAGE = Path(__file__).parents[1]
-_TAGS = "Wheel-Version: 1.0\nGenerator: flytekitplugins.inference\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+_TAGS = """\
+Wheel-Version: 1.0
+Generator: flytekitplugins.inference
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
 FILE_NAME = f"{_STEM}-py3-none-any.whl"
 """What a file with the wheel has to be called."""
 
@@ -30,7 +36,8 @@ def installed_distribution() -> metadata.Distribution:
     """Return the record of this package's installation.
 
     Raises:
-        ConfigError: There is none, or only one of another version: this package is imported from a folder on the path.
+        ConfigError: There is none, or only one of another version: this package is imported from a
+            folder on the path.
     """
     versions = []
     for distribution in metadata.distributions(name=NAME):
@@ -39,7 +46,8 @@ def installed_distribution() -> metadata.Distribution:
         versions.append(distribution.version)
     others = f" (only {', '.join(versions)})" if versions else ""
     raise ConfigError(
-        f"{NAME} {__version__} is imported from {_PACKAGE.parents[1]}, and no installation of it is recorded{others}.",
+        f"{NAME} {__version__} is imported from {_PACKAGE.parents[1]}, and no installation of it is "
+        f"recorded{others}.",
         hint=f"Install it: pip install -e {_PACKAGE.parents[1]}",
     )
 
