@@ -1,6 +1,6 @@
 """How long the installation takes that the guide prints, with the installers that people have.
 
-    .venv/bin/python dev/bench/install.py [--pip 23.2] [--limit 120] [--extras openai,batch,report] [--cache]
+    .venv/bin/python dev/bench/install.py [--pip 23.2] [--limit 300] [--extras openai,batch,report] [--cache]
 
 For each version of pip: a fresh virtual environment with that pip, and in it the line of the guide,
 with an empty cache unless `--cache` is given. Prints the seconds of the clock and of the processor
@@ -90,9 +90,9 @@ def main() -> int:
     parser.add_argument(
         "--limit",
         type=float,
-        default=120,
+        default=300,
         metavar="SECONDS",
-        help="of one installation (default: 120)",
+        help="of one installation (default: 300)",
     )
     parser.add_argument(
         "--extras", default=printed_extras(), help="default: those of the guide, %(default)s"

@@ -11,8 +11,10 @@ try:
     import openai
 except ImportError as error:
     raise errors.MissingDependencyError(
-        "client() of a server that speaks OpenAI's API needs the package openai, which is not installed.",
-        hint=f"{distribution.install_command('openai')} in the task's image, or take base_url with any client.",
+        "client() of a server that speaks OpenAI's API needs the package openai, which is not "
+        "installed.",
+        hint=f"{distribution.install_command('openai')} in the task's image, or take base_url with "
+        "any client.",
     ) from error
 
 from . import http

@@ -23,7 +23,7 @@ from ..distribution import NAME
 from ..errors import ConfigError, DestinationError, UnsupportedError
 from .wheel import FILE_NAME, build_wheel, installed_distribution
 
-__all__ = ["image_spec", "other_product"]
+__all__ = ["image_spec"]
 
 LAST_OF_THE_OTHER = "1.16.31"
 """A version of flytekit's own plugin, which a requirement that means it allows."""
@@ -59,9 +59,8 @@ def image_spec(*extras: str, **fields: Any) -> ImageSpec:
     packages = list(fields.pop("packages", None) or ())
     _check_extras(extras, distribution.metadata.get_all("Provides-Extra") or [])
     _check_packages(packages)
-    if (
-        FlyteContextManager.current_context().execution_state.mode is None
-    ):  # as in flytekit's own ImageBuildEngine
+    state = FlyteContextManager.current_context().execution_state
+    if state.mode is None:  # as flytekit's ImageBuildEngine asks, which builds nothing in a pod
         _write(WHEEL_PATH, build_wheel(distribution))
     return ImageSpec(
         packages=[*_requirements(distribution.requires or [], extras), *packages],
@@ -120,7 +119,8 @@ def _requirements(requires: list[str], extras: tuple[str, ...]) -> list[str]:
     requirements = []
     for text in requires:
         requirement = Requirement(text)
-        marker, requirement.marker = requirement.marker, None
+        marker = requirement.marker
+        requirement.marker = None
         wanted = marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
         if wanted and requirement.name != "flytekit":
             requirements.append(str(requirement))

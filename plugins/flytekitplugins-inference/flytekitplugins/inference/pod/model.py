@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union, get_args
 
-from ..distribution import install_command
 from ..errors import ConfigError
 from ..programs.protocol import MODEL_CACHE_DIRECTORY, MODEL_PATH, MODELS_DIRECTORY
 from .check import check_quantity
@@ -351,7 +350,8 @@ def refuse_bare_helper(model: Model, helper: Helper) -> None:
     extras = {HuggingFaceModel: "huggingface", RegisteredModel: "mlflow"}
     if helper.bundled and type(model) in extras:
         raise ConfigError(
-            f"model={model.name!r} needs a helper image with this package and its extra {extras[type(model)]}.",
-            hint=f"Give helper_image= (usually the task's own image, with {install_command(extras[type(model)])}), "
-            "or attach by @task(task_config=…).",
+            f"model={model.name!r} needs a helper image with this package and its extra "
+            f"{extras[type(model)]}.",
+            hint=f"Give helper_image= (usually the task's own image; image_spec("
+            f"{extras[type(model)]!r}, …) makes one), or attach by @task(task_config=…).",
         )
