@@ -143,12 +143,15 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(wheel.build_wheel(wheel.installed_distribution()))) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
     assert contents.keys() == expected.keys()
-    made_here = (".dist-info/RECORD", ".dist-info/WHEEL")
+    made_here = (".dist-info/RECORD", ".dist-info/WHEEL", ".dist-info/METADATA")
     assert [
         name
         for name in contents
         if contents[name] != expected[name] and not name.endswith(made_here)
     ] == []
+    (metadata,) = (name for name in contents if name.endswith(".dist-info/METADATA"))
+    # the README behind the headers may have been edited since the editable installation
+    assert contents[metadata].partition(b"\n\n")[0] == expected[metadata].partition(b"\n\n")[0]
     (record,) = (content.decode() for name, content in contents.items() if name.endswith("RECORD"))
     rows = {name: (digest, size) for name, digest, size in csv.reader(io.StringIO(record))}
     assert rows.keys() == contents.keys()
