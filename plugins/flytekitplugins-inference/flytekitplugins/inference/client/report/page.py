@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...distribution import install_command
 from .. import record
 from . import charts
 from .data import Advice, ReportData, ServerData, idle
@@ -85,11 +86,7 @@ def _drawn(shown: list[Panel]) -> tuple[list[Drawing | None], str]:
     if not wanted:
         return [], ""
     if not charts.is_available():
-        return (
-            [],
-            "For drawings install matplotlib in the task's image: the extra "
-            "flytekitplugins-inference[report].",
-        )
+        return [], f"Drawings need matplotlib in the task's image: {install_command('report')}"
     drawings = charts.draw(wanted)
     if drawings is None:
         return [], "The drawings could not be made; the task's log tells why."
