@@ -31,10 +31,10 @@ Register the class as an entry point of the group `flytekitplugins.inference.ser
 to `unanswered` in a test.
 
 Stable, in the sense of semantic versioning: the names in `__all__`, with those of their fields,
-methods and class variables that do not begin with an underscore, and the name of the group. One is
-removed, or changes its meaning, only in a new major version, and is deprecated for a minor version
-before. New ones may be added in any minor version. `unanswered` may ask more questions in one. All
-other modules are internal: they change without notice.
+methods and class variables that do not begin with an underscore, and the name of the group. They
+change incompatibly only in a new major version, after a warning in a minor version where one is
+possible. A minor version may add names, and questions to `unanswered`. `docs/stability.md` says
+what else of this package is stable.
 """
 
 from __future__ import annotations
