@@ -1,4 +1,4 @@
-"""A task with a server of another distribution beside it; run it as README.md says, with `IRIS_MODEL`."""
+"""A task with another distribution's server beside it: README.md says how to run it."""
 
 from __future__ import annotations
 

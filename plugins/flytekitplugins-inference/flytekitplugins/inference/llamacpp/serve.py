@@ -143,7 +143,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
         )
 
     def _sizes(self) -> tuple[str, ...]:
-        """Return the sizes that the server would otherwise derive from the node's cores and memory."""
+        """Return the sizes that the server would else derive from the node's cores and memory."""
         threads = max(1, int(parse_quantity(format_quantity(self.cpu))))
         ours = {
             "threads": str(threads),
@@ -281,7 +281,8 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
         has_mem = not list(check.check_quantity("mem", self.mem, memory=True))
         if isinstance(cache, int) and has_mem and cache >= self._mem_mebibytes():
             yield (
-                f"cache_ram is {cache} MiB, which does not fit into mem={self.mem!r} beside the model"
+                f"cache_ram is {cache} MiB, which does not fit into mem={self.mem!r} beside the "
+                "model"
             )
 
     def cautions(self) -> Iterator[str]:

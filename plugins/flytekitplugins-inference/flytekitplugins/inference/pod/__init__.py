@@ -10,6 +10,8 @@
 | `secrets` | a secret's prefix, group and key → environment variables |
 | `check` | what a user gave → problems |
 | `flags` | a dictionary of options → a server's command line |
+| `arguments`, `adapters` | what servers with a command line, or with LoRA adapters, share |
+| `named_models` | what servers of a repository of named models share |
 | `bundle` | the programs' modules → one text that travels in a pod spec |
 | `plan` | a server and what stands around it → containers in order, volumes |
 | `compile` | plan → manifest (plain dictionaries, camelCase) |
