@@ -4,7 +4,7 @@ Works with `httpx` and with its successor `httpx2`: the library is a parameter (
 official OpenAI client is built on the one or the other, by its version. Streams of an answer must
 be of the library's own types, so those two classes are made for it.
 
-A request goes through `retry.Attempts`; nothing of an answer that has begun is ever asked again.
+A request goes through `attempts.Attempts`; nothing of an answer that has begun is ever asked again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ServerError
-from .retry import Attempts, Limits
+from .attempts import Attempts, Limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from .outage import Watch
+    from .outage import OutageWatch
     from .record import Record, Seen
 
 __all__ = ["AsyncTransport", "Transport"]
@@ -49,7 +49,7 @@ class _Layer:
         *,
         http: Any,
         limits: Limits,
-        watch: Watch,
+        watch: OutageWatch,
         record: Record,
         convert: Callable[[ServerError, Any], Exception] = lambda error, request: error,
     ) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 __all__ = [
     "Address",
     "AddressError",
+    "CredentialsInUrlError",
     "is_loopback",
     "mask",
     "parse_address",
@@ -27,6 +28,10 @@ _CREDENTIALS = re.compile(r"://[^/]*@")
 
 class AddressError(ValueError):
     """A text is no address of a server. The reason goes on after the name of what holds the text."""
+
+
+class CredentialsInUrlError(AddressError):
+    """An address holds a user or password."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +75,8 @@ def parse_address(url: str) -> Address:
     """Return the address that a URL names.
 
     Raises:
-        AddressError: It is no http or https URL, or holds a user or password.
+        AddressError: It is no http or https URL.
+        CredentialsInUrlError: It holds a user or password.
     """
     try:
         parts = urlsplit(url)
@@ -81,7 +87,7 @@ def parse_address(url: str) -> Address:
     if not parts.hostname or not is_plain or port == 0:
         raise AddressError("is not an http or https URL")
     if parts.username is not None:
-        raise AddressError("holds a user or password, which would be shown in logs")
+        raise CredentialsInUrlError("holds a user or password, which would be shown in logs")
     path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path
     return Address(scheme=parts.scheme, host=parts.hostname, port=port, path=path)
 

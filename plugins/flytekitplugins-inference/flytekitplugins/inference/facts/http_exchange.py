@@ -53,7 +53,11 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 """What one line of a stream may have: Ollama repeats a model's whole description in one."""
 MAX_OVERHEAD = 8
 """Bytes of the connection for one of a body: one that comes in chunks of one byte has six."""
-USER_AGENT = "flytekitplugins-inference"
+_HEADERS = {
+    "Accept": "*/*",
+    "User-Agent": "flytekitplugins-inference",
+    "Connection": "close",
+}
 
 
 class NoAnswerReason(Enum):
@@ -380,15 +384,14 @@ class HttpExchange:
         if self._proxy is not None and address.scheme == "http":
             target = f"{address.origin}{target}"
             headers = {**_proxy_headers(self._proxy), **headers}
-        writer.putrequest(method, target)
+        given = {name.lower() for name in headers}
+        writer.putrequest(method, target, skip_host="host" in given)
         if body:
             writer.putheader("Content-Length", str(len(body)))
-        for name, value in {
-            "Accept": "*/*",
-            "User-Agent": USER_AGENT,
-            "Connection": "close",
-            **headers,
-        }.items():
+        for name, value in _HEADERS.items():
+            if name.lower() not in given:
+                writer.putheader(name, value)
+        for name, value in headers.items():
             writer.putheader(name, value)
         return writer
 
@@ -433,6 +436,9 @@ class HttpExchange:
         except OSError as error:
             reason = NoAnswerReason.BROKEN if is_connected else NoAnswerReason.UNREACHABLE
             _fail(reason, error.strerror or type(error).__name__, is_connected)
+        except http.client.BadStatusLine as error:
+            text = f"{type(error).__name__} {excerpt(str(error))}"
+            _fail(NoAnswerReason.NOT_HTTP, text, is_connected)
         except (http.client.HTTPException, ValueError) as error:
             _fail(malformed, type(error).__name__, is_connected)
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import (
@@ -19,6 +16,7 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.background import BackgroundCall
 from ..preflight import token
 from ..stores.hub_store import GATED_HINT, HubStore, has_xet
 from ..stores.store import Source, error_for_status
@@ -44,21 +42,10 @@ def within(seconds: float, action: Callable[[], _T], what: str) -> _T:
     Raises:
         SourceUnavailableError: It took more than `seconds`.
     """
-    future: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(action())
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    try:
-        return future.result(seconds)
-    except FutureTimeoutError as error:
-        if future.done():
-            raise
-        raise SourceUnavailableError(f"{what} did not answer within {seconds:g} s.") from error
+    call = BackgroundCall(action)
+    if not call.wait(seconds):
+        raise SourceUnavailableError(f"{what} did not answer within {seconds:g} s.")
+    return call.result()
 
 
 class HubModel:
