@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import socket
 import ssl
 import subprocess
@@ -50,13 +51,10 @@ class Peer:
 
     def _answer(self, connected: socket.socket) -> None:
         with contextlib.suppress(OSError), connected:
-            request = b""
-            while b"\r\n\r\n" not in request:
-                part = connected.recv(65536)
-                if not part:
-                    return
-                request += part
-            self.requests.append(request)
+            with connected.makefile("rb") as source:
+                request = b"".join(iter(source.readline, b"\r\n")) + b"\r\n"
+                length = re.search(rb"Content-Length: (\d+)", request)
+                self.requests.append(request + source.read(int(length[1]) if length else 0))
             self._talk(connected)
 
     def close(self) -> None:
@@ -174,6 +172,20 @@ def test_the_request(peers: Peers) -> None:
         "X-A: 1",
     ]
     assert peer.requests[0].endswith(b"{}")
+
+
+def test_a_header_that_is_given_replaces_our_own(peers: Peers) -> None:
+    peer = peers(OK + b"\r\n")
+    headers = {"user-agent": "kube-probe/1.36", "host": "model", "ACCEPT": "text/plain"}
+    with ask(parse_address(peer.url), seconds=LONG, headers=headers):
+        pass
+    assert sorted(peer.requests[0].decode().lower().split("\r\n")[1:-2]) == [
+        "accept-encoding: identity",
+        "accept: text/plain",
+        "connection: close",
+        "host: model",
+        "user-agent: kube-probe/1.36",
+    ]
 
 
 def test_ipv6(peers: Peers) -> None:

@@ -17,7 +17,7 @@ from flytekit.types.file import FlyteFile
 from flytekit.types.structured.structured_dataset import StructuredDataset
 
 from flytekitplugins.inference.programs.stores.flyte_stores import storage_options
-from flytekitplugins.inference.programs.stores.store import mask
+from flytekitplugins.inference.facts.address import mask
 
 InputsPb = Callable[..., str]
 LARGE = bytes(range(256)) * (40 * 1024 * 1024 // 256) + b"end"

@@ -17,7 +17,8 @@ from ...errors import (
     SourceUnavailableError,
     UnsupportedError,
 )
-from .store import Block, Source, SourceChangedError, error_for_status, mask
+from ...facts.address import mask
+from .store import Block, Source, SourceChangedError, error_for_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

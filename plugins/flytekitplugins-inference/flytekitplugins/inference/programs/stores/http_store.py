@@ -11,6 +11,7 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.address import mask
 from .store import (
     BLOCK_BYTES,
     Block,
@@ -21,7 +22,6 @@ from .store import (
     error_for_status,
     first_bytes,
     lost_error,
-    mask,
 )
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ Nothing here knows about literals.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +15,7 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.address import mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1024 * 1024
 """What is read and written at a time; memory is about twice this for every transfer under way."""
 _BUSY = frozenset({408, 425, 429})
-_CREDENTIALS = re.compile(r"://[^/]*@")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,22 +141,3 @@ def body_blocks(body: Any) -> Iterator[Block]:
     else:
         while block := body.read(BLOCK_BYTES, decode_content=False):
             yield block
-
-
-def scheme(uri: str) -> str:
-    """Return the scheme of `uri` in lower case; `file` for a plain path."""
-    head, separator, _ = uri.partition("://")
-    return head.lower() if separator else "file"
-
-
-def mask(uri: str) -> str:
-    """Return `uri` without what may be secret: user, password and query."""
-    if scheme(uri) == "file":
-        return uri
-    address, question, _ = without_credentials(uri).partition("?")
-    return f"{address}?..." if question else address
-
-
-def without_credentials(uri: str) -> str:
-    """Return `uri` without user and password, also those of the addresses in a chain (`zip://a::https://u:p@host`)."""
-    return uri if scheme(uri) == "file" else _CREDENTIALS.sub("://", uri)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ...errors import FetchError, InferenceError, IntegrityError
+from ...facts.address import mask
 from ..disk import check_space, is_file, make_directories, make_root, writing
 from ..retry import Crew, Retry
-from ..stores.store import Block, Source, SourceChangedError, Store, mask
+from ..stores.store import Block, Source, SourceChangedError, Store
 from .partial_file import PartialFile
 from .transfer_journal import Journal, read_facts, transfer_key
 
