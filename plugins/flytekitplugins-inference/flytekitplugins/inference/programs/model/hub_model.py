@@ -156,9 +156,12 @@ class HubModel:
     def _unavailable(self, error: BaseException) -> FetchError:
         from huggingface_hub import errors
 
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        if status >= 400:
-            return error_for_status(status, self.label, type(error).__name__)
+        response = getattr(error, "response", None)
+        status = getattr(response, "status_code", 0)
+        if response is not None and status >= 400:
+            retry_after = response.headers.get("Retry-After")
+            name = type(error).__name__
+            return error_for_status(status, self.label, name, retry_after=retry_after)
         if isinstance(error, errors.HFValidationError):
             return InvalidSourceError(f"{self.label} is not the name of a repository: {error}.")
         is_answer = isinstance(error, (ValueError, KeyError, TypeError, AttributeError))

@@ -224,4 +224,6 @@ def _translated(response: Mapping[str, Any], uri: str) -> Exception:
         status = 503
     elif code in _FORBIDDEN:
         status = 403
-    return error_for_status(status if status >= 400 else 500, uri, code)
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    retry_after = headers.get("retry-after")
+    return error_for_status(status if status >= 400 else 500, uri, code, retry_after=retry_after)

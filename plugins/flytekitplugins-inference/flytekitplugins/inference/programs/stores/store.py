@@ -16,6 +16,8 @@ from ...errors import (
     SourceUnavailableError,
 )
 from ...facts.address import mask
+from ...facts.retry_after import parse_retry_after
+from ...facts.wording import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,13 +71,16 @@ class SourceChangedError(IntegrityError):
     """A file was replaced between looking at it and reading it."""
 
 
-def error_for_status(status: int, uri: str, reason: str) -> FetchError:
+def error_for_status(
+    status: int, uri: str, reason: str, *, retry_after: str | None = None
+) -> FetchError:
     """Return the error that an HTTP status means.
 
     Args:
         status: 400 or more.
         uri: What was asked for; masked in the message.
         reason: The store's own code or phrase, without addresses.
+        retry_after: The answer's `Retry-After`, which counts where it is worth to try again.
     """
     where = f"{mask(uri)} ({status} {reason})"
     if status in (404, 410):
@@ -89,8 +94,15 @@ def error_for_status(status: int, uri: str, reason: str) -> FetchError:
     if status in (412, 416):
         return SourceChangedError(f"{where} was replaced while it was read.")
     if status in _BUSY or (status >= 500 and status not in (501, 505)):
-        return SourceUnavailableError(f"The store of {where} is not available.")
+        return _unavailable(where, parse_retry_after(retry_after))
     return FetchError(f"The store refused to hand out {where}.")
+
+
+def _unavailable(where: str, seconds: float | None) -> SourceUnavailableError:
+    wish = f" It wants to be left alone for {duration(seconds)}." if seconds else ""
+    error = SourceUnavailableError(f"The store of {where} is not available.{wish}")
+    error.retry_after_seconds = seconds or 0.0
+    return error
 
 
 def lost_error(uri: str, error: Exception) -> FetchError:

@@ -325,16 +325,13 @@ class Transfer:
                 raise IntegrityError(f"{mask(source.uri)} ended {end - position} bytes early.")
             except FetchError as error:
                 attempt = 1 if position - begun >= PROGRESS_BYTES and source.ranges else attempt + 1
-                if (
-                    not error.retryable
-                    or isinstance(error, SourceChangedError)
-                    or attempt >= self._retry.attempts
-                ):
+                if isinstance(error, SourceChangedError) or self._retry.gives_up(attempt, error):
                     raise
+                failure = error
             if not source.ranges:
                 self.progress.add(size=start - position)
                 position = start
-            self._retry.wait(attempt, self._crew.stop)
+            self._retry.wait(attempt, self._crew.stop, error=failure)
         return position
 
     def _write(self, file: PartialFile, position: int, block: Block) -> int:
