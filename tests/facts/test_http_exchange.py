@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import socket
 import ssl
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from facts.peer import Peer, Peers, Talk, repeating, saying
 from flytekitplugins.inference.facts.address import parse_address
 from flytekitplugins.inference.facts.http_exchange import (
     HttpExchange,
@@ -27,71 +25,6 @@ SHORT = 0.5
 """Seconds of an exchange that is meant to run out of them."""
 LONG = 30.0
 """Seconds of an exchange that must end for another reason."""
-
-Talk = Callable[[socket.socket], None]
-
-
-class Peer:
-    """Takes connections, reads one request of each, and hands it to `talk`."""
-
-    def __init__(self, talk: Talk, family: socket.AddressFamily = socket.AF_INET) -> None:
-        host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
-        self._listener = socket.create_server((host, 0), family=family)
-        self.port = self._listener.getsockname()[1]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
-        self.requests: list[bytes] = []
-        self._talk = talk
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                accepted, _ = self._listener.accept()
-                threading.Thread(target=self._answer, args=(accepted,), daemon=True).start()
-
-    def _answer(self, connected: socket.socket) -> None:
-        with contextlib.suppress(OSError), connected:
-            with connected.makefile("rb") as source:
-                request = b"".join(iter(source.readline, b"\r\n")) + b"\r\n"
-                length = re.search(rb"Content-Length: (\d+)", request)
-                self.requests.append(request + source.read(int(length[1]) if length else 0))
-            self._talk(connected)
-
-    def close(self) -> None:
-        self._listener.close()
-
-
-@pytest.fixture
-def peers() -> Iterator[Callable[..., Peer]]:
-    made: list[Peer] = []
-
-    def make(talk: Talk | bytes, **options: socket.AddressFamily) -> Peer:
-        peer = Peer(saying(talk) if isinstance(talk, bytes) else talk, **options)
-        made.append(peer)
-        return peer
-
-    yield make
-    for peer in made:
-        peer.close()
-
-
-Peers = Callable[..., Peer]
-
-
-def saying(text: bytes) -> Talk:
-    return lambda connected: connected.sendall(text)
-
-
-def repeating(start: bytes, part: bytes, pause: float = 0.0) -> Talk:
-    """Send a start, and then the same part for ever."""
-
-    def talk(connected: socket.socket) -> None:
-        connected.sendall(start)
-        for _ in itertools.count():
-            connected.sendall(part)
-            time.sleep(pause)
-
-    return talk
 
 
 def resetting(text: bytes) -> Talk:

@@ -248,7 +248,7 @@ class _Body:
 
 @cache
 def _blocking(http: Any) -> Any:
-    class Watched(http.SyncByteStream):
+    class WatchedStream(http.SyncByteStream):
         def __init__(self, body: _Body) -> None:
             self._body = body
 
@@ -266,12 +266,12 @@ def _blocking(http: Any) -> Any:
             self._body.inner.close()
             self._body.end()  # closed early: the caller had enough
 
-    return Watched
+    return WatchedStream
 
 
 @cache
 def _asynchronous(http: Any) -> Any:
-    class Watched(http.AsyncByteStream):
+    class AsyncWatchedStream(http.AsyncByteStream):
         def __init__(self, body: _Body) -> None:
             self._body = body
 
@@ -289,4 +289,4 @@ def _asynchronous(http: Any) -> Any:
             await self._body.inner.aclose()
             self._body.end()
 
-    return Watched
+    return AsyncWatchedStream

@@ -146,7 +146,7 @@ class _BoundedSocket(io.RawIOBase):
         self.socket.settimeout(None if math.isinf(left) else left)
 
 
-class _Response(http.client.HTTPResponse):
+class _FinalResponse(http.client.HTTPResponse):
     def begin(self) -> None:
         """Read the head, and pass over interim answers: `http.client` knows 100 only, not 103."""
         super().begin()
@@ -446,7 +446,7 @@ class HttpExchange:
 def _received(connected: _BoundedSocket, method: str) -> http.client.HTTPResponse:
     """Return the head of an answer, and lift the bound of bytes: from here on it is the reader's."""
     connected.bytes_left = MAX_HEADER_BYTES
-    response = _Response(connected, method=method)  # type: ignore[arg-type]
+    response = _FinalResponse(connected, method=method)  # type: ignore[arg-type]
     response.begin()
     connected.bytes_left = math.inf
     return response
