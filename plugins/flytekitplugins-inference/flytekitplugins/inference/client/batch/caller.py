@@ -115,13 +115,13 @@ class Caller:
         """
         if not self._model and isinstance(self._work, HttpWork):
             async with self._session.get(f"{self._origin}/v1/models") as response:
+                status = response.status
                 body = await _bounded(response.content, MAX_LIST_BYTES)
-                if response.status >= 500 or response.status == 429:
-                    text = body.decode(errors="replace")
-                    raise fault_of_status(response.status, text, response.headers)
-            if response.status not in _NO_SUCH_ROUTE:
-                url = self._endpoint.url
-                self._model = only_model("openai", url=url, status=response.status, body=body)
+            if status in _NO_SUCH_ROUTE:
+                return ""
+            if status >= 500 or status == 429:
+                raise fault_of_status(status, body.decode(errors="replace"), response.headers)
+            self._model = only_model("openai", url=self._endpoint.url, status=status, body=body)
         return self._model or self._endpoint.model
 
     async def call(self, row: Row) -> Answer:
