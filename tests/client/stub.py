@@ -119,8 +119,8 @@ class Stub:
 
     def start_in(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self.start)
+        timer.start()  # before `close` can see it: what was not started cannot be joined
         self._timers.append(timer)
-        timer.start()
 
     def die(self) -> None:
         """End at once, as a process that is killed: its connections are reset."""

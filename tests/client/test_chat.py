@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import pickle
 import re
@@ -13,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from client.stub import Stub, chat, crash, half, hang, reset, send, stream
+from client.stub import Handler, Stub, chat, crash, half, hang, reset, send, stream
 from flytekitplugins.inference.client.endpoint import Endpoint
 from flytekitplugins.inference.errors import ServerError, ServerExitedError, ServerNotReadyError
 
@@ -225,12 +226,14 @@ def test_a_request_waits_for_a_server_that_comes_back(stub: Stub, ask: Ask) -> N
 
 
 def test_a_request_waits_while_the_server_loads(stub: Stub, ask: Ask) -> None:
-    stub.pages["/health"] = send(503, {"error": "Loading model"})
+    healths = itertools.chain([503] * 3, itertools.repeat(200))
+
+    def health(handler: Handler) -> None:
+        send(next(healths), {})(handler)
+
+    stub.pages["/health"] = health
     stub.script = [send(503, {"error": {"message": "Loading model"}})]
-    timer = threading.Timer(0.4, lambda: stub.pages.update({"/health": send(200, {})}))
-    timer.start()
     assert ask(endpoint_of(stub), retry_busy=False) == "hello"
-    timer.join()
     assert len(stub.posts) == 2
 
 

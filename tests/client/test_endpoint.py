@@ -211,7 +211,7 @@ def test_a_body_that_was_read_from_a_stream_is_not_sent_again(stub: Stub) -> Non
 
 def test_the_older_library_does_the_same(stub: Stub) -> None:
     """`httpx`, on which OpenAI's client was built before version 3."""
-    from flytekitplugins.inference.client.retry import Limits
+    from flytekitplugins.inference.client.attempts import Limits
 
     stub.script = [send(503, {}, headers={"Retry-After": "0"}), send(200, {"y": 1})]
     endpoint = Endpoint(url=stub.url, health_url=f"{stub.url}/health")

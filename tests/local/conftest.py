@@ -28,7 +28,8 @@ from flytekitplugins.inference.local.plan.local_plan import (
     compile_plan,
     declared_ports,
 )
-from flytekitplugins.inference.local.probes import Answer, Probe
+from flytekitplugins.inference.local.plan.probe_plan import ProbePlan
+from flytekitplugins.inference.local.prober import ProbeResult
 from flytekitplugins.inference.local.supervisor import Phase, Supervisor
 from local import podman
 
@@ -318,10 +319,12 @@ class Scenario:
     def termination_message(self, container: ContainerPlan) -> str:
         return self._messages.get(container.name, "")
 
-    def ask(self, probe: Probe, process: FakeProcess) -> Answer:
+    def ask_probe(self, probe: ProbePlan, process: FakeProcess) -> ProbeResult:
         age = self.now - process.began
         ok = process.run.ready_after <= age < process.run.unhealthy_after
-        return Answer(ok=ok, text=f"{probe.action}: {'HTTP 200' if ok else 'connection refused'}")
+        return ProbeResult(
+            ok=ok, text=f"{probe.action}: {'HTTP 200' if ok else 'connection refused'}"
+        )
 
     def step_until(self, phase: Phase, limit: float = 2000) -> Scenario:
         give_up = self.now + limit

@@ -16,8 +16,8 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 from flytekit.types.structured.structured_dataset import StructuredDataset
 
+from flytekitplugins.inference.facts.address import mask
 from flytekitplugins.inference.programs.stores.flyte_stores import storage_options
-from flytekitplugins.inference.programs.stores.store import mask
 
 InputsPb = Callable[..., str]
 LARGE = bytes(range(256)) * (40 * 1024 * 1024 // 256) + b"end"

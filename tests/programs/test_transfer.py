@@ -19,7 +19,7 @@ from flytekitplugins.inference.errors import (
 from flytekitplugins.inference.programs.local_names import relative_paths
 from flytekitplugins.inference.programs.retry import Crew, Retry
 from flytekitplugins.inference.programs.stores.local_store import LocalStore
-from flytekitplugins.inference.programs.stores.store import Source, first_bytes
+from flytekitplugins.inference.programs.stores.store import Source, error_for_status, first_bytes
 from flytekitplugins.inference.programs.transfer.partial_file import PartialFile
 from flytekitplugins.inference.programs.transfer.transfer_journal import Journal
 from flytekitplugins.inference.programs.transfer.transfers import Delivery, Transfer
@@ -88,6 +88,40 @@ def test_a_store_that_sends_too_much_is_no_store(tmp_path: Path) -> None:
     )
     assert [str(error) for _, error in outcome.failures] == ["x is longer than the store said."]
     assert not (tmp_path / "x").exists()
+
+
+def test_a_store_is_left_alone_for_as_long_as_it_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Busy(Memory):
+        def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+            self.reads += 1
+            if self.reads == 1:
+                raise error_for_status(503, "http://h/x", "Busy", retry_after="40")
+            yield self.data[start:end]
+
+    wishes: list[float] = []
+    monkeypatch.setattr(
+        Retry, "wait", lambda self, attempt, stop, error: wishes.append(error.retry_after_seconds)
+    )
+    store = Busy(b"data")
+    delivery = Delivery(source=store.stat("x"), path="x")
+    assert Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch([delivery]).failures == []
+    assert wishes == [40.0]
+
+
+def test_a_store_that_asks_for_too_long_fails_its_file_at_once(tmp_path: Path) -> None:
+    class Closed(Memory):
+        def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+            self.reads += 1
+            raise error_for_status(503, "http://h/x", "Busy", retry_after="86400")
+            yield b""
+
+    store = Closed(b"data")
+    delivery = Delivery(source=store.stat("x"), path="x")
+    outcome = Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch([delivery])
+    assert "left alone for 24 h" in str(outcome.failures[0][1])
+    assert store.reads == 1
 
 
 def test_the_end_of_a_lost_stream_does_not_stay(tmp_path: Path) -> None:

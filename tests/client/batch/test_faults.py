@@ -8,8 +8,6 @@ import socket
 import threading
 import time
 from collections import Counter
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ from flytekitplugins.inference.client.batch.faults import (
     KINDS,
     RETRYABLE,
     UNAVAILABLE,
-    parse_retry_after,
 )
 from flytekitplugins.inference.client.endpoint import Endpoint as RealEndpoint
 from flytekitplugins.inference.client.report.collect import collect
@@ -366,24 +363,6 @@ def test_retry_after_is_honoured(server: Server) -> None:
     result = run(server, ["a"])
     assert result.succeeded == 1
     assert times[1] - times[0] >= 1
-
-
-@pytest.mark.parametrize(
-    ("text", "least", "most"),
-    [
-        ("3", 3, 3),
-        ("1.5", 1.5, 1.5),
-        ("", 0, 0),
-        ("soon", 0, 0),
-        ("-4", 0, 0),
-        ("1²", 0, 0),
-        ("٣", 0, 0),
-        (format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True), 3500, 3600),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(text: str, least: float, most: float) -> None:
-    assert least <= parse_retry_after(text) <= most
 
 
 @pytest.mark.parametrize("code", [500, 503])

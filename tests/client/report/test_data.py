@@ -104,28 +104,6 @@ def test_data_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (4e-5, "40 µs"),
-        (0.00099, "990 µs"),
-        (0.0009996, "1.0 ms"),
-        (0.0042, "4.2 ms"),
-        (0.0996, "100 ms"),
-        (0.9996, "1.0 s"),
-        (3.14, "3.1 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min"),
-        (245, "4 min 5 s"),
-        (3600, "1 h"),
-        (7380, "2 h 3 min"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
-
-
-@pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0"), (0.254, "0.25"), (3.14, "3.1"), (4.0, "4"), (42.4, "42"), (12_345.6, "12,346")],
 )

@@ -174,6 +174,9 @@ class SourceUnavailableError(FetchError, ConnectionError):
     exit_code = 69
     retryable = True
 
+    retry_after_seconds: float = 0.0
+    """For so long the source wants to be left alone (`Retry-After`); 0 where it did not say."""
+
 
 class BatchFailedError(InferenceError):
     """More rows of a batch failed than were allowed. What is finished is kept, and a rerun continues.

@@ -20,8 +20,8 @@ except ImportError as error:
 from . import http
 
 if TYPE_CHECKING:
+    from .attempts import Limits
     from .endpoint import Endpoint
-    from .retry import Limits
 
 _Client = TypeVar("_Client", openai.OpenAI, openai.AsyncOpenAI)
 

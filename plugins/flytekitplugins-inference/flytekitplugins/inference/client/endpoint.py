@@ -11,11 +11,11 @@ import math
 import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 from ..errors import ConfigError
+from ..facts.address import AddressError, CredentialsInUrlError, parse_address
+from .attempts import Limits
 from .record import Record, record_of
-from .retry import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -252,11 +252,11 @@ class Endpoint:
         """
         if self.model:
             return self.model
-        from .models import only_model, question
+        from .models import only_model_of, request_of
 
-        method, path, body = question(self)
+        request = request_of(self)
         with self._http(_limits(TIMEOUT_SECONDS, OUTAGE_SECONDS, True)) as client:
-            return only_model(self, client.request(method, path, json=body))
+            return only_model_of(self, client.request(**request))
 
     def _http(self, limits: Limits) -> Any:
         from . import http
@@ -297,15 +297,12 @@ _URL_HINT = "Write it as http://localhost:8000 or https://host/path."
 def _normalised(url: str) -> tuple[str, str | None]:
     """Return an address without the slash at its end, and what is wrong with it."""
     try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_url = False
-    if not is_url or not url.isascii() or not url.isprintable() or " " in url:
-        return url, "is not an http or https URL"
-    if parts.username is not None:
-        return url, "holds a user or password, which would be shown in logs: give api_key instead"
-    if parts.query or parts.fragment:
+        parse_address(url)
+    except CredentialsInUrlError as error:
+        return url, f"{error}: give api_key instead"
+    except AddressError as error:
+        return url, str(error)
+    if "?" in url or "#" in url:
         return url, "has a query or a fragment, which cannot be kept"
     return url.rstrip("/"), None
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import urllib.request
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ..distribution import install_command
 from ..errors import MissingDependencyError, ServerError
-from .health import is_loopback
+from ..facts.address import parse_address, proxy_for
 from .outage import watch_of
 from .record import record_of
 from .transport import AsyncTransport, Transport
@@ -17,8 +15,8 @@ from .transport import AsyncTransport, Transport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .attempts import Limits
     from .endpoint import Endpoint
-    from .retry import Limits
 
 __all__ = ["async_client", "client", "library"]
 
@@ -74,11 +72,12 @@ def async_client(
 
 def _options(endpoint: Endpoint, http: Any) -> dict[str, Any]:
     limits = http.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
-    trust_env = not is_loopback(endpoint.url)
+    address = parse_address(endpoint.url)
     return {
         "limits": limits,
-        "trust_env": trust_env,
-        "proxy": _proxy(endpoint.url) if trust_env else None,
+        "trust_env": not address.is_loopback,
+        # the libraries look for it only where they make the transport themselves
+        "proxy": proxy_for(address),
     }
 
 
@@ -89,7 +88,7 @@ def _settings(endpoint: Endpoint, limits: Limits, http: Any) -> dict[str, Any]:
         "headers": headers,
         # no bound for a place in the pool: those who hold one are bounded themselves
         "timeout": http.Timeout(limits.timeout_seconds, connect=CONNECT_SECONDS, pool=None),
-        "trust_env": not is_loopback(endpoint.url),
+        "trust_env": not parse_address(endpoint.url).is_loopback,
         "follow_redirects": True,  # as the OpenAI client does by itself
     }
 
@@ -101,18 +100,6 @@ def _parts(
     watch = watch_of(endpoint.health_url or endpoint.url, api_key=endpoint.api_key, record=record)
     parts: dict[str, Any] = {"http": http, "limits": limits, "watch": watch, "record": record}
     return parts if convert is None else {**parts, "convert": convert}
-
-
-def _proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for a host other than this one.
-
-    The libraries look for it only where they make the transport themselves.
-    """
-    parts = urlsplit(url)
-    proxies = urllib.request.getproxies()
-    if urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 if TYPE_CHECKING:

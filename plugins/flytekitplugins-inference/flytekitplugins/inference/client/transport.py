@@ -4,7 +4,7 @@ Works with `httpx` and with its successor `httpx2`: the library is a parameter (
 official OpenAI client is built on the one or the other, by its version. Streams of an answer must
 be of the library's own types, so those two classes are made for it.
 
-A request goes through `retry.Attempts`; nothing of an answer that has begun is ever asked again.
+A request goes through `attempts.Attempts`; nothing of an answer that has begun is ever asked again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ServerError
-from .retry import Attempts, Limits
+from .attempts import Attempts, Limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from .outage import Watch
+    from .outage import OutageWatch
     from .record import Record, Seen
 
 __all__ = ["AsyncTransport", "Transport"]
@@ -49,7 +49,7 @@ class _Layer:
         *,
         http: Any,
         limits: Limits,
-        watch: Watch,
+        watch: OutageWatch,
         record: Record,
         convert: Callable[[ServerError, Any], Exception] = lambda error, request: error,
     ) -> None:
@@ -248,7 +248,7 @@ class _Body:
 
 @cache
 def _blocking(http: Any) -> Any:
-    class Watched(http.SyncByteStream):
+    class WatchedStream(http.SyncByteStream):
         def __init__(self, body: _Body) -> None:
             self._body = body
 
@@ -266,12 +266,12 @@ def _blocking(http: Any) -> Any:
             self._body.inner.close()
             self._body.end()  # closed early: the caller had enough
 
-    return Watched
+    return WatchedStream
 
 
 @cache
 def _asynchronous(http: Any) -> Any:
-    class Watched(http.AsyncByteStream):
+    class AsyncWatchedStream(http.AsyncByteStream):
         def __init__(self, body: _Body) -> None:
             self._body = body
 
@@ -289,4 +289,4 @@ def _asynchronous(http: Any) -> Any:
             await self._body.inner.aclose()
             self._body.end()
 
-    return Watched
+    return AsyncWatchedStream

@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 from ..distribution import install_command
 from ..errors import InferenceError, MissingDependencyError, ServerError
+from ..facts.wording import excerpt
 from . import http
-from .health import shown
-from .models import only_model, question
+from .models import only_model_of, request_of
 
 try:
     from .tensors import Tensor, decode, encode
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
+    from .attempts import Limits
     from .endpoint import Endpoint
-    from .retry import Limits
 
 __all__ = ["AsyncV2Client", "Metadata", "V2Client"]
 
@@ -105,7 +105,7 @@ class _Base:
             raise ServerError(
                 f"What {self._endpoint.url} says of the model {model!r} is not metadata of the "
                 "Open Inference "
-                f"Protocol: {shown(str(answer))}."
+                f"Protocol: {excerpt(str(answer))}."
             ) from error
         with self._lock:
             self._metadata[model] = metadata
@@ -139,7 +139,7 @@ class _Base:
                 f"{self._asked(call)} was answered {response.status_code} with something that is "
                 "no result of the "
                 f"Open Inference Protocol ({type(error).__name__}: {error}): "
-                f"{shown(response.content)}."
+                f"{excerpt(response.content)}."
             ) from error
 
     def _json(self, call: _Call, response: Any) -> Any:
@@ -149,7 +149,7 @@ class _Base:
         except ValueError as error:
             raise ServerError(
                 f"{self._asked(call)} was answered {response.status_code}, not with JSON: "
-                f"{shown(response.content)}."
+                f"{excerpt(response.content)}."
             ) from error
         return value
 
@@ -159,9 +159,9 @@ class _Base:
         if response.is_success:
             return
         try:
-            text = shown(str(response.json()["error"]))
+            text = excerpt(str(response.json()["error"]))
         except (ValueError, KeyError, TypeError):
-            text = shown(response.content)
+            text = excerpt(response.content)
         hint = {
             400: "What was sent does not suit the model; metadata() tells what it takes.",
             401: "Give the key of the server: template.at(url, api_key=…).",
@@ -262,8 +262,8 @@ class V2Client(_Base):
 
     def _model(self, model: str) -> str:
         if not model and not self._endpoint.model:
-            method, path, body = question(self._endpoint)
-            self._name(only_model(self._endpoint, self._client.request(method, path, json=body)))
+            response = self._client.request(**request_of(self._endpoint))
+            self._name(only_model_of(self._endpoint, response))
         return model or self._endpoint.model
 
     def _send(self, call: _Call) -> Any:
@@ -327,10 +327,8 @@ class AsyncV2Client(_Base):
 
     async def _model(self, model: str) -> str:
         if not model and not self._endpoint.model:
-            method, path, body = question(self._endpoint)
-            self._name(
-                only_model(self._endpoint, await self._client.request(method, path, json=body))
-            )
+            response = await self._client.request(**request_of(self._endpoint))
+            self._name(only_model_of(self._endpoint, response))
         return model or self._endpoint.model
 
     async def _send(self, call: _Call) -> Any:

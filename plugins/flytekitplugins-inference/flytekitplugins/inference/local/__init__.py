@@ -2,7 +2,7 @@
 
 ```
 manifest ──▶ plan (pure) ──▶ supervisor (state machine, no threads) ──▶ backend ──▶ processes: shim ──▶ program
-                                container, probes, events                choice      containers: warden
+                                container, prober, events                choice      containers: warden
                                 pod: the thread and the public object
                                 pool: pods that are used again
 ```

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from .backoff import Backoff
     from .container_output import Output
     from .events import Clock, History
-    from .probes import Probe, Prober
+    from .plan.probe_plan import ProbePlan
+    from .prober import Prober
 
 _FIRST_PROBE_SECONDS = 0.25
 _SLOWEST_STARTUP_PROBE_SECONDS = 1.0
@@ -42,7 +43,7 @@ class State(Enum):
 class _Schedule:
     """What one probe of one run has said so far."""
 
-    probe: Probe
+    probe: ProbePlan
     due: float
     failures: int = 0
     successes: int = 0
@@ -251,7 +252,7 @@ class Container:
         self.ready = self.started = False
         self._shared.history.record(self.name, "exited", describe_exit(code, self.exit_reason))
 
-    def _first_delay(self, kind: str, probe: Probe) -> float:
+    def _first_delay(self, kind: str, probe: ProbePlan) -> float:
         return min(_FIRST_PROBE_SECONDS, probe.period) if kind == "startup" else probe.initial_delay
 
     def _pass(self) -> None:

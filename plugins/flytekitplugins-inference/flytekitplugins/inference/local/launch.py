@@ -22,7 +22,7 @@ from .events import POD, Clock, History, Kind
 from .plan.local_plan import compile_plan, declared_ports
 from .pod import LocalPod
 from .ports import release_ports, reserve_ports
-from .probes import Prober, ask
+from .prober import Prober, ask_probe
 from .supervisor import MAX_RESTARTS, Supervisor
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def start(
     output: TextIO | None = None,
     backend: Backend | None = None,
     clock: Clock = time.monotonic,
-    prober: Prober = ask,
+    prober: Prober = ask_probe,
 ) -> LocalPod:
     """Run a pod on this machine up to the point where its primary container would start.
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod import v2
-from ..pod.assemble import STARTUP_FAILURE_THRESHOLD
 from ..pod.model import HuggingFaceModel, RegisteredModel
 from ..pod.names import path_problem
 from ..pod.parts import EnvVar, Probe, Probes, Volume

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
+from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod import check
 from ..pod import model as sources
 from ..pod.parts import EnvVar, Probe, Probes, Volume
@@ -142,7 +143,7 @@ class Ollama(ModelInferenceTemplate):
             # it listens within seconds; the usual ten between two questions would be lost at each
             # start
             probes=Probes(
-                startup=Probe(period_seconds=2, failure_threshold=100),
+                startup=Probe(period_seconds=2, failure_threshold=STARTUP_FAILURE_THRESHOLD),
                 liveness=Probe(path="/api/version"),
             ),
             model_api="openai",

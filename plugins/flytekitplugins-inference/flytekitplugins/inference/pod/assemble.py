@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..programs.protocol import (
     COLD_START_FILE,
     INPUTS_FILE,
@@ -37,9 +38,6 @@ from .plan import Group, named, plan_pod
 from .quantity import format_quantity, parse_quantity
 
 __all__ = ["assemble", "cold_start_file"]
-
-STARTUP_FAILURE_THRESHOLD = 100
-"""Documented: with a period of 10 s, a server has about 16 minutes to load its model."""
 
 
 def assemble(

@@ -37,6 +37,7 @@ from ..errors import (
     SourceUnavailableError,
     UsageError,
 )
+from ..facts.background import BackgroundCall
 from .main import run
 from .ollama.api import OllamaApi, RefusedError
 from .ollama.files import ModelFile, adapter_files, digest_of, model_files
@@ -46,7 +47,7 @@ from .ollama.recipe import Recipe, listed_name, name_problem, to_recipe
 from .protocol import INPUTS_VARIABLE, MODELFILE_VARIABLE
 from .retry import Retry
 from .server.loader_watch import LoaderWatch
-from .server.server_probe import Api, Call, ServerProbe, parse_address
+from .server.server_probe import Api, ServerProbe, server_address
 from .start_budget import StartBudget, start_budget, telling
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Creation:
         self._config = config
         self._started = time.monotonic() - (budget.spent if budget else 0.0)
         self._doing = "Waiting for Ollama to listen"
-        self._address = parse_address(config.url.rstrip("/") + "/api/version")
+        self._address = server_address(config.url.rstrip("/") + "/api/version")
         self._api = OllamaApi(self._address)
 
     def run(self) -> None:
@@ -286,7 +287,7 @@ class Creation:
             is_text = "completion" in known
             path = "/api/generate" if is_text else "/api/embed"
             body |= {"stream": False} if is_text else {"input": list[str]()}
-            call = Call(lambda: self._api.post(path, body, seconds=QUIET_SECONDS))
+            call = BackgroundCall(lambda: self._api.post(path, body, seconds=QUIET_SECONDS))
             since = time.monotonic()
             while not call.wait(PROGRESS_SECONDS):
                 self._left("Loading the model")

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from ..errors import InferenceError, InvalidSourceError, SourceNotFoundError, UsageError
+from ..facts.address import mask, scheme_of, without_credentials
 from .disk import write_json, writing
 from .inputs.input_reader import InputReader, combined, item_index
 from .inputs.values import Content, Kind, Reference, dotted, leaves, replace
@@ -34,7 +35,7 @@ from .protocol import INPUTS_DIRECTORY, INPUTS_FILE, VERSION
 from .retry import Crew, Retry
 from .start_budget import telling
 from .stores.flyte_stores import Stores
-from .stores.store import SourceChangedError, mask, scheme, without_credentials
+from .stores.store import SourceChangedError
 from .transfer.transfers import Delivered, Delivery, Progress, Transfer
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Downloader:
         try:
             source = self._stores.stat(reference.uri, head_bytes)
         except (SourceNotFoundError, InvalidSourceError) as error:
-            if reference.kind is Kind.FILE or scheme(reference.uri) in ("http", "https"):
+            if reference.kind is Kind.FILE or scheme_of(reference.uri) in ("http", "https"):
                 raise
             try:
                 return self._find_directory(reference)
@@ -350,7 +351,7 @@ def _within(
 
 def _path(reference: Reference) -> str:
     """Return where a reference goes, relative to the root: a directory of its own, and its base name."""
-    is_http = scheme(reference.uri) in ("http", "https")
+    is_http = scheme_of(reference.uri) in ("http", "https")
     address = without_credentials(reference.uri).partition("?" if is_http else "?versionId=")[0]
     _, separator, rest = address.partition("://")
     path = rest.partition("/")[2] if separator else address  # a host is no name

@@ -24,13 +24,13 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 import traceback
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import MissingDependencyError, ServerError, UsageError
+from ..facts.background import BackgroundCall
 from . import model_wait
 from .main import Terminated, run
 from .model.cache import ModelCache
@@ -194,7 +194,8 @@ class Loader:
     def sync(self) -> None:
         """Have what was downloaded written through to the disk, behind the back of whoever reads it already."""
         for found in self._fresh:
-            _run_aside(found.version.sync)
+            # in a thread: SIGTERM, which the main thread hears, ends the waiting at once
+            BackgroundCall(found.version.sync).wait()
 
     def wait(self, argv: Sequence[str], waiter: str) -> NoReturn:
         """Become the small process that waits: for SIGTERM, or for the next look at the source.
@@ -236,20 +237,6 @@ class Loader:
 
 def _module() -> str:
     return f"{__package__}.load_model"
-
-
-def _run_aside(action: Callable[[], object]) -> None:
-    """Run an action in a thread and wait for it, so that SIGTERM, which the main thread hears, ends the waiting."""
-    has_ended = threading.Event()
-
-    def run() -> None:
-        try:
-            action()
-        finally:
-            has_ended.set()
-
-    threading.Thread(target=run, daemon=True).start()
-    has_ended.wait()
 
 
 def _path_of_package() -> str:

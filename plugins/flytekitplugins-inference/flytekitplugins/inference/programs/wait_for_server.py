@@ -33,22 +33,23 @@ from ..errors import (
     ServerNotReadyError,
     UsageError,
 )
+from ..facts.readiness import HEALTH_SECONDS
 from .disk import write_json
 from .main import Terminated, run
 from .preflight import combined, token, variable_problems
 from .protocol import START_VARIABLE
 from .server.loader_watch import LoaderWatch
-from .server.server_probe import Address, Answer, Api, ServerProbe, parse_address
+from .server.server_probe import Api, ServerProbe, server_address
 from .server.start_report import report, start_phases, table
 from .start_budget import BudgetSpent, start_budget, telling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..facts.address import Address
+    from .server.server_probe import ProbeAnswer
+
 PROGRAM = "wait_for_server"
-MAX_REQUEST_SECONDS = 21.0
-"""SGLang's health call generates a token and answers after up to 20 s
-(`SGLANG_HEALTH_CHECK_TIMEOUT`, 0.5)."""
 MIN_REQUEST_SECONDS = 1.0
 """The last question, too, has time for an answer: better a second late than without one to tell."""
 SPARE_SECONDS = 2.0
@@ -104,8 +105,8 @@ class Gate:
         self._started = time.monotonic() - self._before
         self._next_progress = time.monotonic() + FIRST_PROGRESS_SECONDS
         self._loader = LoaderWatch(config.models) if config.models else None
-        self._answer: Answer | None = None
-        self._first_answer: Answer | None = None
+        self._answer: ProbeAnswer | None = None
+        self._first_answer: ProbeAnswer | None = None
         self._is_open = False
         self._was_open = False
         self._closings = 0
@@ -189,7 +190,7 @@ class Gate:
         return f"{self._answer.asked} {self._answer.text}" if self._answer else "no answer yet"
 
     def _request_seconds(self) -> float:
-        return min(max(self._left(), MIN_REQUEST_SECONDS), MAX_REQUEST_SECONDS)
+        return min(max(self._left(), MIN_REQUEST_SECONDS), HEALTH_SECONDS)
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -197,7 +198,7 @@ class Gate:
             time.sleep(min(left, 0.5))
             self._tick()
 
-    def _note(self, answer: Answer) -> Answer:
+    def _note(self, answer: ProbeAnswer) -> ProbeAnswer:
         """Remember an answer, and count how often the port closed.
 
         Raises:
@@ -228,7 +229,7 @@ class Gate:
             last = self._last() if self._config.address else "the model is not there yet"
             _say(f"waiting seconds={self._spent():.0f} budget={self._timeout:g} last: {last}")
 
-    def _not_ready(self, answer: Answer) -> ServerNotReadyError:
+    def _not_ready(self, answer: ProbeAnswer) -> ServerNotReadyError:
         parts = [
             f"The model server was not ready {self._when()}.",
             f"{answer.asked} {answer.text}.",
@@ -288,7 +289,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if parsed.url is None:
         _refuse(parsed, ("model", "inputs", "report", "token_env"), "needs a URL")
     config = Config(
-        address=None if parsed.url is None else parse_address(parsed.url),
+        address=None if parsed.url is None else server_address(parsed.url),
         timeout_seconds=parsed.timeout,
         interval_seconds=parsed.interval,
         wanted=tuple(parsed.model),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod.adapters import ADAPTERS, WithAdapters
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
@@ -134,7 +135,11 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
                 EnvVar(name="SGLANG_CACHE_DIR", value=f"{CACHE}/sglang"),
             ),
             secrets=(token,) if token else (),
-            probes=Probes(startup=Probe(timeout_seconds=HEALTH_TIMEOUT, failure_threshold=100)),
+            probes=Probes(
+                startup=Probe(
+                    timeout_seconds=HEALTH_TIMEOUT, failure_threshold=STARTUP_FAILURE_THRESHOLD
+                )
+            ),
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics" if has_metrics else "",

@@ -8,13 +8,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ...errors import ConfigError, MissingDependencyError, UnsupportedError
+from ...errors import MissingDependencyError, UnsupportedError
+from ...facts.model_list import MAX_LIST_BYTES, only_model
+from ...facts.readiness import is_answering
 from ..record import record_of
 from .faults import Fault, fault_of_status, shortened
 from .rows import Row
 from .work import Answer, FunctionWork, HttpWork, Work
 
 _PROBE_SECONDS = 5.0
+_NO_SUCH_ROUTE = frozenset({404, 405, 501})
 _QUEUES = re.compile(
     r"^(?:vllm:num_requests_waiting|sglang:num_queue_reqs|llamacpp:requests_deferred|num_requests_waiting"
     r"|te_queue_size|tgi_queue_size|nv_inference_pending_request_count)(?:\{[^}]*\})? ([0-9.eE+]+)",
@@ -103,16 +106,22 @@ class Caller:
     async def find_model(self) -> str:
         """Return the model's name, asking the server when the endpoint does not say it.
 
+        It stays empty for a server without this route: one that has a single model may do without.
+
         Raises:
-            ConfigError: The server lists several.
+            ConfigError: The server lists none or several.
+            ServerError: What it answers is no list.
             Fault: The server does not answer.
         """
         if not self._model and isinstance(self._work, HttpWork):
             async with self._session.get(f"{self._origin}/v1/models") as response:
-                text = await response.text(errors="replace")
-                if response.status >= 500 or response.status == 429:
-                    raise fault_of_status(response.status, text, response.headers)
-            self._model = _only_model(text, self._endpoint.url)
+                status = response.status
+                body = await _bounded(response.content, MAX_LIST_BYTES)
+            if status in _NO_SUCH_ROUTE:
+                return ""
+            if status >= 500 or status == 429:
+                raise fault_of_status(status, body.decode(errors="replace"), response.headers)
+            self._model = only_model("openai", url=self._endpoint.url, status=status, body=body)
         return self._model or self._endpoint.model
 
     async def call(self, row: Row) -> Answer:
@@ -135,7 +144,7 @@ class Caller:
             async with self._session.get(
                 self._endpoint.health_url or self._origin, timeout=timeout
             ) as response:
-                return response.status < 500 or not self._endpoint.health_url
+                return is_answering(response.status) or not self._endpoint.health_url
         except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError):
             return False
 
@@ -203,19 +212,12 @@ def parse_queue_length(text: str) -> int | None:
     return round(sum(values)) if values else None
 
 
-def _only_model(text: str, url: str) -> str:
-    """Return the only model of a list; nothing when it is no list, as of a server of one model without that route."""
-    try:
-        names = list(dict.fromkeys(str(model["id"]) for model in json.loads(text)["data"]))
-    except (ValueError, LookupError, TypeError):
-        return ""
-    if len(names) > 1:
-        message = (
-            f"The server at {url} lists {', '.join(map(repr, names[:8]))}: which one to ask "
-            "for is not clear."
-        )
-        raise ConfigError(message, hint="Name it: chat(model=…), or in the template.")
-    return names[0] if names else ""
+async def _bounded(content: Any, limit: int) -> bytes:
+    """Return a body's first bytes: whatever answers at this address may be no model server."""
+    body = bytearray()
+    while len(body) < limit and (block := await content.read(limit - len(body))):
+        body += block
+    return bytes(body)
 
 
 def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:

@@ -23,6 +23,7 @@ from itertools import count
 from typing import Any
 
 from ...errors import BatchFailedError, ServerNotReadyError
+from ...facts.wording import duration
 from .caller import Caller, Endpoint
 from .checkpoint import CheckpointedJournal
 from .faults import ANSWERED, UNAVAILABLE, Fault, fault_of_exception
@@ -30,7 +31,7 @@ from .feed import SIZE, AsyncFeed, Feed, ThreadFeed
 from .journal import Finished, Journal
 from .limiter import Limiter, Ticket
 from .output import Output
-from .progress import Counts, Progress, duration
+from .progress import Counts, Progress
 from .rows import IdSource, Row, Source, identify
 from .threads import Worker
 from .work import Answer, Work

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal, get_args
+
+from ...facts.retry_after import parse_retry_after
 
 Kind = Literal[
     "invalid_row",
@@ -103,9 +103,8 @@ def fault_of_status(status: int, text: str, headers: Mapping[str, str]) -> Fault
     """
     kind: Any = _TRANSIENT_STATUS.get(status, "server_error" if status >= 500 else "rejected")
     message = f"The server answered with status {status}: {shortened(text) or 'nothing more'}"
-    return Fault(
-        kind, message, status=status, retry_after=parse_retry_after(headers.get("Retry-After", ""))
-    )
+    wanted = parse_retry_after(headers.get("Retry-After"))
+    return Fault(kind, message, status=status, retry_after=wanted or 0.0)
 
 
 def fault_of_exception(error: Exception) -> Fault:
@@ -153,19 +152,6 @@ _BREAKS = (
     "httpx.TransportError",
     "httpx2.TransportError",
 )
-
-
-def parse_retry_after(text: str) -> float:
-    """Return the seconds that a `Retry-After` header asks for, 0 when it says nothing (RFC 9110, 10.2.3)."""
-    text = text.strip()
-    digits = text.replace(".", "", 1)
-    if digits.isascii() and digits.isdecimal():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds()) if moment.tzinfo else 0.0
 
 
 def shortened(text: str, length: int = _SHOWN) -> str:

@@ -18,7 +18,8 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, DestinationError, ServerNotReadyError
+from ...errors import ConfigError, DestinationError, ServerError, ServerNotReadyError
+from ...facts.wording import duration
 from ..report.collect import note_batch
 from .caller import Caller, Endpoint
 from .checkpoint import CheckpointedJournal, current_checkpoint
@@ -28,7 +29,7 @@ from .identity import code_digest, incomparable
 from .journal import Journal
 from .limiter import Limiter
 from .output import Output, open_output
-from .progress import Progress, duration
+from .progress import Progress
 from .result import BatchResult
 from .rows import IdSource, open_rows
 from .signals import stopped_by_signals
@@ -382,6 +383,8 @@ async def _find_model(arguments: _Arguments, caller: Caller, progress: Progress)
     for attempt in count():
         try:
             return await caller.find_model()
+        except ServerError:  # it is up, and what it answers is no list of models
+            raise
         except Exception as error:
             fault = fault_of_exception(error)
             if not fault.retryable:

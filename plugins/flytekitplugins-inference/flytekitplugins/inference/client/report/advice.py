@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ...facts.wording import duration
 from .data import Advice, ServerData, asked, idle, most_in_flight, phases
-from .words import count, duration, number, share, times
+from .words import count, number, share, times
 
 __all__ = ["RULES", "advise"]
 

@@ -15,9 +15,10 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+from ...facts.address import parse_address
+from ...facts.http_exchange import NoAnswerError, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -223,7 +224,7 @@ class Sampler:
         """Ask the server once."""
         try:
             page: Page | None = scan(_fetch(self._url, self._api_key), self._names)
-        except (OSError, HTTPException, ValueError) as error:
+        except (NoAnswerError, ValueError) as error:
             _logger.debug("no metrics from %s: %s", self._url, type(error).__name__)
             page = None
         self.add(page, self._clock())
@@ -364,22 +365,22 @@ def _quantile(bounds: Mapping[float, float], share: float) -> float:
 
 
 def _fetch(url: str, api_key: str) -> str:
-    """Return a page; directly, since a proxy has no business between a task and its server."""
-    parts = urlsplit(url)
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=INTERVAL_SECONDS)
-    headers = {
-        "Accept": "text/plain",
-        **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
-    }
-    try:
-        connection.request("GET", parts.path or "/", headers=headers)
-        response = connection.getresponse()
-        if response.status != 200:
-            raise ValueError(f"status {response.status}")
-        return response.read(MAX_PAGE_BYTES).decode("utf-8", errors="replace")
-    finally:
-        connection.close()
+    """Return a page, which is asked for the way that requests go.
+
+    Raises:
+        NoAnswerError: There is no whole answer.
+        ValueError: It is no page, or one that is too large.
+    """
+    headers = {"Accept": "text/plain"}
+    if api_key:
+        headers["Authorization"] = f"Bearer {api_key}"
+    with ask(parse_address(url), seconds=INTERVAL_SECONDS, headers=headers, proxied=True) as answer:
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status}")
+        body = answer.read(MAX_PAGE_BYTES + 1)
+    if len(body) > MAX_PAGE_BYTES:  # its last line would be cut, and so another number
+        raise ValueError(f"more than {MAX_PAGE_BYTES} bytes")
+    return body.decode("utf-8", errors="replace")
 
 
 _SAMPLERS: dict[str, tuple[Sampler, int]] = {}

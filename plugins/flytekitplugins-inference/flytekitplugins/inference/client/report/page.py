@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...distribution import install_command
+from ...facts.wording import duration
 from .. import record
 from . import charts
 from .data import Advice, ReportData, ServerData, idle
 from .markup import Html, clipped, element, join
 from .panels import Panel, Table, origin, panels
 from .style import BODY_STYLE, STYLE
-from .words import clock, count, duration, number, share, times
+from .words import clock, count, number, share, times
 
 __all__ = ["MAX_BYTES", "document", "fragment"]
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...facts.wording import duration
 from .charts import Bar, Chart, Line
 from .data import ServerData, in_flight, phases
-from .words import count, duration, number, share
+from .words import count, number, share
 
 __all__ = ["Panel", "Table", "origin", "panels"]
 

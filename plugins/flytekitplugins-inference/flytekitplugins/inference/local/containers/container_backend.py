@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UnsupportedError
+from ...facts.background import BackgroundCall
 from ..backend import THIS_MACHINE
 from ..container_output import LineSplitter
 from ..events import POD
@@ -329,9 +330,8 @@ class EngineRun:
         self._code: int | None = None
         self._is_silent = False
         self._is_over = threading.Event()
-        self._is_free = threading.Event()
-        """No command runs in it that was not waited for."""
-        self._is_free.set()
+        self._command: BackgroundCall[tuple[int, str]] | None = None
+        """The last command in it, which may not have been waited for to its end."""
         threading.Thread(
             target=self._follow, args=(stream,), name=f"read {container[:12]}", daemon=True
         ).start()
@@ -359,26 +359,19 @@ class EngineRun:
         The API cannot end a command. One that has not ended by the next time is waited for instead
         of run again.
         """
-        if not self._is_free.is_set():
+        if self._command is not None and not self._command.is_over:
             return None, "the last one still runs"
-        answers: list[tuple[int, str]] = []
 
-        def run() -> None:
+        def run() -> tuple[int, str]:
             try:
                 code, output = self._engine.execute(self._container, command)
-                lines = output.decode("utf-8", "replace").split("\n")
-                answers.append(
-                    (code, next((line.strip() for line in reversed(lines) if line.strip()), ""))
-                )
             except OSError as error:
-                answers.append((126, str(error)))
-            finally:
-                self._is_free.set()
+                return 126, str(error)
+            lines = output.decode("utf-8", "replace").split("\n")
+            return code, next((line.strip() for line in reversed(lines) if line.strip()), "")
 
-        self._is_free.clear()
-        threading.Thread(target=run, name=f"execute in {self._container[:12]}", daemon=True).start()
-        self._is_free.wait(timeout)
-        return answers[0] if answers else (None, "")
+        self._command = BackgroundCall(run, name=f"execute in {self._container[:12]}")
+        return self._command.result() if self._command.wait(timeout) else (None, "")
 
     def _signal(self, number: str) -> None:
         try:

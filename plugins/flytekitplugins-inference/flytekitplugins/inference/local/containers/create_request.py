@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..plan.local_plan import ContainerPlan, PodPlan
-    from ..plan.mounts import Mount
+    from ..plan.mounts import MountPlan
     from .docker_api import Facts
 
 LIMITS = ("mem_limit", "memswap_limit", "cpu_period", "cpu_quota")
@@ -96,7 +96,7 @@ def mounted_directories(plan: PodPlan, container: ContainerPlan) -> dict[str, tu
     return {str(files): (files, True), **found} if files.is_dir() else found
 
 
-def bound_mounts(container: ContainerPlan) -> list[Mount]:
+def bound_mounts(container: ContainerPlan) -> list[MountPlan]:
     """Return the mounts that are directories; shared memory is made by the engine."""
     has_shm = container.sandbox.shm_bytes is not None
     return [mount for mount in container.mounts if not (has_shm and mount.path == SHM)]

@@ -12,7 +12,7 @@ import platform
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..probes import POD_IP
+from .probe_plan import POD_IP
 from .rewrite import expand, sole_reference
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, UnsupportedError
 from ...programs.protocol import TERMINATION_LOG_VARIABLE, TMP_DIRECTORY
-from ..probes import Exec, Probe, parse_probe
 from .environment import Environment, compile_environment
-from .mounts import Mount, compile_mounts, locate_volumes, map_mounts
+from .mounts import MountPlan, compile_mounts, locate_volumes, map_mounts
+from .probe_plan import Exec, ProbePlan, parse_probe
 from .rewrite import (
     expand,
     fill_variables,
@@ -64,12 +64,12 @@ class ContainerPlan:
     env: Mapping[str, str] = field(repr=False)
     """The variables that come on top of the backend's own."""
     working_dir: str | None
-    mounts: tuple[Mount, ...]
+    mounts: tuple[MountPlan, ...]
     ports: tuple[int, ...]
     """Ports on this machine."""
-    startup: Probe | None
-    liveness: Probe | None
-    readiness: Probe | None
+    startup: ProbePlan | None
+    liveness: ProbePlan | None
+    readiness: ProbePlan | None
     termination_log: Path
     """The file that stands for `/dev/termination-log`."""
     sandbox: Sandbox = field(default_factory=Sandbox)
@@ -91,7 +91,7 @@ class PodPlan:
     """`terminationGracePeriodSeconds`."""
     ports: Mapping[int, int]
     """Port on this machine by container port."""
-    primary_mounts: tuple[Mount, ...]
+    primary_mounts: tuple[MountPlan, ...]
     primary_env: Mapping[str, str] = field(repr=False)
     """What the manifest defines for the primary, mapped to this machine."""
     directories: tuple[Path, ...]
@@ -223,7 +223,9 @@ class _Compiler:
     problems: list[str] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
 
-    def compile_primary(self, entry: Mapping[str, Any]) -> tuple[tuple[Mount, ...], Environment]:
+    def compile_primary(
+        self, entry: Mapping[str, Any]
+    ) -> tuple[tuple[MountPlan, ...], Environment]:
         """Compile what the caller's own code can ask for; what it lacks here is no problem of the pod."""
         mounts = self._mounts(entry, [])
         mapping = map_mounts(mounts, self.platform)
@@ -274,7 +276,7 @@ class _Compiler:
         self.notes.extend((str(entry["name"]), note) for note in notes)
         return sandbox
 
-    def _mounts(self, entry: Mapping[str, Any], problems: list[str]) -> tuple[Mount, ...]:
+    def _mounts(self, entry: Mapping[str, Any], problems: list[str]) -> tuple[MountPlan, ...]:
         return compile_mounts(
             entry,
             located=self.located,
@@ -318,7 +320,7 @@ class _Compiler:
 
     def _probe(
         self, entry: Mapping[str, Any], key: str, mapping: Mapping[str, str]
-    ) -> Probe | None:
+    ) -> ProbePlan | None:
         given = entry.get(key)
         if not given:
             return None

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, InferenceError, IntegrityError, InvalidSourceError
-from ..stores.store import SourceChangedError, mask
+from ...facts.address import mask
+from ..stores.store import SourceChangedError
 from .literals import parse_literal, parse_literal_map, select, value_of
 from .values import Offloaded, Path, dotted, leaves, replace
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import IntegrityError
+from ...facts.address import mask
 from ..disk import writing
-from ..stores.store import BLOCK_BYTES, mask
+from ..stores.store import BLOCK_BYTES
 from .safetensors import check_safetensors
 
 if TYPE_CHECKING:

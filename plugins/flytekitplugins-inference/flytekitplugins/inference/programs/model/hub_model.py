@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import (
@@ -19,6 +16,7 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.background import BackgroundCall
 from ..preflight import token
 from ..stores.hub_store import GATED_HINT, HubStore, has_xet
 from ..stores.store import Source, error_for_status
@@ -44,21 +42,10 @@ def within(seconds: float, action: Callable[[], _T], what: str) -> _T:
     Raises:
         SourceUnavailableError: It took more than `seconds`.
     """
-    future: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(action())
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    try:
-        return future.result(seconds)
-    except FutureTimeoutError as error:
-        if future.done():
-            raise
-        raise SourceUnavailableError(f"{what} did not answer within {seconds:g} s.") from error
+    call = BackgroundCall(action)
+    if not call.wait(seconds):
+        raise SourceUnavailableError(f"{what} did not answer within {seconds:g} s.")
+    return call.result()
 
 
 class HubModel:
@@ -169,9 +156,12 @@ class HubModel:
     def _unavailable(self, error: BaseException) -> FetchError:
         from huggingface_hub import errors
 
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        if status >= 400:
-            return error_for_status(status, self.label, type(error).__name__)
+        response = getattr(error, "response", None)
+        status = getattr(response, "status_code", 0)
+        if response is not None and status >= 400:
+            retry_after = response.headers.get("Retry-After")
+            name = type(error).__name__
+            return error_for_status(status, self.label, name, retry_after=retry_after)
         if isinstance(error, errors.HFValidationError):
             return InvalidSourceError(f"{self.label} is not the name of a repository: {error}.")
         is_answer = isinstance(error, (ValueError, KeyError, TypeError, AttributeError))

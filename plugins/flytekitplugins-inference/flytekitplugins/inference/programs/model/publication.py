@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InferenceError
 from ..disk import make_root, write_json, writing
-from ..protocol import MODEL_PATH, READY_FILE, STARTS_NAME, VERSION
+from ..protocol import ERROR_NAME, METADATA_NAME, MODEL_PATH, READY_NAME, STARTS_NAME, VERSION
 from .cache import read_json
 
 if TYPE_CHECKING:
     from .cache import Version
     from .fetcher import Obtained
 
-CURRENT, READY = Path(MODEL_PATH).name, Path(READY_FILE).name
-METADATA, ERROR = "metadata.json", "error.json"
+CURRENT = Path(MODEL_PATH).name
 
 
 def loader_version() -> str:
@@ -86,7 +85,7 @@ class Publication:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.current = directory / CURRENT
-        self._ready = directory / READY
+        self._ready = directory / READY_NAME
         self._starts = directory / STARTS_NAME
 
     @property
@@ -96,7 +95,7 @@ class Publication:
 
     def metadata(self) -> dict[str, Any] | None:
         """Return what was written last; None where that cannot be read."""
-        found = read_json(self.directory / METADATA)
+        found = read_json(self.directory / METADATA_NAME)
         return found if isinstance(found, dict) and isinstance(found.get("updates"), dict) else None
 
     def begin(self) -> None:
@@ -111,13 +110,13 @@ class Publication:
     def write(self, fields: dict[str, Any]) -> None:
         """Write the description."""
         head = {"version": VERSION, "program": "load_model", "loader_version": loader_version()}
-        write_json(self.directory / METADATA, {**head, **fields})
+        write_json(self.directory / METADATA_NAME, {**head, **fields})
 
     def fail(self, message: str) -> None:
         """Leave a termination message for whoever waits for readiness; it stays until there is something to publish."""
         with contextlib.suppress(InferenceError, OSError):  # the error itself is told in any case
             make_root(self.directory)
-            write_json(self.directory / ERROR, json.loads(message))
+            write_json(self.directory / ERROR_NAME, json.loads(message))
         self.advance()
 
     def advance(self) -> None:
@@ -128,7 +127,7 @@ class Publication:
     def ready(self) -> None:
         """Say that everything is there; the last thing that is written."""
         with writing(self._ready):
-            (self.directory / ERROR).unlink(missing_ok=True)
+            (self.directory / ERROR_NAME).unlink(missing_ok=True)
             self._starts.unlink(missing_ok=True)
             self._ready.touch()
             self._ready.chmod(0o644)

@@ -12,7 +12,8 @@ from ...errors import (
     RevisionNotFoundError,
     SourceUnavailableError,
 )
-from ..stores.store import Source, error_for_status, mask
+from ...facts.address import mask
+from ..stores.store import Source, error_for_status
 
 if TYPE_CHECKING:
     from pathlib import Path

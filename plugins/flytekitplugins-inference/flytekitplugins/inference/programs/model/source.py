@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ...errors import SourceNotFoundError
+from ...facts.address import scheme_of
 from ..stores.flyte_stores import Stores
-from ..stores.store import Source, Store, scheme
+from ..stores.store import Source, Store
 from .digest import Digest
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Reading:
     def is_readable(self, uri: str) -> bool:
         """Whether one of the stores can read `uri` from here."""
         return (
-            scheme(uri) == "file" and Path(uri.removeprefix("file://")).exists()
+            scheme_of(uri) == "file" and Path(uri.removeprefix("file://")).exists()
         ) or self.stores().is_readable(uri)
 
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...errors import InferenceError, SourceUnavailableError
+from ...facts.address import scheme_of
 from ..preflight import combined, memory_problems, space_problems, variable_problems, write_problems
 from ..start_budget import telling
-from ..stores.store import scheme
 from .sources import InputModel
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def check(
     # without these a source is not worth asking: it would refuse for that reason, or this process
     # would be killed
     problems = variable_problems(variables, environ)
-    if any(scheme(target.source.label) != "file" for target in targets):
+    if any(scheme_of(target.source.label) != "file" for target in targets):
         problems += memory_problems(MIN_MEMORY_BYTES)
     if problems:
         raise combined(problems)

@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 
 from ...errors import InvalidSourceError, SourceNotFoundError, UsageError
+from ...facts.address import mask, scheme_of
 from ..local_names import safe_name
 from ..protocol import INPUTS_FILE, INPUTS_VARIABLE
 from ..stores.flyte_stores import Stores
-from ..stores.store import Source, mask, scheme
+from ..stores.store import Source
 from .digest import MD5, Digest
 from .source import ModelFile, ModelSource, Reading, Selection, Snapshot
 
@@ -80,16 +81,19 @@ class StoreModel:
 
 def _digest(source: Source) -> Digest:
     """Return what a store says of the content: an ETag or checksum that is an md5 (or looks like one)."""
-    if scheme(source.uri) in ("s3", "s3a") and (etag := _MD5_ETAG.fullmatch(source.version)):
+    if scheme_of(source.uri) in ("s3", "s3a") and (etag := _MD5_ETAG.fullmatch(source.version)):
         return Digest(
             algorithm=MD5, value=etag[1], is_certain=False
         )  # with KMS it looks the same and is none
-    if scheme(source.uri) in ("gs", "gcs", "abfs", "abfss"):
+    if scheme_of(source.uri) in ("gs", "gcs", "abfs", "abfss"):
         sums = {
             word for word in source.version.split() if _MD5_BASE64.fullmatch(word)
         }  # an ETag may repeat it
         if len(sums) == 1:
-            is_certain = scheme(source.uri) in ("gs", "gcs")  # Azure keeps what the uploader said
+            is_certain = scheme_of(source.uri) in (
+                "gs",
+                "gcs",
+            )  # Azure keeps what the uploader said
             return Digest(
                 algorithm=MD5, value=base64.b64decode(sums.pop()).hex(), is_certain=is_certain
             )

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from ...errors import (
     SourceUnavailableError,
     UnsupportedError,
 )
-from .store import Block, Source, SourceChangedError, error_for_status, mask
+from ...facts.address import mask
+from .store import Block, Source, SourceChangedError, error_for_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 READ_BYTES = 2 * 1024 * 1024
 """What one request asks for: fsspec hands over a whole answer at once, so this bounds memory and
@@ -215,9 +217,16 @@ def _translated(error: BaseException, uri: str) -> Exception:
     elif isinstance(error, PermissionError) or type(error).__module__.startswith("google.auth"):
         status = 403
     if 400 <= status < 600:
-        return error_for_status(status, uri, type(error).__name__)
+        return error_for_status(status, uri, type(error).__name__, retry_after=_retry_after(error))
     if isinstance(error, ImportError):
         return MissingDependencyError(f"{mask(uri)} cannot be read here: {error}.")
     return SourceUnavailableError(
         f"The connection for {mask(uri)} was lost ({type(error).__name__})."
     )
+
+
+def _retry_after(error: BaseException) -> str | None:
+    """Return a header of an answer: aiohttp's errors have its headers, azure's the answer itself."""
+    response = getattr(error, "response", None)
+    headers = getattr(error, "headers", None) or getattr(response, "headers", None)
+    return headers.get("Retry-After") if isinstance(headers, Mapping) else None

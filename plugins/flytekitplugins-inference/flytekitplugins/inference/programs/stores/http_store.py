@@ -11,6 +11,7 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.address import mask
 from .store import (
     BLOCK_BYTES,
     Block,
@@ -21,7 +22,6 @@ from .store import (
     error_for_status,
     first_bytes,
     lost_error,
-    mask,
 )
 
 if TYPE_CHECKING:
@@ -118,7 +118,10 @@ class HttpStore:
             yield from _blocks(response, source.uri)
 
     def _refused(self, response: Any, uri: str) -> FetchError:
-        return error_for_status(response.status_code, uri, response.reason or "")
+        retry_after = response.headers.get("Retry-After")
+        return error_for_status(
+            response.status_code, uri, response.reason or "", retry_after=retry_after
+        )
 
     def _is_same(self, response: Any, source: Source) -> bool:
         """Whether `response` comes from the file that was looked at."""

@@ -22,9 +22,10 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.address import mask
 from ..kernel import memory_limit_bytes
 from .http_store import HttpStore
-from .store import Block, Source, mask
+from .store import Block, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,6 +12,7 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.address import mask
 from .store import (
     BLOCK_BYTES,
     Block,
@@ -22,7 +23,6 @@ from .store import (
     error_for_status,
     first_bytes,
     lost_error,
-    mask,
 )
 
 if TYPE_CHECKING:
@@ -224,4 +224,6 @@ def _translated(response: Mapping[str, Any], uri: str) -> Exception:
         status = 503
     elif code in _FORBIDDEN:
         status = 403
-    return error_for_status(status if status >= 400 else 500, uri, code)
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    retry_after = headers.get("retry-after")
+    return error_for_status(status if status >= 400 else 500, uri, code, retry_after=retry_after)

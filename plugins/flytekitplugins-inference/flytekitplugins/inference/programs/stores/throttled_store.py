@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SourceUnavailableError
-from .store import mask
+from ...facts.address import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ...errors import FetchError, InferenceError, IntegrityError
+from ...facts.address import mask
 from ..disk import check_space, is_file, make_directories, make_root, writing
 from ..retry import Crew, Retry
-from ..stores.store import Block, Source, SourceChangedError, Store, mask
+from ..stores.store import Block, Source, SourceChangedError, Store
 from .partial_file import PartialFile
 from .transfer_journal import Journal, read_facts, transfer_key
 
@@ -324,16 +325,13 @@ class Transfer:
                 raise IntegrityError(f"{mask(source.uri)} ended {end - position} bytes early.")
             except FetchError as error:
                 attempt = 1 if position - begun >= PROGRESS_BYTES and source.ranges else attempt + 1
-                if (
-                    not error.retryable
-                    or isinstance(error, SourceChangedError)
-                    or attempt >= self._retry.attempts
-                ):
+                if isinstance(error, SourceChangedError) or self._retry.gives_up(attempt, error):
                     raise
+                failure = error
             if not source.ranges:
                 self.progress.add(size=start - position)
                 position = start
-            self._retry.wait(attempt, self._crew.stop)
+            self._retry.wait(attempt, self._crew.stop, error=failure)
         return position
 
     def _write(self, file: PartialFile, position: int, block: Block) -> int:
