@@ -1,4 +1,4 @@
-"""`create_model` as a process against a stand-in for Ollama (`users/ollama_stand_in.py`, which says what it is from).
+"""`create_model` as a process against a stand-in for Ollama, `users/ollama_stand_in.py`.
 
 No real Ollama can be installed here. The stand-in answers by the facts of v0.33.0-rc2 and refuses
 what that would.
