@@ -1,4 +1,4 @@
-"""`create_model` as a process against a stand-in for Ollama (`users/ollama_stand_in.py`, which says what it is from).
+"""`create_model` as a process against a stand-in for Ollama, `users/ollama_stand_in.py`.
 
 The stand-in answers by the facts of v0.33.3, refuses what that would, and fails when it is told to;
 the real one is `tests/live/test_ollama.py`.
@@ -593,8 +593,8 @@ def test_the_budget_holds_for_the_whole(
 @pytest.mark.parametrize(
     ("path", "fault", "doing"),
     [
-        ("/api/pull", "silence", "Pulling was not over"),
-        ("/api/generate", "slow", "Loading the model was not over"),
+        ("/api/pull", "silence", "Pulling had not finished"),
+        ("/api/generate", "slow", "Loading the model had not finished"),
     ],
 )
 def test_the_budget_of_the_whole_start_holds(
