@@ -191,7 +191,8 @@ class WebReference:
     def name(self) -> str:
         """See `StoreReference`."""
         last = _without_query(self.url).rstrip("/").rpartition("/")[2]
-        return unquote(last).replace("/", "_")  # "%2F" is no separator in an address
+        name = unquote(last)
+        return name if name.isprintable() and "/" not in name else last
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -369,10 +370,11 @@ def _registry(text: str, _scheme: str, rest: str) -> RegistryReference:
             f"Write {nearest!r}; the variable MLFLOW_TRACKING_URI names the registry.",
         )
     parts = rest[1:].split("/")
-    name, selector = parts[0], parts[-1]
-    alias = ""
+    name, selector, alias = parts[0], "", ""
     if len(parts) == 1:
         name, _, alias = name.rpartition("@")
+    else:
+        selector = parts[-1]
     if len(parts) > 2 or not name.strip() or ":" in name or not (alias or selector):
         first = _shown(parts[0]) or "name"
         raise _refused(

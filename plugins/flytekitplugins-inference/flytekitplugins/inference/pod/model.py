@@ -121,13 +121,15 @@ class ObjectStoreModel:
     @property
     def name(self) -> str:
         """What the model is called: the last part of the address, without a query."""
-        return parse_model_reference(self.uri).name
+        try:
+            return parse_model_reference(str(self.uri)).name
+        except ConfigError:  # told by `problems`
+            return ""
 
     @property
     def source(self) -> tuple[str, ...]:
         """The loader's arguments."""
-        text = parse_model_reference(self.uri).text
-        return (text, *_patterns(self.include, self.exclude))
+        return (parse_model_reference(self.uri).text, *_patterns(self.include, self.exclude))
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with it."""

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import MissingDependencyError, ServerError, UsageError
+from ..facts.model_reference import MODEL_FORMS
 from . import model_wait
 from .main import Terminated, run
 from .model.cache import ModelCache
@@ -331,13 +332,10 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"See {PROGRAM} --help.")
 
 
-SOURCES = """\
-A SOURCE is one of
-  owner/name[@revision], hf://owner/name[@revision]   a repository of a Hugging Face hub (HF_ENDPOINT, HF_TOKEN)
-  s3://bucket/prefix, gs://…, abfs://…, file://…      all below a prefix, or one file
-  models:/name/version, models:/name@alias            a model of an MLflow registry (MLFLOW_TRACKING_URI)
-  input:NAME                                          a file or directory among the task's inputs
-"""
+def _forms() -> str:
+    """Return the explanation of SOURCE, each form on a line with its meaning below."""
+    lines = [f"  {', '.join(form.texts)}\n      {form.meaning}" for form in MODEL_FORMS]
+    return "\n".join(["A SOURCE is one of", *lines])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -345,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="Bring a model or LoRA adapters here: complete, verified, cached, and "
         "replaced as a whole.",
-        epilog=SOURCES,
+        epilog=_forms(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

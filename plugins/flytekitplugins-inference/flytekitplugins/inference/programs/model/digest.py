@@ -128,7 +128,7 @@ class _Growing:
 
 
 class Verifier:
-    """A `transfer.Watch` that lets a file become visible only when it is what it should be.
+    """A `transfers.TransferObserver` that lets a file become visible only when it is what it should be.
 
     Args:
         expected: For each delivery's path, its digest.
@@ -147,7 +147,7 @@ class Verifier:
         self._accepted[path] = digest
 
     def begin(self, delivery: Delivery, path: Path, missing: Sequence[int]) -> None:
-        """See `transfer.Watch`."""
+        """See `transfers.TransferObserver`."""
         size = delivery.source.size
         if (
             size is not None
@@ -159,12 +159,12 @@ class Verifier:
         self._paths[delivery.path] = path
 
     def part(self, delivery: Delivery, start: int) -> None:
-        """See `transfer.Watch`."""
+        """See `transfers.TransferObserver`."""
         if growing := self._growing.get(delivery.path):
             growing.part(start)
 
     def complete(self, delivery: Delivery) -> None:
-        """See `transfer.Watch`.
+        """See `transfers.TransferObserver`.
 
         Raises:
             DigestMismatchError: The content is not what the source says.

@@ -15,7 +15,14 @@ from ..retry import Crew, Retry
 from ..start_budget import telling
 from ..stores.store import SourceChangedError
 from ..stores.throttled_store import ThrottledStore
-from ..transfer.transfers import INCOMING, Delivery, Outcome, Progress, Transfer, missing_bytes
+from ..transfer.transfers import (
+    INCOMING,
+    Delivery,
+    Outcome,
+    Transfer,
+    TransferProgress,
+    missing_bytes,
+)
 from .cache import FILES, FileEntry, ModelCache, Version
 from .digest import Digest, DigestMismatchError, Verifier, file_digest
 from .lease import Heartbeat, Lock
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from .source import ModelFile
+    from .source import SnapshotFile
 
 MAX_ROUNDS = 3
 """How often a source is looked at because it was replaced meanwhile."""
@@ -63,7 +70,7 @@ class Look:
     version: Version
     snapshot: Snapshot | None
     """None when the source need not be read: what is in the cache will do."""
-    files: tuple[ModelFile, ...] = ()
+    files: tuple[SnapshotFile, ...] = ()
     """The wanted ones."""
 
     @property
@@ -186,7 +193,7 @@ class Fetcher:
 
     def _resolve(
         self, source: ModelSource, selection: Selection, *, has_fallback: bool
-    ) -> tuple[Snapshot, tuple[ModelFile, ...]]:
+    ) -> tuple[Snapshot, tuple[SnapshotFile, ...]]:
         """Look at the source; not for long when what it had last time would do."""
         retry = replace(self.retry, attempts=3) if has_fallback else self.retry
         snapshot = retry.call(source.resolve, Crew(1).stop)
@@ -196,7 +203,7 @@ class Fetcher:
         self,
         version: Version,
         snapshot: Snapshot,
-        files: Sequence[ModelFile],
+        files: Sequence[SnapshotFile],
         seconds: dict[str, float],
     ) -> Obtained:
         """Have `version` complete: from the cache, by another pod's download, or by our own."""
@@ -269,7 +276,7 @@ class Download:
     """
 
     def __init__(
-        self, fetcher: Fetcher, snapshot: Snapshot, files: Sequence[ModelFile], version: Version
+        self, fetcher: Fetcher, snapshot: Snapshot, files: Sequence[SnapshotFile], version: Version
     ) -> None:
         self._fetcher = fetcher
         self._snapshot = snapshot
@@ -367,7 +374,7 @@ class Download:
         self._fetcher.say(f"slower connections={connections}")
         self._snapshot.slow_down(connections)
 
-    def _report(self, progress: Progress) -> None:
+    def _report(self, progress: TransferProgress) -> None:
         if progress.bytes > self._reported:
             self._fetcher.advance()
         self._reported = progress.bytes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ...errors import SourceNotFoundError
 from ..stores.flyte_stores import Stores
-from ..stores.store import Source, Store, scheme
+from ..stores.store import Store, StoredFile, scheme
 from .digest import Digest
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelFile:
+class SnapshotFile:
     """One file of a model."""
 
     path: str
     """Its name in the source, relative."""
-    source: Source
+    source: StoredFile
     digest: Digest
 
 
@@ -32,7 +32,7 @@ class Snapshot:
     """What a source holds at one moment."""
 
     revision: str
-    files: tuple[ModelFile, ...]
+    files: tuple[SnapshotFile, ...]
     store: Store
     slow_down: Callable[[int], None] = lambda _: None
     """Tells the store how many connections are left, where it has some of its own."""
@@ -57,7 +57,7 @@ class Selection:
     either: tuple[str, ...] = ()
     """Of these names only the first that is there."""
 
-    def select(self, files: Iterable[ModelFile], label: str) -> tuple[ModelFile, ...]:
+    def select(self, files: Iterable[SnapshotFile], label: str) -> tuple[SnapshotFile, ...]:
         """Return the wanted ones, by name.
 
         Raises:
@@ -119,11 +119,16 @@ class ModelSource(Protocol):
     """A model somewhere."""
 
     label: str
-    """What to call it, without secrets."""
+    """What logs and errors call it, without secrets."""
+    name: str
+    """What the model is called: the repository, the registered model, the last part of a path."""
+    identity: str
+    """Tells it from every other source, and may hold a secret: it is hashed, and never shown."""
     ref: str
-    """What was asked for: a branch, tag, commit, version or alias; empty for whatever is there."""
+    """What was asked for: a branch, tag, commit, version, alias or stage; empty for whatever is
+    there."""
     is_pinned: bool
-    """Whether `ref` means the same content for ever, so that what is cached needs no look at the
+    """Whether `ref` means the same content for ever, so that a cached version needs no look at the
     source."""
 
     def resolve(self) -> Snapshot:

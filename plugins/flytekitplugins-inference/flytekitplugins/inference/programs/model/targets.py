@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidSourceError, UsageError
 from .source import ModelSource, Reading, Selection
-from .sources import parse_source
+from .sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,8 +86,8 @@ def model_target(
     staging: Path,
 ) -> Target:
     """Return the model as a target."""
-    source = parse_source(text, revision=revision, reading=reading, staging=staging / "model")
-    names = served_names or (PurePosixPath(source.label).name.removeprefix("input:"),)
+    source = open_source(text, revision=revision, reading=reading, staging=staging / "model")
+    names = served_names or (PurePosixPath(source.name).name,)
     return Target(name="model", served_names=names, source=source, selection=selection, link=link)
 
 
@@ -96,6 +96,8 @@ def adapter_targets(
 ) -> list[Target]:
     """Return adapters, each `NAME=SOURCE` or `SOURCE`, as targets below `directory`.
 
+    Without NAME, an adapter is called by all of its place: `owner--name`.
+
     Raises:
         UsageError: Two have the same name, or one has none.
     """
@@ -103,8 +105,9 @@ def adapter_targets(
     for text in texts:
         match = _NAMED_ADAPTER.fullmatch(text)
         name, address = (match["name"], match["source"]) if match else ("", text)
-        source = parse_source(address, reading=reading, staging=staging / f"adapter-{len(targets)}")
-        name = name or re.sub(r"^\w+:/*", "", source.label).strip("/").replace("/", "--")
+        source = open_source(address, reading=reading, staging=staging / f"adapter-{len(targets)}")
+        place = re.sub(r"^\w+:/*", "", source.label).partition("?")[0]
+        name = name or place.strip("/").replace("/", "--")
         if name in targets or name.strip(".") == "":
             raise UsageError(
                 f"There are two adapters {name!r}.", hint="Name them: --adapter NAME=SOURCE."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from .transfer_journal import Journal
+    from .transfer_journal import TransferJournal
 
 MIN_PART_BYTES = 16 * 1024 * 1024
 MAX_PART_BYTES = 64 * 1024 * 1024
@@ -48,7 +48,13 @@ class PartialFile:
     """
 
     def __init__(
-        self, path: Path, *, key: str, size: int | None, ranges: bool, journal: Journal | None
+        self,
+        path: Path,
+        *,
+        key: str,
+        size: int | None,
+        ranges: bool,
+        journal: TransferJournal | None,
     ) -> None:
         self.path = path
         self._key = key

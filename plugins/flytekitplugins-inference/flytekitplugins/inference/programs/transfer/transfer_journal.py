@@ -27,7 +27,7 @@ def transfer_key(*facts: object) -> str:
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-class Facts:
+class TransferRecord:
     """What a journal says."""
 
     def __init__(self) -> None:
@@ -56,15 +56,15 @@ class Facts:
             self.done[words[1]] = int(words[2])
 
 
-def read_facts(directory: Path) -> Facts:
+def read_record(directory: Path) -> TransferRecord:
     """Return what the journal in `directory` says, if there is one; changes nothing, and needs no lock."""
-    facts = Facts()
+    facts = TransferRecord()
     with contextlib.suppress(OSError):
         facts.load((directory / _NAME).read_text(encoding="utf-8", errors="replace"))
     return facts
 
 
-class Journal(Facts):
+class TransferJournal(TransferRecord):
     """The journal in `directory`, locked for this process.
 
     Args:

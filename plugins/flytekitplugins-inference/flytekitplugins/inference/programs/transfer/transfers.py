@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 from ...errors import FetchError, InferenceError, IntegrityError
 from ..disk import check_space, is_file, make_directories, make_root, writing
 from ..retry import Crew, Retry
-from ..stores.store import Block, Source, SourceChangedError, Store, mask
+from ..stores.store import Block, SourceChangedError, Store, StoredFile, mask
 from .partial_file import PartialFile
-from .transfer_journal import Journal, read_facts, transfer_key
+from .transfer_journal import TransferJournal, read_record, transfer_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ PROGRESS_BYTES = 1024 * 1024
 class Delivery:
     """One file and where it goes."""
 
-    source: Source
+    source: StoredFile
     path: str
     """Relative to the root; made by `local_names`, so that it stays inside."""
 
@@ -62,7 +62,7 @@ class Outcome:
     failures: list[tuple[Delivery, InferenceError]] = field(default_factory=list)
 
 
-class Watch(Protocol):
+class TransferObserver(Protocol):
     """Looks at files while they arrive. Called from any thread; see `Transfer`."""
 
     def begin(self, delivery: Delivery, path: Path, missing: Sequence[int]) -> None:
@@ -79,7 +79,7 @@ class Watch(Protocol):
         """
 
 
-class Progress:
+class TransferProgress:
     """Counts what arrives; printed by whoever wants to."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Progress:
 
 def missing_bytes(root: Path, deliveries: Sequence[Delivery]) -> int:
     """Return the bytes that must be free for what has not arrived at `root` yet; changes nothing there."""
-    done, needed = read_facts(root / INCOMING).done, 0
+    done, needed = read_record(root / INCOMING).done, 0
     for delivery in deliveries:
         size = delivery.source.size or 0
         partial = _partial(root, delivery)
@@ -148,8 +148,8 @@ class Transfer:
         *,
         jobs: int,
         retry: Retry,
-        tick: Callable[[Progress], None] = lambda _: None,
-        watch: Watch | None = None,
+        tick: Callable[[TransferProgress], None] = lambda _: None,
+        watch: TransferObserver | None = None,
     ) -> None:
         self._watch = watch
         self._store = store
@@ -157,12 +157,12 @@ class Transfer:
         self._retry = retry
         self._jobs = jobs
         self._incoming = root / INCOMING
-        self.progress = Progress()
+        self.progress = TransferProgress()
         self._crew = Crew(jobs, lambda: tick(self.progress))
         with writing(root):
             make_root(root)
             make_directories(root, self._incoming)
-        self._journal = Journal(self._incoming)
+        self._journal = TransferJournal(self._incoming)
 
     def fetch(self, deliveries: Sequence[Delivery]) -> Outcome:
         """Bring `deliveries`, the largest first.
@@ -174,7 +174,7 @@ class Transfer:
         Raises:
             DestinationError: There is too little space, or it cannot be written.
         """
-        self.progress = Progress()
+        self.progress = TransferProgress()
         outcome = Outcome()
         outcome.delivered.extend(
             Delivered(delivery=d, size=d.source.size or 0, seconds=0.0)
@@ -297,7 +297,7 @@ class Transfer:
             outcome.failures.append((delivery, error))
 
     def _fetch_part(
-        self, source: Source, file: PartialFile, start: int, end: int | None
+        self, source: StoredFile, file: PartialFile, start: int, end: int | None
     ) -> int | None:
         """Fetch one part, going on behind the last good byte when the connection is lost.
 
