@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from flytekitplugins.inference import (
+    VLLM,
+    ConfigError,
     HuggingFaceModel,
     ObjectStoreModel,
     RegisteredModel,
@@ -128,3 +130,17 @@ def test_paths() -> None:
     assert path_of(parse_model("a/b")) == "/models/current"
     assert path_of(VolumeModel(volume={"emptyDir": {}})) == "/models"
     assert path_of(VolumeModel(volume={"emptyDir": {}}, path="qwen/7b")) == "/models/qwen/7b"
+
+
+@pytest.mark.parametrize("source", ["s3://adapters/sql", "models:/sql/3", "abfs://c@a/sql"])
+def test_adapters_of_a_store_need_an_image_that_reads_it(source: str) -> None:
+    """The plain Python image that brings adapters otherwise gets the hub's client and no other."""
+    with pytest.raises(ConfigError, match=r"The adapter 'sql' \(.*helper image"):
+        VLLM(arg_dict={"model": "a/b"}, lora_adapters={"sql": source}).manifest  # noqa: B018
+
+
+@pytest.mark.parametrize("source", ["a/b@v1", "https://h/sql/", "/data/sql"])
+def test_adapters_of_a_hub_need_none(source: str) -> None:
+    template = VLLM(arg_dict={"model": "a/b"}, lora_adapters={"sql": source})
+    names = [container["name"] for container in template.manifest["spec"]["initContainers"]]
+    assert "download-loras" in names

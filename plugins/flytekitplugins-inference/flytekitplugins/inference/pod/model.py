@@ -52,6 +52,7 @@ __all__ = [
     "model_problems",
     "parse_model",
     "path_of",
+    "refuse_bare_adapters",
     "refuse_bare_helper",
     "startup_budget",
     "volumes_of",
@@ -390,3 +391,20 @@ def refuse_bare_helper(model: Model, helper: Helper) -> None:
             hint="Give helper_image= (usually the task's own image), or attach by "
             "@task(task_config=…).",
         )
+
+
+def refuse_bare_adapters(adapters: Mapping[str, str]) -> None:
+    """Refuse adapters that a plain Python image, into which only a hub's client comes, cannot read.
+
+    Raises:
+        ConfigError: One is in an object store or a registry.
+    """
+    for name, source in adapters.items():
+        reference = parse_model_reference(source)
+        if isinstance(reference, StoreReference | RegistryReference):
+            raise ConfigError(
+                f"The adapter {name!r} ({reference.label}) needs a helper image with the client "
+                "of its store.",
+                hint="Give helper_image= (usually the task's own image), or attach by "
+                "@task(task_config=…).",
+            )
