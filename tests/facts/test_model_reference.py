@@ -35,7 +35,7 @@ from flytekitplugins.inference.facts.model_reference import (
 )
 from flytekitplugins.inference.pod.model import parse_model
 from flytekitplugins.inference.programs.load_model import _parser
-from flytekitplugins.inference.programs.model.source import ModelSource, Reading, Selection
+from flytekitplugins.inference.programs.model.source import ModelSource, Selection, SourceAccess
 from flytekitplugins.inference.programs.model.sources import cache_key, open_source
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -202,12 +202,12 @@ REFUSED: dict[str, tuple[str, ...]] = {
 }
 
 
-def reading(**environ: str) -> Reading:
-    return Reading(environ=environ, connections=1, stall_seconds=1)
+def access(**environ: str) -> SourceAccess:
+    return SourceAccess(environ=environ, connections=1, stall_seconds=1)
 
 
 def opened(text: str, *, revision: str = "") -> ModelSource:
-    return open_source(text, reading=reading(), staging=Path("/staging"), revision=revision)
+    return open_source(text, access=access(), staging=Path("/staging"), revision=revision)
 
 
 @pytest.mark.parametrize("text", ACCEPTED)

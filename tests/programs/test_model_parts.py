@@ -18,7 +18,7 @@ import pytest
 from flytekitplugins.inference.errors import DestinationError, SourceUnavailableError
 from flytekitplugins.inference.programs.disk import writing
 from flytekitplugins.inference.programs.kernel import boot_id
-from flytekitplugins.inference.programs.model.digest import _Growing
+from flytekitplugins.inference.programs.model.digest import _RunningDigest
 from flytekitplugins.inference.programs.model.lease import EXPIRY_SECONDS, Heartbeat, Lock
 from flytekitplugins.inference.programs.model.publication import Publication
 from flytekitplugins.inference.programs.retry import Retry
@@ -58,7 +58,7 @@ def test_a_digest_is_right_in_whatever_order_parts_arrive(tmp_path: Path) -> Non
     path.write_bytes(DATA)
     for seed in range(50):
         starts = list(range(0, len(DATA), 50_000))
-        growing = _Growing(path, len(DATA), starts, "sha256")
+        growing = _RunningDigest(path, len(DATA), starts, "sha256")
         random.Random(seed).shuffle(starts)
         threads = [threading.Thread(target=growing.part, args=(start,)) for start in starts]
         for thread in threads:
@@ -86,7 +86,7 @@ def test_a_file_is_complete_only_when_every_part_was_told(tmp_path: Path) -> Non
             missing_at_the_end.append(self.expected - told)
 
     store: Any = Memory()
-    transfer = Transfer(store, tmp_path, jobs=8, retry=Retry(), watch=Slow())
+    transfer = Transfer(store, tmp_path, jobs=8, retry=Retry(), observer=Slow())
     transfer.fetch(
         [Delivery(source=StoredFile(uri="m://x", size=4 * MIN_PART_BYTES, version="1"), path="x")]
     )

@@ -1,4 +1,4 @@
-"""`WithHubToken`, `WithAdapters`: the parts of a description whose server reads a hub and serves LoRA adapters."""
+"""The parts of a description whose server reads a hub, and serves LoRA adapters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*\Z")
 
 
 def adapter_volumes(directory: str) -> tuple[Volume, ...]:
-    """Return the volume on which adapters lie: written by the container that brings them, read by the server."""
+    """Return the volume of the adapters: one container writes them, the server reads them."""
     return tuple(
         Volume(
             name="inference-lora",
@@ -112,4 +112,4 @@ def _source_problems(source: object) -> Iterator[str]:
         return
     if isinstance(reference, InputReference):
         # the container that brings adapters starts before, or together with, the one for inputs
-        yield f"{source!r} is an input of the task, and adapters are brought before there are inputs"
+        yield f"{source!r} is an input of the task, and inputs arrive only after the adapters"

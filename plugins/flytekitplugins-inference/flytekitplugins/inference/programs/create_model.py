@@ -41,7 +41,7 @@ from .main import run
 from .ollama.api import OllamaApi, RefusedError
 from .ollama.files import ModelFile, adapter_files, digest_of, model_files
 from .ollama.modelfile import Command, fill_inputs, parse_modelfile
-from .ollama.pull import QUIET_SECONDS, Progress, pull_model
+from .ollama.pull import QUIET_SECONDS, PullProgress, pull_model
 from .ollama.recipe import Recipe, listed_name, name_problem, to_recipe
 from .protocol import INPUTS_VARIABLE, MODELFILE_VARIABLE
 from .retry import Retry
@@ -181,7 +181,7 @@ class Creation:
         if _has(self._ask("/api/tags"), name):
             _say(f"present model={name}")
             return
-        progress = Progress(f"pulling model={name}")
+        progress = PullProgress(f"pulling model={name}")
         stall = self._config.stall_seconds
 
         def pull() -> None:
@@ -241,7 +241,7 @@ class Creation:
 
     def _counting(self, doing: str, file: ModelFile) -> Callable[[int], None]:
         """Return what counts bytes of a file, says how far they are, and ends what takes too long."""
-        progress = Progress(f"{doing} file={file.name}", file.path.stat().st_size)
+        progress = PullProgress(f"{doing} file={file.name}", file.path.stat().st_size)
 
         def count(size: int) -> None:
             progress.add(size)

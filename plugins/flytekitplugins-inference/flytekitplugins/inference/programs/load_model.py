@@ -35,11 +35,11 @@ from ..facts.model_reference import MODEL_FORMS
 from . import model_wait
 from .main import Terminated, run
 from .model.cache import ModelCache
-from .model.fetcher import Fetcher, Obtained
+from .model.fetcher import Fetcher, FetchResult
 from .model.lease import Heartbeat
 from .model.notify import KINDS, parse_notifier
 from .model.publication import Publication, describe, is_published, swap_link, target_of
-from .model.source import Reading, Selection
+from .model.source import Selection, SourceAccess
 from .model.source_check import ANSWER_SECONDS, check, check_retry
 from .model.targets import Target, adapter_targets, model_target
 from .model.updater import Updater, update_record
@@ -95,11 +95,11 @@ class Loader:
         self._staging = Path(options.cache).absolute() / f".staging-{self._fetcher.holder}"
         self._updater = Updater(self._fetcher, self._notifiers, _say)
         self._targets = self._make_targets(environ)
-        self._fresh: list[Obtained] = []
+        self._fresh: list[FetchResult] = []
 
     def _make_targets(self, environ: Mapping[str, str]) -> list[Target]:
         options = self._options
-        reading = Reading(
+        access = SourceAccess(
             environ=environ,
             connections=options.jobs,
             stall_seconds=options.stall_timeout,
@@ -116,14 +116,14 @@ class Loader:
                         include=tuple(options.include), exclude=tuple(options.exclude)
                     ),
                     link=self._publication.current,
-                    reading=reading,
+                    access=access,
                     staging=self._staging,
                 )
             )
         if options.adapter:
             directory = Path(options.adapters_directory).absolute()
             targets += adapter_targets(
-                options.adapter, directory=directory, reading=reading, staging=self._staging
+                options.adapter, directory=directory, access=access, staging=self._staging
             )
         return targets
 
@@ -156,7 +156,7 @@ class Loader:
 
     def _publish(self, target: Target, fields: dict[str, Any], *, is_serving: bool) -> None:
         with telling(lambda: f"{target.source.label} was being looked up."):
-            found = self._fetcher.obtain(target.source, target.selection, target.check)
+            found = self._fetcher.fetch(target.source, target.selection, target.check)
         if not found.is_from_cache:
             self._fresh.append(found)
         if is_serving and self._notifiers and not is_published(found.version, target.link):

@@ -27,7 +27,7 @@ from ..stores.hub_store import GATED_HINT, HubStore, has_xet
 from ..stores.store import StoredFile, error_for_status
 from ..transfer.partial_file import MIN_PART_BYTES
 from .digest import GIT_SHA1, Digest
-from .source import Reading, Snapshot, SnapshotFile
+from .source import Snapshot, SnapshotFile, SourceAccess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,11 +71,11 @@ class HubModel:
         repository: `owner/name`, or only `name`.
         ref: Branch, tag or commit.
         is_pinned: Whether `ref` is a commit.
-        reading: How it is read. `HF_ENDPOINT` and `HF_TOKEN` of its environment are used.
+        access: How it is read. `HF_ENDPOINT` and `HF_TOKEN` of its environment are used.
     """
 
-    def __init__(self, repository: str, *, ref: str, is_pinned: bool, reading: Reading) -> None:
-        self._repository, self._reading = repository, reading
+    def __init__(self, repository: str, *, ref: str, is_pinned: bool, access: SourceAccess) -> None:
+        self._repository, self._access = repository, access
         self.label = self.identity = f"hf://{repository}"
         self.name = repository
         self.ref = ref
@@ -97,7 +97,7 @@ class HubModel:
                 f"{self.label} needs huggingface_hub.", hint="pip install huggingface_hub hf_xet"
             ) from error
         api = HfApi(
-            token=token("HF_TOKEN", self._reading.environ) or None,
+            token=token("HF_TOKEN", self._access.environ) or None,
             library_name="flytekitplugins-inference",
         )
         headers = build_hf_headers(token=api.token, library_name="flytekitplugins-inference")
@@ -112,8 +112,8 @@ class HubModel:
             if getattr(entry, "xet_hash", None):
                 xet[uri] = entry.xet_hash
         store = HubStore(
-            connections=self._reading.connections,
-            stall_seconds=self._reading.stall_seconds,
+            connections=self._access.connections,
+            stall_seconds=self._access.stall_seconds,
             headers=headers,
             xet=xet if xet and not constants.HF_HUB_DISABLE_XET and has_xet() else {},
             xet_token_url=f"{api.endpoint}/api/models/{self._repository}/xet-read-token/{commit}",
@@ -123,7 +123,7 @@ class HubModel:
     def _ask(self, api: Any, has_token: bool) -> tuple[str, list[Any]]:
         def ask() -> tuple[str, list[Any]]:
             info = api.model_info(
-                self._repository, revision=self.ref, timeout=self._reading.stall_seconds
+                self._repository, revision=self.ref, timeout=self._access.stall_seconds
             )
             if not info.sha:
                 raise ValueError("a repository without a commit")
@@ -131,7 +131,7 @@ class HubModel:
             return str(info.sha), [entry for entry in tree if hasattr(entry, "blob_id")]
 
         try:
-            return within(self._reading.stall_seconds, ask, f"The hub at {api.endpoint}")
+            return within(self._access.stall_seconds, ask, f"The hub at {api.endpoint}")
         except InferenceError:
             raise
         except Exception as error:

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...facts.model_reference import RegistryReference
-    from .source import Reading
+    from .source import SourceAccess
 
 
-def lookup(reference: RegistryReference, staging: Path, reading: Reading) -> tuple[str, str]:
+def lookup(reference: RegistryReference, staging: Path, access: SourceAccess) -> tuple[str, str]:
     """Return the version's number and an address that `stores` can read.
 
     Args:
         reference: The registered model, and its version, alias or stage.
         staging: Where files go that only MLflow's client can fetch; emptied first.
-        reading: With MLFLOW_TRACKING_URI in its environment.
+        access: With MLFLOW_TRACKING_URI in its environment.
 
     Raises:
         MissingDependencyError: mlflow is not installed.
@@ -42,22 +42,20 @@ def lookup(reference: RegistryReference, staging: Path, reading: Reading) -> tup
             f"{reference.label} needs MLflow's client.",
             hint="pip install mlflow-skinny, and sqlalchemy for a sqlite:// URI",
         ) from error
-    if not reading.may_write:  # a check has little time, and tries again itself
-        os.environ.setdefault(
-            "MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, int(reading.stall_seconds)))
-        )
+    if not access.may_write:  # a check has little time, and tries again itself
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, int(access.stall_seconds))))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    client = MlflowClient(tracking_uri=reading.environ.get("MLFLOW_TRACKING_URI") or None)
+    client = MlflowClient(tracking_uri=access.environ.get("MLFLOW_TRACKING_URI") or None)
     try:
         version = _version_number(client, reference)
         uri = client.get_model_version_download_uri(reference.model, version)
-        if reading.may_write and not reading.is_readable(uri):
+        if access.may_write and not access.is_readable(uri):
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
             uri = artifacts.download_artifacts(
                 artifact_uri=uri,
                 dst_path=str(staging),
-                tracking_uri=reading.environ.get("MLFLOW_TRACKING_URI") or None,
+                tracking_uri=access.environ.get("MLFLOW_TRACKING_URI") or None,
             )
     except MlflowException as error:
         raise _translated(error, reference.text) from error
@@ -87,7 +85,7 @@ def _version_number(client: Any, reference: RegistryReference) -> str:
     return str(max(int(version.version) for version in versions))
 
 
-def listing(uri: str, what: str, reading: Reading) -> list[StoredFile]:
+def listing(uri: str, what: str, access: SourceAccess) -> list[StoredFile]:
     """Return the files below an address that only MLflow's client can read.
 
     Their `uri` is the name relative to the address.
@@ -95,7 +93,7 @@ def listing(uri: str, what: str, reading: Reading) -> list[StoredFile]:
     Args:
         uri: The address.
         what: What to call it in an error.
-        reading: With MLFLOW_TRACKING_URI in its environment.
+        access: With MLFLOW_TRACKING_URI in its environment.
 
     Raises:
         FetchError: It may not be listed, or does not answer.
@@ -103,7 +101,7 @@ def listing(uri: str, what: str, reading: Reading) -> list[StoredFile]:
     from mlflow import artifacts
     from mlflow.exceptions import MlflowException
 
-    tracking_uri = reading.environ.get("MLFLOW_TRACKING_URI") or None
+    tracking_uri = access.environ.get("MLFLOW_TRACKING_URI") or None
     files: list[StoredFile] = []
     folders = [""]
     try:

@@ -63,16 +63,16 @@ class Selection:
         Raises:
             SourceNotFoundError: Something was asked for and is not there, or nothing is left.
         """
-        found = {file.path: file for file in files}
+        by_path = {file.path: file for file in files}
         if self.optional:
-            spare = [name for name in self.either if name in found][1:]
+            spare = [name for name in self.either if name in by_path][1:]
             return tuple(
-                found[name] for name in self.optional if name in found and name not in spare
+                by_path[name] for name in self.optional if name in by_path and name not in spare
             )
-        missing = [name for name in self.include if not any(map(_matcher(name), found))]
+        missing = [name for name in self.include if not any(map(_matcher(name), by_path))]
         wanted = [
-            found[path]
-            for path in sorted(found)
+            by_path[path]
+            for path in sorted(by_path)
             if (not self.include or any(_matcher(pattern)(path) for pattern in self.include))
             and not any(_matcher(pattern)(path) for pattern in self.exclude)
         ]
@@ -83,7 +83,7 @@ class Selection:
                 if exact or missing
                 else "any file that is not excluded"
             )
-            names = ", ".join(sorted(found)[:10]) or "nothing"
+            names = ", ".join(sorted(by_path)[:10]) or "nothing"
             raise SourceNotFoundError(f"{label} does not have {what}.", hint=f"It has {names}.")
         return tuple(wanted)
 
@@ -95,7 +95,7 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
+class SourceAccess:
     """How sources are read."""
 
     environ: Mapping[str, str]

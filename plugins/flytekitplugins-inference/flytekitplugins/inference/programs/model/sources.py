@@ -27,7 +27,7 @@ from ..protocol import INPUTS_FILE, INPUTS_VARIABLE
 from ..stores.flyte_stores import Stores
 from ..stores.store import StoredFile, mask, scheme
 from .digest import MD5, Digest
-from .source import ModelSource, Reading, Selection, Snapshot, SnapshotFile
+from .source import ModelSource, Selection, Snapshot, SnapshotFile, SourceAccess
 
 _MD5_ETAG = re.compile(r'"?([0-9a-f]{32})"?')
 _MD5_BASE64 = re.compile(r"[A-Za-z0-9+/]{22}==")
@@ -52,13 +52,15 @@ class StoreModel:
 
     Args:
         uri: The place; a path, or an address with a scheme.
-        reading: How it is read.
+        access: How it is read.
         label: What logs call it; `uri` without what may be secret when empty.
         revision: The only revision that will do; any when empty.
     """
 
-    def __init__(self, uri: str, *, reading: Reading, label: str = "", revision: str = "") -> None:
-        self._uri, self._reading = uri, reading
+    def __init__(
+        self, uri: str, *, access: SourceAccess, label: str = "", revision: str = ""
+    ) -> None:
+        self._uri, self._access = uri, access
         self.label = label or mask(uri)
         self.name = _file_name(uri)
         # a query may tell two models apart (`?id=1`, `?versionId=…`), so it counts, unlike in a log
@@ -68,7 +70,7 @@ class StoreModel:
 
     def resolve(self) -> Snapshot:
         """See `ModelSource`."""
-        stores = self._reading.stores()
+        stores = self._access.stores()
         files = tuple(
             SnapshotFile(path=path, source=stored, digest=_digest(stored))
             for path, stored in self._list(stores)
@@ -116,7 +118,7 @@ def _file_name(uri: str) -> str:
 
 
 def _digest(stored: StoredFile) -> Digest:
-    """Return what a store says of the content: an ETag or checksum that is, or looks like, an md5."""
+    """Return what a store says of the content: an ETag or checksum that is or looks like an md5."""
     if scheme(stored.uri) in ("s3", "s3a") and (etag := _MD5_ETAG.fullmatch(stored.version)):
         # not certain: with KMS the ETag looks the same and is no md5
         return Digest(algorithm=MD5, value=etag[1], is_certain=False)
@@ -138,13 +140,15 @@ class RegistryModel:
 
     Args:
         reference: Which model, and which version of it.
-        reading: How it is read.
+        access: How it is read.
         staging: A directory for what only MLflow's own client can fetch.
     """
 
-    def __init__(self, reference: RegistryReference, *, reading: Reading, staging: Path) -> None:
+    def __init__(
+        self, reference: RegistryReference, *, access: SourceAccess, staging: Path
+    ) -> None:
         self._reference = reference
-        self._reading = reading
+        self._access = access
         self._staging = staging
         self.label = self.identity = reference.label
         self.name = reference.name
@@ -155,17 +159,17 @@ class RegistryModel:
         """See `ModelSource`."""
         from .registry import listing, lookup
 
-        version, uri = lookup(self._reference, self._staging, self._reading)
-        if not self._reading.is_readable(uri):
-            listed = listing(uri, f"{self.label}, version {version}", self._reading)
+        version, uri = lookup(self._reference, self._staging, self._access)
+        if not self._access.is_readable(uri):
+            listed = listing(uri, f"{self.label}, version {version}", self._access)
             files = tuple(
                 SnapshotFile(path=stored.uri, source=stored, digest=Digest()) for stored in listed
             )
             size = sum(file.source.size or 0 for file in files)
             return Snapshot(
-                revision=version, files=files, store=self._reading.stores(), staging_bytes=size
+                revision=version, files=files, store=self._access.stores(), staging_bytes=size
             )
-        snapshot = StoreModel(uri, reading=self._reading).resolve()
+        snapshot = StoreModel(uri, access=self._access).resolve()
         revision = f"{version}-{snapshot.revision}"
         return Snapshot(revision=revision, files=snapshot.files, store=snapshot.store)
 
@@ -175,14 +179,14 @@ class InputModel:
 
     ref, is_pinned = "", False
 
-    def __init__(self, reference: InputReference, *, reading: Reading) -> None:
-        self._reading = reading
+    def __init__(self, reference: InputReference, *, access: SourceAccess) -> None:
+        self._access = access
         self.label = self.identity = reference.label
         self.name = reference.name
 
     def resolve(self) -> Snapshot:
         """See `ModelSource`. Waits for the inputs, which another container brings."""
-        path = Path(self._reading.environ.get(INPUTS_VARIABLE) or INPUTS_FILE)
+        path = Path(self._access.environ.get(INPUTS_VARIABLE) or INPUTS_FILE)
         while not path.exists():
             time.sleep(0.2)
         inputs = json.loads(path.read_text(encoding="utf-8"))
@@ -193,15 +197,17 @@ class InputModel:
                 f"The task's inputs have no file or directory {self.name!r}.",
                 hint=f"They have {names}.",
             )
-        return StoreModel(value, reading=self._reading).resolve()
+        return StoreModel(value, access=self._access).resolve()
 
 
-def open_source(text: str, *, reading: Reading, staging: Path, revision: str = "") -> ModelSource:
+def open_source(
+    text: str, *, access: SourceAccess, staging: Path, revision: str = ""
+) -> ModelSource:
     """Return the source that `text` refers to.
 
     Args:
         text: What a person wrote.
-        reading: How it is read.
+        access: How it is read.
         staging: A directory for what only MLflow's own client can fetch.
         revision: Branch, tag or commit of a hub's repository, or a revision that this program
             reported.
@@ -216,13 +222,13 @@ def open_source(text: str, *, reading: Reading, staging: Path, revision: str = "
     except ConfigError as error:  # the same words as on a laptop, and a program's own exit code
         raise UsageError(error.message, hint=error.hint) from error
     if isinstance(reference, RegistryReference):
-        return RegistryModel(reference, reading=reading, staging=staging)
+        return RegistryModel(reference, access=access, staging=staging)
     if isinstance(reference, InputReference):
-        return InputModel(reference, reading=reading)
+        return InputModel(reference, access=access)
     if not isinstance(reference, HubReference):
         is_web_file = isinstance(reference, WebReference) and not reference.is_directory
         kind = WebFileModel if is_web_file else StoreModel
-        return kind(reference.text, reading=reading, label=reference.label, revision=revision)
+        return kind(reference.text, access=access, label=reference.label, revision=revision)
     if reference.revision and revision not in ("", reference.revision):
         raise UsageError(
             f"{text!r} names another revision than --revision {revision}.",
@@ -230,4 +236,4 @@ def open_source(text: str, *, reading: Reading, staging: Path, revision: str = "
         )
     ref = reference.revision or revision or "main"
     is_pinned = _COMMIT.fullmatch(ref) is not None
-    return HubModel(reference.repository, ref=ref, is_pinned=is_pinned, reading=reading)
+    return HubModel(reference.repository, ref=ref, is_pinned=is_pinned, access=access)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidSourceError, UsageError
-from .source import ModelSource, Reading, Selection
+from .source import ModelSource, Selection, SourceAccess
 from .sources import open_source
 
 if TYPE_CHECKING:
@@ -82,17 +82,17 @@ def model_target(
     served_names: tuple[str, ...],
     selection: Selection,
     link: Path,
-    reading: Reading,
+    access: SourceAccess,
     staging: Path,
 ) -> Target:
     """Return the model as a target."""
-    source = open_source(text, revision=revision, reading=reading, staging=staging / "model")
+    source = open_source(text, revision=revision, access=access, staging=staging / "model")
     names = served_names or (PurePosixPath(source.name).name,)
     return Target(name="model", served_names=names, source=source, selection=selection, link=link)
 
 
 def adapter_targets(
-    texts: Sequence[str], *, directory: Path, reading: Reading, staging: Path
+    texts: Sequence[str], *, directory: Path, access: SourceAccess, staging: Path
 ) -> list[Target]:
     """Return adapters, each `NAME=SOURCE` or `SOURCE`, as targets below `directory`.
 
@@ -105,7 +105,7 @@ def adapter_targets(
     for text in texts:
         match = _NAMED_ADAPTER.fullmatch(text)
         name, address = (match["name"], match["source"]) if match else ("", text)
-        source = open_source(address, reading=reading, staging=staging / f"adapter-{len(targets)}")
+        source = open_source(address, access=access, staging=staging / f"adapter-{len(targets)}")
         place = re.sub(r"^\w+:/*", "", source.label).partition("?")[0]
         name = name or place.strip("/").replace("/", "--")
         if name in targets or name.strip(".") == "":

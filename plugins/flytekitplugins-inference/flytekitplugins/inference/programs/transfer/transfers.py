@@ -40,7 +40,7 @@ class Delivery:
 
     @property
     def key(self) -> str:
-        """Names this delivery in the journal; another size, version or place is another delivery."""
+        """Its name in the journal; another size, version or place is another delivery."""
         return transfer_key(self.source.uri, self.source.size, self.source.version, self.path)
 
 
@@ -100,14 +100,18 @@ class TransferProgress:
 
 
 def missing_bytes(root: Path, deliveries: Sequence[Delivery]) -> int:
-    """Return the bytes that must be free for what has not arrived at `root` yet; changes nothing there."""
-    done, needed = read_record(root / INCOMING).done, 0
+    """Return the bytes that must be free for what has not arrived at `root` yet.
+
+    Changes nothing there.
+    """
+    done = read_record(root / INCOMING).done
+    needed = 0
     for delivery in deliveries:
         size = delivery.source.size or 0
         partial = _partial(root, delivery)
         if not has_arrived(root, delivery, done):
-            present = partial.lstat().st_blocks * 512 if partial.exists() else 0
-            needed += max(0, size - present)
+            reserved = partial.lstat().st_blocks * 512 if partial.exists() else 0
+            needed += max(0, size - reserved)
     return needed
 
 
@@ -135,7 +139,7 @@ class Transfer:
         jobs: Parts that are fetched at once.
         retry: How often and how fast a part is tried again.
         tick: Called every few seconds with the progress.
-        watch: Looks at the files before they become visible.
+        observer: Looks at the files before they become visible.
 
     Raises:
         DestinationError: `root` cannot be written, or another process writes there.
@@ -149,9 +153,9 @@ class Transfer:
         jobs: int,
         retry: Retry,
         tick: Callable[[TransferProgress], None] = lambda _: None,
-        watch: TransferObserver | None = None,
+        observer: TransferObserver | None = None,
     ) -> None:
-        self._watch = watch
+        self._observer = observer
         self._store = store
         self._root = root
         self._retry = retry
@@ -179,15 +183,15 @@ class Transfer:
         outcome.delivered.extend(
             Delivered(delivery=d, size=d.source.size or 0, seconds=0.0)
             for d in deliveries
-            if self._is_here(d)
+            if self._finish_earlier(d)
         )
-        here = {item.delivery for item in outcome.delivered}
+        present = {item.delivery for item in outcome.delivered}
         missing = sorted(
-            (d for d in deliveries if d not in here), key=lambda d: -(d.source.size or 0)
+            (d for d in deliveries if d not in present), key=lambda d: -(d.source.size or 0)
         )
         self._remove_others({delivery.key for delivery in missing})
         check_space(self._root, missing_bytes(self._root, deliveries))
-        self.progress.add(files=len(here), size=sum(item.size for item in outcome.delivered))
+        self.progress.add(files=len(present), size=sum(item.size for item in outcome.delivered))
         self.progress.total_files = len(deliveries)
         self.progress.total_bytes = sum(delivery.source.size or 0 for delivery in deliveries)
         self._crew.run(self._tasks(missing, outcome))
@@ -204,7 +208,12 @@ class Transfer:
             partial.replace(final)
 
     def prune(self, directory: str, keep: set[str]) -> None:
-        """Make `directory`; remove files below it that are not in `keep` (relative to the root): an earlier run's."""
+        """Make `directory`, and remove what an earlier run left below it.
+
+        Args:
+            directory: Relative to the root.
+            keep: The files that stay, relative to the root.
+        """
         with writing(self._root / directory):
             make_directories(self._root, self._root / directory)
             for folder, folders, names in os.walk(self._root / directory, topdown=False):
@@ -231,8 +240,8 @@ class Transfer:
         """Let another process write here."""
         self._journal.close()
 
-    def _is_here(self, delivery: Delivery) -> bool:
-        """Whether an earlier run brought it; finishes one that was killed before the rename."""
+    def _finish_earlier(self, delivery: Delivery) -> bool:
+        """Finish what an earlier run brought, perhaps up to the rename; return whether one did."""
         if not has_arrived(self._root, delivery, self._journal.done):
             return False
         partial = _partial(self._root, delivery)
@@ -263,11 +272,10 @@ class Transfer:
                 journal=journal,
             )
             self.progress.add(size=file.present)
-            if self._watch:
-                self._watch.begin(delivery, file.path, [start for start, _ in file.missing])
-            parts: Sequence[tuple[int, int | None] | None] = file.missing or [
-                None
-            ]  # empty, or killed after the last
+            if self._observer:
+                self._observer.begin(delivery, file.path, [start for start, _ in file.missing])
+            # one part that is none: the file is empty, or an earlier run was killed after the last
+            parts: Sequence[tuple[int, int | None] | None] = file.missing or [None]
             for part in parts:
                 if outcome.failures:
                     return
@@ -286,10 +294,9 @@ class Transfer:
                 reached = self._fetch_part(delivery.source, file, *part)
                 if reached is None:
                     return
-                if (
-                    self._watch
-                ):  # before it counts: who finishes the last part may rely on all others being told
-                    self._watch.part(delivery, part[0])
+                # before it counts: who finishes the last part relies on all others being told
+                if self._observer:
+                    self._observer.part(delivery, part[0])
                 if not file.finish_part(part[0], reached):
                     return
             outcome.delivered.append(self._finish(delivery, file))
@@ -345,8 +352,8 @@ class Transfer:
         final = self._root / delivery.path
         with writing(final):
             make_directories(self._root, final.parent)
-        if self._watch:
-            self._watch.complete(delivery)
+        if self._observer:
+            self._observer.complete(delivery)
         size = file.place(final)
         self.progress.add(files=1)
         return Delivered(delivery=delivery, size=size, seconds=time.monotonic() - file.started)
