@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,24 @@ def test_by_probes_the_model_is_there_before_the_server_starts(model: Path) -> N
         ("model-loader", "passed"),
         ("model-server", "started"),
         ("model-server", "passed"),
+    ]
+
+
+def test_a_file_of_a_web_server_is_brought(model: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(model))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{web.server_port}/weights.bin?sig=geheim"
+        template = replace(_template(model, startup_timeout=60), model=url)
+        with template.run_locally() as server:
+            (path,) = ask(template)["arguments"]
+            assert (Path(path) / "weights.bin").read_bytes() == b"weights" * 1000
+            metadata = server.pod.path("/models/metadata.json").read_text()
+            assert "geheim" not in metadata
+        web.shutdown()
+    assert [name for name, kind in _events(server.pod) if kind == "started"][:2] == [
+        "preflight",
+        "model-loader",
     ]
 
 

@@ -164,7 +164,7 @@ def test_an_init_container_that_fails_says_why(manifests: Any, alive: Any, tmp_p
 
 @only_processes
 def test_a_program_of_this_package_as_init_container(manifests: Any, tmp_path: Path) -> None:
-    module = "flytekitplugins.inference.local.probes"
+    module = "flytekitplugins.inference.local.prober"
     entry = {
         "name": "program",
         "command": ["python", "-m", module],

@@ -334,9 +334,13 @@ def test_an_installed_program_hears_sigterm_while_it_is_imported(program: str, p
 
 # What it follows
 
+ROOT = Path(programs.__file__).parent
+
 
 @pytest.mark.parametrize(
-    "path", sorted(Path(programs.__file__).parent.glob("*.py")), ids=lambda path: path.stem
+    "path",
+    sorted(ROOT.rglob("*.py")),
+    ids=lambda path: path.relative_to(ROOT).with_suffix("").as_posix(),
 )
 def test_a_module_reaches_others_of_ours_only_by_imports_that_the_bundle_follows(
     path: Path,
@@ -353,7 +357,8 @@ def test_a_module_reaches_others_of_ours_only_by_imports_that_the_bundle_follows
             assert node.module != "importlib" or {alias.name for alias in node.names} == {
                 "metadata"
             }
-        elif isinstance(node, ast.ImportFrom) and node.level > 1:
-            assert node.module == "errors" or {alias.name for alias in node.names} == {"errors"}
+        elif isinstance(node, ast.ImportFrom) and node.level > len(path.relative_to(ROOT).parts):
+            rooms = [node.module] if node.module else [alias.name for alias in node.names]
+            assert {room.partition(".")[0] for room in rooms} <= {"errors", "facts"}
         else:
             assert not (isinstance(node, ast.Name) and node.id == "__import__")

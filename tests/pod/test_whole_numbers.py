@@ -162,7 +162,7 @@ def test_the_version_of_a_registered_model() -> None:
     assert RegisteredModel(name="fraud", version="3") == RegisteredModel(name="fraud", version=3)  # type: ignore[arg-type]
     for bad in ("three", "1.5", True, 0):
         with pytest.raises(
-            ConfigError, match=r"version=.* of 'fraud' must be a whole number from 1 on"
+            ConfigError, match=r"version=.* of 'fraud' must be a whole number, 1 or greater"
         ):
             _make("generic", model=RegisteredModel(name="fraud", version=bad))  # type: ignore[arg-type]
 

@@ -104,7 +104,7 @@ def test_a_tree_that_no_hub_has_is_unavailable(hub: Any, load: Any) -> None:
 
 
 def test_a_name_that_no_repository_has_is_told(load: Any) -> None:
-    assert load("owner/na--me", "--attempts", "1", HF_ENDPOINT="http://127.0.0.1:9").code == 66
+    assert load("owner/na--me", "--attempts", "1", HF_ENDPOINT="http://127.0.0.1:9").code == 64
 
 
 @pytest.mark.parametrize("token", ["hf_geheim\n", "  hf_geheim\r\n"])
@@ -122,7 +122,9 @@ def test_a_token_with_a_line_break_inside_names_its_variable(hub: Any, load: Any
     assert "heim" not in done.stderr
 
 
-@pytest.mark.parametrize("uri", ["https://127.0.0.1:9/model", "http://127.0.0.1:9/model/model.bin"])
+@pytest.mark.parametrize(
+    "uri", ["https://127.0.0.1:9/model/", "http://127.0.0.1:9/model/model.bin"]
+)
 def test_a_web_server_that_is_away_is_unavailable(uri: str, load: Any) -> None:
     done = load(uri, "--attempts", "2")
     assert (done.code, done.message["error"]) == (69, "SourceUnavailableError")

@@ -66,11 +66,14 @@ def test_versions_and_aliases_are_published(
     assert first.files == {"MLmodel": b"one"}
     assert first.metadata["revision"].startswith("1-")
     assert load("models:/fraud@champion", **registry).files == {"MLmodel": b"two"}
+    assert load("models:/fraud/latest", **registry).files == {"MLmodel": b"two"}
     assert load("models:/fraud/1", MLFLOW_TRACKING_URI="http://127.0.0.1:9").files == {
         "MLmodel": b"one"
     }
-    missing = load("models:/fraud/9", **registry)
-    assert (missing.code, missing.message["error"]) == (66, "RevisionNotFoundError")
+    for text in ("models:/fraud/9", "models:/fraud/Production"):
+        missing = load(text, **registry)
+        assert (missing.code, missing.message["error"]) == (66, "RevisionNotFoundError")
+        assert text in missing.message["message"]
 
 
 def test_a_logged_model_is_published(load: Any, registry: dict[str, str], tmp_path: Path) -> None:

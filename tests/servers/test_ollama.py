@@ -234,8 +234,8 @@ def test_two_servers_in_a_pod() -> None:
         ({"model": 3}, "model must be a text or a model's source, not a int"),
         ({"model": "two words"}, "'two words' is not a model's name"),
         ({"model": "m'; rm -rf /"}, "is not a model's name"),
-        ({"model": "s3://"}, "is not a prefix in a store"),
-        ({"model": "hf://x"}, "is not understood"),
+        ({"model": "s3://"}, "it names no bucket"),
+        ({"model": "hf://x/y/z"}, "is not a model reference"),
         ({"model": "s3://models/a b"}, "give Model(name, source=…)"),
         ({"model": Model(3)}, "the name must be a text"),  # type: ignore[arg-type]
         ({"model": Model("m", mem="lots")}, "model: mem='lots'"),

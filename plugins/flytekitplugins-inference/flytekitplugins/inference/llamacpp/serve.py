@@ -217,10 +217,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
                 "no model"
             )
         if self.model is not None and given:
-            yield (
-                f"{given[0]} says which model is loaded, and so does model={self.model!r}; give "
-                "one of them"
-            )
+            yield (f"{given[0]} says which model is loaded, and so does model=; give one of them")
         if isinstance(source := self._sound_source(), get_args(Model)):
             yield from file_problems(source, self.model_file)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from ..errors import ConfigError
 from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod import v2
 from ..pod.model import HuggingFaceModel, RegisteredModel
@@ -196,7 +197,10 @@ class MLServer(ModelInferenceTemplate):
             )
 
     def _is_registered(self) -> bool:
-        return isinstance(self.model, RegisteredModel) or str(self.model).startswith("models:/")
+        try:
+            return isinstance(self.model_source, RegisteredModel)
+        except ConfigError:  # told by the base
+            return False
 
     def cautions(self) -> Iterator[str]:
         """Yield what works, but not as its author may think."""

@@ -6,11 +6,12 @@ NVIDIA/k8s-nim-operator `api/apps/v1alpha1/nimservice_types.go`.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..errors import ConfigError
+from ..facts.model_reference import parse_model_reference
 from ..pod import check
 from ..pod.adapters import adapter_volumes
 from ..pod.names import path_problem, subdomain_problem
@@ -38,7 +39,6 @@ METRIC_NAMES = {
     "request_latency": "e2e_request_latency_seconds",
 }
 """Of NIM 1.x (docs.nvidia.com, "Observability"); 2.x and later have the names of their back end."""
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,11 +189,7 @@ class NIM(ModelInferenceTemplate):
             )
             return
         for repository in self.hf_repo_ids or ():
-            if not isinstance(repository, str) or not _REPOSITORY.match(repository):
-                yield (
-                    f"hf_repo_ids: {repository!r} is not a Hugging Face repository; expected "
-                    "'owner/name'"
-                )
+            yield from _repository_problems(repository)
         names = Counter(
             _adapter_name(repository)
             for repository in self.hf_repo_ids
@@ -223,3 +219,13 @@ class NIM(ModelInferenceTemplate):
 def _adapter_name(repository: str) -> str:
     """Return the directory, and so the model's name in NIM, of an adapter: unique where two owners use one name."""
     return repository.partition("@")[0].replace("/", "--")
+
+
+def _repository_problems(repository: object) -> Iterator[str]:
+    if not isinstance(repository, str):
+        yield f"hf_repo_ids: {repository!r} is not a text such as 'owner/name'"
+        return
+    try:
+        parse_model_reference(f"hf://{repository}")
+    except ConfigError as error:
+        yield f"hf_repo_ids: {error}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
+from ..facts.model_reference import has_scheme
 from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod import check
 from ..pod import model as sources
@@ -39,7 +40,6 @@ HOME = "/ollama"
 `/root/.ollama`."""
 MAX_MODELFILE_BYTES = 100_000
 """Linux takes 128 KiB for one variable (`MAX_ARG_STRLEN`)."""
-_SCHEMES = ("hf://", "s3://", "gs://", "abfs://", "abfss://", "file://", "models:/", "input:")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Ollama(ModelInferenceTemplate):
         """The model as a `Model`, however it was given."""
         if isinstance(self.model, Model) or self.model is None:
             return self.model
-        if isinstance(self.model, str) and not self.model.startswith(_SCHEMES):
+        if isinstance(self.model, str) and not has_scheme(self.model):
             return Model(name=self.model)
         source = sources.parse_model(self.model) if isinstance(self.model, str) else self.model
         return Model(name=getattr(source, "name", ""), source=source)

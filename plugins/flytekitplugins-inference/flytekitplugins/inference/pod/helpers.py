@@ -16,6 +16,7 @@ from ..programs.protocol import (
     READY_FILE,
 )
 from .bundle import BOOTSTRAP, programs_bundle
+from .model import refuse_bare_adapters
 from .parts import (
     INPUT_DOWNLOADER,
     LORA_DOWNLOADER,
@@ -189,6 +190,7 @@ def lora_downloader(
     )
     if not helper.bundled:
         return container
+    refuse_bare_adapters(adapters)
     install = (*("sh", "-c", _INSTALL, "install"), *HUB_CLIENT, "--", *container.command)
     return replace(container, image=PYTHON_IMAGE, command=install)
 

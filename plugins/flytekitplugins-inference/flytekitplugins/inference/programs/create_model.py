@@ -42,7 +42,7 @@ from .main import start
 from .ollama.api import OllamaApi, RefusedError
 from .ollama.files import ModelFile, adapter_files, digest_of, model_files
 from .ollama.modelfile import Command, decode_modelfile, fill_inputs, parse_modelfile
-from .ollama.pull import QUIET_SECONDS, Progress, pull_model
+from .ollama.pull import QUIET_SECONDS, PullProgress, pull_model
 from .ollama.recipe import Recipe, listed_name, name_problem, to_recipe
 from .protocol import INPUTS_VARIABLE, MODELFILE_VARIABLE
 from .retry import Retry
@@ -171,7 +171,7 @@ class Creation:
         if _has(self._ask("/api/tags"), name):
             _say(f"present model={name}")
             return
-        progress = Progress(f"pulling model={name}")
+        progress = PullProgress(f"pulling model={name}")
         stall = self._config.stall_seconds
 
         def pull() -> None:
@@ -227,7 +227,7 @@ class Creation:
 
     def _counting(self, doing: str, file: ModelFile) -> Callable[[int], None]:
         """Return what counts the bytes of a file and logs how far they are."""
-        return Progress(f"{doing} file={file.name}", file.path.stat().st_size).add
+        return PullProgress(f"{doing} file={file.name}", file.path.stat().st_size).add
 
     def _create_once(self, body: dict[str, Any]) -> None:
         status = ""

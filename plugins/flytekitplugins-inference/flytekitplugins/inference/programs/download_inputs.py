@@ -35,7 +35,7 @@ from .retry import Crew, Retry
 from .start_budget import enforced, start_budget, telling
 from .stores.flyte_stores import Stores
 from .stores.store import SourceChangedError
-from .transfer.transfers import Delivered, Delivery, Progress, Transfer
+from .transfer.transfers import Delivered, Delivery, Transfer, TransferProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -354,7 +354,7 @@ def _path(reference: Reference) -> str:
     return f"{folder_name(reference.path)}/{safe_name(unquote(name) if is_http else name)}"
 
 
-def _report(progress: Progress) -> None:
+def _report(progress: TransferProgress) -> None:
     rate = progress.bytes / max(time.monotonic() - progress.started, 0.001)
     _say(
         f"progress files={progress.files}/{progress.total_files} bytes={progress.bytes} "

@@ -32,15 +32,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import MissingDependencyError, ServerError, UsageError
 from ..facts.background import BackgroundCall
+from ..facts.model_reference import MODEL_FORMS
 from . import model_wait
 from .command_line import CommandLine, count, say, seconds
 from .main import Terminated, start
 from .model.cache import ModelCache
-from .model.fetcher import Fetcher, Obtained
+from .model.fetcher import Fetcher, FetchResult
 from .model.lease import Heartbeat
 from .model.notify import KINDS, parse_notifier
 from .model.publication import Publication, describe, is_published, swap_link, target_of
-from .model.source import Reading, Selection
+from .model.source import Selection, SourceAccess
 from .model.source_check import ANSWER_SECONDS, check, check_retry
 from .model.targets import Target, adapter_targets, model_target
 from .model.updater import Updater, update_record
@@ -98,11 +99,11 @@ class Loader:
         self._staging = Path(options.cache).absolute() / f".staging-{self._fetcher.holder}"
         self._updater = Updater(self._fetcher, self._notifiers, _say)
         self._targets = self._make_targets(environ)
-        self._downloads: list[Obtained] = []
+        self._downloads: list[FetchResult] = []
 
     def _make_targets(self, environ: Mapping[str, str]) -> list[Target]:
         options = self._options
-        reading = Reading(
+        access = SourceAccess(
             environ=environ,
             connections=options.jobs,
             stall_seconds=options.stall_timeout,
@@ -119,14 +120,14 @@ class Loader:
                         include=tuple(options.include), exclude=tuple(options.exclude)
                     ),
                     link=self._publication.current,
-                    reading=reading,
+                    access=access,
                     staging=self._staging,
                 )
             )
         if options.adapter:
             directory = Path(options.adapters_directory).absolute()
             targets += adapter_targets(
-                options.adapter, directory=directory, reading=reading, staging=self._staging
+                options.adapter, directory=directory, access=access, staging=self._staging
             )
         return targets
 
@@ -159,7 +160,7 @@ class Loader:
 
     def _publish(self, target: Target, fields: dict[str, Any], *, is_serving: bool) -> None:
         with telling(lambda: f"{target.source.label} was being looked up."):
-            model = self._fetcher.obtain(target.source, target.selection, target.check)
+            model = self._fetcher.fetch(target.source, target.selection, target.check)
         if not model.is_from_cache:
             self._downloads.append(model)
         if is_serving and self._notifiers and not is_published(model.version, target.link):
@@ -321,15 +322,10 @@ def _load(loader: Loader, options: argparse.Namespace, argv: Sequence[str]) -> N
         loader.wait(argv, waiter)
 
 
-SOURCES = """\
-A SOURCE is one of
-  owner/name[@revision], hf://owner/name[@revision]   a repository of a Hugging Face hub
-                                                      (HF_ENDPOINT, HF_TOKEN)
-  s3://bucket/prefix, gs://…, abfs://…, file://…      all below a prefix, or one file
-  models:/name/version, models:/name@alias            a model of an MLflow registry
-                                                      (MLFLOW_TRACKING_URI)
-  input:NAME                                          a file or directory among the task's inputs
-"""
+def _forms() -> str:
+    """Return the explanation of SOURCE, each form on a line with its meaning below."""
+    lines = [f"  {', '.join(form.texts)}\n      {form.meaning}" for form in MODEL_FORMS]
+    return "\n".join(["A SOURCE is one of", *lines])
 
 
 def _parser() -> CommandLine:
@@ -337,7 +333,7 @@ def _parser() -> CommandLine:
         prog=PROGRAM,
         description="Bring a model or LoRA adapters here: complete, verified, cached, and "
         "replaced as a whole.",
-        epilog=SOURCES,
+        epilog=_forms(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

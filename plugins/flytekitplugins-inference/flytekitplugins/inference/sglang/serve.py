@@ -202,7 +202,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             )
         if self.model is not None and path is not None:
             yield (
-                f"arg_dict has model_path {path!r}, the template has model={self.model!r}; give "
+                f"arg_dict has model_path {path!r} and the template has model= as well; give "
                 "one of them"
             )
         if isinstance(named, str) and ":" in named:

@@ -174,7 +174,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
         for name in ("model_id", "revision"):
             if self.model is not None and (value := self._argument(name)) is not None:
                 yield (
-                    f"arg_dict has {name} {value!r}, the template has model={self.model!r}; "
+                    f"arg_dict has {name} {value!r} and the template has model= as well; "
                     "give one of them"
                 )
         if (

@@ -189,7 +189,7 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
     def _address_problems(self) -> Iterator[str]:
         if self.model is not None and (model := self._argument("model")) is not None:
             yield (
-                f"arg_dict has model {model!r}, the template has model={self.model!r}; give one "
+                f"arg_dict has model {model!r} and the template has model= as well; give one "
                 "of them"
             )
         for name in self.arg_dict or ():

@@ -1,4 +1,4 @@
-"""Telling a running model server that there is another version: each server's own way, and its answer."""
+"""Telling a running model server that there is another version, in each server's own way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a pod's server sees: a link to one complete version, a description of it, and a file that says it is ready."""
+"""What a pod's server sees of a model.
+
+A link to one complete version, a description of it, and a file that says that both are there.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from .cache import read_json
 
 if TYPE_CHECKING:
     from .cache import Version
-    from .fetcher import Obtained
+    from .fetcher import FetchResult
 
 CURRENT = Path(MODEL_PATH).name
 
@@ -50,9 +53,9 @@ def remove_link(link: Path) -> None:
         link.unlink()
 
 
-def describe(source: str, ref: str, obtained: Obtained) -> dict[str, Any]:
+def describe(source: str, ref: str, result: FetchResult) -> dict[str, Any]:
     """Return what the metadata says of one published version."""
-    version = obtained.version
+    version = result.version
     entries = version.entries()
     return {
         "model_id": source.partition("://")[2] if source.startswith("hf://") else source,
@@ -65,8 +68,8 @@ def describe(source: str, ref: str, obtained: Obtained) -> dict[str, Any]:
             {"path": entry.path, "size": entry.size, "digest": entry.digest} for entry in entries
         ],
         "loaded_at": timestamp(),
-        "is_from_cache": obtained.is_from_cache,
-        "seconds": obtained.seconds,
+        "is_from_cache": result.is_from_cache,
+        "seconds": result.seconds,
     }
 
 
@@ -95,8 +98,9 @@ class Publication:
 
     def metadata(self) -> dict[str, Any] | None:
         """Return what was written last; None where that cannot be read."""
-        found = read_json(self.directory / METADATA_NAME)
-        return found if isinstance(found, dict) and isinstance(found.get("updates"), dict) else None
+        fields = read_json(self.directory / METADATA_NAME)
+        is_complete = isinstance(fields, dict) and isinstance(fields.get("updates"), dict)
+        return fields if is_complete else None
 
     def begin(self) -> None:
         """Take back a readiness that nothing stands behind any more."""
@@ -113,14 +117,20 @@ class Publication:
         write_json(self.directory / METADATA_NAME, {**head, **fields})
 
     def fail(self, message: str) -> None:
-        """Leave a termination message for whoever waits for readiness; it stays until there is something to publish."""
+        """Leave a termination message for whoever waits for readiness.
+
+        It stays until there is something to publish.
+        """
         with contextlib.suppress(InferenceError, OSError):  # the error itself is told in any case
             make_root(self.directory)
             write_json(self.directory / ERROR_NAME, json.loads(message))
         self.advance()
 
     def advance(self) -> None:
-        """Forget the earlier starts: this one got somewhere, or can say why not. Who is killed cannot."""
+        """Forget the earlier starts: this one got somewhere, or can say why not.
+
+        A process that is killed can do neither.
+        """
         with contextlib.suppress(OSError):
             self._starts.unlink()
 
@@ -143,7 +153,6 @@ def target_of(link: Path) -> Path | None:
 
 def is_published(version: Version, link: Path) -> bool:
     """Whether `link` leads to `version`."""
-    found = target_of(link)
-    return found is not None and os.path.normpath(found) == os.path.normpath(
-        version.files.absolute()
-    )
+    target = target_of(link)
+    files = os.path.normpath(version.files.absolute())
+    return target is not None and os.path.normpath(target) == files

@@ -35,7 +35,7 @@ PULL_ERRORS: Mapping[str, type[InferenceError]] = {
 PullModel wraps Go's fs.ErrNotExist and errUnauthorized); the API has no code for them."""
 
 
-class Progress:
+class PullProgress:
     """Says now and then how far something is.
 
     Args:
@@ -105,7 +105,7 @@ class PullWatch:
 def pull_model(
     api: OllamaApi,
     name: str,
-    progress: Progress,
+    progress: PullProgress,
     *,
     stall_seconds: float,
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import FetchError, SourceForbiddenError
 from ...facts.address import scheme_of
-from .store import Block, Source, Store
+from .store import Block, Store, StoredFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -97,19 +97,19 @@ class Stores:
         self._public: set[str] = set()
         self._lock = threading.Lock()
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`."""
         return self._first_allowed(
             uri, lambda store: store.stat(uri, head_bytes), lambda source: [source.uri]
         )
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """See `Store.find`."""
         return self._first_allowed(
             uri, lambda store: store.find(uri), lambda found: [source.uri for _, source in found]
         )
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
         return self._store(source.uri, anonymous=source.uri in self._public).read(
             source, start, end

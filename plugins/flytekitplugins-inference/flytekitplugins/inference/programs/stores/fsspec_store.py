@@ -19,7 +19,7 @@ from ...errors import (
     UnsupportedError,
 )
 from ...facts.address import mask
-from .store import Block, Source, SourceChangedError, error_for_status
+from .store import Block, SourceChangedError, StoredFile, error_for_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,14 +83,14 @@ class FsspecStore:
                 hint="Install the package that brings an fsspec implementation of it.",
             ) from error
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`."""
         info = self._call("info", uri, uri)
         if info.get("type") == "directory":
             raise SourceNotFoundError(f"{mask(uri)} is a directory, not a file.")
         return _source(uri, info)
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """See `Store.find`."""
         root, base = self._root(uri), uri.rstrip("/")
         names = {
@@ -108,7 +108,7 @@ class FsspecStore:
         addresses = [str(address) for address in self._call("find", uri, uri)]
         return [(address[len(root) :].lstrip("/"), address) for address in addresses]
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
         if end is None:
             end = source.size
@@ -186,13 +186,13 @@ class FsspecStore:
         return await asyncio.wait_for(function(*args, **kwargs), self._stall_seconds)
 
 
-def _source(uri: str, info: Mapping[str, Any]) -> Source:
+def _source(uri: str, info: Mapping[str, Any]) -> StoredFile:
     size = info.get("size")
     facts = [str(info[key]) for key in _VERSIONS if info.get(key) is not None]
     if md5 := (info.get("content_settings") or {}).get("content_md5"):  # Azure's, as bytes
         facts.append(base64.b64encode(md5).decode())
     version = " ".join(facts)
-    return Source(
+    return StoredFile(
         uri=uri, size=None if size is None else int(size), version=version, ranges=size is not None
     )
 

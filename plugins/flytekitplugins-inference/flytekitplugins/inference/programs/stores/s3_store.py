@@ -16,8 +16,8 @@ from ...facts.address import mask
 from .store import (
     BLOCK_BYTES,
     Block,
-    Source,
     SourceChangedError,
+    StoredFile,
     begins_at,
     body_blocks,
     error_for_status,
@@ -90,7 +90,7 @@ class S3Store:
         named.update(options.get("client_kwargs", {}))
         self._client = botocore.session.Session().create_client("s3", config=config, **named)
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`."""
         if head_bytes:
             try:
@@ -106,11 +106,11 @@ class S3Store:
                     raise SourceUnavailableError(
                         f"The store of {mask(uri)} sent other bytes than it was asked for."
                     )
-                return Source(uri=uri, size=size, version=answer.get("ETag", ""), head=head)
+                return StoredFile(uri=uri, size=size, version=answer.get("ETag", ""), head=head)
         answer = self._ask("head_object", uri, **_address(uri))
-        return Source(uri=uri, size=answer["ContentLength"], version=answer.get("ETag", ""))
+        return StoredFile(uri=uri, size=answer["ContentLength"], version=answer.get("ETag", ""))
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """See `Store.find`."""
         address = _address(uri)
         prefix = f"{address['Key'].rstrip('/')}/".lstrip("/")
@@ -121,7 +121,7 @@ class S3Store:
             page = self._ask("list_objects_v2", uri, **request)
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):  # a marker that a console leaves for a directory
-                    source = Source(
+                    source = StoredFile(
                         uri=root + item["Key"], size=item["Size"], version=item.get("ETag", "")
                     )
                     found.append((item["Key"][len(prefix) :], source))
@@ -133,7 +133,7 @@ class S3Store:
             raise SourceNotFoundError(f"There is nothing below {mask(uri)}.")
         return found
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
         whole = start == 0 and end in (
             None,

@@ -28,7 +28,7 @@ _BUSY = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class StoredFile:
     """One file of a store as it was when it was looked at."""
 
     uri: str
@@ -51,13 +51,13 @@ Block = bytes | memoryview
 class Store(Protocol):
     """What every store can do. All methods raise the `FetchError` family and may be called from any thread."""
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """Look at one file, and bring up to `head_bytes` of it along where that costs no further request."""
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """Return every file below a directory with its name relative to it."""
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """Yield the bytes `start` to `end` (exclusive; None: to the end) in blocks.
 
         May yield fewer bytes than asked for when the connection ends early: the caller counts.
