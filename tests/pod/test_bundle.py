@@ -76,6 +76,21 @@ def test_it_holds_the_errors_and_the_programs_only() -> None:
     )
 
 
+def test_it_holds_code_at_the_lines_of_the_source_and_no_docstrings() -> None:
+    archive = zipfile.ZipFile(
+        io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle("load_model"))))
+    )
+    package = Path(programs.__path__[0]).parent
+    for name in archive.namelist()[2:]:
+        bundled = ast.parse(archive.read(name))
+        source = ast.parse((package.parent.parent / name).read_bytes())
+        assert ast.get_docstring(bundled) is None or len(bundled.body) == 1
+        lines = {ast.unparse(node): node.lineno for node in source.body}
+        for node in bundled.body:
+            if isinstance(node, ast.Assign | ast.Import | ast.ImportFrom):
+                assert lines[ast.unparse(node)] == node.lineno
+
+
 def test_it_is_the_same_in_every_process() -> None:
     code = (
         "from flytekitplugins.inference.pod.bundle import programs_bundle; "

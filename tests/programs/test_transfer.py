@@ -98,7 +98,7 @@ def test_a_store_is_left_alone_for_as_long_as_it_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Busy(Memory):
-        def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+        def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[bytes]:
             self.reads += 1
             if self.reads == 1:
                 raise error_for_status(503, "http://h/x", "Busy", retry_after="40")
@@ -116,7 +116,7 @@ def test_a_store_is_left_alone_for_as_long_as_it_asks(
 
 def test_a_store_that_asks_for_too_long_fails_its_file_at_once(tmp_path: Path) -> None:
     class Closed(Memory):
-        def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+        def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[bytes]:
             self.reads += 1
             raise error_for_status(503, "http://h/x", "Busy", retry_after="86400")
             yield b""
