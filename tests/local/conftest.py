@@ -289,7 +289,7 @@ class Scenario:
             history=self.history,
             output=Output(self.stream),
             clock=self.clock,
-            prober=self.ask,
+            prober=self.ask_probe,
             backoff=Backoff(),
         )
         self.supervisor = Supervisor(shared, **self.options)
