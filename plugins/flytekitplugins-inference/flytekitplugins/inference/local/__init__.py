@@ -8,7 +8,7 @@ manifest ──▶ plan (pure) ──▶ supervisor (state machine, no threads) 
 ```
 
 `start` runs a pod for one `with` block, `lease` lends one that others may use too. Imports the
-standard library and this package's errors and names of programs only: neither flytekit nor
+standard library and this package's errors, facts and names of programs only: neither flytekit nor
 kubernetes. Linux and macOS.
 """
 
