@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -312,17 +313,25 @@ def test_many_waiting_requests_ask_for_the_servers_health_as_one(stub: Stub) -> 
             )
             return [one.choices[0].message.content for one in done]
 
+    healths = itertools.chain([503] * 3, itertools.repeat(200))
+
+    def health(handler: Handler) -> None:
+        send(next(healths), {})(handler)
+
+    def start_once_it_is_missed() -> None:
+        while not endpoint.record.outages[0]:
+            time.sleep(0.01)
+        stub.start()
+
+    stub.pages["/health"] = health
     threads = [
         threading.Thread(target=lambda: answers.append(ask_blocking(endpoint))) for _ in range(10)
     ]
+    threads.append(threading.Thread(target=start_once_it_is_missed))
     for thread in threads:
         thread.start()
-    stub.pages["/health"] = send(503, {"error": "Loading model"})
-    stub.start_in(0.2)
-    loaded = threading.Timer(1.5, lambda: stub.pages.update({"/health": send(200, {})}))
-    loaded.start()
     answers += asyncio.run(ask_many())
-    for thread in [*threads, loaded]:
+    for thread in threads:
         thread.join()
     assert answers == ["hello"] * 40
     assert len(stub.posts) == 40

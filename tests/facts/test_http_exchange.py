@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,19 @@ def test_a_request_that_is_not_read_runs_out_of_time() -> None:
         ):
             exchange.send("POST", blocks=itertools.repeat(b"x" * 65536))
     assert caught.value.reason is NoAnswerReason.TIMEOUT
+
+
+def test_an_error_of_what_is_sent_is_the_callers(peers: Peers) -> None:
+    def blocks() -> Iterator[bytes]:
+        yield b"x"
+        raise TimeoutError("of the caller")
+
+    peer = peers(OK + b"\r\n")
+    with (
+        pytest.raises(TimeoutError, match="of the caller"),
+        HttpExchange(parse_address(peer.url), seconds=LONG) as exchange,
+    ):
+        exchange.send("POST", blocks=blocks())
 
 
 def test_a_resolver_that_hangs_runs_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:

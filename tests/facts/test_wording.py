@@ -17,6 +17,8 @@ from flytekitplugins.inference.facts.wording import duration, excerpt
         (0.0042, "4.2 ms"),
         (0.0996, "100 ms"),
         (0.9996, "1.0 s"),
+        (1, "1 s"),
+        (3.0, "3 s"),
         (3.14, "3.1 s"),
         (9.96, "10 s"),
         (59.6, "1 min"),

@@ -293,7 +293,7 @@ class Scenario:
             history=self.history,
             output=PodOutput(self.stream),
             clock=self.clock,
-            prober=self.ask,
+            prober=self.ask_probe,
             backoff=Backoff(),
         )
         self.supervisor = Supervisor(shared, **self.options)

@@ -414,7 +414,7 @@ def test_rows_wait_for_a_server_that_dies_and_comes_back(
         f"answer to text {number}" for number in range(300)
     ]
     said = capsys.readouterr().err
-    assert f"{server.url} does not answer; waiting up to 5 min 0 s for it" in said
+    assert f"{server.url} does not answer; waiting up to 5 min for it" in said
     assert f"{server.url} is back" in said
 
 

@@ -310,7 +310,8 @@ class HttpExchange:
         self._method = method
         with self._told(NoAnswerReason.NOT_SENT):
             self._writer(connected, method, body, headers or {}).endheaders(body or None)
-            for block in blocks:
+        for block in blocks:  # whose own errors, some of which are OSErrors, are the caller's
+            with self._told(NoAnswerReason.NOT_SENT):
                 connected.sendall(block)
 
     def receive(self) -> HttpAnswer:

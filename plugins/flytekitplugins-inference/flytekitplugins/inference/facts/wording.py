@@ -35,7 +35,9 @@ def duration(seconds: float) -> str:
         milliseconds = seconds * 1e3
         return f"{milliseconds:.1f} ms" if milliseconds < 9.95 else f"{milliseconds:.0f} ms"
     if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+        # what somebody gave as a whole number is written as one
+        is_short = seconds < 9.95 and seconds != round(seconds)
+        return f"{seconds:.1f} s" if is_short else f"{seconds:.0f} s"
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"

@@ -8,8 +8,8 @@ manifest ──▶ plan (pure) ──▶ supervisor (state machine) ──▶ ba
 ```
 
 `start` runs a pod for one `with` block, `lease` lends one that others may use too. This room
-imports the standard library, this package's errors and the programs' names only: neither flytekit
-nor kubernetes. It works on Linux and macOS.
+imports the standard library, this package's errors and facts, and the programs' names only: neither
+flytekit nor kubernetes. It works on Linux and macOS.
 """
 
 from .backend import THIS_MACHINE, Backend, Process
