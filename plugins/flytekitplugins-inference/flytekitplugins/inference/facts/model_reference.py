@@ -7,7 +7,6 @@ writes it again. Pure: nothing here looks whether the model exists.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelForm:
     """One way to write a model; `--help`, the errors and the documents list them."""
 
@@ -84,7 +83,7 @@ _PASSWORD = re.compile(r"(?<![^/])[^/@]*:[^/@]*@")
 _USER = re.compile(r"(?<=//)[^/@]*@")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class HubReference:
     """A repository of a Hugging Face hub."""
 
@@ -109,7 +108,7 @@ class HubReference:
         return self.repository
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RegistryReference:
     """A model of an MLflow registry, by exactly one of version, alias and stage."""
 
@@ -142,7 +141,7 @@ class RegistryReference:
         return f"@{self.alias}" if self.alias else self.stage
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class StoreReference:
     """All files below a prefix of an object store, or one file."""
 
@@ -165,7 +164,7 @@ class StoreReference:
         return self.uri.partition("?versionId=")[0].rpartition("/")[2]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class WebReference:
     """One file of a web server, or all that the index page of a directory links to."""
 
@@ -195,7 +194,7 @@ class WebReference:
         return name if name.isprintable() and "/" not in name else last
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class FileReference:
     """A file or directory where the loader runs."""
 
@@ -218,7 +217,7 @@ class FileReference:
         return self.path.rpartition("/")[2]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class InputReference:
     """A file or directory among the task's inputs."""
 
@@ -455,6 +454,8 @@ def _nearest_of_page(parts: list[str]) -> str:
 def _unknown_scheme(text: str, scheme: str, rest: str) -> ConfigError:
     if not rest.startswith("/"):
         return _refused(text, _NO_REPOSITORY, _nearest_repository(_shown(text)))
+    import difflib  # here: every start of a program and every `import flytekit` loads this module
+
     similar = [
         known
         for known in difflib.get_close_matches(scheme, _READERS, n=3, cutoff=0.5)
