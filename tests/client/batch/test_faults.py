@@ -18,7 +18,6 @@ from aiohttp import web
 
 from client.batch.stub import Endpoint, Handler, Server, answered, echo, text_of
 from flytekitplugins.inference.client.batch import batch, chat, completion, embeddings
-from flytekitplugins.inference.client.batch.caller import parse_queue_length
 from flytekitplugins.inference.client.batch.engine import Engine
 from flytekitplugins.inference.client.batch.faults import (
     FINAL,
@@ -604,24 +603,6 @@ def test_a_long_queue_inside_the_server_is_seen_in_its_metrics(server: Server) -
     server.most, server.metrics = 0, ""
     run(server, [f"text {number}" for number in range(600)])
     assert server.most > 16
-
-
-@pytest.mark.parametrize(
-    ("page", "waiting"),
-    [
-        (
-            'vllm:num_requests_waiting{engine="0"} 3.0\nvllm:num_requests_waiting{engine="1"} '
-            "2.0\n",
-            5,
-        ),
-        ("# HELP llamacpp:requests_deferred x\nllamacpp:requests_deferred 7\n", 7),
-        ("tgi_queue_size 1e+01\n", 10),
-        ("vllm:num_requests_running 4\n", None),
-        ("", None),
-    ],
-)
-def test_queue_lengths_are_read_from_metrics(page: str, waiting: int | None) -> None:
-    assert parse_queue_length(page) == waiting
 
 
 def test_every_kind_of_fault_is_either_final_or_not_and_described() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 from flytekitplugins.inference.client.record import Record, Seen
 from flytekitplugins.inference.client.report.advice import advise
 from flytekitplugins.inference.client.report.data import ReportData, ServerData
-from flytekitplugins.inference.client.report.metrics import Page, Sampler
+from flytekitplugins.inference.client.report.metrics import Sampler
+from flytekitplugins.inference.facts.metrics_page import MetricsPage
 
 EPOCH = 1_795_000_000.0
 BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, math.inf)
@@ -46,7 +47,7 @@ class Run:
         self.sampler = Sampler(
             "http://localhost:1/metrics", {}, clock=lambda: self.now, wall_clock=lambda: EPOCH
         )
-        self.page = Page(
+        self.page = MetricsPage(
             values=dict.fromkeys(("prompt_tokens", "generation_tokens", "preemptions"), 0.0)
         )
         for name in ("time_to_first_token", "inter_token_latency", "request_latency", "queue_time"):
@@ -141,7 +142,7 @@ class Run:
                 if running
                 else 0.0,
             }
-            page = Page(
+            page = MetricsPage(
                 values={**self.page.values, **levels},
                 buckets={name: dict(bounds) for name, bounds in self.page.buckets.items()},
                 sums=dict(self.page.sums),
@@ -274,7 +275,7 @@ def troubled() -> ReportData:
         pauses=((60.0, 110.0), (260.0, 350.0), (440.0, 580.0)),
     ).go()
     run.page.values["preemptions"] = 37
-    run.sampler.add(Page(values=dict(run.page.values)), run.now + 1)
+    run.sampler.add(MetricsPage(values=dict(run.page.values)), run.now + 1)
     server = run.server(cold_start=START, batches=(batch(failed=140),))
     return report_data(server, error="ServerNotReadyError: 140 of 4,000 rows failed")
 

@@ -1,30 +1,20 @@
-"""The sampler: pages of real servers, what labels may hold, restarts, and its size after days."""
+"""The sampler: increases, restarts, and its size after days. Pages: `tests/facts/test_metrics_page.py`."""
 
 from __future__ import annotations
 
 import json
 import math
 import threading
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from client.stub import Handler, Stub
-from flytekitplugins.inference import VLLM
 from flytekitplugins.inference.client.endpoint import About, Endpoint
 from flytekitplugins.inference.client.report import metrics
-from flytekitplugins.inference.client.report.metrics import (
-    Page,
-    Sampler,
-    sampler_of,
-    sampling,
-    scan,
-)
-from flytekitplugins.inference.pod.server import METRICS
+from flytekitplugins.inference.client.report.metrics import Sampler, sampler_of, sampling
+from flytekitplugins.inference.facts.metrics_page import MetricsPage
 
-PAGES = Path(__file__).parents[2] / "data" / "metrics"
 NAMES = {
     "requests_running": "x_running",
     "requests_waiting": "x_waiting",
@@ -51,96 +41,21 @@ def sampler(clock: Clock) -> Sampler:
     return Sampler("http://127.0.0.1:1/metrics", NAMES, clock=clock, wall_clock=lambda: 1000.0)
 
 
-def page(**values: float) -> Page:
-    return Page(values=values)
-
-
-def test_every_quantity_of_the_vocabulary_is_known_here() -> None:
-    known = (*metrics.GAUGES, *metrics.RATIOS, *metrics.COUNTERS, *metrics.HISTOGRAMS)
-    assert sorted(known) == sorted(METRICS)
-
-
-def test_a_page_of_vllm() -> None:
-    names = VLLM(gpu=0).server().metric_names
-    found = scan((PAGES / "vllm-cpu.txt").read_text(), names)
-    assert found.values == {
-        "requests_running": 0,
-        "requests_waiting": 0,
-        "kv_cache_usage": 0,
-        "prompt_tokens": 2085,
-        "generation_tokens": 4456,
-        "preemptions": 0,
-    }
-    assert found.buckets["time_to_first_token"][0.25] == 197
-    assert found.buckets["time_to_first_token"][math.inf] == 279
-    assert found.sums["request_latency"] > found.sums["time_to_first_token"] > 63
-
-
-@pytest.mark.parametrize(
-    ("file", "names", "expected"),
-    [
-        (
-            "llamacpp",
-            {
-                "requests_running": "llamacpp:requests_processing",
-                "generation_tokens": "llamacpp:tokens_predicted_total",
-            },
-            {"requests_running": 0, "generation_tokens": 8},
-        ),
-        (
-            "triton",
-            {"requests_waiting": "nv_inference_pending_request_count"},
-            {"requests_waiting": 0},
-        ),
-        (
-            "mlserver",
-            {"requests_running": "rest_server_requests_in_progress"},
-            {"requests_running": 0},
-        ),
-        ("triton", {"kv_cache_usage": "vllm:kv_cache_usage_perc"}, {}),
-    ],
-)
-def test_pages_of_other_servers(
-    file: str, names: Mapping[str, str], expected: Mapping[str, float]
-) -> None:
-    assert scan((PAGES / f"{file}.txt").read_text(), names).values == expected
-
-
-def test_labels_are_summed_and_ratios_averaged() -> None:
-    text = (
-        'x_running{engine="0"} 3\nx_running{engine="1"} 4\nx_cache{engine="0"} '
-        '0.2\nx_cache{engine="1"} 0.6\n'
-    )
-    assert scan(text, NAMES).values == {"requests_running": 7, "kv_cache_usage": pytest.approx(0.4)}
-
-
-@pytest.mark.parametrize(
-    ("line", "value"),
-    [
-        ("x_running 5", 5),
-        ("x_running 5 1700000000000", 5),
-        ('x_running{a="} 9 {"} 5', 5),
-        ('x_running{a="x\\"y z"} 5.5e1 1700000000000', 55),
-        ("x_running NaN", None),
-        ("x_running +Inf", None),
-        ("x_running", None),
-        ("x_running{", None),
-        ("x_running five", None),
-        ("x_running_more 5", None),
-        ("# TYPE x_running gauge", None),
-    ],
-)
-def test_a_line(line: str, value: float | None) -> None:
-    assert scan(line, NAMES).values.get("requests_running") == value
+def page(**values: float) -> MetricsPage:
+    return MetricsPage(values=values)
 
 
 def test_a_histogram_is_told_by_its_quantiles_since_the_first_sample(
     sampler: Sampler, clock: Clock
 ) -> None:
     old = {0.1: 50.0, 1.0: 50.0, math.inf: 50.0}
-    sampler.add(Page(buckets={"time_to_first_token": old}, sums={"time_to_first_token": 5}), 0.0)
+    sampler.add(
+        MetricsPage(buckets={"time_to_first_token": old}, sums={"time_to_first_token": 5}), 0.0
+    )
     new = {0.1: 50.0, 1.0: 150.0, math.inf: 152.0}
-    sampler.add(Page(buckets={"time_to_first_token": new}, sums={"time_to_first_token": 105}), 5.0)
+    sampler.add(
+        MetricsPage(buckets={"time_to_first_token": new}, sums={"time_to_first_token": 105}), 5.0
+    )
     summary = sampler.snapshot()["histograms"]["time_to_first_token"]
     assert summary == {
         "count": 102,
@@ -255,20 +170,11 @@ def test_a_server_that_is_not_there_is_unknown(stub: Stub) -> None:
     assert sampler.snapshot()["unanswered"] == 1
 
 
-@pytest.mark.parametrize("about", [None, About()])
-def test_a_server_without_known_metrics_is_not_asked(stub: Stub, about: About | None) -> None:
+def test_a_server_without_known_metrics_is_not_asked(stub: Stub) -> None:
     with sampling(
-        Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=about)
+        Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=About())
     ) as sampler:
         assert sampler is None
     with sampling(Endpoint(url=stub.url, about=About(metric_names=NAMES))) as sampler:
         assert sampler is None
     assert not stub.gets
-
-
-def test_a_page_is_scanned_without_being_parsed() -> None:
-    text = (PAGES / "vllm-cpu.txt").read_text()
-    assert len(text) > 50_000
-    assert not scan(
-        text, {"generation_tokens": "vllm:generation_tokens"}
-    ).values  # the whole name counts

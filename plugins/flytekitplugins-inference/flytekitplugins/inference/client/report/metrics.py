@@ -1,9 +1,7 @@
-"""A server's own metrics over time: sampled by one thread, in constant memory, without a parser of the whole page.
+"""A server's own metrics over time: sampled by one thread, in constant memory.
 
 Rendering a page of metrics costs the server time on its event loop (about 30 ms for 366 KiB,
-ROCm/ATOM#2186), so it is asked once in five seconds, however many read the samples. Here, only the
-wanted families are looked at, which takes 0.2 ms for vLLM's page; a full parse of 40 kB with
-`prometheus_client` takes 39 ms, and holds up the task's own threads.
+ROCm/ATOM#2186), so it is asked once in five seconds, however many read the samples.
 """
 
 from __future__ import annotations
@@ -11,24 +9,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import re
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ...facts.metric_names import COUNTERS, GAUGES, RATIOS
+from ...facts.metrics_page import MAX_PAGE_BYTES, MetricsPage, quantile, scan
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from ...facts.metric_names import MetricNames
     from ..endpoint import Endpoint
 
-__all__ = ["INTERVAL_SECONDS", "Page", "Sampler", "sampler_of", "sampling", "scan"]
+__all__ = ["INTERVAL_SECONDS", "Sampler", "sampler_of", "sampling"]
 
 INTERVAL_SECONDS = 5.0
-MAX_PAGE_BYTES = 8 * 2**20
-"""A page of a server with eight engines has 0.4 MiB."""
 MAX_CELLS = 512
 """43 minutes of single samples; then two become one, and so on."""
 FULL_CACHE = 0.9
@@ -36,87 +35,7 @@ MAX_ENDED = 16
 """Samplers that are kept after their end: on one machine, each run of a server has a port of its
 own."""
 
-GAUGES = ("requests_running", "requests_waiting")
-RATIOS = ("kv_cache_usage",)
-COUNTERS = ("prompt_tokens", "generation_tokens", "preemptions")
-HISTOGRAMS = ("time_to_first_token", "inter_token_latency", "request_latency", "queue_time")
-"""Of seconds."""
-
 _logger = logging.getLogger(__name__)
-_LE = re.compile(r'[{,]le="([^"]*)"')
-
-
-@dataclass(slots=True)
-class Page:
-    """What one page says; a quantity that it does not have is missing, which is not zero."""
-
-    values: dict[str, float] = field(default_factory=dict)
-    """Gauges and counters summed over all labels (models, ranks), ratios averaged."""
-    buckets: dict[str, dict[float, float]] = field(default_factory=dict)
-    """Of each histogram: upper bound in seconds → how many were not above it."""
-    sums: dict[str, float] = field(default_factory=dict)
-    """Of each histogram: the sum of its seconds."""
-
-
-def scan(text: str, names: Mapping[str, str]) -> Page:
-    """Return the wanted quantities of a page in Prometheus' text format.
-
-    Args:
-        text: The page.
-        names: The server's name for each quantity, as in `Server.metric_names`; unknown quantities
-            are passed over.
-    """
-    wanted = _wanted(names)
-    page, ratios = Page(), dict[str, list[float]]()
-    for line in text.splitlines():
-        end = line.find("{")
-        name = line[:end] if end > 0 else line.partition(" ")[0]
-        if name not in wanted or (value := _value(line, end)) is None:
-            continue
-        quantity, part = wanted[name]
-        if part == "bucket":
-            bound = _LE.search(line)
-            if bound and (upper := _number(bound[1])) is not None:
-                bounds = page.buckets.setdefault(quantity, {})
-                bounds[upper] = bounds.get(upper, 0.0) + value
-        elif part == "sum":
-            page.sums[quantity] = page.sums.get(quantity, 0.0) + value
-        elif quantity in RATIOS:
-            ratios.setdefault(quantity, []).append(value)
-        else:
-            page.values[quantity] = page.values.get(quantity, 0.0) + value
-    page.values.update({quantity: sum(values) / len(values) for quantity, values in ratios.items()})
-    return page
-
-
-def _wanted(names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return the quantity, and which part of it, behind each name that a line may begin with."""
-    wanted = {
-        name: (quantity, "")
-        for quantity, name in names.items()
-        if quantity in (*GAUGES, *RATIOS, *COUNTERS)
-    }
-    for quantity in HISTOGRAMS:
-        if name := names.get(quantity):
-            wanted[f"{name}_bucket"] = (quantity, "bucket")
-            wanted[f"{name}_sum"] = (quantity, "sum")
-    return wanted
-
-
-def _value(line: str, labels: int) -> float | None:
-    """Return a sample's value: after the labels, before a time stamp. A label may hold blanks and braces."""
-    rest = line[line.rfind("}") + 1 :] if labels > 0 else line.partition(" ")[2]
-    words = rest.split(None, 1)
-    value = _number(words[0]) if words else None
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return None if math.isnan(value) else value
 
 
 @dataclass(slots=True)
@@ -158,7 +77,7 @@ class Sampler:
 
     Args:
         url: The page of metrics.
-        names: The server's name for each quantity.
+        names: The server's names for each quantity.
         api_key: Sent as a bearer token.
         clock: Seconds that never go back.
         wall_clock: Seconds since the epoch, for the times that a report shows.
@@ -167,7 +86,7 @@ class Sampler:
     def __init__(
         self,
         url: str,
-        names: Mapping[str, str],
+        names: MetricNames,
         *,
         api_key: str = "",
         clock: Callable[[], float] = time.monotonic,
@@ -184,7 +103,7 @@ class Sampler:
         self._began: float | None = None
         self._epoch = 0.0
         self._last_at = 0.0
-        self._last: Page | None = None
+        self._last: MetricsPage | None = None
         self._cells: list[_Cell] = []
         self._answered = self._unanswered = self._restarts = 0
         self._totals: dict[str, float] = {}
@@ -222,7 +141,7 @@ class Sampler:
     def sample(self) -> None:
         """Ask the server once."""
         try:
-            page: Page | None = scan(_fetch(self._url, self._api_key), self._names)
+            page: MetricsPage | None = scan(_fetch(self._url, self._api_key), self._names)
         except (OSError, HTTPException, ValueError) as error:
             _logger.debug("no metrics from %s: %s", self._url, type(error).__name__)
             page = None
@@ -230,7 +149,7 @@ class Sampler:
 
     # The samples
 
-    def add(self, page: Page | None, now: float) -> None:
+    def add(self, page: MetricsPage | None, now: float) -> None:
         """Take in a page, or that there was none."""
         with self._lock:
             if self._began is None:
@@ -247,7 +166,7 @@ class Sampler:
             self._account(levels, increases, seconds)
             self._last = page
 
-    def _increases(self, page: Page) -> dict[str, float]:
+    def _increases(self, page: MetricsPage) -> dict[str, float]:
         """Return how much each counter grew, and add up the histograms; a counter that fell was one of a new server."""
         last = self._last
         is_new = last is not None and any(
@@ -255,7 +174,7 @@ class Sampler:
         )
         if is_new:
             self._restarts += 1
-        before = Page() if is_new else page if last is None else last
+        before = MetricsPage() if is_new else page if last is None else last
         for quantity, bounds in page.buckets.items():
             own = self._buckets.setdefault(quantity, {})
             old = before.buckets.get(quantity, {})
@@ -345,22 +264,8 @@ def _summary(bounds: Mapping[float, float], total: float) -> dict[str, Any] | No
     return {
         "count": int(count),
         "mean": total / count,
-        **{f"p{percent}": _quantile(bounds, percent / 100) for percent in (50, 95, 99)},
+        **{f"p{percent}": quantile(bounds, percent / 100) for percent in (50, 95, 99)},
     }
-
-
-def _quantile(bounds: Mapping[float, float], share: float) -> float:
-    """Return what `share` of all do not exceed, evenly spread within a bucket (as Prometheus' histogram_quantile)."""
-    wanted = share * bounds[math.inf]
-    lower = below = 0.0
-    for upper in sorted(bounds):
-        if bounds[upper] >= wanted:
-            if math.isinf(upper):
-                return lower
-            within = bounds[upper] - below
-            return upper if not within else lower + (upper - lower) * (wanted - below) / within
-        lower, below = upper, bounds[upper]
-    return lower
 
 
 def _fetch(url: str, api_key: str) -> str:
@@ -377,7 +282,7 @@ def _fetch(url: str, api_key: str) -> str:
         response = connection.getresponse()
         if response.status != 200:
             raise ValueError(f"status {response.status}")
-        return response.read(MAX_PAGE_BYTES).decode("utf-8", errors="replace")
+        return response.read(MAX_PAGE_BYTES + 1).decode("utf-8", errors="replace")
     finally:
         connection.close()
 
@@ -396,7 +301,7 @@ def sampling(endpoint: Endpoint) -> Iterator[Sampler | None]:
     Yields:
         The sampler, or `None` for a server whose metrics are not known.
     """
-    names = endpoint.about.metric_names if endpoint.about else {}
+    names = endpoint.metric_names
     url = endpoint.metrics_url
     if url is None or not names:
         yield None
@@ -415,7 +320,7 @@ def sampler_of(url: str | None) -> Sampler | None:
         return running[0] if running else _ENDED.get(url or "")
 
 
-def _joined(url: str, names: Mapping[str, str], api_key: str) -> Sampler:
+def _joined(url: str, names: MetricNames, api_key: str) -> Sampler:
     with _LOCK:
         sampler, users = _SAMPLERS.get(url, (None, 0))
         if sampler is None:
