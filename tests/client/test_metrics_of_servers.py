@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
 
@@ -69,12 +68,12 @@ def _endpoint(name: str, stub: Stub) -> Endpoint:
     return replace(endpoint, url=stub.url, protocol="openai", metrics_url=f"{stub.url}/metrics")
 
 
-def _sides(endpoint: Endpoint) -> tuple[dict[str, Any], int | None]:
+def _sides(endpoint: Endpoint) -> tuple[Mapping[str, float], int | None]:
     """Return the levels that a report reads, and the queue that a batch reads."""
     with sampling(endpoint) as sampler:
         assert sampler is not None
         sampler.sample()
-        levels = sampler.snapshot()["most"]
+        levels = sampler.snapshot().most
 
     async def ask() -> int | None:
         caller = Caller(endpoint, chat(), deadline=5)

@@ -307,18 +307,18 @@ def test_a_report_shows_a_batch_that_runs_and_one_that_failed(server: Server) ->
     with pytest.raises(BatchFailedError):
         batch(endpoint, rows, work=chat(), max_failures=1, progress=False)
     (running,) = seen[0].batches
-    assert (running["rows"], running["succeeded"], running["failed"]) == (201, 200, 1)
+    assert (running.rows, running.succeeded, running.failed) == (201, 200, 1)
     assert (
-        seen[0].clients["requests"],
-        seen[0].clients["answered"],
-        seen[0].clients["in_flight"],
+        seen[0].clients.requests,
+        seen[0].clients.answered,
+        seen[0].clients.in_flight,
     ) == (202, 200, 1)
     after = collect(endpoint)
     (failed,) = after.batches
-    assert (failed["rows"], failed["failed"], len(failed["failures"])) == (202, 2, 2)
-    assert after.clients["errors"] == {"status 400": 2}
-    assert after.clients["statuses"] == {"200": 200, "400": 2}
-    assert after.clients["latency_seconds"]["count"] == 200
+    assert (failed.rows, failed.failed, len(failed.failures)) == (202, 2, 2)
+    assert after.clients.errors == {"status 400": 2}
+    assert after.clients.statuses == {"200": 200, "400": 2}
+    assert after.clients.latency_seconds.count == 200
 
 
 def test_a_report_shows_what_broke(server: Server) -> None:
@@ -328,7 +328,7 @@ def test_a_report_shows_what_broke(server: Server) -> None:
         batch(endpoint, ["a"], work=chat(), deadline=0.2, max_retries=0, progress=False).failed == 1
     )
     clients = collect(endpoint).clients
-    assert (clients["failed"], clients["in_flight"], clients["errors"]) == (
+    assert (clients.failed, clients.in_flight, clients.errors) == (
         1,
         0,
         {"TimeoutError": 1},

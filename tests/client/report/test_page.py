@@ -21,15 +21,18 @@ from client.report.cases import (
     healthy,
     report_data,
     several,
+    stats,
     troubled,
 )
 from client.stub import Stub
 from flytekitplugins.inference.client.endpoint import About, Endpoint
 from flytekitplugins.inference.client.report import charts, collect, note_batch
 from flytekitplugins.inference.client.report.data import ReportData, ServerData
+from flytekitplugins.inference.client.report.json_fields import to_json
 from flytekitplugins.inference.client.report.markup import Html, element, join
 from flytekitplugins.inference.client.report.page import document, fragment
-from flytekitplugins.inference.client.report.result import HTML_NAME, JSON_NAME, Report
+from flytekitplugins.inference.client.report.report_files import HTML_NAME, JSON_NAME, Report
+from flytekitplugins.inference.client.report.snapshots import BatchStats, RowFailure, ServerInfo
 
 MIB = 2**20
 
@@ -213,7 +216,7 @@ def test_drawings_go_where_tables_do_not_help(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_long_texts_are_clipped() -> None:
-    server = replace(almost_empty().servers[0], about={"kind": "x" * 10_000_000, "url": "u"})
+    server = replace(almost_empty().servers[0], about=ServerInfo(kind="x" * 10_000_000, url="u"))
     assert len(fragment(report_data(server))) < MIB
 
 
@@ -233,20 +236,20 @@ def test_texts_are_escaped_and_html_is_not() -> None:
 
 def test_a_report_of_an_endpoint(stub: Stub, tmp_path: Path) -> None:
     start = tmp_path / "cold-start.json"
-    start.write_text(json.dumps(healthy().servers[0].cold_start))
+    start.write_text(json.dumps(to_json(healthy().servers[0].cold_start)))
     endpoint = Endpoint(
         url=stub.url, cold_start=str(start), about=About(kind="VLLM", gpus=2, model="m")
     )
-    seen = endpoint.record.begin("POST /v1/x")
-    seen.status = 200
-    endpoint.record.end(seen)
+    request = endpoint.record.begin("POST /v1/x")
+    request.status = 200
+    endpoint.record.end(request)
     note_batch(endpoint.url, {"path": "a", "rows": 1})
     note_batch(endpoint.url, {"path": "a", "rows": 2})
     made = endpoint.report(path=tmp_path / "reports" / "one")
     server = made.data.servers[0]
-    assert server.about == {"kind": "VLLM", "url": stub.url, "model": "m", "gpus": 2}
-    assert server.clients["answered"] == 1
-    assert [one["rows"] for one in server.batches] == [2]
+    assert server.about == ServerInfo(kind="VLLM", url=stub.url, model="m", gpus=2)
+    assert server.clients.answered == 1
+    assert [one.rows for one in server.batches] == [2]
     assert server.cold_start is not None
     assert server.metrics is None
     written = tmp_path / "reports" / "one"
@@ -297,7 +300,7 @@ def test_the_servers_of_remembered_batches_are_bounded_too(monkeypatch: pytest.M
 
 def test_a_summary_that_tells_nothing_makes_a_page() -> None:
     server = ServerData(
-        clients=Run().record.snapshot(), batches=({}, {"concurrency": [{}], "failures": [{}]})
+        clients=stats(Run().record), batches=(BatchStats(), BatchStats(failures=(RowFailure(),)))
     )
     assert "Batch 2" in fragment(ReportData(made=EPOCH, servers=(server,)))
 
@@ -312,7 +315,7 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("failed", "answer"), [(0, "Nothing"), (12, "12 rows")])
 def test_a_batch_without_other_clients_answers_the_questions(failed: int, answer: str) -> None:
     page = fragment(
-        report_data(ServerData(clients=Run().record.snapshot(), batches=(batch(failed=failed),)))
+        report_data(ServerData(clients=stats(Run().record), batches=(batch(failed=failed),)))
     )
     answers = re.findall(r"<dt>(.*?)</dt><dd><strong>(.*?)</strong>", page)
     assert answers[0] == ("Was it fast?", "6.8 rows per s")
@@ -321,5 +324,5 @@ def test_a_batch_without_other_clients_answers_the_questions(failed: int, answer
 
 
 def test_the_batch_is_drawn_from_its_summary() -> None:
-    page = fragment(report_data(ServerData(clients=Run().record.snapshot(), batches=(batch(),))))
+    page = fragment(report_data(ServerData(clients=stats(Run().record), batches=(batch(),))))
     assert "4,000 rows in 9 min 52 s" in page

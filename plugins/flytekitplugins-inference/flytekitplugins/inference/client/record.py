@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Histogram", "Record", "Seen", "Timeline", "record_of"]
+__all__ = ["Histogram", "PendingRequest", "Record", "Timeline", "record_of"]
 
 MAX_FAILURES = 20
 """How many failed requests are kept as examples: the first ones, which tell most."""
@@ -114,7 +114,7 @@ class Timeline:
 
 
 @dataclass(slots=True)
-class Seen:
+class PendingRequest:
     """One request under way; given to every method that says what became of it."""
 
     request: str
@@ -170,7 +170,7 @@ class Record:
 
     # Requests
 
-    def begin(self, request: str) -> Seen:
+    def begin(self, request: str) -> PendingRequest:
         """Say that a request begins; what it waits for, also for the server's return, is part of its time."""
         now = self._clock()
         with self._lock:
@@ -179,19 +179,19 @@ class Record:
             state.in_flight += 1
             state.most_in_flight = max(state.most_in_flight, state.in_flight)
             self._timeline.add("begun", now - self._began)
-        return Seen(request, now)
+        return PendingRequest(request, now)
 
     def repeat(self, reason: str) -> None:
         """Say that a request is sent once more, because of an error's name or a status."""
         with self._lock:
             self._state.repeats[reason] = self._state.repeats.get(reason, 0) + 1
 
-    def first_byte(self, seen: Seen) -> None:
+    def first_byte(self, seen: PendingRequest) -> None:
         """Say that the first byte of a streamed answer's body has come; later calls change nothing."""
         if seen.first_byte_seconds is None:
             seen.first_byte_seconds = self._clock() - seen.began
 
-    def end(self, seen: Seen, error: BaseException | None = None) -> None:
+    def end(self, seen: PendingRequest, error: BaseException | None = None) -> None:
         """Say that a request is over; later calls change nothing.
 
         Args:
@@ -212,14 +212,14 @@ class Record:
             else:
                 self._fail(seen, now, error)
 
-    def _succeed(self, seen: Seen, now: float) -> None:
+    def _succeed(self, seen: PendingRequest, now: float) -> None:
         self._state.answered += 1
         self._latency.add(now - seen.began)
         if seen.first_byte_seconds is not None:
             self._first_byte.add(seen.first_byte_seconds)
         self._timeline.add("answered", now - self._began)
 
-    def _fail(self, seen: Seen, now: float, error: BaseException | None) -> None:
+    def _fail(self, seen: PendingRequest, now: float, error: BaseException | None) -> None:
         self._state.failed += 1
         self._timeline.add("failed", now - self._began)
         kind = type(error).__name__ if error is not None else f"status {seen.status}"

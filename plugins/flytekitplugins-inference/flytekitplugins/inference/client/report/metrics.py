@@ -13,11 +13,12 @@ import threading
 import time
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ...facts.metric_names import COUNTERS, GAUGES, RATIOS
 from ...facts.metrics_page import MAX_PAGE_BYTES, MetricsPage, quantile, scan
+from .snapshots import LatencySummary, MetricsTimes, MetricsWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +51,12 @@ class _Cell:
     increases: dict[str, float]
     """Counters: by how much they grew."""
 
+    def value(self, name: str) -> float | None:
+        """Return a quantity, or `None` where it was not told."""
+        return self.levels.get(name, self.increases.get(name))
+
     def joined(self, later: _Cell) -> _Cell:
+        """Return this stretch and the one behind it as one."""
         names = {*self.levels, *later.levels}
         return _Cell(
             at=later.at,
@@ -64,10 +70,11 @@ class _Cell:
 
 
 def _mean(one: _Cell, other: _Cell, name: str) -> float:
-    known = [
-        (cell.levels[name], cell.seconds or 1.0) for cell in (one, other) if name in cell.levels
-    ]
-    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known)
+    """Return the mean level of two stretches, of which one at least has it."""
+    cells = [cell for cell in (one, other) if name in cell.levels]
+    weights = [cell.seconds or 1.0 for cell in cells]
+    pairs = zip(cells, weights, strict=True)
+    return sum(cell.levels[name] * weight for cell, weight in pairs) / sum(weights)
 
 
 class Sampler:
@@ -95,7 +102,8 @@ class Sampler:
         self._url = url
         self._names = dict(names)
         self._api_key = api_key
-        self._clock, self._wall_clock = clock, wall_clock
+        self._clock = clock
+        self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._ended: threading.Event | None = None
@@ -105,7 +113,9 @@ class Sampler:
         self._last_at = 0.0
         self._last: MetricsPage | None = None
         self._cells: list[_Cell] = []
-        self._answered = self._unanswered = self._restarts = 0
+        self._answered = 0
+        self._unanswered = 0
+        self._restarts = 0
         self._totals: dict[str, float] = {}
         self._most: dict[str, float] = {}
         self._times = {"seen": 0.0, "idle": 0.0, "waiting": 0.0, "cache_full": 0.0}
@@ -153,8 +163,11 @@ class Sampler:
         """Take in a page, or that there was none."""
         with self._lock:
             if self._began is None:
-                self._began, self._last_at, self._epoch = now, now, self._wall_clock()
-            seconds, self._last_at = now - self._last_at, now
+                self._began = now
+                self._last_at = now
+                self._epoch = self._wall_clock()
+            seconds = now - self._last_at
+            self._last_at = now
             if page is None:
                 self._unanswered += 1
                 self._append(_Cell(now - self._began, seconds, {}, {}))
@@ -167,14 +180,17 @@ class Sampler:
             self._last = page
 
     def _increases(self, page: MetricsPage) -> dict[str, float]:
-        """Return how much each counter grew, and add up the histograms; a counter that fell was one of a new server."""
+        """Return how much each counter grew, and add up the histograms.
+
+        A counter that fell is one of a new server.
+        """
         last = self._last
         is_new = last is not None and any(
             page.values.get(name, 0) < last.values.get(name, 0) for name in COUNTERS
         )
         if is_new:
             self._restarts += 1
-        before = MetricsPage() if is_new else page if last is None else last
+        before = MetricsPage() if is_new else last or page
         for quantity, bounds in page.buckets.items():
             own = self._buckets.setdefault(quantity, {})
             old = before.buckets.get(quantity, {})
@@ -197,7 +213,7 @@ class Sampler:
             self._most[name] = max(self._most.get(name, 0.0), value)
         if "requests_running" in levels:
             self._times["seen"] += seconds
-            # between two looks it may have worked: then it has written or read tokens
+            # between two samples it may have worked: then it has written or read tokens
             is_idle = (
                 not levels["requests_running"]
                 and not levels.get("requests_waiting")
@@ -216,56 +232,48 @@ class Sampler:
             odd = self._cells[-1:] if len(self._cells) % 2 else []
             self._cells = [one.joined(other) for one, other in pairs] + odd
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return everything as plain JSON.
-
-        Returns:
-            `series` has a list for each quantity that the server told, `None` where it did not:
-                gauges and ratios as
-            their mean over `seconds`, counters as the increase within. `totals` are increases since
-            the first sample, so that what a server did before does not count. `times` are seconds:
-            `seen` (in which the number of running requests was known), and of these `idle`,
-            `waiting` (a queue), `cache_full` (above 90 %).
-        """
+    def snapshot(self) -> MetricsWindow:
+        """Return everything since the first sample."""
         with self._lock:
-            told = {name for cell in self._cells for name in (*cell.levels, *cell.increases)}
-            series: dict[str, list[float | None]] = {
-                "at": [round(cell.at, 3) for cell in self._cells],
-                "seconds": [round(cell.seconds, 3) for cell in self._cells],
-            }
-            for name in (*GAUGES, *RATIOS, *COUNTERS):
-                if name in told:
-                    series[name] = [
-                        {**cell.levels, **cell.increases}.get(name) for cell in self._cells
-                    ]
-            return {
-                "began": self._epoch,
-                "seconds": self._cells[-1].at if self._cells else 0.0,
-                "answered": self._answered,
-                "unanswered": self._unanswered,
-                "restarts": self._restarts,
-                "totals": dict(self._totals),
-                "most": dict(self._most),
-                "times": dict(self._times),
-                "histograms": {
-                    name: summary
+            return MetricsWindow(
+                began=self._epoch,
+                seconds=self._cells[-1].at if self._cells else 0.0,
+                answered=self._answered,
+                unanswered=self._unanswered,
+                restarts=self._restarts,
+                totals=dict(self._totals),
+                most=dict(self._most),
+                times=MetricsTimes(**self._times),
+                histograms={
+                    name: _summary(bounds, self._sums.get(name, 0.0))
                     for name, bounds in self._buckets.items()
-                    if (summary := _summary(bounds, self._sums.get(name, 0.0)))
+                    if bounds.get(math.inf)
                 },
-                "series": series,
-            }
+                series=self._series(),
+            )
+
+    def _series(self) -> dict[str, tuple[float | None, ...]]:
+        series: dict[str, tuple[float | None, ...]] = {
+            "at": tuple(round(cell.at, 3) for cell in self._cells),
+            "seconds": tuple(round(cell.seconds, 3) for cell in self._cells),
+        }
+        for name in (*GAUGES, *RATIOS, *COUNTERS):
+            values = tuple(cell.value(name) for cell in self._cells)
+            if any(value is not None for value in values):
+                series[name] = values
+        return series
 
 
-def _summary(bounds: Mapping[float, float], total: float) -> dict[str, Any] | None:
-    """Return count, mean and quantiles of a histogram, in seconds; `None` of an empty one."""
-    count = bounds.get(math.inf, 0.0)
-    if not count:
-        return None
-    return {
-        "count": int(count),
-        "mean": total / count,
-        **{f"p{percent}": quantile(bounds, percent / 100) for percent in (50, 95, 99)},
-    }
+def _summary(buckets: Mapping[float, float], total_seconds: float) -> LatencySummary:
+    """Return count, mean and quantiles of a histogram that is not empty."""
+    count = buckets[math.inf]
+    return LatencySummary(
+        count=int(count),
+        mean=total_seconds / count,
+        p50=quantile(buckets, 0.5),
+        p95=quantile(buckets, 0.95),
+        p99=quantile(buckets, 0.99),
+    )
 
 
 def _fetch(url: str, api_key: str) -> str:
@@ -296,7 +304,9 @@ _LOCK = threading.Lock()
 
 @contextlib.contextmanager
 def sampling(endpoint: Endpoint) -> Iterator[Sampler | None]:
-    """Sample a server's metrics as long as the block lasts; all blocks of one address share one sampler.
+    """Sample a server's metrics as long as the block lasts.
+
+    All blocks of one address share one sampler.
 
     Yields:
         The sampler, or `None` for a server whose metrics are not known.
