@@ -273,10 +273,7 @@ def test_quantiles_of_odd_buckets_are_numbers(buckets: dict[float, float]) -> No
 @pytest.mark.parametrize(
     ("text", "waiting"),
     [
-        (
-            'vllm:num_requests_waiting{engine="0"} 3.0\nvllm:num_requests_waiting{engine="1"} 2.0\n',
-            5,
-        ),
+        ('vllm:num_requests_waiting{a="0"} 3.0\nvllm:num_requests_waiting{a="1"} 2.0\n', 5),
         ("# HELP llamacpp:requests_deferred x\nllamacpp:requests_deferred 7\n", 7),
         ("tgi_queue_size 1e+01\n", 10),
         ("sglang:num_queue_reqs 1e300\n", 10**300),

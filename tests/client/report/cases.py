@@ -1,7 +1,7 @@
 """Reports on runs that are simulated, with a clock that the simulation turns.
 
-Record, sampler, rules and page are the real ones. Only the server is not. What real servers write is in
-`tests/data/metrics`, and read in `tests/facts/test_metrics_page.py`.
+Record, sampler, rules and page are the real ones; only the server is not. What real servers write
+is in `tests/data/metrics`, and read in `tests/facts/test_metrics_page.py`.
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ class Run:
                 if self.chance.random() < 0.4:
                     self.record.end(
                         request,
-                        ConnectionError(
-                            f"The answer to {request.request} broke off after 812 bytes."
-                        ),
+                        ConnectionError(f"The answer to {request.name} broke off after 812 bytes."),
                     )
                     at(until, begin)
                 else:

@@ -1,4 +1,7 @@
-"""The page as text: escaping, size, ids, and what it says when something is missing; in a browser: `test_browser`."""
+"""The page as text: escaping, size, ids, and what it says when something is missing.
+
+In a browser: `test_browser`.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +136,7 @@ def test_every_case_says_what_state_it_is_in(pages: dict[str, str]) -> None:
     assert "The task failed" in pages["troubled"]
     assert "The function raised ServerNotReadyError: 140 of 4,000 rows failed" in pages["troubled"]
     assert "Finished, " in pages["healthy"]
-    assert "Nothing asked" in pages["unasked"]
+    assert "No requests" in pages["unasked"]
 
 
 def test_several_servers_have_a_section_each(pages: dict[str, str]) -> None:
@@ -320,7 +323,7 @@ def test_a_batch_without_other_clients_answers_the_questions(failed: int, answer
     answers = re.findall(r"<dt>(.*?)</dt><dd><strong>(.*?)</strong>", page)
     assert answers[0] == ("Was it fast?", "6.8 rows per s")
     assert answers[2] == ("What failed?", answer)
-    assert "Nothing asked" not in page
+    assert "No requests" not in page
 
 
 def test_the_batch_is_drawn_from_its_summary() -> None:

@@ -121,7 +121,7 @@ def names_of(names: MetricNames, quantity: str) -> tuple[str, ...]:
 
 
 def united(*families: MetricNames) -> MetricNames:
-    """Return the names of several servers as those of one; the earlier a family, the sooner read."""
+    """Return the names of several servers as those of one, to be read in their order."""
     quantities = dict.fromkeys(quantity for family in families for quantity in family)
     return {
         quantity: tuple(name for family in families for name in names_of(family, quantity))

@@ -53,8 +53,7 @@ def _failures(server: ServerData) -> Iterator[Advice]:
         severity=FAILED,
         title=f"{count(clients.failed, 'request')} failed",
         evidence=f"{share(clients.failed, clients.requests).capitalize()} of "
-        f"{count(clients.requests, 'request')}; "
-        f"most often {kind} ({times(occurrences)}).",
+        f"{count(clients.requests, 'request')}; most often {kind} ({times(occurrences)}).",
         action=action,
     )
 
@@ -64,21 +63,16 @@ _ACTIONS = {
     "max_model_len, and the options.",
     "status 401": "Give the key of the server: api_key=.",
     "status 403": "Give the key of the server: api_key=.",
-    "status 404": "Ask for a model that the server has: endpoint.served_model_name() tells its "
-    "name.",
+    "status 404": "Ask for a model that the server has; endpoint.served_model_name() is its name.",
     "status 422": "The server refuses what is sent: the model's input names, shapes or types "
     "differ.",
-    "status 429": "Send fewer requests at once: batch(max_concurrency=…) finds what the server "
-    "takes by itself.",
-    "status 503": "Send fewer requests at once: batch(max_concurrency=…) finds what the server "
-    "takes by itself.",
+    "status 429": "Send fewer requests at once; batch() finds by itself how many the server takes.",
+    "status 503": "Send fewer requests at once; batch() finds by itself how many the server takes.",
     "status 500": "The log of the model server has the traceback.",
     "ServerNotReadyError": "Raise timeout= if requests may take longer; outage_seconds= if the "
-    "server needs longer to "
-    "come back.",
-    "ServerExitedError": "The server ended while it was asked. Exit code 137 means that its "
-    "memory limit (mem=) is too "
-    "low; the pod's status and the log of the model server tell.",
+    "server needs longer to come back.",
+    "ServerExitedError": "The server ended while it was answering. Exit code 137 means that its "
+    "memory limit (mem=) is too low; see the pod's status and the log of the model server.",
 }
 
 
@@ -95,8 +89,8 @@ def _outages(server: ServerData) -> Iterator[Advice]:
         title=f"The server went away {times(clients.outage_count)}{end}",
         evidence=f"It did not answer for {duration(away)} of {duration(clients.seconds)}.",
         action="The pod's status names the exit code of the container model-server. 137 (out of "
-        "memory): raise mem=, "
-        "or lower what the server keeps (max_model_len, max_num_seqs). Anything else: its log.",
+        "memory): raise mem=, or lower what the server keeps (max_model_len, max_num_seqs). Any "
+        "other code: read its log.",
     )
 
 
@@ -129,8 +123,7 @@ _STARTS = (
     (
         "loader.",
         "bringing the model",
-        "Keep it on a volume that outlives the pod: model_cache=. Then the next pod finds it "
-        "there.",
+        "Keep it on a volume that outlives the pod (model_cache=), where the next pod finds it.",
     ),
     (
         "input_download",
@@ -142,8 +135,7 @@ _STARTS = (
         "server_load",
         "the server's own loading",
         "Keep its compile cache on a volume that outlives the pod (volumes=); vLLM without "
-        "compilation "
-        "(enforce_eager) starts sooner and answers slower.",
+        "compilation (enforce_eager) starts sooner and answers more slowly.",
     ),
 )
 """What a phase's name begins with, what it did, and how to shorten it; the first that fits."""
@@ -186,8 +178,7 @@ def _cause_of_idleness(server: ServerData) -> tuple[str, str]:
     return (
         f"While there was work, up to {count(most, 'request')} were under way at a time.",
         "Prepare the next inputs while earlier ones are being answered (batch() reads them as "
-        "it goes), and do "
-        "what needs no server in a task of its own, which holds no GPU.",
+        "it goes), and do what needs no server in a task of its own, which holds no GPU.",
     )
 
 
@@ -216,8 +207,7 @@ def _unfilled(server: ServerData) -> Iterator[Advice]:
         severity=COSTLY,
         title=f"The batch was held back by max_concurrency={limit}",
         evidence="Most of the time it sent as many requests as it may, and the server had a "
-        "queue for "
-        f"{share(seconds.waiting, seconds.seen)} of it.",
+        f"queue for {share(seconds.waiting, seconds.seen)} of it.",
         action="Raise max_concurrency, or leave it out: the batch finds the server's limit by "
         "itself.",
     )
@@ -235,8 +225,7 @@ def _queue(server: ServerData) -> Iterator[Advice]:
         return
     evidence = (
         f"Requests waited in its queue {share(seconds.waiting, seconds.seen)} of the time, "
-        "up to "
-        f"{number(longest)} at once"
+        f"up to {number(longest)} at once"
     )
     wait = metrics.histograms.get("queue_time")
     if wait is not None and wait.p50 is not None:
@@ -248,9 +237,9 @@ def _queue(server: ServerData) -> Iterator[Advice]:
         severity=NOTE,
         title="The server had more requests than it could work on",
         evidence=evidence,
-        action="It is used to the full; that costs latency, not throughput. For shorter waits "
-        "send fewer at once "
-        "(max_concurrency=); for more throughput use more GPUs, or a map task over several pods.",
+        action="It is fully used; that costs latency, not throughput. For shorter waits send fewer "
+        "at once (max_concurrency=); for more throughput use more GPUs, or a map task over several "
+        "pods.",
     )
 
 
@@ -263,10 +252,9 @@ def _cache(server: ServerData) -> Iterator[Advice]:
     yield Advice(
         rule="kv_cache",
         severity=COSTLY,
-        title="The KV cache was full, and requests were computed again",
+        title="The KV cache was full, and requests were recomputed",
         evidence=f"It was above 90 % for {share(full, metrics.times.seen)} of the time, and "
-        "requests were preempted "
-        f"{times(int(preemptions))}.",
+        f"requests were preempted {times(int(preemptions))}.",
         action="Lower max_num_seqs or max_model_len, raise gpu_memory_utilization, or take a GPU "
         "with more memory.",
     )
@@ -284,10 +272,9 @@ def _repeats(server: ServerData) -> Iterator[Advice]:
         severity=COSTLY,
         title=f"{count(busy, 'request')} found the server busy and had to wait",
         evidence=f"{kinds}, for {count(clients.requests, 'request')}; each waits before it is "
-        "sent once more.",
-        action="Send fewer at once: batch() lowers its concurrency by itself, other code with "
-        "max_concurrency= or a "
-        "semaphore.",
+        "sent again.",
+        action="Send fewer at once: batch() lowers its concurrency by itself; limit other code "
+        "with a semaphore.",
     )
 
 
@@ -301,7 +288,7 @@ def _tail(server: ServerData) -> Iterator[Advice]:
     if server.clients.outage_count:
         reasons.append("the server's outages")
     if server.clients.repeats:
-        reasons.append("requests that were asked again")
+        reasons.append("retried requests")
     if server.metrics and server.metrics.times.waiting:
         reasons.append("the server's queue")
     cause = f" Part of it: {_enumerated(reasons)}." if reasons else ""
@@ -312,9 +299,8 @@ def _tail(server: ServerData) -> Iterator[Advice]:
         evidence=f"The slowest 1 % took {duration(latency.p99)} or more, "
         f"{number(latency.p99 / latency.p50)} times the median of "
         f"{duration(latency.p50)}.{cause}",
-        action="Requests of much differing length make such a tail: bound them with max_tokens, "
-        "and let long ones "
-        "start first.",
+        action="Requests of very different lengths make such a tail: bound them with max_tokens, "
+        "and start the long ones first.",
     )
 
 

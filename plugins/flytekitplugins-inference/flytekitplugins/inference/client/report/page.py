@@ -202,7 +202,7 @@ def _busy(server: ServerData) -> _Card:
     question = "Was the server busy?"
     idle = idle_time(server)
     if idle is None:
-        explanation = "It was asked nothing, or not for long enough."
+        explanation = "It got no requests, or not for long enough."
         return _Card(question, "Not known", explanation, "unknown")
     is_idle = idle.seconds > 0.3 * idle.observed and idle.observed >= 30
     return _Card(
@@ -241,7 +241,7 @@ def _failed_rows(question: str, server: ServerData) -> _Card:
     """Return what failed where only batches asked."""
     if not server.batches:
         explanation = "No client of this task sent a request."
-        return _Card(question, "Nothing asked", explanation, "unknown")
+        return _Card(question, "No requests", explanation, "unknown")
     rows = sum(batch.rows for batch in server.batches)
     failed = sum(batch.failed for batch in server.batches)
     if not failed:
@@ -344,7 +344,7 @@ def _failures(server: ServerData, level: str) -> list[Html]:
     tables = (
         *_failed_requests(server),
         _failed_rows_of_batches(server),
-        _counts("Requests sent once more, by reason", "Reason", server.clients.repeats),
+        _counts("Retried requests, by reason", "Reason", server.clients.repeats),
     )
     parts = [_table(table) for table in tables if table.rows]
     if not parts:
@@ -368,7 +368,7 @@ def _failed_requests(server: ServerData) -> tuple[Table, Table]:
         for failure in clients.failures
     )
     caption = f"The first {len(rows)} failed requests" if len(rows) > 1 else "The failed request"
-    head = ("After", "Kind", "Request", "Took", "What was said")
+    head = ("After", "Kind", "Request", "Took", "Message")
     return (
         _counts("Failed requests by kind", "Kind", kinds),
         Table(caption=caption, head=head, rows=rows),
@@ -383,7 +383,7 @@ def _failed_rows_of_batches(server: ServerData) -> Table:
     )
     return Table(
         caption="The first failed rows of batches",
-        head=("Row", "Id", "Kind", "What was said"),
+        head=("Row", "Id", "Kind", "Message"),
         rows=tuple(itertools.islice(rows, 40)),
     )
 
@@ -416,7 +416,10 @@ def _outages(server: ServerData, level: str) -> list[Html]:
             parts.append(_el("p", f"{others:,} later ones are not listed.", class_="note"))
     if restarts:
         parts.append(
-            _el("p", f"Its counters began anew {times(restarts)}: so often it was started again.")
+            _el(
+                "p",
+                f"Its counters went back to zero {times(restarts)}: it was restarted that often.",
+            )
         )
     return [_el(level, "Outages and restarts"), *parts]
 

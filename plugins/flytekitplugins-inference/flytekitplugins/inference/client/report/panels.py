@@ -85,8 +85,8 @@ def _cold_start(server: ServerData, _: int) -> Iterator[Panel]:
     yield Panel(
         title="Cold start",
         sentence=f"The start took {duration(total)}; its longest part was "
-        f"“{_phase(longest.name)}” with "
-        f"{duration(longest.seconds)} ({share(longest.seconds, total)}).{end}",
+        f"“{_phase(longest.name)}” with {duration(longest.seconds)} "
+        f"({share(longest.seconds, total)}).{end}",
         chart={"kind": "timeline", "bars": bars},
         table=Table(
             caption="Parts of the cold start",
@@ -98,7 +98,7 @@ def _cold_start(server: ServerData, _: int) -> Iterator[Panel]:
 
 _PHASES = {
     "loader.resolve": "Resolving the model",
-    "loader.wait": "Wait for other pod",
+    "loader.wait": "Waiting for another pod",
     "loader.download": "Model download",
     "loader.verify": "Model verification",
     "input_download": "Input download",
@@ -131,8 +131,7 @@ def _requests(server: ServerData, rows: int) -> Iterator[Panel]:
         away = f" The server was away in the shaded {parts}."
     yield Panel(
         title="Requests",
-        sentence=f"{count(clients.answered, 'request')} answered, {clients.failed:,} failed "
-        "and "
+        sentence=f"{count(clients.answered, 'request')} answered, {clients.failed:,} failed and "
         f"{clients.in_flight:,} under way in {duration(clients.seconds)}: "
         f"{number(clients.answered / max(clients.seconds, 1e-9))} per second.{away}",
         chart={"kind": "lines", "lines": lines, "spans": spans, "y_label": "requests per second"}
@@ -265,7 +264,7 @@ class _LatencyRow:
             self.observer,
             f"{self.count:,}",
             *(duration(value) for value in (*self.quantiles, self.mean)),
-            duration(self.extremes[1]) if self.extremes else "not told",
+            duration(self.extremes[1]) if self.extremes else "not reported",
         )
 
 
@@ -395,8 +394,8 @@ def _cache(server: ServerData, rows: int) -> Iterator[Panel]:
         chart["top"] = 1.0
     yield Panel(
         title="KV cache",
-        sentence=f"At most {share(metrics.most['kv_cache_usage'], 1)} of the KV cache was in "
-        f"use.{more}",
+        sentence=f"At most {share(metrics.most['kv_cache_usage'], 1)} of the KV cache "
+        f"was in use.{more}",
         chart=chart,
         table=table,
     )
@@ -411,9 +410,8 @@ def _batches(server: ServerData, rows: int) -> Iterator[Panel]:
         yield Panel(
             title="Batch" if len(server.batches) == 1 else f"Batch {index + 1}",
             sentence=f"{count(batch.rows, 'row')} in {duration(batch.duration)}: "
-            f"{number(batch.rows_per_second)} rows per "
-            f"second{tokens}. {batch.failed:,} failed, {batch.retried:,} "
-            "requests were made again, "
+            f"{number(batch.rows_per_second)} rows per second{tokens}. "
+            f"{batch.failed:,} failed, {batch.retried:,} requests were retried, "
             f"{batch.resumed:,} rows came from an earlier run.",
             chart={"kind": "lines", "lines": _concurrency(batch), "y_label": "requests"}
             if len(points) > 1
@@ -559,7 +557,7 @@ def _combined(values: Sequence[Number], *, is_counter: bool) -> Number:
 
 
 def _text(value: Number, words: Callable[[float], str]) -> str:
-    return "not told" if value is None else words(value)
+    return "not reported" if value is None else words(value)
 
 
 def _spans(server: ServerData) -> list[tuple[float, float]]:
