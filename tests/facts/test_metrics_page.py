@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from flytekitplugins.inference import VLLM
 from flytekitplugins.inference.facts import metrics_page
 from flytekitplugins.inference.facts.metric_names import (
     COUNTERS,
@@ -69,7 +68,7 @@ def test_several_versions_are_united_in_their_order() -> None:
 
 
 def test_a_page_of_vllm() -> None:
-    page = scan((PAGES / "vllm-cpu.txt").read_text(), VLLM(gpu=0).server().metric_names)
+    page = scan((PAGES / "vllm-cpu.txt").read_text(), FAMILIES["vllm"])
     assert page.values == {
         "requests_running": 0,
         "requests_waiting": 0,
@@ -136,6 +135,7 @@ def test_every_name_of_a_family_is_on_its_page(file: str) -> None:
         ("x_running +Inf", None),
         ("x_running -Inf", None),
         ("x_running 1e999", None),
+        ("x_running 1e300", None),
         ("x_running -3", None),
         ("x_running", None),
         ("x_running ", None),
@@ -193,7 +193,6 @@ def test_a_renamed_metric_is_read_once(text: str, waiting: int) -> None:
         ('x_ttft_bucket{a="x,le=",b="5",le="2"} 1\n', {2: 1}),
         ('x_ttft_bucket{le="1"} 1 # {trace_id="a"} 0.5 1.7e9\n', {1: 1}),
         ('x_ttft_bucket{le="soon"} 1\nx_ttft_bucket{le="NaN"} 1\nx_ttft_bucket{} 1\n', {}),
-        ('x_ttft_bucket{le="1"} 1e308\nx_ttft_bucket{le="1",a="b"} 1e308\n', {}),
     ],
 )
 def test_buckets(text: str, buckets: dict[float, float]) -> None:
@@ -204,10 +203,6 @@ def test_buckets(text: str, buckets: dict[float, float]) -> None:
 
 def test_a_histogram_without_buckets_is_not_told() -> None:
     assert scan("x_ttft_sum 3\nx_ttft_count 2\n", NAMES) == MetricsPage()
-
-
-def test_numbers_too_large_to_be_added_are_not_told() -> None:
-    assert scan('x_running{a="0"} 1e308\nx_running{a="1"} 1e308\n', NAMES) == MetricsPage()
 
 
 def test_unknown_quantities_are_passed_over() -> None:
@@ -276,7 +271,8 @@ def test_quantiles_of_odd_buckets_are_numbers(buckets: dict[float, float]) -> No
         ('vllm:num_requests_waiting{a="0"} 3.0\nvllm:num_requests_waiting{a="1"} 2.0\n', 5),
         ("# HELP llamacpp:requests_deferred x\nllamacpp:requests_deferred 7\n", 7),
         ("tgi_queue_size 1e+01\n", 10),
-        ("sglang:num_queue_reqs 1e300\n", 10**300),
+        ("sglang:num_queue_reqs 1e18\n", 10**18),
+        ("sglang:num_queue_reqs 1e300\n", None),
         ("vllm:num_requests_waiting +Inf\n", None),
         ("vllm:num_requests_waiting 1e999\n", None),
         ("vllm:num_requests_waiting NaN\n", None),
@@ -286,5 +282,5 @@ def test_quantiles_of_odd_buckets_are_numbers(buckets: dict[float, float]) -> No
 )
 def test_the_queue_of_an_unknown_server(text: str, waiting: int | None) -> None:
     length = queue_length(text, KNOWN_NAMES)
-    assert length == (None if waiting is None else pytest.approx(waiting))
+    assert length == waiting
     assert length is None or isinstance(length, int)

@@ -90,6 +90,17 @@ def test_a_restarted_server_counts_from_zero(sampler: Sampler) -> None:
     assert (snapshot.answered, snapshot.unanswered) == (2, 1)
 
 
+def test_a_counter_that_a_page_lacks_is_no_restart(sampler: Sampler) -> None:
+    buckets = {1.0: 2.0, math.inf: 2.0}
+    ttft = {"time_to_first_token": buckets}
+    for now, values in enumerate(({"generation_tokens": 500.0}, {}, {"generation_tokens": 580.0})):
+        sampler.add(MetricsPage(values=values, buckets=ttft if values else {}), 5.0 * now)
+    snapshot = sampler.snapshot()
+    assert (snapshot.totals, snapshot.restarts) == ({"generation_tokens": 80}, 0)
+    assert snapshot.histograms == {}
+    assert snapshot.series["generation_tokens"] == (0, None, 80)
+
+
 def test_what_is_absent_is_unknown_and_not_zero(sampler: Sampler) -> None:
     sampler.add(page(requests_running=2), 0.0)
     sampler.add(None, 5.0)

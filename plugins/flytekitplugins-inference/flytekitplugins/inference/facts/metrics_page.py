@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .metric_names import HISTOGRAMS, QUANTITIES, RATIOS, MetricNames, names_of
@@ -24,6 +24,8 @@ MAX_PAGE_BYTES = 8 * 2**20
 """A page of a server with eight data-parallel ranks has 0.4 MiB."""
 MAX_SERIES = 50_000
 """Of the wanted samples; the same page has 4,000."""
+MAX_VALUE = 1e18
+"""Tokens of years on any server are fewer; sums of such values stay finite."""
 
 # Without a nested repetition of the same characters, so that the time grows with the page's length
 # only. A label may hold blanks, braces and escaped quotes, but no line break.
@@ -59,16 +61,17 @@ def scan(text: str, names: MetricNames) -> MetricsPage:
     page = MetricsPage()
     samples = _samples(text, names)
     for quantity in filter(QUANTITIES.__contains__, names):
-        told = (name for name in names_of(names, quantity) if name + _part(quantity) in samples)
-        name = next(told, None)
-        if name is None:
-            continue
-        series = samples[name + _part(quantity)]
-        if quantity in HISTOGRAMS:
-            page.buckets[quantity] = _buckets(series)
-            page.sums[quantity] = _total(samples.get(f"{name}_sum", {}).values()) or 0.0
-        elif (total := _total(series.values())) is not None:
-            page.values[quantity] = total / (len(series) if quantity in RATIOS else 1)
+        for name in names_of(names, quantity):
+            series = samples.get(name + _part(quantity))
+            if series is None:
+                continue
+            if quantity in HISTOGRAMS:
+                page.buckets[quantity] = _buckets(series)
+                page.sums[quantity] = sum(samples.get(f"{name}_sum", {}).values())
+            else:
+                share = len(series) if quantity in RATIOS else 1
+                page.values[quantity] = sum(series.values()) / share
+            break
     return page
 
 
@@ -89,24 +92,24 @@ def quantile(buckets: Mapping[float, float], share: float) -> float:
         buckets: Upper bound in seconds → how many were not above it.
         share: Of the observations.
     """
-    wanted = share * buckets.get(math.inf, 0.0)
+    rank = share * buckets.get(math.inf, 0.0)
     lower = below = 0.0
     for upper in sorted(buckets):
         if math.isinf(upper):
             break
-        if buckets[upper] >= wanted:
+        if buckets[upper] >= rank:
             within = buckets[upper] - below
-            return lower + (upper - lower) * (wanted - below) / within if within > 0 else upper
+            return lower + (upper - lower) * (rank - below) / within if within > 0 else upper
         lower, below = upper, buckets[upper]
     return lower
 
 
 def _samples(text: str, names: MetricNames) -> dict[str, dict[str, float]]:
     """Return the wanted samples by name; a sample that stands twice counts once."""
-    wanted = "|".join(re.escape(name) for name in _sample_names(names))
-    if not wanted or len(text) > MAX_PAGE_BYTES:
+    alternatives = "|".join(re.escape(name) for name in _sample_names(names))
+    if not alternatives or len(text) > MAX_PAGE_BYTES:
         return {}
-    pattern = re.compile(_SAMPLE.format(names=wanted, labels=_LABELS), re.MULTILINE)
+    pattern = re.compile(_SAMPLE.format(names=alternatives, labels=_LABELS), re.MULTILINE)
     samples: dict[str, dict[str, float]] = {}
     for index, match in enumerate(pattern.finditer(text)):
         if index >= MAX_SERIES:
@@ -139,7 +142,7 @@ def _buckets(series: Series) -> dict[float, float]:
         upper = _bound(dict(_LABEL.findall(labels)).get("le", ""))
         if upper is not None:
             buckets[upper] = buckets.get(upper, 0.0) + count
-    return buckets if math.isfinite(sum(buckets.values())) else {}
+    return buckets
 
 
 def _bound(text: str) -> float | None:
@@ -147,15 +150,9 @@ def _bound(text: str) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    """Return a value that a quantity can have: no quantity of the vocabulary is below zero."""
+    """Return a value that a quantity can have, which NaN, infinity and less than zero are not."""
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) and value >= 0 else None
-
-
-def _total(values: Iterable[float]) -> float | None:
-    """Return a sum; `None` of numbers so large that they have none."""
-    total = sum(values)
-    return total if math.isfinite(total) else None
+    return value if 0 <= value <= MAX_VALUE else None

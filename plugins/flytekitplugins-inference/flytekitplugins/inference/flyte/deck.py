@@ -135,7 +135,7 @@ def reporting(description: PodDescription) -> Iterator[None]:
     Args:
         description: The pod; its servers run.
     """
-    writer = _started(description)
+    writer = _start_writer(description)
     if writer is None:
         yield
         return
@@ -152,7 +152,7 @@ def reporting(description: PodDescription) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def async_reporting(description: PodDescription) -> AsyncIterator[None]:
     """As `reporting`, while the event loop goes on."""
-    writer = _started(description)
+    writer = _start_writer(description)
     if writer is None:
         yield
         return
@@ -166,7 +166,7 @@ async def async_reporting(description: PodDescription) -> AsyncIterator[None]:
         await asyncio.to_thread(writer.finish, error)
 
 
-def _started(description: PodDescription) -> _Writer | None:
+def _start_writer(description: PodDescription) -> _Writer | None:
     try:
         return _Writer(lambda: [server.endpoint for server in description.servers.values()])
     except Exception:  # a report must not end a task

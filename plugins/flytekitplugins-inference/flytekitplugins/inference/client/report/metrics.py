@@ -52,10 +52,10 @@ class _Cell:
     """Counters: by how much they grew."""
 
     def value(self, name: str) -> float | None:
-        """Return a quantity, or `None` where it was not told."""
+        """Return a quantity, or `None` where the server did not tell it."""
         return self.levels.get(name, self.increases.get(name))
 
-    def joined(self, later: _Cell) -> _Cell:
+    def merged(self, later: _Cell) -> _Cell:
         """Return this stretch and the one behind it as one."""
         names = {*self.levels, *later.levels}
         return _Cell(
@@ -106,12 +106,13 @@ class Sampler:
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._ended: threading.Event | None = None
-        """Of the thread that samples."""
+        self._end: threading.Event | None = None
+        """Set when the thread that samples ends."""
         self._began: float | None = None
         self._epoch = 0.0
         self._last_at = 0.0
         self._last: MetricsPage | None = None
+        """What the present server told last of each quantity."""
         self._cells: list[_Cell] = []
         self._answered = 0
         self._unanswered = 0
@@ -127,26 +128,26 @@ class Sampler:
     def start(self) -> None:
         """Begin to sample, at once and then every five seconds."""
         self._stop.clear()
-        self._ended = threading.Event()
+        self._end = threading.Event()
         threading.Thread(
-            target=self._run, args=(self._ended,), name="inference-metrics", daemon=True
+            target=self._run, args=(self._end,), name="inference-metrics", daemon=True
         ).start()
 
     def stop(self) -> None:
         """Take a last sample, unless the server is slow to answer, and end."""
         self._stop.set()
-        if self._ended is not None:
-            self._ended.wait(1.0)
-            self._ended = None
+        if self._end is not None:
+            self._end.wait(1.0)
+            self._end = None
 
-    def _run(self, ended: threading.Event) -> None:
+    def _run(self, end: threading.Event) -> None:
         try:
             self.sample()
             while not self._stop.wait(INTERVAL_SECONDS):
                 self.sample()
             self.sample()
         finally:
-            ended.set()
+            end.set()
 
     def sample(self) -> None:
         """Ask the server once."""
@@ -177,32 +178,36 @@ class Sampler:
             levels = {name: page.values[name] for name in (*GAUGES, *RATIOS) if name in page.values}
             self._append(_Cell(now - self._began, seconds, levels, increases))
             self._account(levels, increases, seconds)
-            self._last = page
 
     def _increases(self, page: MetricsPage) -> dict[str, float]:
         """Return how much each counter grew, and add up the histograms.
 
-        A counter that fell is one of a new server.
+        A counter that fell is one of a new server. One that is missing is not: a page may lack what
+        the next one has again.
         """
-        last = self._last
-        is_new = last is not None and any(
-            page.values.get(name, 0) < last.values.get(name, 0) for name in COUNTERS
-        )
-        if is_new:
+        before = page if self._last is None else self._last
+        if any(page.values[name] < before.values.get(name, 0.0) for name in self._counters(page)):
             self._restarts += 1
-        before = MetricsPage() if is_new else last or page
+            before = MetricsPage()
+        self._last = MetricsPage(
+            values={**before.values, **page.values},
+            buckets={**before.buckets, **page.buckets},
+            sums={**before.sums, **page.sums},
+        )
         for quantity, bounds in page.buckets.items():
             own = self._buckets.setdefault(quantity, {})
             old = before.buckets.get(quantity, {})
             for upper, count in bounds.items():
                 own[upper] = own.get(upper, 0.0) + max(count - old.get(upper, 0.0), 0.0)
-            grown = page.sums.get(quantity, 0.0) - before.sums.get(quantity, 0.0)
-            self._sums[quantity] = self._sums.get(quantity, 0.0) + max(grown, 0.0)
+            seconds = page.sums.get(quantity, 0.0) - before.sums.get(quantity, 0.0)
+            self._sums[quantity] = self._sums.get(quantity, 0.0) + max(seconds, 0.0)
         return {
-            name: max(page.values[name] - before.values.get(name, 0.0), 0.0)
-            for name in COUNTERS
-            if name in page.values
+            name: page.values[name] - before.values.get(name, 0.0) for name in self._counters(page)
         }
+
+    @staticmethod
+    def _counters(page: MetricsPage) -> list[str]:
+        return [name for name in COUNTERS if name in page.values]
 
     def _account(
         self, levels: dict[str, float], increases: dict[str, float], seconds: float
@@ -230,7 +235,7 @@ class Sampler:
         if len(self._cells) > MAX_CELLS:
             pairs = zip(self._cells[::2], self._cells[1::2], strict=False)
             odd = self._cells[-1:] if len(self._cells) % 2 else []
-            self._cells = [one.joined(other) for one, other in pairs] + odd
+            self._cells = [one.merged(other) for one, other in pairs] + odd
 
     def snapshot(self) -> MetricsWindow:
         """Return everything since the first sample."""
@@ -247,7 +252,7 @@ class Sampler:
                 histograms={
                     name: _summary(bounds, self._sums.get(name, 0.0))
                     for name, bounds in self._buckets.items()
-                    if bounds.get(math.inf)
+                    if bounds.get(math.inf, 0.0) >= 1
                 },
                 series=self._series(),
             )
@@ -316,11 +321,11 @@ def sampling(endpoint: Endpoint) -> Iterator[Sampler | None]:
     if url is None or not names:
         yield None
         return
-    sampler = _joined(url, names, endpoint.api_key)
+    sampler = _acquire(url, names, endpoint.api_key)
     try:
         yield sampler
     finally:
-        _left(url)
+        _release(url)
 
 
 def sampler_of(url: str | None) -> Sampler | None:
@@ -330,7 +335,7 @@ def sampler_of(url: str | None) -> Sampler | None:
         return running[0] if running else _ENDED.get(url or "")
 
 
-def _joined(url: str, names: MetricNames, api_key: str) -> Sampler:
+def _acquire(url: str, names: MetricNames, api_key: str) -> Sampler:
     with _LOCK:
         sampler, users = _SAMPLERS.get(url, (None, 0))
         if sampler is None:
@@ -340,7 +345,7 @@ def _joined(url: str, names: MetricNames, api_key: str) -> Sampler:
         return sampler
 
 
-def _left(url: str) -> None:
+def _release(url: str) -> None:
     with _LOCK:
         sampler, users = _SAMPLERS[url]
         if users > 1:

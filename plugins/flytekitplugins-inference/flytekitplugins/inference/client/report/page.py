@@ -78,8 +78,8 @@ def _page(data: ReportData, rows: int, drawings: Sequence[Drawing | None], missi
 
 def _drawings(shown: list[Panel]) -> tuple[list[Drawing | None], str]:
     """Return the drawings of panels, and why there are none."""
-    wanted = [panel.chart for panel in shown if panel.chart is not None]
-    if not wanted:
+    requested = [panel.chart for panel in shown if panel.chart is not None]
+    if not requested:
         return [], ""
     if not charts.is_available():
         return (
@@ -87,7 +87,7 @@ def _drawings(shown: list[Panel]) -> tuple[list[Drawing | None], str]:
             "For drawings install matplotlib in the task's image: the extra "
             "flytekitplugins-inference[report].",
         )
-    drawings = charts.draw(wanted)
+    drawings = charts.draw(requested)
     if drawings is None:
         return [], "The drawings could not be made; the task's log tells why."
     rest = iter(drawings)
