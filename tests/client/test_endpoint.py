@@ -15,6 +15,7 @@ import pytest
 from client.stub import Stub, send
 from flytekitplugins.inference.client import http
 from flytekitplugins.inference.client.endpoint import Endpoint, from_environment
+from flytekitplugins.inference.distribution import install_command
 from flytekitplugins.inference.errors import ConfigError, ServerError, ServerNotReadyError
 
 LOCAL = Endpoint(
@@ -288,8 +289,8 @@ def test_the_package_does_not_import_the_clients() -> None:
 @pytest.mark.parametrize(
     ("protocol", "missing", "extra"),
     [
-        ("openai", ["openai"], "flytekitplugins-inference[openai]"),
-        ("v2", ["tritonclient"], "flytekitplugins-inference[v2]"),
+        ("openai", ["openai"], install_command("openai")),
+        ("v2", ["tritonclient"], install_command("open-inference")),
         ("none", ["httpx", "httpx2"], "httpx2 or httpx"),
     ],
 )

@@ -2,7 +2,8 @@
 
 A server that is not installed skips its tests; with `INFERENCE_REQUIRE_LIVE=1`, which continuous
 integration sets after `dev/servers`, it fails them, unless `dev/servers` found that this platform
-has no such server. vLLM is optional there too: it is required where `INFERENCE_TEST_VLLM=1`.
+has no such server. vLLM and Ollama are optional there too: they are required where
+`INFERENCE_TEST_VLLM=1`, `INFERENCE_TEST_OLLAMA=1`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,12 +23,14 @@ from flytekitplugins.inference.pod.parts import MODEL_SERVER
 from live.models import made
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from flytekitplugins.inference.flyte.local_run import LocalServer
 
 ROOT = Path(__file__).parents[2]
 SERVERS = ROOT / ".venv" / "servers"
+OPTIONAL = {"vllm": "INFERENCE_TEST_VLLM", "ollama": "INFERENCE_TEST_OLLAMA"}
+"""What takes long to install, and the variable that asks for it."""
 VLLM_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
@@ -53,8 +56,8 @@ class Servers:
         if obstacle.exists():
             pytest.skip(f"{name} is not to be had here: {obstacle.read_text().strip()}")
         reason = f"{name} is not installed in {directory}; to get it: dev/servers {name}"
-        required = os.environ.get("INFERENCE_REQUIRE_LIVE") == "1"
-        if required and (name != "vllm" or os.environ.get("INFERENCE_TEST_VLLM") == "1"):
+        wanted = name not in OPTIONAL or os.environ.get(OPTIONAL[name]) == "1"
+        if wanted and os.environ.get("INFERENCE_REQUIRE_LIVE") == "1":
             pytest.fail(f"{reason}. INFERENCE_REQUIRE_LIVE=1 says that it must be there.")
         pytest.skip(reason)
 
@@ -76,9 +79,11 @@ class Servers:
             yield
 
     @contextmanager
-    def running(self, name: str, template: ModelInferenceTemplate) -> Iterator[LocalServer]:
+    def running(
+        self, name: str, template: ModelInferenceTemplate, inputs: Mapping[str, Any] | None = None
+    ) -> Iterator[LocalServer]:
         """Run the pod of a template, and see that its server ends by itself when it is told to."""
-        with self.on_path(name), template.run_locally() as server:
+        with self.on_path(name), template.run_locally(inputs) as server:
             yield server
         happened = [event.kind for event in server.pod.events if event.container == MODEL_SERVER]
         assert "killed" not in happened, server.pod.events

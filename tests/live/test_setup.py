@@ -12,9 +12,10 @@ import pytest
 from live.models import made
 
 ROOT = Path(__file__).parents[2]
-NEITHER = {"INFERENCE_REQUIRE_LIVE": "", "INFERENCE_TEST_VLLM": ""}
-REQUIRED = {"INFERENCE_REQUIRE_LIVE": "1", "INFERENCE_TEST_VLLM": ""}
-WITH_VLLM = {"INFERENCE_REQUIRE_LIVE": "1", "INFERENCE_TEST_VLLM": "1"}
+NEITHER = {"INFERENCE_REQUIRE_LIVE": "", "INFERENCE_TEST_VLLM": "", "INFERENCE_TEST_OLLAMA": ""}
+REQUIRED = {**NEITHER, "INFERENCE_REQUIRE_LIVE": "1"}
+WITH_VLLM = {**REQUIRED, "INFERENCE_TEST_VLLM": "1"}
+WITH_OLLAMA = {**REQUIRED, "INFERENCE_TEST_OLLAMA": "1"}
 
 
 def install(*words: str) -> subprocess.CompletedProcess[str]:
@@ -43,6 +44,9 @@ def test_servers_refuses_a_name_that_it_does_not_know() -> None:
         ("triton", REQUIRED, pytest.fail.Exception),
         ("vllm", REQUIRED, pytest.skip.Exception),
         ("vllm", WITH_VLLM, pytest.fail.Exception),
+        ("vllm", WITH_OLLAMA, pytest.skip.Exception),
+        ("ollama", REQUIRED, pytest.skip.Exception),
+        ("ollama", WITH_OLLAMA, pytest.fail.Exception),
     ],
 )
 def test_a_missing_server_skips_or_fails_and_says_how_to_get_it(

@@ -1,7 +1,7 @@
 """`create_model` as a process against a stand-in for Ollama (`users/ollama_stand_in.py`, which says what it is from).
 
-No real Ollama can be installed here. The stand-in answers by the facts of v0.33.0-rc2 and refuses
-what that would.
+The stand-in answers by the facts of v0.33.3, refuses what that would, and fails when it is told to;
+the real one is `tests/live/test_ollama.py`.
 """
 
 from __future__ import annotations
@@ -250,6 +250,13 @@ LICENSE MIT
     assert "left out parameter=mirostat" in done.stderr
 
 
+def test_a_file_that_windows_wrote_is_read_as_it_is(ollama: StandIn, create: Creator) -> None:
+    file = create.file("Modelfile", 'FROM llama3.2\r\nSYSTEM """hé\r\n"""\r\n'.encode("utf-16"))
+    done = create("--name", "mine", "--modelfile", str(file))
+    assert done.code == 0, done.stderr
+    assert ollama.asked("/api/create")[0]["system"] == "hé\r\n"
+
+
 def test_files_are_given_as_blobs_once(ollama: StandIn, create: Creator) -> None:
     model, adapter = create.file("m.gguf", GGUF), create.file("in/adapter.gguf", GGUF + b"2")
     create.file("inputs.json", json.dumps({"adapter": str(adapter)}))
@@ -281,6 +288,59 @@ def test_a_directory_that_the_loader_brought_is_the_source(
     assert ollama.asked("/api/create") == [{"model": "org/mine:latest", "files": files}]
 
 
+@pytest.mark.parametrize(
+    ("source", "text", "expected"),
+    [
+        ("m", "FROM .", {"files": {"m.gguf"}}),
+        ("m", "FROM ./", {"files": {"m.gguf"}}),
+        (
+            "m",
+            "FROM ./m.gguf\nADAPTER ./lora/a.gguf",
+            {"files": {"m.gguf"}, "adapters": {"a.gguf"}},
+        ),
+        (
+            "m/m.gguf",
+            "FROM ./m.gguf\nADAPTER ./lora/a.gguf",
+            {"files": {"m.gguf"}, "adapters": {"a.gguf"}},
+        ),
+        ("m", "ADAPTER ./lora/a.gguf", {"files": {"m.gguf"}, "adapters": {"a.gguf"}}),
+        (
+            "m",
+            "FROM ./m.gguf\nDRAFT ./lora/a.gguf",
+            {"files": {"m.gguf"}, "draft_files": {"a.gguf"}},
+        ),
+        ("m", "FROM llama3.2\nADAPTER ./lora/a.gguf", {"adapters": {"a.gguf"}}),
+        (
+            "m",
+            "FROM llama3.2\nADAPTER ./peft",
+            {"adapters": {"adapter_config.json", "adapter_model.safetensors"}},
+        ),
+        (
+            "m",
+            "FROM llama3.2\nADAPTER ./peft/adapter_model.safetensors",
+            {"adapters": {"adapter_config.json", "adapter_model.safetensors"}},
+        ),
+    ],
+)
+def test_relative_paths_begin_at_the_source(
+    ollama: StandIn, create: Creator, source: str, text: str, expected: dict[str, set[str]]
+) -> None:
+    for name in ("m/m.gguf", "m/lora/a.gguf"):
+        create.file(name, GGUF + name.encode())
+    for name in (
+        "m/peft/adapter_model.safetensors",
+        "m/peft/adapter_config.json",
+        "m/peft/README.md",
+    ):
+        create.file(name, name)
+    done = create("--name", "mine", "--source", str(create.root / source), INFERENCE_MODELFILE=text)
+    assert done.code == 0, done.stderr
+    (body,) = ollama.asked("/api/create")
+    given = {name: set(body[name]) for name in ("files", "adapters", "draft_files") if name in body}
+    assert given == expected
+    assert ("from" in body) is ("files" not in body)
+
+
 def test_safetensors_go_with_what_describes_them(ollama: StandIn, create: Creator) -> None:
     for name in (
         "model-1.safetensors",
@@ -310,6 +370,55 @@ def test_parts_of_one_model_are_one_model(ollama: StandIn, create: Creator) -> N
         create.file(f"m/big-0000{part}-of-00002.gguf", GGUF)
     assert create("--name", "mine", "--source", str(create.root / "m")).code == 0
     assert len(ollama.asked("/api/create")[0]["files"]) == 2
+
+
+def test_a_gguf_file_may_be_called_bin(ollama: StandIn, create: Creator) -> None:
+    create.file("m/model.bin", GGUF)
+    create.file("m/other.bin", b"PK")
+    assert create("--name", "mine", "--source", str(create.root / "m")).code == 0
+    assert ollama.asked("/api/create")[0]["files"] == {"model.bin": SHA}
+
+
+@pytest.mark.parametrize(
+    ("files", "modelfile", "message", "hint"),
+    [
+        (
+            {"m/weights.safetensors": b"x"},
+            "",
+            "it holds weights.safetensors",
+            "model*.safetensors and consolidated*",
+        ),
+        ({"m/model.pth": b"x"}, "", "it holds model.pth", "such as PyTorch's .bin and .pth"),
+        (
+            {"m/model.safetensors": b"x"},
+            "FROM ./model.safetensors",
+            "is a model only together",
+            "Name the directory",
+        ),
+        (
+            {"m/a.safetensors": b"x"},
+            "FROM x\nADAPTER ./a.safetensors",
+            "adapter_config.json, without which",
+            "There is",
+        ),
+        (
+            {"m/a.bin": b"x"},
+            "FROM x\nADAPTER .",
+            "holds no adapter that",
+            "*.gguf, adapter*.safetensors;",
+        ),
+    ],
+)
+def test_what_is_missing_of_a_model_is_told(
+    create: Creator, files: dict[str, bytes], modelfile: str, message: str, hint: str
+) -> None:
+    for name, content in files.items():
+        create.file(name, content)
+    environ = {"INFERENCE_MODELFILE": modelfile} if modelfile else {}
+    done = create("--name", "mine", "--source", str(create.root / "m"), **environ)
+    assert done.code == 66, done.stderr
+    assert message in done.message["message"]
+    assert hint in done.message["hint"]
 
 
 @pytest.mark.parametrize(

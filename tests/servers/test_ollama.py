@@ -1,7 +1,7 @@
 """`Ollama`: what is told to the server and to `create_model`, and a run against a stand-in for the server.
 
-Facts: ollama/ollama v0.33.0-rc2, `envconfig/config.go` (variables),
-`.github/workflows/release.yaml` (images).
+Facts: ollama/ollama v0.33.3, `envconfig/config.go` (variables), `.github/workflows/release.yaml`
+(images).
 """
 
 from __future__ import annotations
@@ -245,6 +245,10 @@ def test_two_servers_in_a_pod() -> None:
         ({"model": Model("m", modelfile="FROM x\nSYSTEM {inputs}")}, "line 2 (SYSTEM)"),
         ({"model": Model("m", modelfile=f"FROM x\nLICENSE {'x' * 100_000}")}, "do not fit"),
         ({"model": Model("m", source="hf://a/b", modelfile="FROM llama3")}, "give one of them"),
+        (
+            {"model": Model("m", modelfile="FROM ./a.gguf")},
+            "would be one of the files that source= brings",
+        ),
         ({"model": "m", "env": {"OLLAMA_HOST": "127.0.0.1"}}, "give port= instead"),
         ({"model": "m", "models_volume": {"claim": "x"}}, "models_volume: "),
         ({"model": "input:weights"}, "needs download_inputs=True"),
@@ -265,12 +269,19 @@ def test_a_public_model_warns_of_nothing() -> None:
         Ollama(model="llama3.2")
 
 
+def test_an_adapter_may_be_brought_for_a_model_of_the_library() -> None:
+    template = Ollama(
+        model=Model("m", source="hf://a/b", modelfile="FROM llama3.2\nADAPTER ./adapter.gguf")
+    )
+    assert setup_args(template)[3:5] == ["--source", "/models/current"]
+
+
 # On one machine
 
 
 @pytest.fixture
 def ollama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a program `ollama` into the path that answers as Ollama does; no real one can be installed here."""
+    """Put a program `ollama` into the path that answers as Ollama does."""
     program = tmp_path / "bin" / "ollama"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STAND_IN}" "$@"\n', encoding="utf-8")

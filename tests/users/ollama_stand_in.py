@@ -1,6 +1,6 @@
-"""A stand-in for Ollama, of which no release can be installed here: its HTTP API without models, and with faults.
+"""A stand-in for Ollama: its HTTP API without models, and with the faults that a real one does not have on demand.
 
-Written from ollama/ollama v0.33.0-rc2: `server/routes.go` (the handlers, streamResponse: an error
+Written from ollama/ollama v0.33.3: `server/routes.go` (the handlers, streamResponse: an error
 behind the first line of a stream is a line of it, inside a 200), `server/images.go` (PullModel's
 lines), `server/download.go` (Wait repeats a part's line each 60 ms, whether bytes arrive or not),
 `server/create.go` (CreateHandler), `api/types.go`. What it is asked in another form than those

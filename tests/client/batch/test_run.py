@@ -29,7 +29,12 @@ from flytekitplugins.inference.client.batch import (
     structured,
 )
 from flytekitplugins.inference.client.batch.progress import Counts, Progress, Rates, render
-from flytekitplugins.inference.errors import ConfigError, SourceNotFoundError, UnsupportedError
+from flytekitplugins.inference.errors import (
+    ConfigError,
+    MissingDependencyError,
+    SourceNotFoundError,
+    UnsupportedError,
+)
 
 polars = pytest.importorskip("polars", reason="one of the kinds of table")
 TEXTS = [f"text {number}" for number in range(50)]
@@ -301,6 +306,19 @@ def test_a_servers_key_goes_with_each_request(server: Server) -> None:
     server.handler = handler
     batch(Endpoint(server.url, api_key="secret"), ["a"], work=chat(), progress=False)
     assert keys == ["Bearer secret"]
+
+
+@pytest.mark.parametrize("asked", ["rows", "output"])
+def test_without_pyarrow_a_parquet_file_says_what_to_install(
+    asked: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "rows.parquet").touch()
+    rows = tmp_path / "rows.parquet" if asked == "rows" else ["a"]
+    output = tmp_path / ("out.parquet" if asked == "output" else "out.jsonl")
+    with pytest.raises(MissingDependencyError, match=r"pyarrow.*pip install .*\[batch\]>=2"):
+        batch(server.endpoint, rows, work=chat(), output=output, progress=False)
+    assert server.requests == []
 
 
 def test_parquet_and_pandas_have_the_records_columns(server: Server, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .distribution import __version__, foreign_files
 from .errors import (
     ConfigError,
     FetchError,
@@ -29,16 +30,20 @@ from .pod.model import (
     VolumeModel,
 )
 from .pod.secrets import APIKeySecret, HFSecret
-from .sidecar_template import (
-    InferenceWarning,
-    ModelInferenceTemplate,
-    PodDescription,
-    Probe,
-    Probes,
-    Server,
-    Setup,
-    Volume,
-)
+
+try:
+    from .sidecar_template import (
+        InferenceWarning,
+        ModelInferenceTemplate,
+        PodDescription,
+        Probe,
+        Probes,
+        Server,
+        Setup,
+        Volume,
+    )
+except ImportError as error:  # flytekit's own plugin has a module of this name, with less in it
+    raise ImportError(foreign_files() or str(error)) from error
 
 if TYPE_CHECKING:
     from .installed import installed_servers
@@ -89,6 +94,7 @@ __all__ = [
     "UnsupportedError",
     "Volume",
     "VolumeModel",
+    "__version__",
     "installed_servers",
 ]
 

@@ -382,7 +382,7 @@ class ModelInferenceTemplate(Description, PodDescription):
 
     @property
     def _local_server(self) -> LocalServer | None:
-        local = sys.modules.get(f"{__package__}.flyte.local")
+        local = sys.modules.get(f"{__package__}.flyte.local_run")
         return local.server_of(self) if local else None
 
     @contextlib.contextmanager

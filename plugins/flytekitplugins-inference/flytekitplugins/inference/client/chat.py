@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import errors
+from .. import distribution, errors
 
 try:
     import openai
@@ -13,8 +13,8 @@ except ImportError as error:
     raise errors.MissingDependencyError(
         "client() of a server that speaks OpenAI's API needs the package openai, which is not "
         "installed.",
-        hint="pip install 'flytekitplugins-inference[openai]' in the task's image, or take "
-        "base_url with any client.",
+        hint=f"{distribution.install_command('openai')} in the task's image, or take base_url with "
+        "any client.",
     ) from error
 
 from . import http

@@ -7,6 +7,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ..distribution import install_command
 from ..errors import MissingDependencyError, ServerError
 from .health import is_loopback
 from .outage import watch_of
@@ -40,7 +41,7 @@ def library() -> Any:
             continue
     raise MissingDependencyError(
         "A client needs httpx2 or httpx, and neither is installed.",
-        hint="pip install 'flytekitplugins-inference[openai]' (or [v2]) in the task's image.",
+        hint=f"{install_command('openai')} (or the extra open-inference) in the task's image.",
     )
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from ..distribution import install_command
 from ..errors import InferenceError, MissingDependencyError, ServerError
 from . import http
 from .health import shown
@@ -29,7 +30,7 @@ except ImportError as error:
         "client() of a server that speaks the Open Inference Protocol needs the package "
         "tritonclient, which is not "
         "installed with its part for HTTP.",
-        hint="pip install 'flytekitplugins-inference[v2]' in the task's image.",
+        hint=f"{install_command('open-inference')} in the task's image.",
     ) from error
 
 if TYPE_CHECKING:

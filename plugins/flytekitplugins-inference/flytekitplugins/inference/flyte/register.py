@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 
+from ..distribution import NAME, foreign_files
+
 try:
     from flytekit.core.task import TaskPlugins
 
@@ -27,7 +29,10 @@ try:
     _register_all(sidecar_template.PodDescription)
     sidecar_template._POD_TYPE_HOOKS.append(_register)
 except Exception:  # see above: whatever it is, `import flytekit` must go on
-    logging.getLogger(__name__).exception(
-        "flytekitplugins-inference could not register with flytekit: @task(task_config=…) will "
-        "ignore its templates."
+    why = foreign_files()
+    logging.getLogger(__name__).error(
+        "%s could not register with flytekit: @task(task_config=…) will ignore its templates. %s",
+        NAME,
+        why,
+        exc_info=not why,
     )

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +26,7 @@ from ..errors import ConfigError, UnsupportedError
 from ..pod.assemble import image_name
 from ..pod.compile import Manifest
 from ..pod.parts import Helper
-from ..sidecar_template import ModelInferenceTemplate, PodDescription
+from ..sidecar_template import InferenceWarning, ModelInferenceTemplate, PodDescription
 from .kubernetes_models import to_pod_spec
 from .pod_template import to_pod_template
 
@@ -99,6 +100,7 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
         """Return the pod with what only serialisation knows: images, bound inputs, the accelerator's key."""
         template = _with_registered_images(self.template, settings)
         helper = _helper(template, self.get_image(settings))
+        _warn_of_the_other_product(self.container_image, self.template)
         manifest = template.compile(helper, bound_inputs=_bound_inputs(self.get_command(settings)))
         serialised = copy.copy(self)  # this task keeps the pod that it describes
         serialised.pod_template = _with_spec(template, manifest)
@@ -167,6 +169,21 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
 def _outside_of_a_cluster() -> bool:
     state = FlyteContextManager.current_context().execution_state
     return state is not None and state.is_local_execution()
+
+
+def _warn_of_the_other_product(image: Any, template: PodDescription) -> None:
+    """Warn of images that are built with the package which an index has under our name."""
+    from .image import other_product
+
+    helper_images = [server.helper_image for server in template.servers.values()]
+    for package in filter(None, map(other_product, [image, *helper_images])):
+        warnings.warn(
+            f"ImageSpec(packages=[{package!r}]) installs flytekit's own plugin of that name, "
+            "without the programs that this pod starts; make the image by image_spec() of "
+            "flytekitplugins.inference.flyte.image.",
+            InferenceWarning,
+            stacklevel=3,
+        )
 
 
 def _with_registered_images(

@@ -1,6 +1,6 @@
 """`Ollama`: models of Ollama's library, or of a Modelfile, or GGUF files of one's own.
 
-Facts: ollama/ollama v0.33.0-rc2, `envconfig/config.go`, `server/routes.go`, `Dockerfile`,
+Facts: ollama/ollama v0.33.3, `envconfig/config.go`, `server/routes.go`, `Dockerfile`,
 `docs/docker.mdx`.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["Model", "Ollama"]
 
 IMAGE = "ollama/ollama:0.33.3"
 """For NVIDIA's GPUs and for CPUs. The newest of the 0.33 line that package repositories list
-(msys2/MINGW-packages#31414); its API was read at v0.33.0-rc2."""
+(msys2/MINGW-packages#31414); its API was read at v0.33.3."""
 ROCM_IMAGE = f"{IMAGE}-rocm"
 """For AMD's GPUs (`.github/workflows/release.yaml`)."""
 HOME = "/ollama"
@@ -53,8 +53,9 @@ class Model:
     cpu: int | float | str = 1
     """Cores of that container."""
     modelfile: str | None = None
-    """A Modelfile. `{inputs.name}` stands for an input of the task; all other braces stay as they
-    are."""
+    """A Modelfile. `{inputs.name}` stands for an input of the task, `{{inputs.name}}` for that
+    text; all other braces stay as they are. A path that begins with `./` is of the files that
+    `source` brings."""
     source: sources.Model | str | None = field(default=None, kw_only=True)
     """Where GGUF or safetensors files come from, when not from a library: what `FROM` means where
     it is left out."""

@@ -350,8 +350,8 @@ def refuse_bare_helper(model: Model, helper: Helper) -> None:
     extras = {HuggingFaceModel: "huggingface", RegisteredModel: "mlflow"}
     if helper.bundled and type(model) in extras:
         raise ConfigError(
-            f"model={model.name!r} needs a helper image with "
-            f"flytekitplugins-inference[{extras[type(model)]}].",
-            hint="Give helper_image= (usually the task's own image), or attach by "
-            "@task(task_config=…).",
+            f"model={model.name!r} needs a helper image with this package and its extra "
+            f"{extras[type(model)]}.",
+            hint=f"Give helper_image= (usually the task's own image; image_spec("
+            f"{extras[type(model)]!r}, …) makes one), or attach by @task(task_config=…).",
         )

@@ -6,7 +6,7 @@ runs as a regular init container behind the server, and ends with 0 when the ser
 and has loaded it. What is there already, on a volume that outlives the pod, is not brought again; a
 rerun after a kill continues.
 
-Facts: ollama/ollama v0.33.0-rc2, `server/routes.go`, `server/create.go`, `server/download.go`.
+Facts: ollama/ollama v0.33.3, `server/routes.go`, `server/create.go`, `server/download.go`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from ..errors import (
 from .main import run
 from .ollama.api import OllamaApi, RefusedError
 from .ollama.files import ModelFile, adapter_files, digest_of, model_files
-from .ollama.modelfile import Command, fill_inputs, parse_modelfile
+from .ollama.modelfile import Command, decode_modelfile, fill_inputs, parse_modelfile
 from .ollama.pull import QUIET_SECONDS, Progress, pull_model
 from .ollama.recipe import Recipe, listed_name, name_problem, to_recipe
 from .protocol import INPUTS_VARIABLE, MODELFILE_VARIABLE
@@ -73,6 +73,8 @@ class Config:
     """As Ollama lists it."""
     commands: tuple[Command, ...]
     """The Modelfile; none when the model is pulled by its name."""
+    source: Path | None
+    """What was brought: relative paths begin there."""
     models: Path | None
     timeout_seconds: float
     stall_seconds: float
@@ -111,7 +113,7 @@ class Creation:
         if recipe is None:
             self._pull(config.name)
         else:
-            self._create(recipe, _files(recipe))
+            self._create(recipe, _files(recipe, config.source or Path()))
         self._load()
         self._verify()
 
@@ -341,17 +343,25 @@ class Creation:
         return answers[-1]
 
 
-def _files(recipe: Recipe) -> dict[str, Sequence[ModelFile]]:
+def _files(recipe: Recipe, source: Path) -> dict[str, Sequence[ModelFile]]:
     """Return the files that a recipe names, by the field of the request.
+
+    Args:
+        recipe: Its relative paths begin at the source.
+        source: A directory, or a file, which stands for its directory.
 
     Raises:
         FetchError: One is not there, or is no model.
     """
-    local = () if recipe.base else recipe.sources
+    root = source if source.is_dir() else source.parent
+
+    def paths(values: Sequence[str]) -> list[Path]:
+        return [root / Path(value).expanduser() for value in values]
+
     return {
-        "files": model_files([Path(value).expanduser() for value in local]),
-        "adapters": adapter_files([Path(value).expanduser() for value in recipe.adapters]),
-        "draft_files": model_files([Path(value).expanduser() for value in recipe.drafts]),
+        "files": model_files(paths(() if recipe.base else recipe.sources)),
+        "adapters": adapter_files(paths(recipe.adapters)),
+        "draft_files": model_files(paths(recipe.drafts)),
     }
 
 
@@ -386,6 +396,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         url=parsed.url,
         name=listed_name(parsed.name),
         commands=commands,
+        source=Path(parsed.source) if parsed.source else None,
         models=parsed.models,
         timeout_seconds=min(parsed.timeout, budget.seconds) if budget else parsed.timeout,
         stall_seconds=parsed.stall_timeout,
@@ -439,7 +450,7 @@ def _parser() -> argparse.ArgumentParser:
         "--source",
         default="",
         metavar="PATH",
-        help="file or directory that a Modelfile without FROM starts from",
+        help="what was brought: FROM's default, and where relative paths begin",
     )
     add(
         "--models",
@@ -480,7 +491,7 @@ def _name(text: str) -> str:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return decode_modelfile(Path(path).read_bytes())
     except (OSError, UnicodeError) as error:
         raise argparse.ArgumentTypeError(f"{path!r} cannot be read: {error}") from error
 

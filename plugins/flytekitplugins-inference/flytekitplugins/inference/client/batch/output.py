@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import DestinationError, UnsupportedError
+from .rows import import_pyarrow
 
 RECORD_FIELDS = (
     "index",
@@ -58,6 +59,7 @@ def open_output(path: Path, *, vectors: bool = False) -> Output:
 
     Raises:
         UnsupportedError: It ends with something else.
+        MissingDependencyError: It ends with `.parquet`, and pyarrow is not installed.
         DestinationError: It cannot be written.
     """
     if path.suffix not in (".jsonl", ".ndjson", ".parquet"):
@@ -113,9 +115,7 @@ class ParquetOutput:
     """Columns as the record's fields; `error` is a struct."""
 
     def __init__(self, path: Path, *, vectors: bool) -> None:
-        import pyarrow
-        from pyarrow import parquet
-
+        pyarrow = import_pyarrow()
         self.path = path
         self._vectors = vectors
         text, number = pyarrow.string(), pyarrow.int64()
@@ -123,7 +123,7 @@ class ParquetOutput:
         types = [number, text, pyarrow.list_(pyarrow.float32()) if vectors else text, error, text]
         types += [number, number, number, pyarrow.float64()]
         self._schema = pyarrow.schema(list(zip(RECORD_FIELDS, types, strict=True)))
-        self._writer = parquet.ParquetWriter(partial_path(path), self._schema)
+        self._writer = pyarrow.parquet.ParquetWriter(partial_path(path), self._schema)
         self._records: list[dict[str, Any]] = []
 
     def write(self, record: str) -> None:
@@ -155,8 +155,7 @@ class ParquetOutput:
         self._writer.close()
 
     def _write_group(self) -> None:
-        import pyarrow
-
+        pyarrow = import_pyarrow()
         if self._records:
             self._writer.write_table(pyarrow.Table.from_pylist(self._records, schema=self._schema))
             self._records = []
@@ -174,9 +173,7 @@ def _encodable(value: Any) -> Any:
 def read_output(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a complete result file."""
     if path.suffix == ".parquet":
-        from pyarrow import parquet
-
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
+        for batch in import_pyarrow().parquet.ParquetFile(path).iter_batches(batch_size=1024):
             yield from batch.to_pylist()
         return
     with path.open(encoding="utf-8", errors="surrogatepass") as file:

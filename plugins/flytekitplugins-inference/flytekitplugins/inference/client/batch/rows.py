@@ -20,7 +20,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, InvalidSourceError, SourceNotFoundError, UnsupportedError
+from ...distribution import install_command
+from ...errors import (
+    ConfigError,
+    InvalidSourceError,
+    MissingDependencyError,
+    SourceNotFoundError,
+    UnsupportedError,
+)
 from .faults import Fault, shortened
 
 RowId = str | int
@@ -71,6 +78,7 @@ def open_rows(rows: Any) -> Source:
         ConfigError: It is none of these.
         SourceNotFoundError: There is no such file.
         UnsupportedError: The file's format is not one of these.
+        MissingDependencyError: It is a Parquet file, and pyarrow is not installed.
     """
     if isinstance(rows, (str, os.PathLike)):
         return _open_file(Path(rows))
@@ -124,12 +132,26 @@ def _json_lines(path: Path) -> Iterator[Any]:
                 )
 
 
-def _open_parquet(path: Path) -> Source:
-    import pyarrow
-    from pyarrow import parquet
+def import_pyarrow() -> Any:
+    """Return the module pyarrow, with its part `parquet`.
 
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
     try:
-        file = parquet.ParquetFile(path)
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Parquet files need the package pyarrow, which is not installed.",
+            hint=f"{install_command('batch')}, or use .jsonl files.",
+        ) from error
+    return pyarrow
+
+
+def _open_parquet(path: Path) -> Source:
+    pyarrow = import_pyarrow()
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise InvalidSourceError(f"{path} is not a Parquet file: {error}") from error
     batches = file.iter_batches(batch_size=_TABLE_ROWS)

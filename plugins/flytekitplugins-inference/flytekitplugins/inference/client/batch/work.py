@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ...distribution import install_command
 from ...errors import ConfigError, MissingDependencyError
 from .faults import Fault, shortened
 from .identity import code_digest, unwrapped
@@ -332,5 +333,5 @@ def _jsonschema() -> Any:
             "Validating by a JSON schema needs the package jsonschema, which is not installed."
         )
         raise MissingDependencyError(
-            message, hint="pip install jsonschema, or pass a pydantic model."
+            message, hint=f"{install_command('batch')}, or pass a pydantic model."
         ) from error

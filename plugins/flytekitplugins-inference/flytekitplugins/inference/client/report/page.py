@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...distribution import install_command
 from .. import record
 from . import charts
 from .data import Advice, ReportData, ServerData, idle_time
@@ -82,11 +83,7 @@ def _drawings(shown: list[Panel]) -> tuple[list[Drawing | None], str]:
     if not requested:
         return [], ""
     if not charts.is_available():
-        return (
-            [],
-            "For drawings install matplotlib in the task's image: the extra "
-            "flytekitplugins-inference[report].",
-        )
+        return [], f"Drawings need matplotlib in the task's image: {install_command('report')}"
     drawings = charts.draw(requested)
     if drawings is None:
         return [], "The drawings could not be made; the task's log tells why."

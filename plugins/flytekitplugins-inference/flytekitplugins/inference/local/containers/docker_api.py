@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ...distribution import install_command
 from ...errors import MissingDependencyError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -301,7 +302,7 @@ def connect(address: str) -> Engine:
     except ImportError as error:
         raise MissingDependencyError(
             "Running containers needs the docker SDK for Python, which is not installed.",
-            hint="pip install 'flytekitplugins-inference[containers]', or pip install 'docker>=7'.",
+            hint=f"{install_command('containers')}, or pip install 'docker>=7'.",
         ) from error
     errors = (
         docker.errors.DockerException,

@@ -1,8 +1,7 @@
 """Ollama's own HTTP API: one request at a time, JSON in, JSON or lines of JSON out.
 
-Facts: ollama/ollama v0.33.0-rc2, `server/routes.go` (streamResponse and the handlers),
-`api/types.go`. An error is a status with `{"error": …}`, or, once a stream has begun, a line of it
-inside a 200.
+Facts: ollama/ollama v0.33.3, `server/routes.go` (streamResponse and the handlers), `api/types.go`.
+An error is a status with `{"error": …}`, or, once a stream has begun, a line of it inside a 200.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """The files that make up a model for Ollama: which of a directory's, under which names, with which digest.
 
-Facts: ollama/ollama v0.33.0-rc2, `parser/parser.go` (filesForModel), `cmd/cmd.go`
-(createRequestFileNames), `server/create.go` (detectModelTypeFromFiles: GGUF or safetensors; parts
-of a split GGUF are put together).
+Facts: ollama/ollama v0.33.3, `parser/parser.go` (filesForModel), `cmd/cmd.go`
+(createRequestFileNames), `server/create.go` (detectModelTypeFromFiles: GGUF or safetensors, nothing
+of PyTorch's own; parts of a split GGUF are put together), `convert/convert.go` (what stands beside
+safetensors). Other than here, `ollama create` finds no adapter in a directory, and takes several
+models in one for one.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ PROJECTOR = "mmproj"
 """What llama.cpp's converter calls the file of a vision model that stands beside the model's
 own."""
 WEIGHTS = ("model*.safetensors", "consolidated*.safetensors")
+ADAPTER_WEIGHTS = "adapter*.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 BESIDE = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model", "*/tokenizer.model")
 BLOCK_BYTES = 1024 * 1024
 MAX_LISTED = 10
@@ -64,10 +68,15 @@ def adapter_files(paths: Iterable[Path]) -> list[ModelFile]:
     found: list[ModelFile] = []
     for path in paths:
         if path.is_dir() and not any(path.glob("*.gguf")):
-            weights = sorted(path.glob("adapter*.safetensors"))
+            weights = sorted(path.glob(ADAPTER_WEIGHTS))
             if not weights:
-                raise _no_model(path, "adapter")
+                raise _no_model(path, "adapter", ADAPTER_WEIGHTS)
             found += [_checked(file, path) for file in (*weights, *sorted(path.glob("*.json")))]
+        elif path.suffix == ".safetensors" and path.is_file():
+            found += [
+                _checked(path, path.parent),
+                _checked(_beside(path, ADAPTER_CONFIG), path.parent),
+            ]
         else:
             found += _files_at(path)
     return found
@@ -85,18 +94,27 @@ def digest_of(path: Path, done: Callable[[int], None]) -> str:
 
 def _files_at(path: Path) -> list[ModelFile]:
     if not path.exists():
-        beside = (
-            sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise _not_there(path, "which the Modelfile names")
+    if path.is_dir():
+        return [_checked(file, path) for file in _chosen(path)]
+    if path.suffix == ".safetensors":
+        raise InvalidSourceError(
+            f"{path} is a model only together with the files beside it, such as config.json.",
+            hint=f"Name the directory: {path.parent}.",
         )
-        hint = (
-            f"There is {', '.join(beside[:MAX_LISTED])}."
-            if beside
-            else "Is its volume mounted here?"
-        )
-        raise SourceNotFoundError(f"{path}, which the Modelfile names, is not there.", hint=hint)
-    if not path.is_dir():
-        return [_checked(path, path.parent)]
-    return [_checked(file, path) for file in _chosen(path)]
+    return [_checked(path, path.parent)]
+
+
+def _beside(path: Path, name: str) -> Path:
+    if not (found := path.with_name(name)).exists():
+        raise _not_there(found, f"without which {path.name} is no adapter")
+    return found
+
+
+def _not_there(path: Path, which: str) -> SourceNotFoundError:
+    listed = ", ".join(_listed(path.parent)) if path.parent.is_dir() else ""
+    hint = f"There is {listed}." if listed else "Is its volume mounted here?"
+    return SourceNotFoundError(f"{path}, {which}, is not there.", hint=hint)
 
 
 def _chosen(directory: Path) -> list[Path]:
@@ -106,17 +124,23 @@ def _chosen(directory: Path) -> list[Path]:
             nested = sorted(directory.glob(f"*/{pattern}")) if pattern.startswith("model") else []
             beside = [file for other in BESIDE for file in sorted(directory.glob(other))]
             return [*weights, *nested, *beside]
-    files = sorted(directory.glob("*.gguf"))
+    files = sorted(directory.glob("*.gguf")) or [
+        file for file in sorted(directory.glob("*.bin")) if _is_gguf(file)
+    ]
     models = {_PART.sub("", file.name) for file in files if PROJECTOR not in file.name.lower()}
     if len(models) > 1:
         raise InvalidSourceError(
             f"{directory} holds {len(models)} models: {', '.join(sorted(models)[:MAX_LISTED])}.",
-            hint="Name the one that is meant: FROM <directory>/<file>, or bring only it "
-            "(include=).",
+            hint="Name the one that is meant: FROM ./<file>, or bring only it (include=).",
         )
     if not models:
-        raise _no_model(directory, "model")
+        raise _no_model(directory, "model", *WEIGHTS)
     return files
+
+
+def _is_gguf(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(len(GGUF)) == GGUF
 
 
 def _checked(file: Path, root: Path) -> ModelFile:
@@ -136,11 +160,12 @@ def _checked(file: Path, root: Path) -> ModelFile:
     return ModelFile(name=file.relative_to(root).as_posix(), path=file)
 
 
-def _no_model(directory: Path, kind: str) -> InvalidSourceError:
+def _no_model(directory: Path, kind: str, *weights: str) -> InvalidSourceError:
     listed = ", ".join(_listed(directory)) or "nothing"
     return InvalidSourceError(
         f"{directory} holds no {kind} that Ollama can read; it holds {listed}.",
-        hint="Ollama reads GGUF and safetensors; other weights have to be converted first.",
+        hint=f"Ollama reads *.gguf, {' and '.join(weights)}; weights of other formats, such as "
+        "PyTorch's .bin and .pth, have to be converted first.",
     )
 
 

@@ -1,8 +1,9 @@
 """Ollama's Modelfile: text → commands, with the task's inputs in them. Pure: no I/O.
 
-Facts: ollama/ollama v0.33.0-rc2, `parser/parser.go` (ParseFile). Two things differ on purpose: more
-than one blank before a parameter's name or a message's role is skipped, and characters that Go does
-not count as printable (such as the joiner in an emoji) are kept.
+Facts: ollama/ollama v0.33.3, `parser/parser.go` (ParseFile). Three things differ on purpose: more
+than one blank before a parameter's name or a message's role is skipped; characters that Go does not
+count as printable (such as the joiner in an emoji, or a no-break space) are kept; bytes that are no
+text are refused, not replaced.
 
 Inputs are filled into the commands after these were read, so that no value can begin a command of
 its own.
@@ -10,6 +11,7 @@ its own.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from dataclasses import dataclass, replace
@@ -30,12 +32,14 @@ ROLES = ("system", "user", "assistant")
 MAX_SHOWN = 60
 
 _BLANK = re.compile(r"[ \t\r\n]*(?:#[^\r\n]*[ \t\r\n]*)*")
-_WORD = re.compile(r"[^\s]*")
+_WORD = re.compile(r"[^ \t\r\n]*")
 _DIRECTIVE = re.compile(r"([A-Za-z]+)[ \t]+")
 _KEY = re.compile(r"([A-Za-z0-9_]+)[ \t]")
 _LINE = re.compile(r"[^\r\n]*")
 _PLACEHOLDER = re.compile(r"\{inputs((?:\.[A-Za-z_][A-Za-z0-9_]*)+)\}")
-_ALIKE = re.compile(r"\{\s*inputs\b[^\s}]*\}?")
+_BRACES = re.compile(r"\{(\{\s*inputs\b[^{}]*\})\}|(?P<alike>\{\s*inputs\b[^\s}]*\}?)")
+"""`{{inputs…}}`, which stands for the text between the outer braces; or what is a placeholder, or
+looks like one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +61,16 @@ class Command:
         return f"line {self.line} ({' '.join(filter(None, (self.directive, self.key)))})"
 
 
+def decode_modelfile(content: bytes) -> str:
+    """Return the text of a Modelfile: UTF-8, or UTF-16 where a byte order mark says so, as editors of Windows write it.
+
+    Raises:
+        UnicodeError: It is neither.
+    """
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+
+
 def parse_modelfile(text: str, *, default_from: str = "") -> tuple[Command, ...]:
     """Return the commands of a Modelfile.
 
@@ -68,6 +82,8 @@ def parse_modelfile(text: str, *, default_from: str = "") -> tuple[Command, ...]
         ConfigError: It is not a Modelfile; names the line.
     """
     text = text.removeprefix("\ufeff")
+    if (zero := text.find("\0")) >= 0:
+        raise ConfigError(f"The Modelfile's line {_line(text, zero)} holds a zero byte.")
     commands: list[Command] = []
     position = _after(_BLANK, text, 0)
     while position < len(text):
@@ -169,7 +185,7 @@ def shown(text: str) -> str:
 
 def has_placeholders(text: str) -> bool:
     """Whether `text` asks for an input of the task, or looks as if it should."""
-    return _ALIKE.search(text) is not None
+    return any(match["alike"] for match in _BRACES.finditer(text))
 
 
 def fill_inputs(
@@ -177,7 +193,8 @@ def fill_inputs(
 ) -> tuple[Command, ...]:
     """Return `commands` with the task's inputs in place of `{inputs.name}` and `{inputs.name.key}`.
 
-    Each value is put in as it is and not looked at again. All other braces stay as they are.
+    Each value is put in as it is and not looked at again. `{{inputs.name}}` becomes the text
+    `{inputs.name}`. All other braces stay as they are.
 
     Args:
         commands: A Modelfile's commands.
@@ -209,25 +226,27 @@ def _filled(command: Command, inputs: Mapping[str, Any] | None, problems: list[s
     problems += _malformed(command)
 
     def value(match: re.Match[str]) -> str:
+        if not match["alike"]:
+            return match[1]
+        placeholder = _PLACEHOLDER.fullmatch(match["alike"])
+        if placeholder is None:  # told already
+            return match[0]
         try:
-            return _input(match[1][1:].split("."), inputs or {})
+            return _input(placeholder[1][1:].split("."), inputs or {})
         except ConfigError as error:
             problems.append(f"{_place(command, match.start())}: {match[0]} {error.message}")
             return match[0]
 
-    return _PLACEHOLDER.sub(value, command.value)
+    return _BRACES.sub(value, command.value)
 
 
 def _malformed(command: Command) -> list[str]:
-    matches = (
-        match
-        for match in _ALIKE.finditer(command.value)
-        if not _PLACEHOLDER.match(command.value, match.start())
-    )
     return [
         f"{_place(command, match.start())}: {shown(match[0])} is no placeholder; expected "
-        f"{{inputs.name}}"
-        for match in matches
+        f"{{inputs.name}}, or for the "
+        "text itself {{inputs…}}"
+        for match in _BRACES.finditer(command.value)
+        if match["alike"] and not _PLACEHOLDER.fullmatch(match["alike"])
     ]
 
 

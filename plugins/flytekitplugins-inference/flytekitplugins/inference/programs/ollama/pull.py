@@ -1,7 +1,7 @@
 """One pull of a model by Ollama: what its lines say, how fast it goes, whether it stands still.
 
-Facts: ollama/ollama v0.33.0-rc2, `server/images.go` (PullModel), `server/download.go`. The server
-keeps what arrived, so that another pull goes on from there.
+Facts: ollama/ollama v0.33.3, `server/images.go` (PullModel), `server/download.go`. The server keeps
+what arrived, so that another pull goes on from there.
 """
 
 from __future__ import annotations

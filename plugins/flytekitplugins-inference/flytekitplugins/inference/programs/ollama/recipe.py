@@ -1,21 +1,22 @@
 """What a Modelfile says: commands → what `POST /api/create` takes, and the rules for names of models. Pure: no I/O.
 
-Facts: ollama/ollama v0.33.0-rc2, `parser/parser.go` (CreateRequest), `api/types.go` (Options,
-FormatParams), `types/model/name.go`.
+Facts: ollama/ollama v0.33.3, `parser/parser.go` (CreateRequest), `api/types.go` (Options,
+FormatParams), `types/model/name.go`; Go's `strconv` and `golang.org/x/mod/semver` for what a number
+or a version is.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
+from posixpath import normpath
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
 from .modelfile import Command, has_placeholders, parse_modelfile, placeholder_problems, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 PARAMETERS: Mapping[str, str] = {
     **dict.fromkeys(
@@ -37,11 +38,19 @@ DEPRECATED = frozenset(
 )
 """Parameters that Ollama leaves out with a warning."""
 
+_FILES = ("FROM", "ADAPTER", "DRAFT")
+"""The directives that name files."""
 _TRUE = frozenset(["1", "t", "T", "true", "TRUE", "True"])
 _FALSE = frozenset(["0", "f", "F", "false", "FALSE", "False"])
 """Go's `strconv.ParseBool`."""
-_WHOLE = re.compile(r"[+-]?[0-9]+\Z")
-_VERSION = re.compile(r"v?\d+(\.\d+){0,2}([-+][\w.+-]+)?\Z", re.ASCII)
+_WHOLE = re.compile(r"[+-]?[0-9]{1,30}\Z")
+_WHOLE_LIMIT = 2**63
+_NUMBER_LIMIT = 3.4028235677973366e38
+"""From here on a number is none for Go's 32 bits."""
+_NUMERIC, _ANY = r"(?:0|[1-9]\d*)", r"[0-9A-Za-z-]+"
+_BEFORE = rf"(?:{_NUMERIC}|\d*[A-Za-z-][0-9A-Za-z-]*)"
+_PATCH = rf"\.{_NUMERIC}(?:-{_BEFORE}(?:\.{_BEFORE})*)?(?:\+{_ANY}(?:\.{_ANY})*)?"
+_VERSION = re.compile(rf"v?{_NUMERIC}(?:\.{_NUMERIC}(?:{_PATCH})?)?\Z", re.ASCII)
 _HOST = re.compile(r"\w[\w.:-]{0,349}\Z", re.ASCII)
 _NAMESPACE = re.compile(r"\w[\w-]{0,79}\Z", re.ASCII)
 _MODEL = re.compile(r"\w[\w.-]{0,79}\Z", re.ASCII)
@@ -72,7 +81,7 @@ class Recipe:
 
 def is_path(value: str) -> bool:
     """Whether the value of FROM names a file or directory. Ollama asks the disk; here only what looks like one is."""
-    return value.startswith(("/", "./", "../", "~"))
+    return value in (".", "..") or value.startswith(("/", "./", "../", "~"))
 
 
 def to_recipe(commands: Iterable[Command]) -> Recipe:
@@ -82,7 +91,7 @@ def to_recipe(commands: Iterable[Command]) -> Recipe:
         ConfigError: Ollama would refuse them; lists every problem.
     """
     commands = tuple(commands)
-    problems = command_problems(commands)
+    problems = command_problems(commands, commands)
     if problems:
         raise ConfigError(f"The Modelfile is wrong: {'; '.join(problems)}.")
 
@@ -120,19 +129,29 @@ def modelfile_problems(text: str, *, has_source: bool) -> list[str]:
 
     Args:
         text: The Modelfile.
-        has_source: Whether what FROM means is told elsewhere.
+        has_source: Whether files are brought, which FROM then means where it is left out, and
+            relative paths name.
     """
     try:
         commands = parse_modelfile(text, default_from="/" if has_source else "")
     except ConfigError as error:
         return [str(error)]
-    other = [
-        f"{command.place} names the model {command.value!r}, and source= is given too; give one "
-        "of them"
-        for command in commands
-        if has_source and command.directive == "FROM" and not is_path(command.value)
-    ]
-    return [*placeholder_problems(commands), *command_problems(commands), *other]
+    known = [command for command in commands if not has_placeholders(command.value)]
+    named = [command for command in commands if command.directive in _FILES]
+    found = [*placeholder_problems(commands), *command_problems(commands, known)]
+    if not has_source:
+        return [
+            *found,
+            *(_relative_problem(command) for command in named if _is_relative(command.value)),
+        ]
+    if not any(is_path(command.value) or has_placeholders(command.value) for command in named):
+        base = next(command for command in named if command.directive == "FROM")
+        found.append(
+            f"{base.place} names the model {base.value!r}, and source= is given too; give one of "
+            "them, or name the "
+            "brought file that goes with it, such as ADAPTER ./adapter.gguf"
+        )
+    return found
 
 
 def deprecated_parameters(text: str) -> list[str]:
@@ -145,13 +164,22 @@ def deprecated_parameters(text: str) -> list[str]:
     ]
 
 
-def command_problems(commands: Iterable[Command]) -> list[str]:
-    """Return one sentence for each command that Ollama would refuse; what asks for inputs is left for later."""
-    commands = tuple(commands)
-    known = [command for command in commands if not has_placeholders(command.value)]
+def command_problems(commands: Sequence[Command], known: Sequence[Command]) -> list[str]:
+    """Return one sentence for each command that Ollama would refuse.
+
+    Args:
+        commands: All of a Modelfile.
+        known: Those of them that ask for no inputs.
+    """
     found = [problem for command in known for problem in _problems(command)]
     sources = [command for command in commands if command.directive == "FROM"]
     settled = [command for command in sources if command in known]
+    models = {normpath(command.value) for command in settled}
+    found += [
+        f"{draft.place}: {draft.value} is the model itself"
+        for draft in known
+        if draft.directive == "DRAFT" and normpath(draft.value) in models
+    ]
     if len(sources) > 1 and not all(is_path(command.value) for command in settled):
         found.append(
             f"{sources[1].place}: only files can be several in FROM, a model's name stands alone"
@@ -164,8 +192,20 @@ def command_problems(commands: Iterable[Command]) -> list[str]:
     return found
 
 
+def _is_relative(value: str) -> bool:
+    return is_path(value) and not value.startswith(("/", "~"))
+
+
+def _relative_problem(command: Command) -> str:
+    return (
+        f"{command.place}: {shown(command.value)} would be one of the files that source= brings, "
+        "and there is none; "
+        "begin it with /"
+    )
+
+
 def _problems(command: Command) -> Iterator[str]:
-    if command.directive in ("FROM", "ADAPTER", "DRAFT") and not command.value:
+    if command.directive in _FILES and not command.value:
         yield f"{command.place}: it has no value"
     elif (
         command.directive == "FROM"
@@ -214,13 +254,15 @@ def _parameter(command: Command) -> Any:
     """Return a parameter's value with its type, or None when it has another."""
     kind, text = PARAMETERS[command.key], command.value
     if kind == "whole number":
-        return int(text) if _WHOLE.match(text) else None
+        whole = int(text) if _WHOLE.match(text) else _WHOLE_LIMIT
+        return whole if -_WHOLE_LIMIT <= whole < _WHOLE_LIMIT else None
     if kind == "number":
         try:
-            number = float(text) if "_" not in text else math.nan
+            number = float(text)
         except ValueError:
             return None
-        return number if math.isfinite(number) else None
+        is_plain = text.isascii() and text == text.strip()  # float() takes more
+        return number if is_plain and abs(number) < _NUMBER_LIMIT else None
     if kind == "true or false":
         return (text in _TRUE) if text in _TRUE | _FALSE else None
     return text
