@@ -34,7 +34,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,6 +44,7 @@ import aiohttp
 from flytekitplugins.inference.client.batch import batch, chat
 from flytekitplugins.inference.client.batch import run as batch_run
 from flytekitplugins.inference.client.batch.limiter import Limiter
+from flytekitplugins.inference.facts.metric_names import KNOWN_NAMES, MetricNames
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVERS = ROOT / ".venv" / "servers"
@@ -57,6 +58,7 @@ class Endpoint:
     protocol: str = "openai"
     health_url: str | None = None
     metrics_url: str | None = None
+    metric_names: MetricNames = field(default_factory=lambda: KNOWN_NAMES)
     api_key: str = ""
 
     def async_client(self, **options: Any) -> None:

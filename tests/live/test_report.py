@@ -42,17 +42,15 @@ def test_a_report_on_llamacpp(servers: Any, tmp_path: Path) -> None:
         report = running.template.report(path=tmp_path / "report")
     (server,) = report.data.servers
     assert parts
-    assert (server.clients["answered"], server.clients["failed"]) == (4, 0)
-    assert server.clients["first_byte_seconds"]["count"] == 1
+    assert (server.clients.answered, server.clients.failed) == (4, 0)
+    assert server.clients.first_byte_seconds.count == 1
     assert server.metrics is not None
-    assert server.metrics["totals"]["generation_tokens"] == pytest.approx(28, abs=4)
-    assert server.metrics["restarts"] == 0
-    assert {"requests_running", "requests_waiting"} <= set(server.metrics["series"])
+    assert server.metrics.totals["generation_tokens"] == pytest.approx(28, abs=4)
+    assert server.metrics.restarts == 0
+    assert {"requests_running", "requests_waiting"} <= set(server.metrics.series)
     assert server.cold_start is not None
-    assert server.cold_start["outcome"] == "ready"
-    assert {"loader.download", "server_load"} <= {
-        phase["name"] for phase in server.cold_start["phases"]
-    }
+    assert server.cold_start.outcome == "ready"
+    assert {"loader.download", "server_load"} <= {phase.name for phase in server.cold_start.phases}
     page = (tmp_path / "report" / "inference-report.html").read_text()
     assert "Cold start" in page
     assert "LlamaCpp" in page

@@ -10,6 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
+from flytekitplugins.inference.facts.metric_names import KNOWN_NAMES, MetricNames
+
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
@@ -22,6 +24,7 @@ class Endpoint:
     protocol: str = "openai"
     health_url: str | None = None
     metrics_url: str | None = None
+    metric_names: MetricNames = field(default_factory=lambda: KNOWN_NAMES)
     api_key: str = ""
     client: Any = None
 

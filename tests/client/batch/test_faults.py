@@ -16,7 +16,6 @@ from aiohttp import web
 
 from client.batch.stub import Endpoint, Handler, Server, answered, echo, text_of
 from flytekitplugins.inference.client.batch import batch, chat, completion, embeddings
-from flytekitplugins.inference.client.batch.caller import parse_queue_length
 from flytekitplugins.inference.client.batch.engine import Engine
 from flytekitplugins.inference.client.batch.faults import (
     FINAL,
@@ -305,18 +304,18 @@ def test_a_report_shows_a_batch_that_runs_and_one_that_failed(server: Server) ->
     with pytest.raises(BatchFailedError):
         batch(endpoint, rows, work=chat(), max_failures=1, progress=False)
     (running,) = seen[0].batches
-    assert (running["rows"], running["succeeded"], running["failed"]) == (201, 200, 1)
+    assert (running.rows, running.succeeded, running.failed) == (201, 200, 1)
     assert (
-        seen[0].clients["requests"],
-        seen[0].clients["answered"],
-        seen[0].clients["in_flight"],
+        seen[0].clients.requests,
+        seen[0].clients.answered,
+        seen[0].clients.in_flight,
     ) == (202, 200, 1)
     after = collect(endpoint)
     (failed,) = after.batches
-    assert (failed["rows"], failed["failed"], len(failed["failures"])) == (202, 2, 2)
-    assert after.clients["errors"] == {"status 400": 2}
-    assert after.clients["statuses"] == {"200": 200, "400": 2}
-    assert after.clients["latency_seconds"]["count"] == 200
+    assert (failed.rows, failed.failed, len(failed.failures)) == (202, 2, 2)
+    assert after.clients.errors == {"status 400": 2}
+    assert after.clients.statuses == {"200": 200, "400": 2}
+    assert after.clients.latency_seconds.count == 200
 
 
 def test_a_report_shows_what_broke(server: Server) -> None:
@@ -326,7 +325,7 @@ def test_a_report_shows_what_broke(server: Server) -> None:
         batch(endpoint, ["a"], work=chat(), deadline=0.2, max_retries=0, progress=False).failed == 1
     )
     clients = collect(endpoint).clients
-    assert (clients["failed"], clients["in_flight"], clients["errors"]) == (
+    assert (clients.failed, clients.in_flight, clients.errors) == (
         1,
         0,
         {"TimeoutError": 1},
@@ -583,24 +582,6 @@ def test_a_long_queue_inside_the_server_is_seen_in_its_metrics(server: Server) -
     server.most, server.metrics = 0, ""
     run(server, [f"text {number}" for number in range(600)])
     assert server.most > 16
-
-
-@pytest.mark.parametrize(
-    ("page", "waiting"),
-    [
-        (
-            'vllm:num_requests_waiting{engine="0"} 3.0\nvllm:num_requests_waiting{engine="1"} '
-            "2.0\n",
-            5,
-        ),
-        ("# HELP llamacpp:requests_deferred x\nllamacpp:requests_deferred 7\n", 7),
-        ("tgi_queue_size 1e+01\n", 10),
-        ("vllm:num_requests_running 4\n", None),
-        ("", None),
-    ],
-)
-def test_queue_lengths_are_read_from_metrics(page: str, waiting: int | None) -> None:
-    assert parse_queue_length(page) == waiting
 
 
 def test_every_kind_of_fault_is_either_final_or_not_and_described() -> None:

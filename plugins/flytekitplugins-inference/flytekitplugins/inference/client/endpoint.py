@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError
 from ..facts.address import AddressError, CredentialsInUrlError, parse_address
+from ..facts.metric_names import KNOWN_NAMES, MetricNames
 from .attempts import Limits
 from .record import Record, record_of
 
@@ -55,8 +56,8 @@ class About:
     gpus: int | None = None
     cpu: str = ""
     mem: str = ""
-    metric_names: Mapping[str, str] = field(default_factory=dict)
-    """Its name for each quantity of its metrics, as in `Server.metric_names`."""
+    metric_names: MetricNames = field(default_factory=dict)
+    """Its names for each quantity of its metrics, as in `Server.metric_names`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +149,14 @@ class Endpoint:
             health_url=_moved(self.health_url, self.url, moved.url),
             metrics_url=_moved(self.metrics_url, self.url, moved.url),
         )
+
+    @property
+    def metric_names(self) -> MetricNames:
+        """The server's names for each quantity of its metrics.
+
+        Of a server without a description, those of all servers that are known.
+        """
+        return self.about.metric_names if self.about else KNOWN_NAMES
 
     @property
     def record(self) -> Record:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from .outage import OutageWatch
-    from .record import Record, Seen
+    from .record import PendingRequest, Record
 
 __all__ = ["AsyncTransport", "Transport"]
 
@@ -60,14 +60,19 @@ class _Layer:
         self._record = record
         self._convert = convert
 
-    def _begin(self, request: Any) -> tuple[Attempts, Seen]:
+    def _begin(self, request: Any) -> tuple[Attempts, PendingRequest]:
         attempts = Attempts(
             request, limits=self._limits, watch=self._watch, record=self._record, http=self._http
         )
         return attempts, self._record.begin(f"{request.method} {request.url.path}")
 
     def _accept(
-        self, response: Any, request: Any, attempts: Attempts, seen: Seen, stream_type: Any
+        self,
+        response: Any,
+        request: Any,
+        attempts: Attempts,
+        seen: PendingRequest,
+        stream_type: Any,
     ) -> Any:
         """Return an answer whose body is watched."""
         seen.status = response.status_code
@@ -90,7 +95,7 @@ class _Layer:
         )
         return response
 
-    def _fail(self, error: BaseException, request: Any, seen: Seen) -> BaseException:
+    def _fail(self, error: BaseException, request: Any, seen: PendingRequest) -> BaseException:
         """Put a failure on record and return what is raised."""
         self._record.end(seen, error)
         return self._convert(error, request) if isinstance(error, ServerError) else error
@@ -218,7 +223,7 @@ class _Body:
         request: Any,
         *,
         attempts: Attempts,
-        seen: Seen,
+        seen: PendingRequest,
         is_streamed: bool,
     ) -> None:
         self.inner = inner

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from ..errors import ConfigError
+from ..facts.metric_names import FAMILIES
 from ..pod import check
 from ..pod.adapters import WithHubToken
 from ..pod.arguments import WithArguments
@@ -37,12 +38,6 @@ IMAGES = {
     "gpu.intel.com": "server-vulkan",
 }
 """By the vendor in `gpu_resource`; `server-cuda` is for CUDA 12, `server-cuda13` for 13."""
-METRIC_NAMES = {
-    "requests_running": "llamacpp:requests_processing",
-    "requests_waiting": "llamacpp:requests_deferred",
-    "prompt_tokens": "llamacpp:prompt_tokens_total",
-    "generation_tokens": "llamacpp:tokens_predicted_total",
-}
 CACHE = "/var/cache/inference"
 MEBIBYTE = 2**20
 LARGEST_CACHE_RAM = 8192
@@ -130,7 +125,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics" if has_metrics else "",
-            metric_names=METRIC_NAMES if has_metrics else {},
+            metric_names=FAMILIES["llamacpp"] if has_metrics else {},
             hub_token=token,
             volumes=()
             if self.model is not None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from ..errors import ConfigError
+from ..facts.metric_names import FAMILIES
 from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod import v2
 from ..pod.model import HuggingFaceModel, RegisteredModel
@@ -29,11 +30,6 @@ CACHE = "/opt/mlserver/.cache"
 """The image's own place for caches; metrics and environments of models go there too, and must be
 writable."""
 MLFLOW_RUNTIME = "mlserver_mlflow.MLflowRuntime"
-METRIC_NAMES = {
-    "requests_running": "rest_server_requests_in_progress",
-    "request_latency": "rest_server_request_duration_seconds",
-}
-"""`mlserver/rest/app.py`: starlette_exporter's names behind `metrics_rest_server_prefix`."""
 _START = """\
 if [ -n "${CONDA_PATH-}" ]; then
   . "$CONDA_PATH/etc/profile.d/conda.sh"
@@ -115,7 +111,7 @@ class MLServer(ModelInferenceTemplate):
             more_models=names[1:],
             metrics_path="/metrics",
             metrics_port=self.metrics_port,
-            metric_names=METRIC_NAMES,
+            metric_names=FAMILIES["mlserver"],
             update_options=v2.update_options("mlserver", self.port, names),
             volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             security_context={"runAsUser": USER, "runAsNonRoot": True},

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import ConfigError
+from ..facts.metric_names import FAMILIES, united
 from ..facts.model_reference import parse_model_reference
 from ..pod import check
 from ..pod.adapters import adapter_volumes
@@ -28,17 +29,8 @@ CACHE = "/opt/nim/.cache"
 USER = 1000
 """The image's user; its cache must be writable for it (NVIDIA/nim-deploy#15)."""
 PEFT_SOURCE = "NIM_PEFT_SOURCE"
-METRIC_NAMES = {
-    "requests_running": "num_requests_running",
-    "requests_waiting": "num_requests_waiting",
-    "kv_cache_usage": "gpu_cache_usage_perc",
-    "prompt_tokens": "prompt_tokens_total",
-    "generation_tokens": "generation_tokens_total",
-    "time_to_first_token": "time_to_first_token_seconds",
-    "inter_token_latency": "time_per_output_token_seconds",
-    "request_latency": "e2e_request_latency_seconds",
-}
-"""Of NIM 1.x (docs.nvidia.com, "Observability"); 2.x and later have the names of their back end."""
+METRIC_NAMES = united(*(FAMILIES[name] for name in ("nim", "vllm", "sglang")))
+"""NIM 2.x and later tell the metrics of their back end by its own names."""
 
 
 @dataclass(frozen=True, kw_only=True)

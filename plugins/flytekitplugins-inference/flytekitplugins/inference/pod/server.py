@@ -6,27 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..facts.metric_names import MetricNames
 from .parts import EnvVar, Probes, Volume
 from .secrets import SecretReference
 
-__all__ = ["METRICS", "Server", "Setup"]
-
-METRICS = frozenset(
-    {
-        "requests_running",  # gauge
-        "requests_waiting",  # gauge
-        "kv_cache_usage",  # gauge, 0 to 1
-        "prompt_tokens",  # counter
-        "generation_tokens",  # counter
-        "preemptions",  # counter
-        "time_to_first_token",  # histogram, seconds
-        "inter_token_latency",  # histogram, seconds
-        "request_latency",  # histogram, seconds, from its arrival to its last token
-        "queue_time",  # histogram, seconds
-    }
-)
-"""The quantities by which a report and a router judge any server; each server calls them something
-else."""
+__all__ = ["Server", "Setup"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +68,10 @@ class Server:
     """Path of its Prometheus metrics; empty when it has none."""
     metrics_port: int | None = None
     """The port of its metrics, when it is not the template's."""
-    metric_names: Mapping[str, str] = field(default_factory=dict)
-    """Its name for each quantity of `METRICS` that it tells; one that is missing here it does not
-    tell."""
+    metric_names: MetricNames = field(default_factory=dict)
+    """Its name for each quantity (`facts.metric_names.QUANTITIES`) that it tells, for reports and
+    batches; where versions differ, all names, the newest first. One that is missing here it does
+    not tell."""
     setup: Setup | None = None
     """What one of our programs does to it once it runs, before the task starts."""
     update_options: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..facts.metric_names import FAMILIES
 from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod.adapters import ADAPTERS, WithAdapters
 from ..pod.arguments import WithArguments
@@ -33,19 +34,6 @@ AMD_IMAGES = {
     f"{IMAGE}-rocm10-mi30x": "MI300X and MI325X",
     f"{IMAGE}-rocm10-mi35x": "MI350X and MI355X",
 }
-METRIC_NAMES = {
-    "requests_running": "sglang:num_running_reqs",
-    "requests_waiting": "sglang:num_queue_reqs",
-    "kv_cache_usage": "sglang:token_usage",
-    "prompt_tokens": "sglang:prompt_tokens_total",
-    "generation_tokens": "sglang:generation_tokens_total",
-    "preemptions": "sglang:num_retracted_requests_total",
-    "time_to_first_token": "sglang:time_to_first_token_seconds",
-    "inter_token_latency": "sglang:inter_token_latency_seconds",
-    "request_latency": "sglang:e2e_request_latency_seconds",
-    "queue_time": "sglang:queue_time_seconds",
-}
-"""`sglang/srt/observability/metrics_collector.py`, 0.5.23."""
 CACHE = "/var/cache/inference"
 """Not `/root/.cache`: the image may bring kernels there, which a volume would hide."""
 HEALTH_TIMEOUT = 25
@@ -143,7 +131,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics" if has_metrics else "",
-            metric_names=METRIC_NAMES if has_metrics else {},
+            metric_names=FAMILIES["sglang"] if has_metrics else {},
             shm_size=f"{min(2 * self.gpu, 8)}Gi"
             if self.gpu
             else "4Gi",  # what workers exchange, as in vLLM

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithHubToken
 from ..pod.arguments import EVERY_ADDRESS, WithArguments
 from ..pod.flags import OptionTable, render_options
@@ -34,11 +35,6 @@ IMAGES: Mapping[str, str] = {
 """By the vendor of `gpu_resource`. `cuda-` holds a build for each architecture from Turing to
 Blackwell and takes the one that fits when it starts; images for one architecture are smaller
 (`image=`)."""
-METRIC_NAMES = {
-    "requests_waiting": "te_queue_size",
-    "request_latency": "te_request_duration",
-    "queue_time": "te_request_queue_duration",
-}
 CACHE = "/data"
 """The images' own place for what they download."""
 
@@ -129,7 +125,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
             served_model_name=self._served_model_name(),
             lists_models=False,
             metrics_path="/metrics",
-            metric_names=METRIC_NAMES,
+            metric_names=FAMILIES["tei"],
             # a Service named "prometheus" would inject PROMETHEUS_PORT=tcp://…, an option's
             # variable
             enable_service_links=False,

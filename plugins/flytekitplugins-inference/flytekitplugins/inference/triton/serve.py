@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from ..facts.metric_names import FAMILIES
 from ..pod import v2
 from ..pod.flags import render_options
 from ..pod.model import HuggingFaceModel
@@ -36,8 +37,6 @@ USER = 1000
 """`triton-server`, made "to run triton as non-root" (build.py); the image itself starts as root."""
 HOME = "/home/triton-server"
 """The image lacks it; back ends keep their caches below it."""
-METRIC_NAMES = {"requests_waiting": "nv_inference_pending_request_count"}
-"""docs/user_guide/metrics.md; what else it tells is cumulative, by model and version."""
 MODES = ("none", "explicit", "poll")
 _REMOTE = ("s3://", "gs://", "as://")
 
@@ -120,7 +119,7 @@ class Triton(ModelInferenceTemplate):
             more_models=names[1:],
             metrics_path="/metrics" if has_metrics else "",
             metrics_port=self.metrics_port if has_metrics else None,
-            metric_names=METRIC_NAMES if has_metrics else {},
+            metric_names=FAMILIES["triton"] if has_metrics else {},
             update_options=v2.update_options("triton", self.port, self._updated()),
             volumes=(Volume(name="inference-cache", mount_path=HOME),),
             # the Python back end keeps tensors there, by default 1 MB and more for each instance of

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ...errors import MissingDependencyError, UnsupportedError
+from ...facts.metric_names import MetricNames
+from ...facts.metrics_page import MAX_PAGE_BYTES, queue_length
 from ...facts.model_list import MAX_LIST_BYTES, only_model
 from ...facts.readiness import is_answering
 from ..record import record_of
@@ -18,13 +20,6 @@ from .work import Answer, FunctionWork, HttpWork, Work
 
 _PROBE_SECONDS = 5.0
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
-_QUEUES = re.compile(
-    r"^(?:vllm:num_requests_waiting|sglang:num_queue_reqs|llamacpp:requests_deferred|num_requests_waiting"
-    r"|te_queue_size|tgi_queue_size|nv_inference_pending_request_count)(?:\{[^}]*\})? ([0-9.eE+]+)",
-    re.MULTILINE,
-)
-"""Requests that wait inside a server: vLLM 0.33, SGLang 0.5, llama.cpp, NIM 1.x, TEI 1.9, TGI 3.3,
-Triton 2.71."""
 
 
 class Endpoint(Protocol):
@@ -49,6 +44,10 @@ class Endpoint(Protocol):
     @property
     def metrics_url(self) -> str | None:
         """Answers with Prometheus metrics; None when there are none."""
+
+    @property
+    def metric_names(self) -> MetricNames:
+        """Its names for each quantity of its metrics."""
 
     @property
     def api_key(self) -> str:
@@ -149,19 +148,21 @@ class Caller:
             return False
 
     async def queue_length(self) -> int | None:
-        """Return how many requests wait inside the server, None when its metrics do not say."""
+        """Return how many requests wait inside the server, None when its metrics do not say.
+
+        A hint, which ends no batch, whatever the server answers.
+        """
+        if not self._endpoint.metrics_url:
+            return None
         timeout = self._aiohttp.ClientTimeout(total=_PROBE_SECONDS)
         try:
-            async with self._session.get(
-                self._endpoint.metrics_url or self._origin, timeout=timeout
-            ) as response:
-                return (
-                    parse_queue_length(await response.text(errors="replace"))
-                    if response.status == 200
-                    else None
-                )
-        except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError):
+            async with self._session.get(self._endpoint.metrics_url, timeout=timeout) as response:
+                if response.status != 200:
+                    return None
+                page = await _read(response.content, MAX_PAGE_BYTES + 1)
+        except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError):
             return None
+        return queue_length(page.decode(errors="replace"), self._endpoint.metric_names)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -206,10 +207,12 @@ class Caller:
         return response, raw
 
 
-def parse_queue_length(text: str) -> int | None:
-    """Return the sum of what a page of Prometheus metrics says of waiting requests, None when it says nothing."""
-    values = [float(value) for value in _QUEUES.findall(text)]
-    return round(sum(values)) if values else None
+async def _read(stream: Any, most: int) -> bytes:
+    """Return the first bytes of a body."""
+    body = b""
+    while len(body) < most and (part := await stream.read(most - len(body))):
+        body += part
+    return body
 
 
 async def _bounded(content: Any, limit: int) -> bytes:
