@@ -5,6 +5,7 @@ InferenceError                      base: code, hint, retryable, exit_code
 ├── ConfigError (ValueError)        a description is wrong; all problems of one object at once      78
 │   ├── QuantityError               a Kubernetes quantity cannot be read
 │   ├── SpecConflictError           two things of one name differ; both are shown
+│   ├── UnknownKeywordError (TypeError)     a call does not take a keyword; names the one that was meant
 │   └── UnsupportedError            the server, its version or this machine lacks what was asked
 ├── MissingDependencyError (ImportError)   an optional dependency is absent; names what to install  78
 ├── UsageError (ValueError)         a program was called wrongly                                    64
@@ -51,6 +52,7 @@ __all__ = [
     "SourceNotFoundError",
     "SourceUnavailableError",
     "SpecConflictError",
+    "UnknownKeywordError",
     "UnsupportedError",
     "UsageError",
 ]
@@ -108,6 +110,13 @@ class QuantityError(ConfigError):
 
 class SpecConflictError(ConfigError):
     """Two things of one name differ."""
+
+
+class UnknownKeywordError(ConfigError, TypeError):
+    """A call does not take a keyword that it was given.
+
+    A `TypeError` too, which is what Python raises for it and what callers expect.
+    """
 
 
 class UnsupportedError(ConfigError):
