@@ -13,7 +13,7 @@ import pytest
 
 from client.stub import Handler, Stub
 from flytekitplugins.inference import VLLM
-from flytekitplugins.inference.client.endpoint import About, Endpoint
+from flytekitplugins.inference.client.endpoint import Endpoint, ServerDetails
 from flytekitplugins.inference.client.report import metrics
 from flytekitplugins.inference.client.report.metrics import (
     Page,
@@ -215,7 +215,7 @@ def _text(text: str, status: int = 200) -> Any:
 
 
 def _endpoint(stub: Stub, **more: Any) -> Endpoint:
-    about = About(metric_names=NAMES)
+    about = ServerDetails(metric_names=NAMES)
     return Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=about, **more)
 
 
@@ -255,13 +255,15 @@ def test_a_server_that_is_not_there_is_unknown(stub: Stub) -> None:
     assert sampler.snapshot()["unanswered"] == 1
 
 
-@pytest.mark.parametrize("about", [None, About()])
-def test_a_server_without_known_metrics_is_not_asked(stub: Stub, about: About | None) -> None:
+@pytest.mark.parametrize("about", [None, ServerDetails()])
+def test_a_server_without_known_metrics_is_not_asked(
+    stub: Stub, about: ServerDetails | None
+) -> None:
     with sampling(
         Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=about)
     ) as sampler:
         assert sampler is None
-    with sampling(Endpoint(url=stub.url, about=About(metric_names=NAMES))) as sampler:
+    with sampling(Endpoint(url=stub.url, about=ServerDetails(metric_names=NAMES))) as sampler:
         assert sampler is None
     assert not stub.gets
 

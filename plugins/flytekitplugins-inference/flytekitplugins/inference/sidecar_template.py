@@ -19,6 +19,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
+from .client.methods import ClientMethods
+from .client.protocols import Protocol_co
 from .errors import ConfigError
 from .pod import check
 from .pod.assemble import assemble, cold_start_file
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from flytekit import PodTemplate, Secret
     from typing_extensions import Self
 
-    from .client.batch import AsyncBatch, BatchResult
     from .client.endpoint import Endpoint
     from .client.report import Report
     from .flyte.local_run import LocalServer
@@ -57,6 +58,10 @@ __all__ = [
 
 _POD_TYPE_HOOKS: list[Callable[[type[PodDescription]], None]] = []
 """Called with each new kind of pod; how the edge to flytekit learns of them."""
+
+_LOCAL_SERVER_HOOKS: list[Callable[[ModelInferenceTemplate], LocalServer | None]] = []
+"""Asked for a template's server on this machine; how templates learn of local runs, none of which
+there is before the edge has been imported."""
 
 
 class InferenceWarning(UserWarning):
@@ -229,7 +234,7 @@ class PodDescription:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelInferenceTemplate(Description, PodDescription):
+class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol_co]):
     """A model server of any image, run as a native Kubernetes sidecar beside a task.
 
     Attach it to a task with `@task(task_config=template)`, which also runs it on a machine without
@@ -293,7 +298,7 @@ class ModelInferenceTemplate(Description, PodDescription):
         return self.endpoint.url
 
     @property
-    def endpoint(self) -> Endpoint:
+    def endpoint(self) -> Endpoint[Protocol_co]:
         """Where the server answers and how it is spoken to: address, protocol, model's name, health, metrics.
 
         Raises:
@@ -301,7 +306,7 @@ class ModelInferenceTemplate(Description, PodDescription):
             ServerError: Read in a thread that cannot tell which of several local servers is its
                 function's.
         """
-        from .client.endpoint import About, Endpoint, from_environment
+        from .client.endpoint import Endpoint, ServerDetails, from_environment
 
         server, here = self.server(), self._local_server
         url = here.base_url if here else f"http://localhost:{self.port}"
@@ -310,7 +315,7 @@ class ModelInferenceTemplate(Description, PodDescription):
         report = cold_start_file(self.name)
         endpoint = Endpoint(
             url=url,
-            protocol=server.model_api,
+            protocol=cast("Protocol_co", server.model_api),
             model=server.served_model_name,
             health_url=f"{url}/{self.health_endpoint.lstrip('/')}"
             if self.health_endpoint
@@ -320,7 +325,7 @@ class ModelInferenceTemplate(Description, PodDescription):
             cold_start=(str(here.pod.path(report)) if here else report)
             if self.startup_timeout
             else None,
-            about=About(
+            about=ServerDetails(
                 name=self.name,
                 kind=type(self).__name__,
                 model=self.model_source.name if self.model_source else "",
@@ -338,7 +343,7 @@ class ModelInferenceTemplate(Description, PodDescription):
         """Return the server's API key where this process was given it, as a task is by its secret requests."""
         return os.environ.get(self.api_key.variable, "") if self.api_key else ""
 
-    def at(self, url: str, *, api_key: str = "") -> Endpoint:
+    def at(self, url: str, *, api_key: str = "") -> Endpoint[Protocol_co]:
         """Return the endpoint of a server of this kind that runs elsewhere; the same clients work with it.
 
         Args:
@@ -350,40 +355,13 @@ class ModelInferenceTemplate(Description, PodDescription):
         """
         return self.endpoint.at(url, api_key=api_key)
 
-    def client(self, **options: Any) -> Any:
-        """Return a client of the server; see `Endpoint.client`.
-
-        Returns:
-            `openai.OpenAI` for a server with OpenAI's API, `V2Client` for Triton and MLServer, else
-            an HTTP client.
-
-        Raises:
-            MissingDependencyError: If the client's library is not installed.
-        """
-        return self.endpoint.client(**options)
-
-    def async_client(self, **options: Any) -> Any:
-        """As `client`, for asyncio."""
-        return self.endpoint.async_client(**options)
-
-    def batch(self, rows: Any, **options: Any) -> BatchResult:
-        """Ask the server about every row, as many at once as serves it best; see `client.batch.batch`.
-
-        Args:
-            rows: Any iterable, a table or one of its columns, or the path of a `.jsonl` or
-                `.parquet` file.
-            **options: `work=chat(…)`, `output=`, `id=` and so on.
-        """
-        return self.endpoint.batch(rows, **options)
-
-    def abatch(self, rows: Any, **options: Any) -> AsyncBatch:
-        """As `batch`, for asyncio: `await` it for the result, or iterate over it for the records."""
-        return self.endpoint.abatch(rows, **options)
+    def _endpoint(self) -> Endpoint[Protocol_co]:
+        return self.endpoint
 
     @property
     def _local_server(self) -> LocalServer | None:
-        local = sys.modules.get(f"{__package__}.flyte.local_run")
-        return local.server_of(self) if local else None
+        servers = (look_up(self) for look_up in _LOCAL_SERVER_HOOKS)
+        return next((server for server in servers if server is not None), None)
 
     @contextlib.contextmanager
     def run_locally(

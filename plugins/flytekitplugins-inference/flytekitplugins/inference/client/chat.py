@@ -20,7 +20,7 @@ except ImportError as error:
 from . import http
 
 if TYPE_CHECKING:
-    from .endpoint import Endpoint
+    from .address import ServerAddress
     from .retry import Limits
 
 _Client = TypeVar("_Client", openai.OpenAI, openai.AsyncOpenAI)
@@ -60,7 +60,7 @@ class ServerExitedError(_UnreachableError, errors.ServerExitedError, openai.APIC
     """A server that ended while it was needed."""
 
 
-def openai_client(endpoint: Endpoint, limits: Limits) -> openai.OpenAI:
+def openai_client(endpoint: ServerAddress, limits: Limits) -> openai.OpenAI:
     """Return an `openai.OpenAI` that speaks to an endpoint.
 
     Its errors are OpenAI's; those of the connection are an `openai.APIConnectionError` and a
@@ -70,13 +70,13 @@ def openai_client(endpoint: Endpoint, limits: Limits) -> openai.OpenAI:
     return _detached(openai.OpenAI(http_client=client, **_settings(endpoint, limits)))
 
 
-def async_openai_client(endpoint: Endpoint, limits: Limits) -> openai.AsyncOpenAI:
+def async_openai_client(endpoint: ServerAddress, limits: Limits) -> openai.AsyncOpenAI:
     """As `openai_client`, for asyncio."""
     client = http.async_client(endpoint, limits, http=_library(), convert=_convert)
     return _detached(openai.AsyncOpenAI(http_client=client, **_settings(endpoint, limits)))
 
 
-def _settings(endpoint: Endpoint, limits: Limits) -> dict[str, Any]:
+def _settings(endpoint: ServerAddress, limits: Limits) -> dict[str, Any]:
     return {
         "base_url": f"{endpoint.url}/v1",
         "api_key": endpoint.api_key

@@ -17,7 +17,7 @@ from .transport import AsyncTransport, Transport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .endpoint import Endpoint
+    from .address import ServerAddress
     from .retry import Limits
 
 __all__ = ["async_client", "client", "library"]
@@ -45,7 +45,9 @@ def library() -> Any:
     )
 
 
-def client(endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | None = None) -> Any:
+def client(
+    endpoint: ServerAddress, limits: Limits, *, http: Any, convert: Convert | None = None
+) -> Any:
     """Return a blocking client of `http` for an endpoint.
 
     Args:
@@ -62,7 +64,7 @@ def client(endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | 
 
 
 def async_client(
-    endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | None = None
+    endpoint: ServerAddress, limits: Limits, *, http: Any, convert: Convert | None = None
 ) -> Any:
     """As `client`, for asyncio."""
     inner = http.AsyncHTTPTransport(**_options(endpoint, http))
@@ -72,7 +74,7 @@ def async_client(
     )
 
 
-def _options(endpoint: Endpoint, http: Any) -> dict[str, Any]:
+def _options(endpoint: ServerAddress, http: Any) -> dict[str, Any]:
     limits = http.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
     trust_env = not is_loopback(endpoint.url)
     return {
@@ -82,7 +84,7 @@ def _options(endpoint: Endpoint, http: Any) -> dict[str, Any]:
     }
 
 
-def _settings(endpoint: Endpoint, limits: Limits, http: Any) -> dict[str, Any]:
+def _settings(endpoint: ServerAddress, limits: Limits, http: Any) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
     return {
         "base_url": endpoint.url,
@@ -95,7 +97,7 @@ def _settings(endpoint: Endpoint, limits: Limits, http: Any) -> dict[str, Any]:
 
 
 def _parts(
-    endpoint: Endpoint, limits: Limits, http: Any, convert: Convert | None
+    endpoint: ServerAddress, limits: Limits, http: Any, convert: Convert | None
 ) -> dict[str, Any]:
     record = record_of(endpoint.url)
     watch = watch_of(endpoint.health_url or endpoint.url, api_key=endpoint.api_key, record=record)

@@ -8,14 +8,14 @@ from ..errors import ConfigError, ServerError
 from .health import shown
 
 if TYPE_CHECKING:
-    from .endpoint import Endpoint
+    from .address import ServerAddress
 
 __all__ = ["only_model", "question"]
 
 MAX_SHOWN_MODELS = 8
 
 
-def question(endpoint: Endpoint) -> tuple[str, str, dict[str, Any] | None]:
+def question(endpoint: ServerAddress) -> tuple[str, str, dict[str, Any] | None]:
     """Return method, path and JSON of the request for a server's list of models.
 
     Raises:
@@ -31,7 +31,7 @@ def question(endpoint: Endpoint) -> tuple[str, str, dict[str, Any] | None]:
     )
 
 
-def only_model(endpoint: Endpoint, response: Any) -> str:
+def only_model(endpoint: ServerAddress, response: Any) -> str:
     """Return the name of the only model in a server's list.
 
     Args:
@@ -53,7 +53,7 @@ def only_model(endpoint: Endpoint, response: Any) -> str:
     )
 
 
-def _names(endpoint: Endpoint, response: Any) -> list[str]:
+def _names(endpoint: ServerAddress, response: Any) -> list[str]:
     method, path, _ = question(endpoint)
     asked = f"{method} {endpoint.url}{path}"
     if not response.is_success:

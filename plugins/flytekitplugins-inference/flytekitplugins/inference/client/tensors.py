@@ -14,9 +14,7 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .v2 import Metadata
-
-__all__ = ["Tensor", "decode", "encode"]
+__all__ = ["Metadata", "Tensor", "decode", "encode"]
 
 TEXTS = "BYTES"
 """The protocol's name for texts and other strings of bytes."""
@@ -45,6 +43,21 @@ class Tensor:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.datatype} {_shape(self.shape)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What a server says of one of its models."""
+
+    model: str
+    versions: tuple[str, ...] = ()
+    platform: str = ""
+    inputs: tuple[Tensor, ...] = ()
+    """Empty when the server does not say: then nothing is compared, and types are those of the
+    arrays."""
+    outputs: tuple[Tensor, ...] = ()
+    has_binary: bool = False
+    """Whether the server takes and gives tensors as bytes; otherwise they are written as JSON."""
 
 
 def encode(

@@ -24,7 +24,7 @@ from .health import shown
 from .models import only_model, question
 
 try:
-    from .tensors import Tensor, decode, encode
+    from .tensors import Metadata, Tensor, decode, encode
 except ImportError as error:
     raise MissingDependencyError(
         "client() of a server that speaks the Open Inference Protocol needs the package "
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
-    from .endpoint import Endpoint
+    from .address import ServerAddress
     from .retry import Limits
 
 __all__ = ["AsyncV2Client", "Metadata", "V2Client"]
@@ -47,21 +47,6 @@ __all__ = ["AsyncV2Client", "Metadata", "V2Client"]
 BINARY = "binary_tensor_data"
 """Triton's name of the extension for tensors as bytes behind the JSON (`GET /v2`, `extensions`).
 MLServer has none (SeldonIO/MLServer#324)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metadata:
-    """What a server says of one of its models."""
-
-    model: str
-    versions: tuple[str, ...] = ()
-    platform: str = ""
-    inputs: tuple[Tensor, ...] = ()
-    """Empty when the server does not say: then nothing is compared, and types are those of the
-    arrays."""
-    outputs: tuple[Tensor, ...] = ()
-    has_binary: bool = False
-    """Whether the server takes and gives tensors as bytes; otherwise they are written as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +62,7 @@ class _Call:
 class _Base:
     """What both clients share."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: ServerAddress) -> None:
         self._endpoint = endpoint
         self._lock = threading.Lock()
         self._metadata: dict[str, Metadata] = {}
@@ -189,7 +174,7 @@ class V2Client(_Base):
         ```
     """
 
-    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+    def __init__(self, endpoint: ServerAddress, limits: Limits) -> None:
         super().__init__(endpoint)
         self._client = http.client(endpoint, limits, http=http.library())
 
@@ -275,7 +260,7 @@ class V2Client(_Base):
 class AsyncV2Client(_Base):
     """As `V2Client`, for asyncio."""
 
-    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+    def __init__(self, endpoint: ServerAddress, limits: Limits) -> None:
         super().__init__(endpoint)
         self._client = http.async_client(endpoint, limits, http=http.library())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import ConfigError
 from ..pod import check
@@ -61,7 +61,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
+class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]):
     """A llama.cpp server beside a task.
 
     Raises:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import quote
 
 from ..pod import v2
@@ -46,7 +47,7 @@ Other images have neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLServer(ModelInferenceTemplate):
+class MLServer(ModelInferenceTemplate[Literal["v2"]]):
     """An MLServer beside a task: for folders with a `model-settings.json`, or for the bare files of one model.
 
     Raises:

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..pod import check
 from ..pod.adapters import adapter_volumes
@@ -80,7 +81,7 @@ class NIMSecrets:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NIM(ModelInferenceTemplate):
+class NIM(ModelInferenceTemplate[Literal["openai"]]):
     """A NIM server beside a task.
 
     Raises:

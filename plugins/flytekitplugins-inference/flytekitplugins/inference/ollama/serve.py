@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import ConfigError
 from ..pod import check
@@ -62,7 +62,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ollama(ModelInferenceTemplate):
+class Ollama(ModelInferenceTemplate[Literal["openai"]]):
     """An Ollama server beside a task, ready when it has its model and has loaded it.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..pod.adapters import ADAPTERS, WithAdapters
 from ..pod.arguments import WithArguments
@@ -65,7 +65,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
+class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]]):
     """An SGLang server beside a task.
 
     A request asks for an adapter as `model="<model>:<adapter>"`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..pod.adapters import WithHubToken
 from ..pod.arguments import EVERY_ADDRESS, WithArguments
@@ -54,7 +54,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
+class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]):
     """A Text Embeddings Inference server beside a task.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from ..pod import v2
 from ..pod.flags import render_options
@@ -43,7 +43,7 @@ _REMOTE = ("s3://", "gs://", "as://")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Triton(ModelInferenceTemplate):
+class Triton(ModelInferenceTemplate[Literal["v2"]]):
     """A Triton server beside a task, for a model repository: a directory with one folder for each model.
 
     Raises:

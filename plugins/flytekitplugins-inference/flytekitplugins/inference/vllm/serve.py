@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..pod.adapters import ADAPTERS, WithAdapters
 from ..pod.arguments import WithArguments
@@ -54,7 +54,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
+class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]]):
     """A vLLM server beside a task.
 
     Raises:

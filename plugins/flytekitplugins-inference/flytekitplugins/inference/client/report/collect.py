@@ -17,7 +17,7 @@ from .result import Report
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ..endpoint import Endpoint
+    from ..address import ServerAddress
 
 __all__ = ["collect", "note_batch", "report"]
 
@@ -56,7 +56,7 @@ def note_batch(url: str, summary: Mapping[str, Any]) -> None:
             known.append(dict(summary))
 
 
-def collect(endpoint: Endpoint) -> ServerData:
+def collect(endpoint: ServerAddress) -> ServerData:
     """Return what is known of one server now."""
     with _lock:
         batches = tuple(_batches.get(endpoint.url, ()))
@@ -74,7 +74,7 @@ def collect(endpoint: Endpoint) -> ServerData:
 
 
 def report(
-    endpoints: Iterable[Endpoint],
+    endpoints: Iterable[ServerAddress],
     *,
     path: str | Path | None = None,
     running: bool = False,
@@ -95,7 +95,7 @@ def report(
     return made
 
 
-def _about(endpoint: Endpoint) -> dict[str, Any]:
+def _about(endpoint: ServerAddress) -> dict[str, Any]:
     about = endpoint.about
     told = {
         "kind": about.kind if about else "",

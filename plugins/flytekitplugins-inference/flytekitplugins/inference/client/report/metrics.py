@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ..endpoint import Endpoint
+    from ..address import ServerAddress
 
 __all__ = ["INTERVAL_SECONDS", "Page", "Sampler", "sampler_of", "sampling", "scan"]
 
@@ -390,7 +390,7 @@ _LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
-def sampling(endpoint: Endpoint) -> Iterator[Sampler | None]:
+def sampling(endpoint: ServerAddress) -> Iterator[Sampler | None]:
     """Sample a server's metrics as long as the block lasts; all blocks of one address share one sampler.
 
     Yields:
