@@ -3,9 +3,9 @@
 ```
 InferenceError                      base: code, hint, retryable, exit_code
 ├── ConfigError (ValueError)        a description is wrong; all problems of one object at once      78
+│   ├── ArgumentError (TypeError)   a call does not take an argument; names the one that was meant
 │   ├── QuantityError               a Kubernetes quantity cannot be read
 │   ├── SpecConflictError           two things of one name differ; both are shown
-│   ├── UnknownKeywordError (TypeError)     a call does not take a keyword; names the one that was meant
 │   └── UnsupportedError            the server, its version or this machine lacks what was asked
 ├── MissingDependencyError (ImportError)   an optional dependency is absent; names what to install  78
 ├── UsageError (ValueError)         a program was called wrongly                                    64
@@ -34,6 +34,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 __all__ = [
+    "ArgumentError",
     "BatchFailedError",
     "ConfigError",
     "DestinationError",
@@ -52,7 +53,6 @@ __all__ = [
     "SourceNotFoundError",
     "SourceUnavailableError",
     "SpecConflictError",
-    "UnknownKeywordError",
     "UnsupportedError",
     "UsageError",
 ]
@@ -104,19 +104,19 @@ class ConfigError(InferenceError, ValueError):
         return "\n".join([super().__str__(), *(f"  - {problem}" for problem in self.problems)])
 
 
+class ArgumentError(ConfigError, TypeError):
+    """A call does not take an argument that it was given.
+
+    A `TypeError` too, which is what Python raises for it and what callers expect.
+    """
+
+
 class QuantityError(ConfigError):
     """A text or number is not a Kubernetes quantity."""
 
 
 class SpecConflictError(ConfigError):
     """Two things of one name differ."""
-
-
-class UnknownKeywordError(ConfigError, TypeError):
-    """A call does not take a keyword that it was given.
-
-    A `TypeError` too, which is what Python raises for it and what callers expect.
-    """
 
 
 class UnsupportedError(ConfigError):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from .errors import UnknownKeywordError
+from .errors import ArgumentError
 
-__all__ = ["refuse_unknown", "spelling"]
+__all__ = ["nearest", "refuse_unknown", "spelling"]
 
 MAX_LISTED = 12
 """Names that a message lists when none of them is near; more are not read."""
@@ -32,16 +32,16 @@ def refuse_unknown(
         advice: Returns where a keyword belongs that is right in another place, else an empty text.
 
     Raises:
-        UnknownKeywordError: Lists each unknown keyword with what to give instead.
+        ArgumentError: Lists each unknown keyword with what to give instead.
     """
     problems = [
-        f"{name!r}: {advice(name) or _nearest(name, known)}" for name in given if name not in known
+        f"{name!r}: {advice(name) or _proposal(name, known)}" for name in given if name not in known
     ]
     if not problems:
         return
     if len(problems) == 1:
-        raise UnknownKeywordError(f"{call} has no keyword {problems[0]}.")
-    raise UnknownKeywordError(f"{call} has no keywords of these names:", problems=problems)
+        raise ArgumentError(f"{call} has no keyword {problems[0]}")
+    raise ArgumentError(f"{call} has no keywords of these names:", problems=problems)
 
 
 def spelling(name: str) -> str:
@@ -49,14 +49,18 @@ def spelling(name: str) -> str:
     return name.replace("_", "").replace("-", "").lower()
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
-    """Return which of the known names may be meant."""
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return the known name that is meant, or an empty text when none is near."""
     from difflib import get_close_matches  # needed for mistakes only
 
     spellings = {spelling(one): one for one in known}
-    matches = get_close_matches(spelling(name), spellings, n=1, cutoff=0.7)
-    if matches:
-        return f"did you mean {spellings[matches[0]]}=?"
+    matches = get_close_matches(spelling(name), spellings, n=1, cutoff=0.6)
+    return spellings[matches[0]] if matches else ""
+
+
+def _proposal(name: str, known: Collection[str]) -> str:
+    if meant := nearest(name, known):
+        return f"did you mean {meant}=?"
     listed = ", ".join(sorted(known)[:MAX_LISTED])
     more = len(known) - MAX_LISTED
     return f"it takes {listed}{f' and {more} more' if more > 0 else ''}"

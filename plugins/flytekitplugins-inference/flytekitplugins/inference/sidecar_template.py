@@ -33,6 +33,7 @@ from .pod.plan import named
 from .pod.secrets import SecretReference
 from .pod.server import Server, Setup
 from .pod.whole_numbers import read_whole_numbers
+from .public_dataclass import PublicDataclass
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,7 @@ class InferenceWarning(UserWarning):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PodDescription:
+class PodDescription(PublicDataclass):
     """A task's pod with its model servers: what can be attached to a task and run on one machine.
 
     Attach it to a task with `@task(task_config=…)`, which also runs it on a machine without a
@@ -85,6 +86,12 @@ class PodDescription:
         super().__init_subclass__(**kwargs)
         for hook in _POD_TYPE_HOOKS:
             hook(cls)
+
+    @classmethod
+    def _belongs_elsewhere(cls, keyword: str) -> str:
+        from .pod.foreign_keywords import place_of
+
+        return place_of(keyword, cls.__dataclass_fields__)
 
     @property
     def servers(self) -> Mapping[str, ModelInferenceTemplate]:

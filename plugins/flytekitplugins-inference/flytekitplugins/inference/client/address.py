@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, cast, get_args
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
+from ..public_dataclass import PublicDataclass
 from .protocols import AnyProtocol, Protocol_co
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ServerDetails:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerAddress(Generic[Protocol_co]):
+class ServerAddress(PublicDataclass, Generic[Protocol_co]):
     """Where a model server answers, and how it is spoken to.
 
     Raises:

@@ -40,7 +40,7 @@ def limits_of(options: Mapping[str, Any]) -> Limits:
     """Return how long a client tries a request.
 
     Raises:
-        UnknownKeywordError: If an option does not exist.
+        ArgumentError: If an option does not exist.
         ConfigError: If a value is wrong.
     """
     refuse_unknown("client(…)", options, ClientOptions.__annotations__)

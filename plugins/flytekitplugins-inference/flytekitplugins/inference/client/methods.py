@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
     from typing_extensions import Unpack
 
-    from .batch import AsyncBatch, BatchResult, HttpWork
+    from .batch import AsyncBatch, BatchResult
     from .batch.batch_options import BatchOptions
-    from .batch.work import RowFunction
     from .client_options import ClientOptions
     from .v2 import AsyncV2Client, V2Client
 
@@ -63,7 +62,7 @@ class ClientMethods(Generic[Protocol_co]):
             otherwise the `Client` of httpx2 or httpx, whose interface is the same.
 
         Raises:
-            UnknownKeywordError: If an option does not exist.
+            ArgumentError: If an option does not exist.
             ConfigError: If the value of an option is wrong.
             MissingDependencyError: If the client's library is not installed.
         """
@@ -119,26 +118,30 @@ class ClientMethods(Generic[Protocol_co]):
 
         return http.async_client(endpoint, limits, http=http.library())
 
-    def batch(
-        self, rows: Any, *, work: HttpWork | RowFunction, **options: Unpack[BatchOptions]
-    ) -> BatchResult:
+    def batch(self, rows: Any, **options: Unpack[BatchOptions]) -> BatchResult:
         """Ask the server about every row, as many at once as serves it best; see `client.batch.batch`.
 
         Args:
             rows: Any iterable, a table or one of its columns, or the path of a `.jsonl` or
                 `.parquet` file.
-            work: `chat(…)`, `completion(…)`, `embeddings(…)`, `structured(…)`, or an `async def
-                f(client, row)` that returns the row's output.
-            **options: `output=`, `id=`, `max_concurrency=` and so on; `BatchOptions` has all.
+            **options: `work`, which is required: `chat(…)`, `completion(…)`, `embeddings(…)`,
+                `structured(…)`, or an `async def f(client, row)` that returns the row's output;
+                `output`, the `.jsonl` or `.parquet` file of the result; `id`, the column with each
+                row's id; `max_concurrency` (default 512), `deadline` (seconds of one request,
+                default 60), `max_retries` (default 5), `max_failures` (default any number),
+                `outage_seconds` (default 300), `resume` and `progress` (both default `True`).
+                `client.batch.batch_options.BatchOptions` tells more of each.
+
+        Raises:
+            ArgumentError: If an option does not exist, or `work` is missing.
+            ConfigError: If the value of an option is wrong.
         """
         from .batch import batch
 
-        return batch(self._endpoint(), rows, work=work, **options)
+        return batch(self._endpoint(), rows, **options)
 
-    def abatch(
-        self, rows: Any, *, work: HttpWork | RowFunction, **options: Unpack[BatchOptions]
-    ) -> AsyncBatch:
+    def abatch(self, rows: Any, **options: Unpack[BatchOptions]) -> AsyncBatch:
         """As `batch`, for asyncio: `await` it for the result, or iterate over it for the records."""
         from .batch import abatch
 
-        return abatch(self._endpoint(), rows, work=work, **options)
+        return abatch(self._endpoint(), rows, **options)

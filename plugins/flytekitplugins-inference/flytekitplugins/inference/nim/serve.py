@@ -18,6 +18,7 @@ from ..pod.names import path_problem, subdomain_problem
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
 from ..pod.server import Server
+from ..public_dataclass import PublicDataclass
 from ..sidecar_template import ModelInferenceTemplate
 
 __all__ = ["NIM", "NIMSecrets"]
@@ -43,7 +44,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NIMSecrets:
+class NIMSecrets(PublicDataclass):
     """NIM's secrets, by their names."""
 
     ngc_secret_key: str

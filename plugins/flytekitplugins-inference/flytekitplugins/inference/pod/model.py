@@ -15,6 +15,7 @@ from typing import Any, Union, get_args
 
 from ..errors import ConfigError
 from ..programs.protocol import MODEL_CACHE_DIRECTORY, MODEL_PATH, MODELS_DIRECTORY
+from ..public_dataclass import PublicDataclass
 from .check import check_quantity
 from .names import path_problem
 from .parts import (
@@ -63,7 +64,7 @@ FORMS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class HuggingFaceModel:
+class HuggingFaceModel(PublicDataclass):
     """A repository of the Hugging Face hub."""
 
     repo: str
@@ -106,13 +107,15 @@ class HuggingFaceModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectStoreModel:
+class ObjectStoreModel(PublicDataclass):
     """All files below a prefix of an object store."""
 
     uri: str
     """`s3://`, `gs://`, `abfs://` or `file://`; read with the credentials of the task."""
     include: tuple[str, ...] = ()
+    """Patterns of the files to load, such as `*.safetensors`; all when empty."""
     exclude: tuple[str, ...] = ()
+    """Patterns of the files to leave out."""
     size: str | None = None
     """As for a repository of the hub."""
 
@@ -136,12 +139,15 @@ class ObjectStoreModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegisteredModel:
+class RegisteredModel(PublicDataclass):
     """A model of an MLflow registry, by version or alias."""
 
     name: str
+    """The model's name in the registry."""
     version: int | None = None
+    """Its version, from 1 on; either this or `alias`."""
     alias: str | None = None
+    """The alias of a version, such as `champion`."""
 
     def __post_init__(self) -> None:
         read_whole_numbers(self)
@@ -166,7 +172,7 @@ class RegisteredModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskInputModel:
+class TaskInputModel(PublicDataclass):
     """A `FlyteFile` or `FlyteDirectory` that is an input of the task; needs `download_inputs=True`."""
 
     input: str
@@ -189,7 +195,7 @@ class TaskInputModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeModel:
+class VolumeModel(PublicDataclass):
     """A model that lies on a volume already: a claim, a directory of the node, an OCI image volume."""
 
     volume: Mapping[str, Any] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ...errors import ConfigError
+from ...errors import ArgumentError, ConfigError
 from ...keywords import refuse_unknown
 from ..client_options import OUTAGE_SECONDS
 
@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["BatchArguments", "BatchOptions", "arguments_of"]
 
 
-class BatchOptions(TypedDict, total=False):
-    """What may be given to `batch` besides the rows and the work; `BatchArguments` has the defaults."""
+class _RequiredOptions(TypedDict):
+    work: HttpWork | RowFunction
+    """`chat(…)`, `completion(…)`, `embeddings(…)`, `structured(…)`, or an `async def f(client, row)`
+    that returns the row's output."""
+
+
+class BatchOptions(_RequiredOptions, total=False):
+    """What is given to `batch` besides the rows. `BatchArguments` has the defaults."""
 
     output: str | os.PathLike[str] | None
     """Where the result goes, `.jsonl` or `.parquet`; `None` for a temporary file. Beside it stands
@@ -95,17 +101,20 @@ class BatchArguments:
             raise ConfigError("The arguments of batch are wrong.", problems=problems)
 
 
-def arguments_of(
-    endpoint: Endpoint, rows: Any, work: HttpWork | RowFunction, options: Mapping[str, Any]
-) -> BatchArguments:
+def arguments_of(endpoint: Endpoint, rows: Any, options: Mapping[str, Any]) -> BatchArguments:
     """Return the arguments of a batch.
 
     Raises:
-        UnknownKeywordError: If an option does not exist.
+        ArgumentError: If an option does not exist, or `work` is missing.
         ConfigError: If a value is wrong.
     """
-    refuse_unknown("batch(…)", options, ("work", *BatchOptions.__annotations__))
-    return BatchArguments(endpoint=endpoint, rows=rows, work=work, **options)
+    refuse_unknown("batch(…)", options, BatchOptions.__annotations__)
+    if "work" not in options:
+        raise ArgumentError(
+            "batch(…) needs work=, which says what the server is asked about each row.",
+            hint="Give work=chat(), or an async def f(client, row).",
+        )
+    return BatchArguments(endpoint=endpoint, rows=rows, **options)
 
 
 def _is_whole(value: Any, least: int) -> bool:

@@ -32,7 +32,7 @@ from .result import BatchResult
 from .rows import open_rows
 from .signals import stopped_by_signals
 from .threads import Worker
-from .work import FunctionWork, HttpWork, RowFunction, as_work
+from .work import FunctionWork, HttpWork, as_work
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -44,8 +44,6 @@ _AT_ONCE = 256
 def batch(
     endpoint: Endpoint,
     rows: Any,
-    *,
-    work: HttpWork | RowFunction,
     **options: Unpack[BatchOptions],
 ) -> BatchResult:
     """Ask the model server about every row, as many at once as serves it best, and return when all are finished.
@@ -61,29 +59,26 @@ def batch(
         rows: Any iterable, also an asynchronous one; a table or column of pandas, pyarrow or
             polars; the path of a `.jsonl`, `.ndjson` or `.parquet` file. It is read as it is needed
             and may be larger than memory.
-        work: `chat(…)`, `completion(…)`, `embeddings(…)`, `structured(…)`, or an `async def
-            f(client, row)` that returns the row's output.
-        **options: See `BatchOptions`; `output=`, `id=`, `max_concurrency=` and so on.
+        **options: `work=`, which is required, `output=`, `id=`, `max_concurrency=` and so on;
+            `BatchOptions` has them all.
 
     Returns:
         The counts, the speed, and the records in order.
 
     Raises:
-        ConfigError: An argument is wrong, or does not exist (`UnknownKeywordError`).
+        ConfigError: An argument is wrong, or does not exist (`ArgumentError`).
         SourceNotFoundError: `rows` is the path of a file that does not exist.
         DestinationError: The output cannot be written, exists and is not a batch's, or is in use.
         BatchFailedError: More rows failed than `max_failures`.
         ServerNotReadyError: The server was gone for longer than `outage_seconds`; what is finished
             is kept.
     """
-    return _in_a_thread(AsyncBatch(arguments_of(endpoint, rows, work, options)))
+    return _in_a_thread(AsyncBatch(arguments_of(endpoint, rows, options)))
 
 
 def abatch(
     endpoint: Endpoint,
     rows: Any,
-    *,
-    work: HttpWork | RowFunction,
     **options: Unpack[BatchOptions],
 ) -> AsyncBatch:
     """Do what `batch` does, on the running event loop.
@@ -91,7 +86,7 @@ def abatch(
     `await abatch(…)` returns the result; `async for record in abatch(…)` yields the records in
     order as they come. Arguments and errors are those of `batch`.
     """
-    return AsyncBatch(arguments_of(endpoint, rows, work, options))
+    return AsyncBatch(arguments_of(endpoint, rows, options))
 
 
 class AsyncBatch:
