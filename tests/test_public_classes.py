@@ -9,6 +9,7 @@ import pickle
 import pydoc
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 from flytekit import task
@@ -108,17 +109,20 @@ class TestHelp:
         assert text.startswith("Sentiment.\n")
         assert "    threshold (float, default 0.5): From 0 to 1." in text
 
-    def test_a_class_whose_source_is_not_there_tells_names_and_defaults(self) -> None:
-        scope: dict[str, object] = {"__name__": "nowhere"}
+    def test_a_class_whose_source_is_not_there_tells_names_and_defaults(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = ModuleType("typed_in_an_interpreter")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
         exec(  # as in an interpreter
             "from dataclasses import dataclass\n"
             "from flytekitplugins.inference import ModelInferenceTemplate\n"
             "@dataclass(frozen=True, kw_only=True)\n"
             "class Typed(ModelInferenceTemplate):\n"
             "    size: int = 3\n",
-            scope,
+            vars(module),
         )
-        assert "    size (int, default 3)" in (inspect.getdoc(scope["Typed"]) or "")
+        assert "    size (int, default 3)" in (inspect.getdoc(module.Typed) or "")
 
     def test_importing_reads_no_source(self) -> None:
         code = "import sys, flytekitplugins.inference as root; root.VLLM; root.NIM; root.Ollama"
@@ -261,8 +265,8 @@ class TestWhatBelongsElsewhere:
         assert {"labels", "annotations"} <= set(V1ObjectMeta.attribute_map)
 
     def test_nothing_of_flytekit_is_missing(self) -> None:
-        parameters = set(inspect.signature(task).parameters) - {"_task_function", "kwargs"}
-        assert parameters <= set(TASK_KEYWORDS)
+        others = {"_task_function", "kwargs", "labels", "annotations"}  # the last two are the pod's
+        assert set(inspect.signature(task).parameters) - others <= set(TASK_KEYWORDS)
 
     def test_several_servers_are_led_to_their_dict_and_fields_to_a_server(self) -> None:
         with pytest.raises(ArgumentError) as caught:

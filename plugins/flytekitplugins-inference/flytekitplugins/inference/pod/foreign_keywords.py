@@ -1,6 +1,6 @@
 """Keywords that are right in another place than a template: of the pod, and of `@task`.
 
-Imported when a keyword is refused. Sources: `v1.PodSpec` and `v1.ObjectMeta` of Kubernetes 1.36;
+Imported when a keyword is refused. Sources: `v1.PodSpec` and `v1.ObjectMeta` of Kubernetes 1.37;
 the parameters of `flytekit.task`, 1.16.
 """
 
@@ -22,6 +22,7 @@ POD_FIELDS = frozenset(
         "dnsPolicy",
         "enableServiceLinks",
         "ephemeralContainers",
+        "evictionResponders",
         "hostAliases",
         "hostIPC",
         "hostNetwork",
