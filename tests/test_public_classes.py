@@ -34,7 +34,7 @@ from flytekitplugins.inference.client.batch.batch_options import BatchArguments,
 from flytekitplugins.inference.client.client_options import ClientOptions, limits_of
 from flytekitplugins.inference.client.endpoint import Endpoint
 from flytekitplugins.inference.errors import ArgumentError
-from flytekitplugins.inference.field_docs import field_texts
+from flytekitplugins.inference.field_docs import field_texts, own_texts
 from flytekitplugins.inference.pod.foreign_keywords import POD_FIELDS, TASK_KEYWORDS
 
 DATACLASSES = [
@@ -86,6 +86,16 @@ class TestHelp:
             elif field.default_factory is not dataclasses.MISSING:
                 default = f"default {field.default_factory()!r}"
             assert f", {default}): {meaning}" in words, field.name
+
+    @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+    def test_a_field_with_a_default_of_its_own_has_a_text_of_its_own(self, cls: type) -> None:
+        """Editors show the text below the nearest declaration, and none when that has none."""
+        for base in cls.__mro__:
+            declared = (
+                vars(base).get("__annotations__", {}) if dataclasses.is_dataclass(base) else {}
+            )
+            fields = {field.name for field in given_fields(cls)} & declared.keys()
+            assert fields <= own_texts(base).keys(), base
 
     def test_every_installed_server_is_among_them(self) -> None:
         assert set(installed_servers().values()) <= set(CLASSES)

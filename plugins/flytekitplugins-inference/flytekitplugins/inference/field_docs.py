@@ -10,7 +10,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["field_texts", "with_fields"]
+__all__ = ["field_texts", "own_texts", "with_fields"]
 
 WIDTH = 96
 
@@ -30,13 +30,13 @@ def field_texts(cls: type) -> dict[str, str]:
     """Return the text below each field; that of the nearest base where the class itself has none."""
     texts: dict[str, str] = {}
     for base in cls.__mro__:
-        for name, text in _texts_of(base).items():
+        for name, text in own_texts(base).items():
             texts.setdefault(name, text)
     return texts
 
 
 @cache
-def _texts_of(cls: type) -> dict[str, str]:
+def own_texts(cls: type) -> dict[str, str]:
     """Return the text below each annotated name of a class; nothing where its source is not there."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))

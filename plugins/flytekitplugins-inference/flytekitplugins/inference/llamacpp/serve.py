@@ -89,10 +89,13 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
     request asks for the first as `"lora": [{"id": 0, "scale": 1.0}]`."""
 
     health_endpoint: str | None = "/health"
+    """HTTP path that answers 200 once the model is loaded; becomes the startup probe."""
     port: int = 8080
-    """The port of the image's own health check."""
+    """The port the server listens on; by default that of the image's own health check."""
     cpu: int | float | str = 4
+    """Cores; requests and limits."""
     mem: str = "8Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     _option_table = OPTIONS
     image_vendors = frozenset({"gpu", *IMAGES} - {""})

@@ -98,10 +98,13 @@ class NIM(ModelInferenceTemplate[Literal["openai"]]):
     secrets: NIMSecrets
     """The names of NIM's secrets; required."""
     health_endpoint: str | None = "v1/health/ready"
+    """HTTP path that answers 200 once the model is loaded; becomes the startup probe."""
     mem: str = "20Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
     ephemeral_storage: str | None = "20Gi"
+    """Disk for what the server writes outside of volumes; requests and limits."""
     shm_size: str | None = "16Gi"
-    """Counts within `mem`."""
+    """Size of `/dev/shm`, in memory; counts within `mem`."""
     hf_repo_ids: Sequence[str] | None = None
     """Hugging Face repositories of LoRA adapters, `owner/name` or `owner/name@revision`."""
     lora_adapter_mem: str | None = None

@@ -87,10 +87,12 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
     """The volume that keeps Ollama's models, as Kubernetes writes a source, e.g. a claim: pods then
     do not pull them again. `None`: each pod has its own."""
     health_endpoint: str | None = "/api/version"
-    """Answers as soon as the server listens; the model is looked after by `server-setup`, before
-    the task starts."""
+    """HTTP path of the startup probe. It answers as soon as the server listens; `server-setup` sees
+    to the model before the task starts."""
     port: int = 11434
+    """The port the server listens on; Ollama's own default."""
     mem: str = "15Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     image_vendors = frozenset({"nvidia.com", "gpu", "amd.com"})
 

@@ -72,10 +72,12 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
     than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
-    """Answers once the model is loaded and has embedded a test batch: the server listens no
-    sooner."""
+    """HTTP path of the startup probe. It answers once the model is loaded and has embedded a test
+    batch: the server listens no sooner."""
     cpu: int | float | str = 2
+    """Cores; requests and limits."""
     mem: str = "8Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     _option_table = OPTIONS
     image_vendors = frozenset(IMAGES)

@@ -75,12 +75,15 @@ class Triton(ModelInferenceTemplate[Literal["v2"]]):
     """Options of `tritonserver`, with `_` or `-`. Options newer than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/v2/health/ready"
-    """With strict readiness, which is Triton's default: 200 once all models are loaded."""
+    """HTTP path of the startup probe. With strict readiness, which is Triton's default, it answers
+    200 once all models are loaded."""
     cpu: int | float | str = 2
+    """Cores; requests and limits."""
     mem: str = "8Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
     termination_grace_period: int | timedelta | None = 45
-    """More than the server waits for requests in flight before it ends (`exit_timeout_secs`,
-    30)."""
+    """Seconds between SIGTERM and SIGKILL for all containers: more than the server waits for
+    requests in flight before it ends (`exit_timeout_secs`, 30)."""
 
     @property
     def default_image(self) -> str:

@@ -72,8 +72,11 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
     `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
+    """HTTP path that answers 200 once the model is loaded; becomes the startup probe."""
     cpu: int | float | str = 2
+    """Cores; requests and limits."""
     mem: str = "10Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     _option_table = OPTIONS
     image_vendors = frozenset({"nvidia.com", "gpu", "amd.com"})
