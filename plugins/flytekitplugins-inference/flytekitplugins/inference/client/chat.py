@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import distribution, errors
+from .. import errors
+from ..dependencies import requires
+from ..distribution import install_command
 
-try:
+with requires(
+    "openai",
+    "client() of a server that speaks OpenAI's API",
+    hint=f"{install_command('openai')} in the task's image, or take base_url with any client.",
+):
     import openai
-except ImportError as error:
-    raise errors.MissingDependencyError(
-        "client() of a server that speaks OpenAI's API needs the package openai, which is not "
-        "installed.",
-        hint=f"{distribution.install_command('openai')} in the task's image, or take base_url with "
-        "any client.",
-    ) from error
 
 from . import http
 

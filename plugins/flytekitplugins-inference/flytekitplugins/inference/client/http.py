@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import urllib.request
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ..dependencies import requires
 from ..distribution import install_command
-from ..errors import MissingDependencyError, ServerError
+from ..errors import ServerError
 from .health import is_loopback
 from .outage import watch_of
 from .record import record_of
@@ -34,15 +36,14 @@ def library() -> Any:
     Raises:
         MissingDependencyError: If neither is installed.
     """
-    for name in ("httpx2", "httpx"):
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise MissingDependencyError(
-        "A client needs httpx2 or httpx, and neither is installed.",
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("httpx2")
+    with requires(
+        "httpx2 or httpx",
+        "A client",
         hint=f"{install_command('openai')} (or the extra open-inference) in the task's image.",
-    )
+    ):
+        return importlib.import_module("httpx")
 
 
 def client(

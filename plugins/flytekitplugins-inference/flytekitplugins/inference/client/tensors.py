@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
-
+from ..dependencies import requires
+from ..distribution import install_command
 from ..errors import ConfigError
+
+with requires(
+    "tritonclient[http]",
+    "client() of a server that speaks the Open Inference Protocol",
+    hint=f"{install_command('open-inference')} in the task's image.",
+):
+    import numpy as np
+    from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+    from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -17,21 +17,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..distribution import install_command
-from ..errors import InferenceError, MissingDependencyError, ServerError
+from ..errors import InferenceError, ServerError
 from . import http
 from .health import shown
 from .models import only_model, question
-
-try:
-    from .tensors import Metadata, Tensor, decode, encode
-except ImportError as error:
-    raise MissingDependencyError(
-        "client() of a server that speaks the Open Inference Protocol needs the package "
-        "tritonclient, which is not "
-        "installed with its part for HTTP.",
-        hint=f"{install_command('open-inference')} in the task's image.",
-    ) from error
+from .tensors import Metadata, Tensor, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ...errors import ConfigError, MissingDependencyError, UnsupportedError
+from ...dependencies import requires
+from ...errors import ConfigError, UnsupportedError
 from ..record import record_of
 from .faults import Fault, fault_of_status, shortened
 from .rows import Row
@@ -237,10 +238,6 @@ def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
 
 
 def _import_aiohttp() -> Any:
-    try:
+    with requires("aiohttp", "batch(…)", hint="pip install aiohttp"):
         import aiohttp
-    except ImportError as error:
-        raise MissingDependencyError(
-            "batch needs the package aiohttp.", hint="pip install aiohttp"
-        ) from error
     return aiohttp

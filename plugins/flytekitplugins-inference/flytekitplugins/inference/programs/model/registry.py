@@ -6,9 +6,9 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from ...dependencies import requires
 from ...errors import (
     FetchError,
-    MissingDependencyError,
     RevisionNotFoundError,
     SourceUnavailableError,
 )
@@ -37,14 +37,13 @@ def lookup(
         RevisionNotFoundError: The registry has no such model or version.
         SourceUnavailableError: It does not answer.
     """
-    try:
+    with requires(
+        "mlflow-skinny",
+        f"models:/{name}",
+        hint="pip install mlflow-skinny, and sqlalchemy for a sqlite:// URI",
+    ):
         from mlflow import MlflowClient, artifacts
         from mlflow.exceptions import MlflowException
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"models:/{name} needs MLflow's client.",
-            hint="pip install mlflow-skinny, and sqlalchemy for a sqlite:// URI",
-        ) from error
     if not reading.may_write:  # a check is soon over, and tries again itself
         os.environ.setdefault(
             "MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, int(reading.stall_seconds)))
