@@ -1,4 +1,4 @@
-"""What an editor shows of the public classes, asked from the language server that `dev/check` brings."""
+"""What an editor shows of the public classes, asked from the language server of `dev/check`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SERVER = Path(sys.executable).with_name("basedpyright-langserver")
 
 
 class Editor:
-    """One document in a language server (Language Server Protocol 3.17, over its standard streams)."""
+    """One document in a language server, by the Language Server Protocol 3.17."""
 
     def __init__(self, directory: Path) -> None:
         self._process = subprocess.Popen(

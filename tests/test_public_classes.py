@@ -289,7 +289,7 @@ class TestWhatBelongsElsewhere:
 
 
 class TestOptions:
-    """The options of `client()` and `batch()`: refused at the call, long before a server is needed."""
+    """The options of `client()` and `batch()`: refused at the call, before a server is needed."""
 
     ENDPOINT = Endpoint(url="http://localhost:1", protocol="openai")
 

@@ -1,4 +1,4 @@
-"""Optional dependencies: where one is missing, the error says for what it is needed and how to get it.
+"""Optional dependencies: the error for a missing one says what needs it and how to get it.
 
 Standard library only; travels to containers that do not have the package installed.
 """

@@ -1,4 +1,4 @@
-"""A dataclass's docstring with all its fields: meaning, type and default. Imported by `help()` only."""
+"""A dataclass's docstring with its fields: meaning, type and default. Imported by `help()` only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def with_fields(cls: type, text: str) -> str:
 
 
 def field_texts(cls: type) -> dict[str, str]:
-    """Return the text below each field; that of the nearest base where the class itself has none."""
+    """Return the text below each field, of the class itself or else of its nearest base."""
     texts: dict[str, str] = {}
     for base in cls.__mro__:
         for name, text in own_texts(base).items():
@@ -37,7 +37,7 @@ def field_texts(cls: type) -> dict[str, str]:
 
 @cache
 def own_texts(cls: type) -> dict[str, str]:
-    """Return the text below each annotated name of a class; nothing where its source is not there."""
+    """Return the text below each annotated name of a class, and nothing without its source."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except (OSError, TypeError, SyntaxError):
@@ -55,7 +55,7 @@ def own_texts(cls: type) -> dict[str, str]:
 
 
 def _own_first(cls: type, given: list[Field[Any]]) -> list[Field[Any]]:
-    """Return fields in the order in which a reader looks for them: the class's own, then its bases'."""
+    """Return fields in the order of a reader: the class's own, then those of its bases."""
     classes = list(cls.__mro__)
 
     def home(field: Field[Any]) -> int:

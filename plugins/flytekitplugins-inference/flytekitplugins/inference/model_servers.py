@@ -40,7 +40,7 @@ class ModelServers(PodDescription):
         servers = ModelServers(
             {
                 "llm": VLLM(model="Qwen/Qwen2.5-0.5B-Instruct", mem="16Gi", startup_timeout="auto"),
-                "embeddings": VLLM(model="BAAI/bge-m3", port=8001, mem="8Gi", startup_timeout="auto"),
+                "embeddings": VLLM(model="BAAI/bge-m3", port=8001, startup_timeout="auto"),
             }
         )
 

@@ -131,7 +131,7 @@ class PodDescription(PublicDataclass):
 
     @property
     def primary_image(self) -> str | None:
-        """The image that `base` gives the task's own container, which goes before the task's (flytekit's rule)."""
+        """The image that `base` gives the task's own container; by flytekit's rule it goes first."""
         containers = (
             _manifest_of(self.base)["spec"].get("containers", ()) if self.base is not None else ()
         )
@@ -144,7 +144,7 @@ class PodDescription(PublicDataclass):
 
     @property
     def base_metadata(self) -> Manifest:
-        """The pod's labels and annotations: `base` alone gives them, so that reading them compiles nothing."""
+        """The pod's labels and annotations. `base` alone gives them: reading them compiles nothing."""
         metadata: Manifest = (
             _manifest_of(self.base).get("metadata", {}) if self.base is not None else {}
         )
@@ -174,9 +174,9 @@ class PodDescription(PublicDataclass):
 
     @property
     def pod_template(self) -> PodTemplate:
-        """A new flytekit `PodTemplate`; its `pod_spec` (a `kubernetes.client.V1PodSpec`) is made when first read.
+        """A new flytekit `PodTemplate`, whose `pod_spec` is made when it is first read.
 
-        Reading the `pod_spec` raises what reading `manifest` does.
+        The `pod_spec` is a `kubernetes.client.V1PodSpec`. Reading it raises what reading `manifest` does.
         """
         from .flyte.pod_template import default_helper, to_pod_template, warn_of_images
 
@@ -222,7 +222,7 @@ class PodDescription(PublicDataclass):
             yield from check.check_base(self.base)
 
     def settle(self) -> None:
-        """End the making of a frozen description: raise what is wrong with it, or keep own copies of all it was given.
+        """End the making of a frozen description: check it, and copy all that it was given.
 
         Whole numbers that were given as text become numbers before anything looks at them.
 
@@ -254,7 +254,9 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
 
     Example:
         ```python
-        template = ModelInferenceTemplate(image="registry/my-server:1.0", health_endpoint="/health", port=8080, gpu=0)
+        template = ModelInferenceTemplate(
+            image="registry/my-server:1.0", health_endpoint="/health", port=8080, gpu=0
+        )
         ```
     """
 
@@ -306,7 +308,9 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
 
     @property
     def endpoint(self) -> Endpoint[Protocol_co]:
-        """Where the server answers and how it is spoken to: address, protocol, model's name, health, metrics.
+        """Where the server answers and how it is spoken to.
+
+        Address, protocol, the model's name, readiness and metrics.
 
         Raises:
             ConfigError: If the variable `INFERENCE_URL` holds no address.
@@ -318,7 +322,8 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
         server, here = self.server(), self._local_server
         url = here.base_url if here else f"http://localhost:{self.port}"
         metrics_port = server.metrics_port or self.port
-        metrics = f"http://localhost:{here.pod.port(metrics_port) if here else metrics_port}{server.metrics_path}"
+        port = here.pod.port(metrics_port) if here else metrics_port
+        metrics = f"http://localhost:{port}{server.metrics_path}"
         report = cold_start_file(self.name)
         endpoint = Endpoint(
             url=url,
@@ -347,11 +352,11 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
         return endpoint.at(elsewhere[0], api_key=elsewhere[1]) if elsewhere else endpoint
 
     def _api_key_here(self) -> str:
-        """Return the server's API key where this process was given it, as a task is by its secret requests."""
+        """Return the server's API key, which a task gets by its secret requests; else nothing."""
         return os.environ.get(self.api_key.variable, "") if self.api_key else ""
 
     def at(self, url: str, *, api_key: str = "") -> Endpoint[Protocol_co]:
-        """Return the endpoint of a server of this kind that runs elsewhere; the same clients work with it.
+        """Return the endpoint of a server of this kind that runs elsewhere, for the same clients.
 
         Args:
             url: Where its API begins.
@@ -410,7 +415,7 @@ def _manifest_of(base: Any) -> Manifest:
 
 
 def _caller_depth() -> int:
-    """Return the `stacklevel` of the first frame outside of this package and of the generated `__init__`."""
+    """Return the `stacklevel` of the first frame outside of this package and of any `__init__`."""
     depth, frame = 1, sys._getframe(1)
     package = __package__ or ""
     while frame.f_back and (

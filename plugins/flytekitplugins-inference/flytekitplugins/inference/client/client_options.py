@@ -1,4 +1,4 @@
-"""The options of `client()` and `async_client()`: names, types, meaning and defaults, written once."""
+"""The options of `client()` and `async_client()`: names, types, meaning and defaults."""
 
 from __future__ import annotations
 

@@ -84,14 +84,15 @@ class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
         )
 
     def report(self, *, path: str | Path | None = None) -> Report:
-        """Return what the server did so far: how it started, what was asked, how fast it was, what to change.
+        """Return a report on the server: its start, its requests, its speed, and what to change.
 
         Args:
             path: A directory into which the page and its numbers are also written.
 
         Example:
             ```python
-            with sampling(endpoint):  # from flytekitplugins.inference.client.report: its own metrics, too
+            # from flytekitplugins.inference.client.report: reads the server's own metrics, too
+            with sampling(endpoint):
                 ...
             endpoint.report(path="reports")
             ```
@@ -120,7 +121,7 @@ class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
 def from_environment(
     name: str = "", *, environ: Mapping[str, str] | None = None
 ) -> tuple[str, str] | None:
-    """Return the address of a server that runs elsewhere and the key for it, or `None` when no variable names one.
+    """Return address and key of a server that runs elsewhere, or `None` when no variable names one.
 
     Args:
         name: The server's name, when a pod has several; then only its own variable counts.

@@ -47,7 +47,7 @@ class ClientMethods(Generic[Protocol_co]):
     @overload  # a protocol that is known at run time only
     def client(self, **options: Unpack[ClientOptions]) -> Any: ...
     def client(self, **options: Unpack[ClientOptions]) -> Any:
-        """Return a client of the server, for any number of threads; close it when it is no longer needed.
+        """Return a client of the server, for any number of threads; close it when you are done.
 
         Args:
             **options: `timeout`, the seconds from sending a request to the first byte of its answer
@@ -119,7 +119,9 @@ class ClientMethods(Generic[Protocol_co]):
         return http.async_client(endpoint, limits, http=http.library())
 
     def batch(self, rows: Any, **options: Unpack[BatchOptions]) -> BatchResult:
-        """Ask the server about every row, as many at once as serves it best; see `client.batch.batch`.
+        """Ask the server about every row, as many at once as serves it best.
+
+        `client.batch.batch` tells more.
 
         Args:
             rows: Any iterable, a table or one of its columns, or the path of a `.jsonl` or
@@ -141,7 +143,7 @@ class ClientMethods(Generic[Protocol_co]):
         return batch(self._endpoint(), rows, **options)
 
     def abatch(self, rows: Any, **options: Unpack[BatchOptions]) -> AsyncBatch:
-        """As `batch`, for asyncio: `await` it for the result, or iterate over it for the records."""
+        """As `batch`, for asyncio: await it for the result, or iterate over it for the records."""
         from .batch import abatch
 
         return abatch(self._endpoint(), rows, **options)

@@ -1,4 +1,6 @@
-"""Clients of the Open Inference Protocol ("V2": Triton, MLServer, KServe), NumPy in and out. Imported when one is made.
+"""Clients of the Open Inference Protocol ("V2": Triton, MLServer, KServe), NumPy in and out.
+
+Imported when a client is made.
 
 How tensors are written and read is `tritonclient`'s (its public `generate_request_body` and
 `parse_response_body`); the requests go through this package's own transport, because tritonclient's

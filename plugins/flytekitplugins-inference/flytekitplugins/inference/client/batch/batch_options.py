@@ -1,4 +1,4 @@
-"""The options of `batch` and `abatch`: names, types, meaning, defaults and checks, each written once."""
+"""The options of `batch` and `abatch`: names, types, meaning, defaults and checks."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["BatchArguments", "BatchOptions", "arguments_of"]
 
 class _RequiredOptions(TypedDict):
     work: HttpWork | RowFunction
-    """`chat(…)`, `completion(…)`, `embeddings(…)`, `structured(…)`, or an `async def f(client, row)`
-    that returns the row's output."""
+    """`chat(…)`, `completion(…)`, `embeddings(…)`, `structured(…)`, or an
+    `async def f(client, row)` that returns the row's output. Required."""
 
 
 class BatchOptions(_RequiredOptions, total=False):
