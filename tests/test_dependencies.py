@@ -95,7 +95,8 @@ ENDPOINT = "__import__('flytekitplugins.inference.client.endpoint', fromlist=['*
     [
         (
             "pyarrow",
-            "from flytekitplugins.inference.client.batch.rows import open_rows as f; f({parquet!r})",
+            "from flytekitplugins.inference.client.batch.rows import open_rows as f; "
+            "f({parquet!r})",
             "A Parquet file needs the package pyarrow",
             install_command("batch"),
         ),

@@ -131,7 +131,7 @@ class PodDescription(PublicDataclass):
 
     @property
     def primary_image(self) -> str | None:
-        """The image that `base` gives the task's own container; by flytekit's rule it goes first."""
+        """The image that `base` gives the task's own container; flytekit puts it first."""
         containers = (
             _manifest_of(self.base)["spec"].get("containers", ()) if self.base is not None else ()
         )
@@ -144,7 +144,7 @@ class PodDescription(PublicDataclass):
 
     @property
     def base_metadata(self) -> Manifest:
-        """The pod's labels and annotations. `base` alone gives them: reading them compiles nothing."""
+        """The pod's labels and annotations: `base` alone gives them, so nothing is compiled."""
         metadata: Manifest = (
             _manifest_of(self.base).get("metadata", {}) if self.base is not None else {}
         )
@@ -176,7 +176,7 @@ class PodDescription(PublicDataclass):
     def pod_template(self) -> PodTemplate:
         """A new flytekit `PodTemplate`, whose `pod_spec` is made when it is first read.
 
-        The `pod_spec` is a `kubernetes.client.V1PodSpec`. Reading it raises what reading `manifest` does.
+        It is a `kubernetes.client.V1PodSpec`. Reading it raises what reading `manifest` does.
         """
         from .flyte.pod_template import default_helper, to_pod_template, warn_of_images
 

@@ -229,7 +229,7 @@ def _cast(
 def _from_numbers(
     name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any], datatype: str
 ) -> np.ndarray[Any, Any]:
-    """Return a list's numbers in the model's type: floats are rounded, and nothing is out of range."""
+    """Return a list's numbers in the model's type: floats rounded, and nothing out of range."""
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
     is_out = (cast != array) if dtype.kind in "iu" else np.isinf(cast) & ~np.isinf(array)
