@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from flytekitplugins.inference import Model, Ollama
+from flytekitplugins.inference import Ollama, OllamaModel
 from flytekitplugins.inference.ollama.serve import IMAGE
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def models(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(servers: Any, models: Path) -> Iterator[LocalServer]:
     template = Ollama(
-        model=Model("tiny", modelfile=MODELFILE, source=f"file://{models}"),
+        model=OllamaModel("tiny", modelfile=MODELFILE, source=f"file://{models}"),
         startup_timeout=120,
         termination_grace_period=20,
         gpu=0,

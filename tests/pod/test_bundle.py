@@ -69,7 +69,7 @@ def test_it_holds_the_errors_the_facts_and_the_programs_only() -> None:
     assert archive.read("flytekitplugins/inference/__init__.py") == b""
     assert all(
         re.fullmatch(
-            r"flytekitplugins/(inference/((__init__|errors)\.py|(programs|facts)/(\w+/)?\w+\.py))?",
+            r"flytekitplugins/(inference/((__init__|dependencies|errors)\.py|(programs|facts)/(\w+/)?\w+\.py))?",
             name,
         )
         for name in names

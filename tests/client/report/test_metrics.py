@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from client.stub import Handler, Stub
-from flytekitplugins.inference.client.endpoint import About, Endpoint
+from flytekitplugins.inference.client.endpoint import Endpoint, ServerDetails
 from flytekitplugins.inference.client.report import metrics
 from flytekitplugins.inference.client.report.json_fields import from_json, to_json
 from flytekitplugins.inference.client.report.metrics import Sampler, sampler_of, sampling
@@ -147,7 +147,7 @@ def _text(text: str, status: int = 200) -> Any:
 
 
 def _endpoint(stub: Stub, **more: Any) -> Endpoint:
-    about = About(metric_names=NAMES)
+    about = ServerDetails(metric_names=NAMES)
     return Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=about, **more)
 
 
@@ -189,9 +189,9 @@ def test_a_server_that_is_not_there_is_unknown(stub: Stub) -> None:
 
 def test_a_server_without_known_metrics_is_not_asked(stub: Stub) -> None:
     with sampling(
-        Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=About())
+        Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=ServerDetails())
     ) as sampler:
         assert sampler is None
-    with sampling(Endpoint(url=stub.url, about=About(metric_names=NAMES))) as sampler:
+    with sampling(Endpoint(url=stub.url, about=ServerDetails(metric_names=NAMES))) as sampler:
         assert sampler is None
     assert not stub.gets

@@ -28,7 +28,7 @@ from client.report.cases import (
     troubled,
 )
 from client.stub import Stub
-from flytekitplugins.inference.client.endpoint import About, Endpoint
+from flytekitplugins.inference.client.endpoint import Endpoint, ServerDetails
 from flytekitplugins.inference.client.report import charts, collect, note_batch
 from flytekitplugins.inference.client.report.data import ReportData, ServerData
 from flytekitplugins.inference.client.report.json_fields import to_json
@@ -241,7 +241,7 @@ def test_a_report_of_an_endpoint(stub: Stub, tmp_path: Path) -> None:
     start = tmp_path / "cold-start.json"
     start.write_text(json.dumps(to_json(healthy().servers[0].cold_start)))
     endpoint = Endpoint(
-        url=stub.url, cold_start=str(start), about=About(kind="VLLM", gpus=2, model="m")
+        url=stub.url, cold_start=str(start), about=ServerDetails(kind="VLLM", gpus=2, model="m")
     )
     request = endpoint.record.begin("POST /v1/x")
     request.status = 200

@@ -3,6 +3,7 @@
 ```
 InferenceError                    base: code, hint, retryable, exit_code
 ├── ConfigError (ValueError)      a description is wrong; shows all problems of one object      78
+│   ├── ArgumentError (TypeError) a call takes no such argument; names the one that was meant
 │   ├── QuantityError             a Kubernetes quantity cannot be read
 │   ├── SpecConflictError         two things of one name differ; shows both
 │   └── UnsupportedError          the server, its version or this machine lacks what was asked
@@ -33,6 +34,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 __all__ = [
+    "ArgumentError",
     "BatchFailedError",
     "ConfigError",
     "DestinationError",
@@ -100,6 +102,13 @@ class ConfigError(InferenceError, ValueError):
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), *(f"  - {problem}" for problem in self.problems)])
+
+
+class ArgumentError(ConfigError, TypeError):
+    """A call does not take an argument that it was given.
+
+    A `TypeError` too, which is what Python raises for it and what callers expect.
+    """
 
 
 class QuantityError(ConfigError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ..dependencies import requires
 from ..distribution import install_command
-from ..errors import MissingDependencyError, ServerError
+from ..errors import ServerError
 from ..facts.address import parse_address, proxy_for
 from .outage import watch_of
 from .record import record_of
@@ -15,8 +17,8 @@ from .transport import AsyncTransport, Transport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .address import ServerAddress
     from .attempts import Limits
-    from .endpoint import Endpoint
 
 __all__ = ["async_client", "client", "library"]
 
@@ -32,18 +34,19 @@ def library() -> Any:
     Raises:
         MissingDependencyError: If neither is installed.
     """
-    for name in ("httpx2", "httpx"):
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise MissingDependencyError(
-        "A client needs httpx2 or httpx, and neither is installed.",
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("httpx2")
+    with requires(
+        "httpx2 or httpx",
+        "A client",
         hint=f"{install_command('openai')} (or the extra open-inference) in the task's image.",
-    )
+    ):
+        return importlib.import_module("httpx")
 
 
-def client(endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | None = None) -> Any:
+def client(
+    endpoint: ServerAddress, limits: Limits, *, http: Any, convert: Convert | None = None
+) -> Any:
     """Return a blocking client of `http` for an endpoint.
 
     Args:
@@ -60,7 +63,7 @@ def client(endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | 
 
 
 def async_client(
-    endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | None = None
+    endpoint: ServerAddress, limits: Limits, *, http: Any, convert: Convert | None = None
 ) -> Any:
     """As `client`, for asyncio."""
     inner = http.AsyncHTTPTransport(**_options(endpoint, http))
@@ -70,7 +73,7 @@ def async_client(
     )
 
 
-def _options(endpoint: Endpoint, http: Any) -> dict[str, Any]:
+def _options(endpoint: ServerAddress, http: Any) -> dict[str, Any]:
     limits = http.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
     address = parse_address(endpoint.url)
     return {
@@ -81,7 +84,7 @@ def _options(endpoint: Endpoint, http: Any) -> dict[str, Any]:
     }
 
 
-def _settings(endpoint: Endpoint, limits: Limits, http: Any) -> dict[str, Any]:
+def _settings(endpoint: ServerAddress, limits: Limits, http: Any) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
     return {
         "base_url": endpoint.url,
@@ -94,7 +97,7 @@ def _settings(endpoint: Endpoint, limits: Limits, http: Any) -> dict[str, Any]:
 
 
 def _parts(
-    endpoint: Endpoint, limits: Limits, http: Any, convert: Convert | None
+    endpoint: ServerAddress, limits: Limits, http: Any, convert: Convert | None
 ) -> dict[str, Any]:
     record = record_of(endpoint.url)
     watch = watch_of(endpoint.health_url or endpoint.url, api_key=endpoint.api_key, record=record)

@@ -8,12 +8,12 @@ from ..errors import ConfigError
 from ..facts.model_list import model_list_request, only_model
 
 if TYPE_CHECKING:
-    from .endpoint import Endpoint
+    from .address import ServerAddress
 
 __all__ = ["only_model_of", "request_of"]
 
 
-def request_of(endpoint: Endpoint) -> dict[str, Any]:
+def request_of(endpoint: ServerAddress) -> dict[str, Any]:
     """Return the arguments of the client's `request` for a server's list of models.
 
     Raises:
@@ -28,7 +28,7 @@ def request_of(endpoint: Endpoint) -> dict[str, Any]:
     return {"method": request.method, "url": request.path, "json": request.body}
 
 
-def only_model_of(endpoint: Endpoint, response: Any) -> str:
+def only_model_of(endpoint: ServerAddress, response: Any) -> str:
     """Return the name of the only model in a server's list.
 
     Raises:

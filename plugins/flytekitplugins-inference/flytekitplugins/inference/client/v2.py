@@ -1,4 +1,6 @@
-"""Clients of the Open Inference Protocol ("V2": Triton, MLServer, KServe), NumPy in and out. Imported when one is made.
+"""Clients of the Open Inference Protocol ("V2": Triton, MLServer, KServe), NumPy in and out.
+
+Imported when a client is made.
 
 How tensors are written and read is `tritonclient`'s (its public `generate_request_body` and
 `parse_response_body`); the requests go through this package's own transport, because tritonclient's
@@ -17,21 +19,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..distribution import install_command
-from ..errors import InferenceError, MissingDependencyError, ServerError
+from ..errors import InferenceError, ServerError
 from ..facts.wording import excerpt
 from . import http
 from .models import only_model_of, request_of
-
-try:
-    from .tensors import Tensor, decode, encode
-except ImportError as error:
-    raise MissingDependencyError(
-        "client() of a server that speaks the Open Inference Protocol needs the package "
-        "tritonclient, which is not "
-        "installed with its part for HTTP.",
-        hint=f"{install_command('open-inference')} in the task's image.",
-    ) from error
+from .tensors import Metadata, Tensor, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,29 +31,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
+    from .address import ServerAddress
     from .attempts import Limits
-    from .endpoint import Endpoint
 
 __all__ = ["AsyncV2Client", "Metadata", "V2Client"]
 
 BINARY = "binary_tensor_data"
 """Triton's name of the extension for tensors as bytes behind the JSON (`GET /v2`, `extensions`).
 MLServer has none (SeldonIO/MLServer#324)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metadata:
-    """What a server says of one of its models."""
-
-    model: str
-    versions: tuple[str, ...] = ()
-    platform: str = ""
-    inputs: tuple[Tensor, ...] = ()
-    """Empty when the server does not say: then nothing is compared, and types are those of the
-    arrays."""
-    outputs: tuple[Tensor, ...] = ()
-    has_binary: bool = False
-    """Whether the server takes and gives tensors as bytes; otherwise they are written as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +54,7 @@ class _Call:
 class _Base:
     """What both clients share."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: ServerAddress) -> None:
         self._endpoint = endpoint
         self._lock = threading.Lock()
         self._metadata: dict[str, Metadata] = {}
@@ -189,7 +166,7 @@ class V2Client(_Base):
         ```
     """
 
-    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+    def __init__(self, endpoint: ServerAddress, limits: Limits) -> None:
         super().__init__(endpoint)
         self._client = http.client(endpoint, limits, http=http.library())
 
@@ -275,7 +252,7 @@ class V2Client(_Base):
 class AsyncV2Client(_Base):
     """As `V2Client`, for asyncio."""
 
-    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+    def __init__(self, endpoint: ServerAddress, limits: Limits) -> None:
         super().__init__(endpoint)
         self._client = http.async_client(endpoint, limits, http=http.library())
 

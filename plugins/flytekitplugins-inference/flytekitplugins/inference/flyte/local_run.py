@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Union
 from flytekit import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 
-from .. import local
+from .. import local, sidecar_template
 from ..client.endpoint import from_environment
 from ..errors import ConfigError, ServerError
 from ..pod.compile import Manifest
@@ -91,6 +91,9 @@ def server_of(template: ModelInferenceTemplate) -> LocalServer | None:
             hint="Read base_url in the function itself and pass it to the threads that it starts.",
         )
     return next(iter(servers.values()), None)
+
+
+sidecar_template._LOCAL_SERVER_HOOKS.append(server_of)
 
 
 def _is_same_server(one: ModelInferenceTemplate, other: ModelInferenceTemplate) -> bool:

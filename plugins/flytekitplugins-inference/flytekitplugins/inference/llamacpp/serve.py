@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import ConfigError
 from ..facts.metric_names import FAMILIES
@@ -56,7 +56,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
+class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]):
     """A llama.cpp server beside a task.
 
     Raises:
@@ -84,10 +84,13 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
     request asks for the first as `"lora": [{"id": 0, "scale": 1.0}]`."""
 
     health_endpoint: str | None = "/health"
+    """HTTP path that answers 200 once the model is loaded; becomes the startup probe."""
     port: int = 8080
-    """The port of the image's own health check."""
+    """The port the server listens on; by default that of the image's own health check."""
     cpu: int | float | str = 4
+    """Cores; requests and limits."""
     mem: str = "8Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     _option_table = OPTIONS
     image_vendors = frozenset({"gpu", *IMAGES} - {""})

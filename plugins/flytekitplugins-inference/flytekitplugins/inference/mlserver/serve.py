@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import quote
 
 from ..errors import ConfigError
@@ -43,7 +44,7 @@ Other images have neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLServer(ModelInferenceTemplate):
+class MLServer(ModelInferenceTemplate[Literal["v2"]]):
     """An MLServer beside a task: for folders with a `model-settings.json`, or for the bare files of one model.
 
     Raises:
@@ -71,13 +72,15 @@ class MLServer(ModelInferenceTemplate):
     """The port of the metrics."""
 
     health_endpoint: str | None = "/v2/health/ready"
-    """Also 200 when there is no model at all; a model that is named is asked for as well."""
+    """HTTP path of the startup probe. It also answers 200 when there is no model at all; a model
+    that is named is asked for as well."""
     port: int = 8080
+    """The port the server listens on."""
     gpu: int = 0
-    """Most runtimes use none."""
+    """Number of GPUs; most runtimes use none."""
     mem: str = "4Gi"
-    """The server and each of its workers (`MLSERVER_PARALLEL_WORKERS`, 1) load the model's
-    libraries."""
+    """Memory; requests and limits. The server and each of its workers (`MLSERVER_PARALLEL_WORKERS`,
+    1) load the model's libraries."""
 
     @property
     def default_image(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import ConfigError
 from ..facts.metric_names import FAMILIES, united
@@ -19,6 +20,7 @@ from ..pod.names import path_problem, subdomain_problem
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
 from ..pod.server import Server
+from ..public_dataclass import PublicDataclass
 from ..sidecar_template import ModelInferenceTemplate
 
 __all__ = ["NIM", "NIMSecrets"]
@@ -34,7 +36,7 @@ METRIC_NAMES = united(*(FAMILIES[name] for name in ("nim", "vllm", "sglang")))
 
 
 @dataclass(frozen=True, kw_only=True)
-class NIMSecrets:
+class NIMSecrets(PublicDataclass):
     """NIM's secrets, by their names."""
 
     ngc_secret_key: str
@@ -72,7 +74,7 @@ class NIMSecrets:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NIM(ModelInferenceTemplate):
+class NIM(ModelInferenceTemplate[Literal["openai"]]):
     """A NIM server beside a task.
 
     Raises:
@@ -88,10 +90,13 @@ class NIM(ModelInferenceTemplate):
     secrets: NIMSecrets
     """The names of NIM's secrets; required."""
     health_endpoint: str | None = "v1/health/ready"
+    """HTTP path that answers 200 once the model is loaded; becomes the startup probe."""
     mem: str = "20Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
     ephemeral_storage: str | None = "20Gi"
+    """Disk for what the server writes outside of volumes; requests and limits."""
     shm_size: str | None = "16Gi"
-    """Counts within `mem`."""
+    """Size of `/dev/shm`, in memory; counts within `mem`."""
     hf_repo_ids: Sequence[str] | None = None
     """Hugging Face repositories of LoRA adapters, `owner/name` or `owner/name@revision`."""
     lora_adapter_mem: str | None = None

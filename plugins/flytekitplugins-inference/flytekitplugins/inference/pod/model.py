@@ -24,6 +24,7 @@ from ..facts.model_reference import (
     parse_model_reference,
 )
 from ..programs.protocol import MODEL_CACHE_DIRECTORY, MODEL_PATH, MODELS_DIRECTORY
+from ..public_dataclass import PublicDataclass
 from .check import check_quantity
 from .names import path_problem
 from .parts import (
@@ -66,7 +67,7 @@ VOLUME, CACHE_VOLUME = "inference-models", "inference-model-cache"
 
 
 @dataclass(frozen=True, kw_only=True)
-class HuggingFaceModel:
+class HuggingFaceModel(PublicDataclass):
     """A repository of a Hugging Face hub."""
 
     repo: str
@@ -108,14 +109,16 @@ class HuggingFaceModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectStoreModel:
+class ObjectStoreModel(PublicDataclass):
     """All files below a prefix of an object store, or one file of a store or web server."""
 
     uri: str
     """`s3://`, `gs://` or `abfs://`, read with the credentials of the task; `https://` of one file,
     read without any; `file://`, a path where the loader runs."""
     include: tuple[str, ...] = ()
+    """Patterns of the files to load, such as `*.safetensors`; all when empty."""
     exclude: tuple[str, ...] = ()
+    """Patterns of the files to leave out."""
     size: str | None = None
     """As for a repository of the hub."""
 
@@ -145,12 +148,15 @@ class ObjectStoreModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegisteredModel:
+class RegisteredModel(PublicDataclass):
     """A model of an MLflow registry, by exactly one of version, alias and stage."""
 
     name: str
+    """The model's name in the registry."""
     version: int | None = None
+    """Its version, from 1 on; either this or `alias`."""
     alias: str | None = None
+    """Such as `champion`."""
     stage: str | None = None
     """Such as `Production`, or `latest` for the newest version. MLflow has deprecated stages in
     favour of aliases."""
@@ -184,7 +190,7 @@ class RegisteredModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskInputModel:
+class TaskInputModel(PublicDataclass):
     """A `FlyteFile` or `FlyteDirectory` among the task's inputs; needs `download_inputs=True`."""
 
     input: str
@@ -206,7 +212,7 @@ class TaskInputModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeModel:
+class VolumeModel(PublicDataclass):
     """A model that is on a volume already: a claim, a directory of the node, an OCI image."""
 
     volume: Mapping[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ..public_dataclass import PublicDataclass
 from .names import env_name_problem, subdomain_problem
 from .parts import EnvVar
 
@@ -117,7 +118,7 @@ class SecretReference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class APIKeySecret:
+class APIKeySecret(PublicDataclass):
     """The key that a server asks of its clients, by the name of its secret."""
 
     key: str
@@ -133,7 +134,7 @@ class APIKeySecret:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HFSecret:
+class HFSecret(PublicDataclass):
     """The Hugging Face token, by the name of its secret."""
 
     secrets_prefix: str = FLYTE_PREFIX

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..facts.metric_names import MetricNames
+from ..public_dataclass import PublicDataclass
 from .parts import EnvVar, Probes, Volume
 from .secrets import SecretReference
 
@@ -14,19 +15,21 @@ __all__ = ["Server", "Setup"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
+class Setup(PublicDataclass):
     """A run of one of our programs against the started server, as the init container `server-setup`."""
 
     program: str
     """The module's name in `programs`."""
     args: tuple[str, ...]
+    """Its arguments."""
     env: tuple[EnvVar, ...] = ()
+    """Its environment variables."""
     resources: Mapping[str, str]
     """Requests and limits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Server:
+class Server(PublicDataclass):
     """What one kind of model server needs: the answer that each server's room gives, and all that it gives.
 
     What every server has (image, resources, port, the user's own variables, volumes and probes) is
@@ -88,6 +91,7 @@ class Server:
     shm_size: str | None = None
     """`/dev/shm` unless the user sizes it; `None` leaves the container runtime's 64 MiB."""
     image_pull_secrets: tuple[str, ...] = ()
+    """Names of the Kubernetes secrets with which its image is pulled."""
     enable_service_links: bool | None = None
     """`False` for a server that reads variables which a Service of an unlucky name would inject."""
     fs_group: int | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..facts.metric_names import FAMILIES
 from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
@@ -54,7 +54,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
+class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]]):
     """An SGLang server beside a task.
 
     A request asks for an adapter as `model="<model>:<adapter>"`.
@@ -73,13 +73,15 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
     `host` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
-    """Generates a token. `/ready` only tells of the one at the start, and 0.5.19 does not have
-    it."""
+    """HTTP path of the startup probe. Generates a token; `/ready` only tells of the one at the
+    start, and 0.5.19 does not have it."""
     port: int = 30000
-    """SGLang's own default."""
+    """The port the server listens on; SGLang's own default."""
     cpu: int | float | str = 4
-    """Tokenizer, scheduler and detokenizer are processes that want a core each."""
+    """Cores; requests and limits. Tokenizer, scheduler and detokenizer are processes that want a
+    core each."""
     mem: str = "16Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     _option_table = OPTIONS
     image_vendors = frozenset({"nvidia.com", "gpu", "gpu.intel.com"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithHubToken
@@ -50,7 +50,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
+class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]):
     """A Text Embeddings Inference server beside a task.
 
     Raises:
@@ -68,10 +68,12 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
     than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
-    """Answers once the model is loaded and has embedded a test batch: the server listens no
-    sooner."""
+    """HTTP path of the startup probe. It answers once the model is loaded and has embedded a test
+    batch: the server listens no sooner."""
     cpu: int | float | str = 2
+    """Cores; requests and limits."""
     mem: str = "8Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     _option_table = OPTIONS
     image_vendors = frozenset(IMAGES)

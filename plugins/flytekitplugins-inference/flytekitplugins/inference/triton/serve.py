@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from ..facts.metric_names import FAMILIES
 from ..pod import v2
@@ -42,7 +42,7 @@ _REMOTE = ("s3://", "gs://", "as://")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Triton(ModelInferenceTemplate):
+class Triton(ModelInferenceTemplate[Literal["v2"]]):
     """A Triton server beside a task, for a model repository: a directory with one folder for each model.
 
     Raises:
@@ -74,12 +74,15 @@ class Triton(ModelInferenceTemplate):
     """Options of `tritonserver`, with `_` or `-`. Options newer than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/v2/health/ready"
-    """With strict readiness, which is Triton's default: 200 once all models are loaded."""
+    """HTTP path of the startup probe. With strict readiness, which is Triton's default, it answers
+    200 once all models are loaded."""
     cpu: int | float | str = 2
+    """Cores; requests and limits."""
     mem: str = "8Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
     termination_grace_period: int | timedelta | None = 45
-    """More than the server waits for requests in flight before it ends (`exit_timeout_secs`,
-    30)."""
+    """Seconds between SIGTERM and SIGKILL for all containers: more than the server waits for
+    requests in flight before it ends (`exit_timeout_secs`, 30)."""
 
     @property
     def default_image(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..facts.metric_names import FAMILIES
 from ..pod.adapters import ADAPTERS, WithAdapters
@@ -42,7 +42,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
+class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]]):
     """A vLLM server beside a task.
 
     Raises:
@@ -60,8 +60,11 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
     `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
+    """HTTP path that answers 200 once the model is loaded; becomes the startup probe."""
     cpu: int | float | str = 2
+    """Cores; requests and limits."""
     mem: str = "10Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     _option_table = OPTIONS
     image_vendors = frozenset({"nvidia.com", "gpu", "amd.com"})

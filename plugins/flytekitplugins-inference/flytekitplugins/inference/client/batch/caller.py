@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ...errors import MissingDependencyError, UnsupportedError
+from ...dependencies import requires
+from ...errors import UnsupportedError
 from ...facts.metric_names import MetricNames
 from ...facts.metrics_page import MAX_PAGE_BYTES, queue_length
 from ...facts.model_list import MAX_LIST_BYTES, only_model
@@ -242,10 +243,6 @@ def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
 
 
 def _import_aiohttp() -> Any:
-    try:
+    with requires("aiohttp", "batch(…)", hint="pip install aiohttp"):
         import aiohttp
-    except ImportError as error:
-        raise MissingDependencyError(
-            "batch needs the package aiohttp.", hint="pip install aiohttp"
-        ) from error
     return aiohttp

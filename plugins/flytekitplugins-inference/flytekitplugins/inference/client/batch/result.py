@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...dependencies import requires
 from .engine import Failure, Point
 from .output import read_output
 
@@ -70,7 +71,8 @@ class BatchResult:
 
     def to_pandas(self) -> Any:
         """Return the records as a pandas DataFrame with the index as its index; for results that fit into memory."""
-        import pandas
+        with requires("pandas", "to_pandas()", hint="pip install pandas, or iterate over it."):
+            import pandas
 
         is_parquet = self.path.suffix == ".parquet"
         frame = pandas.read_parquet(self.path) if is_parquet else pandas.DataFrame(list(self))

@@ -20,11 +20,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ...dependencies import requires
 from ...distribution import install_command
 from ...errors import (
     ConfigError,
     InvalidSourceError,
-    MissingDependencyError,
     SourceNotFoundError,
     UnsupportedError,
 )
@@ -138,13 +138,10 @@ def import_pyarrow() -> Any:
     Raises:
         MissingDependencyError: It is not installed.
     """
-    try:
+    with requires(
+        "pyarrow", "A Parquet file", hint=f"{install_command('batch')}, or use .jsonl files."
+    ):
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Parquet files need the package pyarrow, which is not installed.",
-            hint=f"{install_command('batch')}, or use .jsonl files.",
-        ) from error
     return pyarrow
 
 

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import json
-import math
-import os
 import sys
 import tempfile
 import threading
@@ -16,11 +14,12 @@ from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, DestinationError, ServerError, ServerNotReadyError
 from ...facts.wording import duration
 from ..report.collect import note_batch
+from .batch_options import BatchArguments, BatchOptions, arguments_of
 from .caller import Caller, Endpoint
 from .checkpoint import CheckpointedJournal, current_checkpoint
 from .engine import Engine, Options, Sources
@@ -31,88 +30,22 @@ from .limiter import Limiter
 from .output import Output, open_output
 from .progress import Progress
 from .result import BatchResult
-from .rows import IdSource, open_rows
+from .rows import open_rows
 from .signals import stopped_by_signals
 from .threads import Worker
-from .work import FunctionWork, HttpWork, RowFunction, as_work
+from .work import FunctionWork, HttpWork, as_work
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _AT_ONCE = 256
 """Records that an `async for` reads at once."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Arguments:
-    """Those of `batch`, checked."""
-
-    endpoint: Endpoint
-    rows: Any
-    work: Any
-    output: str | os.PathLike[str] | None
-    id: IdSource | None
-    max_concurrency: int
-    deadline: float
-    max_retries: int
-    max_failures: int | None
-    outage_seconds: float
-    resume: bool
-    progress: bool
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name}={value!r}; expected {expected}."
-            for name, value, expected, right in [
-                (
-                    "max_concurrency",
-                    self.max_concurrency,
-                    "a whole number of 1 or more",
-                    _is_whole(self.max_concurrency, 1),
-                ),
-                ("deadline", self.deadline, "seconds, more than 0", _is_seconds(self.deadline)),
-                (
-                    "max_retries",
-                    self.max_retries,
-                    "a whole number of 0 or more",
-                    _is_whole(self.max_retries, 0),
-                ),
-                (
-                    "max_failures",
-                    self.max_failures,
-                    "None or a whole number of 0 or more",
-                    self.max_failures is None or _is_whole(self.max_failures, 0),
-                ),
-                (
-                    "outage_seconds",
-                    self.outage_seconds,
-                    "seconds, more than 0",
-                    _is_seconds(self.outage_seconds),
-                ),
-                (
-                    "id",
-                    self.id,
-                    "a column or a function",
-                    self.id is None or isinstance(self.id, str) or callable(self.id),
-                ),
-            ]
-            if not right
-        ]
-        if problems:
-            raise ConfigError("The arguments of batch are wrong.", problems=problems)
-
-
 def batch(
     endpoint: Endpoint,
     rows: Any,
-    *,
-    work: HttpWork | RowFunction,
-    output: str | os.PathLike[str] | None = None,
-    id: IdSource | None = None,
-    max_concurrency: int = 512,
-    deadline: float = 60.0,
-    max_retries: int = 5,
-    max_failures: int | None = None,
-    outage_seconds: float = 300.0,
-    resume: bool = True,
-    progress: bool = True,
+    **options: Unpack[BatchOptions],
 ) -> BatchResult:
     """Ask the model server about every row, as many at once as serves it best, and return when all are finished.
 
@@ -127,64 +60,40 @@ def batch(
         rows: Any iterable, also an asynchronous one; a table or column of pandas, pyarrow or
             polars; the path of a `.jsonl`, `.ndjson` or `.parquet` file. It is read as it is needed
             and may be larger than memory.
-        work: `chat(…)`, `completion(…)`, `embeddings(…)`, `structured(…)`, or an `async def
-            f(client, row)` that returns the row's output.
-        output: Where the result goes, `.jsonl` or `.parquet`; None for a temporary file. Beside it
-            stands `<output>.journal`, from which a rerun continues; it may be deleted.
-        id: The column with each row's id, or a function that returns it. Without, rows are known by
-            their content.
-        max_concurrency: The most requests at once; how many there are is found by measuring.
-        deadline: Seconds that one request may take.
-        max_retries: Times that a row is asked again after an error that may pass: 5xx, a broken
-            answer or connection, no answer in time. A busy (429, 503) or absent server does not
-            count.
-        max_failures: More failed rows than this end the run; None for any number.
-        outage_seconds: How long a server that is gone, or answers nothing, is waited for.
-        resume: Whether to take over what an earlier run with the same parameters finished, also
-            through Flyte's checkpoint. False starts anew and writes no checkpoint.
-        progress: Whether to show progress on standard error.
+        **options: `work=`, which is required, `output=`, `id=`, `max_concurrency=` and so on;
+            `BatchOptions` has them all.
 
     Returns:
         The counts, the speed, and the records in order.
 
     Raises:
-        ConfigError: An argument is wrong.
+        ConfigError: An argument is wrong, or does not exist (`ArgumentError`).
         SourceNotFoundError: `rows` is the path of a file that does not exist.
         DestinationError: The output cannot be written, exists and is not a batch's, or is in use.
         BatchFailedError: More rows failed than `max_failures`.
         ServerNotReadyError: The server was gone for longer than `outage_seconds`; what is finished
             is kept.
     """
-    return _in_a_thread(AsyncBatch(_Arguments(**_without_endpoint(locals()), endpoint=endpoint)))
+    return _in_a_thread(AsyncBatch(arguments_of(endpoint, rows, options)))
 
 
 def abatch(
     endpoint: Endpoint,
     rows: Any,
-    *,
-    work: HttpWork | RowFunction,
-    output: str | os.PathLike[str] | None = None,
-    id: IdSource | None = None,
-    max_concurrency: int = 512,
-    deadline: float = 60.0,
-    max_retries: int = 5,
-    max_failures: int | None = None,
-    outage_seconds: float = 300.0,
-    resume: bool = True,
-    progress: bool = True,
+    **options: Unpack[BatchOptions],
 ) -> AsyncBatch:
     """Do what `batch` does, on the running event loop.
 
     `await abatch(…)` returns the result; `async for record in abatch(…)` yields the records in
     order as they come. Arguments and errors are those of `batch`.
     """
-    return AsyncBatch(_Arguments(**_without_endpoint(locals()), endpoint=endpoint))
+    return AsyncBatch(arguments_of(endpoint, rows, options))
 
 
 class AsyncBatch:
     """A batch that is awaited, or iterated over. Each starts it, so it is done once."""
 
-    def __init__(self, arguments: _Arguments) -> None:
+    def __init__(self, arguments: BatchArguments) -> None:
         self._arguments = arguments
         self._started = False
         self._is_stopped = False
@@ -301,7 +210,7 @@ def _note(engine: Engine) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _opened(arguments: _Arguments) -> AsyncIterator[_Run]:
+async def _opened(arguments: BatchArguments) -> AsyncIterator[_Run]:
     """Open all that a run needs, and close it after."""
     async with contextlib.AsyncExitStack() as stack:
         work = as_work(arguments.work)
@@ -357,7 +266,7 @@ async def _opened(arguments: _Arguments) -> AsyncIterator[_Run]:
 
 
 async def _parameters(
-    arguments: _Arguments, caller: Caller, work: HttpWork | FunctionWork, progress: Progress
+    arguments: BatchArguments, caller: Caller, work: HttpWork | FunctionWork, progress: Progress
 ) -> dict[str, Any]:
     """Return all that makes this run's answers what they are; what else changes does not start it anew."""
     model = await _find_model(arguments, caller, progress)
@@ -367,7 +276,7 @@ async def _parameters(
     return {**work.identity(), "model": model, "id": id_source}
 
 
-def _tell_incomparable(arguments: _Arguments, progress: Progress) -> None:
+def _tell_incomparable(arguments: BatchArguments, progress: Progress) -> None:
     for name, function in (("work", arguments.work), ("id", arguments.id)):
         held = incomparable(function) if callable(function) else []
         if held:
@@ -377,7 +286,7 @@ def _tell_incomparable(arguments: _Arguments, progress: Progress) -> None:
             )
 
 
-async def _find_model(arguments: _Arguments, caller: Caller, progress: Progress) -> str:
+async def _find_model(arguments: BatchArguments, caller: Caller, progress: Progress) -> str:
     """Return the model's name, waiting for a server that is not up."""
     until = time.monotonic() + arguments.outage_seconds
     for attempt in count():
@@ -397,7 +306,7 @@ async def _find_model(arguments: _Arguments, caller: Caller, progress: Progress)
     raise AssertionError("unreachable")
 
 
-def _absent(arguments: _Arguments, fault: Fault) -> ServerNotReadyError:
+def _absent(arguments: BatchArguments, fault: Fault) -> ServerNotReadyError:
     waited = duration(arguments.outage_seconds)
     return ServerNotReadyError(
         f"{arguments.endpoint.url} did not answer within {waited}: {fault.message}",
@@ -469,20 +378,3 @@ def _in_a_thread(batch: AsyncBatch) -> BatchResult:
     if isinstance(result, BaseException):
         raise result
     return result
-
-
-def _without_endpoint(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if name != "endpoint"}
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_seconds(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value > 0
-    )

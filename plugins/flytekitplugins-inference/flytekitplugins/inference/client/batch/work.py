@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ...dependencies import requires
 from ...distribution import install_command
-from ...errors import ConfigError, MissingDependencyError
+from ...errors import ConfigError
 from .faults import Fault, shortened
 from .identity import code_digest, unwrapped
 from .rows import describe
@@ -326,12 +327,9 @@ def _validate(value: Any, schema: Any) -> None:
 
 
 def _jsonschema() -> Any:
-    try:
+    with requires(
+        "jsonschema",
+        "Validating by a JSON schema",
+        hint=f"{install_command('batch')}, or pass a pydantic model.",
+    ):
         return importlib.import_module("jsonschema")
-    except ImportError as error:
-        message = (
-            "Validating by a JSON schema needs the package jsonschema, which is not installed."
-        )
-        raise MissingDependencyError(
-            message, hint=f"{install_command('batch')}, or pass a pydantic model."
-        ) from error

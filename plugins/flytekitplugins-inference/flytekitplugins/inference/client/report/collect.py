@@ -19,7 +19,7 @@ from .snapshots import BatchStats, ClientStats, ColdStart, ServerInfo
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ..endpoint import Endpoint
+    from ..address import ServerAddress
 
 __all__ = ["collect", "note_batch", "report"]
 
@@ -54,7 +54,7 @@ def note_batch(url: str, summary: Mapping[str, Any]) -> None:
             batches.append(batch)
 
 
-def collect(endpoint: Endpoint) -> ServerData:
+def collect(endpoint: ServerAddress) -> ServerData:
     """Return what is known of one server now."""
     with _lock:
         batches = tuple(_batches.get(endpoint.url, ()))
@@ -71,7 +71,7 @@ def collect(endpoint: Endpoint) -> ServerData:
 
 
 def report(
-    endpoints: Iterable[Endpoint],
+    endpoints: Iterable[ServerAddress],
     *,
     path: str | Path | None = None,
     running: bool = False,
@@ -93,7 +93,7 @@ def report(
     return report
 
 
-def _server_info(endpoint: Endpoint) -> ServerInfo:
+def _server_info(endpoint: ServerAddress) -> ServerInfo:
     about = endpoint.about
     if about is None:
         return ServerInfo(url=endpoint.url, model=endpoint.model)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from ...facts.metric_names import MetricNames
-    from ..endpoint import Endpoint
+    from ..address import ServerAddress
 
 __all__ = ["INTERVAL_SECONDS", "Sampler", "sampler_of", "sampling"]
 
@@ -308,7 +308,7 @@ _LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
-def sampling(endpoint: Endpoint) -> Iterator[Sampler | None]:
+def sampling(endpoint: ServerAddress) -> Iterator[Sampler | None]:
     """Sample a server's metrics as long as the block lasts.
 
     All blocks of one address share one sampler.

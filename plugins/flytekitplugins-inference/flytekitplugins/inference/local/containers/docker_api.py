@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ...dependencies import requires
 from ...distribution import install_command
-from ...errors import MissingDependencyError, UnsupportedError
+from ...errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -292,14 +293,13 @@ def connect(address: str) -> ContainerRuntime:
     parts = urlsplit(address)
     if parts.scheme not in ("unix", "npipe") and parts.hostname not in _THIS_MACHINE:
         raise OSError("it is another machine's, and the pod's volumes are directories of this one")
-    try:
+    with requires(
+        "docker",
+        "Running containers",
+        hint=f"{install_command('containers')}, or pip install 'docker>=7'.",
+    ):
         import docker
         import urllib3
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Running containers needs the docker SDK for Python, which is not installed.",
-            hint=f"{install_command('containers')}, or pip install 'docker>=7'.",
-        ) from error
     errors = (
         docker.errors.DockerException,
         urllib3.exceptions.HTTPError,

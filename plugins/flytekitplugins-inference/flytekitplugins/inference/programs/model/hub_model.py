@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ...dependencies import requires
 from ...errors import (
     FetchError,
     GatedModelError,
     InferenceError,
     InvalidSourceError,
-    MissingDependencyError,
     RevisionNotFoundError,
     SourceForbiddenError,
     SourceNotFoundError,
@@ -76,13 +76,9 @@ class HubModel:
             SourceForbiddenError: HF_TOKEN holds what cannot be sent.
         """
         _prepare()
-        try:
+        with requires("huggingface_hub", self.label, hint="pip install huggingface_hub hf_xet"):
             from huggingface_hub import HfApi, constants, hf_hub_url
             from huggingface_hub.utils import build_hf_headers
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{self.label} needs huggingface_hub.", hint="pip install huggingface_hub hf_xet"
-            ) from error
         api = HfApi(
             token=token("HF_TOKEN", self._access.environ) or None,
             library_name="flytekitplugins-inference",

@@ -6,9 +6,9 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from ...dependencies import requires
 from ...errors import (
     FetchError,
-    MissingDependencyError,
     RevisionNotFoundError,
     SourceUnavailableError,
 )
@@ -35,14 +35,13 @@ def lookup(reference: RegistryReference, staging: Path, access: SourceAccess) ->
         RevisionNotFoundError: The registry has no such model or version.
         SourceUnavailableError: It does not answer.
     """
-    try:
+    with requires(
+        "mlflow-skinny",
+        reference.label,
+        hint="pip install mlflow-skinny, and sqlalchemy for a sqlite:// URI",
+    ):
         from mlflow import MlflowClient, artifacts
         from mlflow.exceptions import MlflowException
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{reference.label} needs MLflow's client.",
-            hint="pip install mlflow-skinny, and sqlalchemy for a sqlite:// URI",
-        ) from error
     if not access.may_write:  # a check has little time, and tries again itself
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, int(access.stall_seconds))))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

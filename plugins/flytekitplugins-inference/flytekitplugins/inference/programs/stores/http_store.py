@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ...dependencies import requires
 from ...errors import (
     ConfigError,
     FetchError,
@@ -43,8 +44,9 @@ class HttpStore:
     def __init__(
         self, *, connections: int, stall_seconds: float, headers: Mapping[str, str] | None = None
     ) -> None:
-        import requests
-        from requests.adapters import HTTPAdapter
+        with requires("requests", "Reading https:// addresses", hint="pip install requests"):
+            import requests
+            from requests.adapters import HTTPAdapter
 
         self._session = requests.Session()
         for prefix in ("http://", "https://"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from ...dependencies import requires
 from ...errors import (
     InvalidSourceError,
-    MissingDependencyError,
     SourceForbiddenError,
     SourceNotFoundError,
     SourceUnavailableError,
@@ -60,15 +60,14 @@ class S3Store:
     def __init__(
         self, options: Mapping[str, Any], *, connections: int, stall_seconds: float
     ) -> None:
-        try:
+        with requires(
+            "botocore",
+            "Reading s3:// addresses",
+            hint="pip install s3fs, which flytekit depends on and which brings it.",
+        ):
             import botocore.session
             from botocore import UNSIGNED
             from botocore.config import Config
-        except ImportError as error:
-            raise MissingDependencyError(
-                "S3 addresses need botocore.",
-                hint="Install `s3fs`, which flytekit depends on and which brings it.",
-            ) from error
 
         config = Config(
             connect_timeout=min(10.0, stall_seconds),
