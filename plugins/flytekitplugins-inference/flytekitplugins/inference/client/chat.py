@@ -19,8 +19,8 @@ with requires(
 from . import http
 
 if TYPE_CHECKING:
-    from .address import ServerAddress
     from .attempts import Limits
+    from .server_address import ServerAddress
 
 _Client = TypeVar("_Client", openai.OpenAI, openai.AsyncOpenAI)
 

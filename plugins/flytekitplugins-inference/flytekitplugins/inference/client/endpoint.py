@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .address import ServerAddress, ServerDetails, normalised
 from .client_options import limits_of
 from .methods import ClientMethods
 from .protocols import Protocol_co
+from .server_address import ServerAddress, ServerDetails, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,8 +17,8 @@ from .transport import AsyncTransport, Transport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .address import ServerAddress
     from .attempts import Limits
+    from .server_address import ServerAddress
 
 __all__ = ["async_client", "client", "library"]
 

@@ -8,7 +8,7 @@ from ..errors import ConfigError
 from ..facts.model_list import model_list_request, only_model
 
 if TYPE_CHECKING:
-    from .address import ServerAddress
+    from .server_address import ServerAddress
 
 __all__ = ["only_model_of", "request_of"]
 

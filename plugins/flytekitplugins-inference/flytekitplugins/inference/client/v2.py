@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
-    from .address import ServerAddress
     from .attempts import Limits
+    from .server_address import ServerAddress
 
 __all__ = ["AsyncV2Client", "Metadata", "V2Client"]
 

@@ -19,7 +19,7 @@ from .snapshots import BatchStats, ClientStats, ColdStart, ServerInfo
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ..address import ServerAddress
+    from ..server_address import ServerAddress
 
 __all__ = ["collect", "note_batch", "report"]
 

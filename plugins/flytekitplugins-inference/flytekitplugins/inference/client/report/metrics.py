@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from ...facts.metric_names import MetricNames
-    from ..address import ServerAddress
+    from ..server_address import ServerAddress
 
 __all__ = ["INTERVAL_SECONDS", "Sampler", "sampler_of", "sampling"]
 
