@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,18 +99,6 @@ def servers() -> Servers:
 def no_servers(servers: Servers, tmp_path: Path) -> Servers:
     """Return what a machine has on which nothing is installed."""
     return replace(servers, directory=tmp_path)
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """Return ports that nothing listens on."""
-
-    def choose() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return choose
 
 
 @pytest.fixture(scope="session")

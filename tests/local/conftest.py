@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,6 +30,7 @@ from flytekitplugins.inference.local.plan.local_plan import (
 from flytekitplugins.inference.local.probes import Answer, Probe
 from flytekitplugins.inference.local.supervisor import Phase, Supervisor
 from local import podman
+from patience import patient, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -374,15 +374,6 @@ def living(identity: str) -> list[int]:
     return sorted(processes.marked_processes(identity + "/"))
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Return the first true value of `condition`."""
-    give_up = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.02)
-    return value
-
-
 @pytest.fixture
 def alive() -> Callable[[str], list[int]]:
     return living
@@ -391,15 +382,6 @@ def alive() -> Callable[[str], list[int]]:
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
     return wait_for
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -414,7 +396,7 @@ class Script:
 
     def end(self, number: int, timeout: float = 15) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout)
+        return self.process.wait(patient(timeout))
 
 
 @pytest.fixture

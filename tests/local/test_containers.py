@@ -32,6 +32,7 @@ from flytekitplugins.inference.local.containers.docker_api import (
 )
 from flytekitplugins.inference.sidecar_template import Volume
 from local import podman
+from patience import patient
 
 if TYPE_CHECKING:
     pass
@@ -282,7 +283,7 @@ def test_a_template_runs_in_its_image_with_our_programs_beside_it(
     inputs = {"number": 7, "text": flytekit.types.file.FlyteFile(str(text))}
     with (
         template.run_locally(inputs=inputs) as server,
-        urllib.request.urlopen(server.base_url, timeout=10) as answer,
+        urllib.request.urlopen(server.base_url, timeout=patient(10)) as answer,
     ):
         assert json.load(answer) == [7, "hello", True]
 
@@ -297,7 +298,7 @@ def test_a_task_has_its_server_in_a_container(free_port: int) -> None:
 
     @flytekit.task(task_config=template)
     def ask(number: int) -> int:
-        with urllib.request.urlopen(template.base_url, timeout=10) as answer:
+        with urllib.request.urlopen(template.base_url, timeout=patient(10)) as answer:
             return number + int(answer.status)
 
     try:

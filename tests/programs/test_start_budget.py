@@ -18,6 +18,7 @@ import pytest
 from flytekitplugins.inference.errors import UsageError
 from flytekitplugins.inference.programs.kernel import boot_id
 from flytekitplugins.inference.programs.start_budget import BudgetSpent, start_budget, telling
+from patience import wait_for
 
 MIB = 1024 * 1024
 
@@ -173,16 +174,9 @@ def test_every_program_wants_a_value_that_can_be_read(program: str, tmp_path: Pa
     assert "INFERENCE_START" in json.loads((tmp_path / "log").read_text())["message"]
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def alarm(process: subprocess.Popen[str], condition: Callable[[], Any]) -> None:
     """Send the alarm as soon as `condition` holds: a timer would not know."""
-    wait_until(condition)
+    wait_for(condition)
     process.send_signal(signal.SIGALRM)
 
 
@@ -261,7 +255,7 @@ def test_another_process_that_downloads(hub: Any, load: Any, budget: Any, tmp_pa
     sha = hub.commit({"model.bin": bytes(20 * MIB)})
     hub.web.bytes_per_second = 1 * MIB
     load.start("owner/name", "--once", stderr=subprocess.DEVNULL, **hub.environ)
-    wait_until(lambda: hub.web.sent)
+    wait_for(lambda: hub.web.sent)
     with (tmp_path / "log").open("w") as log:
         second = load.start(
             "owner/name", "--once", stderr=log, **hub.environ, **budget(900, ago=800)
