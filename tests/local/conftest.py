@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from flytekitplugins.inference.local import processes
 from flytekitplugins.inference.local.backoff import Backoff
 from flytekitplugins.inference.local.choice import BACKEND_VARIABLE
 from flytekitplugins.inference.local.container import Surroundings
@@ -28,6 +27,7 @@ from flytekitplugins.inference.local.plan.local_plan import (
     declared_ports,
 )
 from flytekitplugins.inference.local.probes import Answer, Probe
+from flytekitplugins.inference.local.processes.process_backend import marked_processes
 from flytekitplugins.inference.local.supervisor import Phase, Supervisor
 from local import podman
 from patience import patient, wait_for
@@ -371,7 +371,7 @@ def run() -> type[Run]:
 
 def living(identity: str) -> list[int]:
     """Return the processes of a pod that are still there (zombies have no environment and do not count)."""
-    return sorted(processes.marked_processes(identity + "/"))
+    return sorted(marked_processes(identity + "/"))
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ class Gate:
         _, stderr = process.communicate(timeout=patient(30))
         return Ended(process.returncode, stderr, time.monotonic() - started, self.root)
 
-    def __call__(self, url: str, *words: str, timeout: float = 0, **environ: str) -> Ended:
+    def __call__(self, url: str, *words: str, timeout: float = 0.0, **environ: str) -> Ended:
         report = str(self.root / "shared" / "report.json")
         options = ("--timeout", str(timeout), "--interval", "0.02", "--report", report, *words)
         return self.wait(self.start(url, *options, **environ))
@@ -237,7 +237,11 @@ def test_a_port_that_opens_late_is_waited_for(
     closed_port: int, servers: Servers, gate: Gate
 ) -> None:
     process = gate.start(
-        f"http://127.0.0.1:{closed_port}/health", "--timeout", str(patient(20)), "--interval", "0.02"
+        f"http://127.0.0.1:{closed_port}/health",
+        "--timeout",
+        str(patient(20)),
+        "--interval",
+        "0.02",
     )
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)
@@ -421,7 +425,11 @@ def test_slow_answers_do_not_outlast_the_budget_and_progress_is_told(
 
 def test_a_server_that_starts_and_ends_again(closed_port: int, gate: Gate) -> None:
     process = gate.start(
-        f"http://127.0.0.1:{closed_port}/health", "--timeout", str(patient(25)), "--interval", "0.02"
+        f"http://127.0.0.1:{closed_port}/health",
+        "--timeout",
+        str(patient(25)),
+        "--interval",
+        "0.02",
     )
     while process.poll() is None:
         with socket.socket() as listening:
@@ -588,7 +596,7 @@ def test_a_count_that_cannot_be_read_is_none(text: str, servers: Servers, gate: 
 
 
 def _model_gate(
-    gate: Gate, *words: str, timeout: float = 0, **environ: str
+    gate: Gate, *words: str, timeout: float = 0.0, **environ: str
 ) -> subprocess.Popen[str]:
     return gate.start(
         "--models",
@@ -824,8 +832,14 @@ def test_sigterm_ends_it_within_a_second(closed_port: int, servers: Servers, gat
     other = servers(health=Reply(503))
     report = ("--report", str(gate.root / "report.json"))
     started = [
-        (server.asked, gate.start(f"{server.origin}/health", "--timeout", str(patient(25)), *report)),
-        (other.asked, gate.start(f"{other.origin}/health", "--timeout", str(patient(25)), "--interval", "20")),
+        (
+            server.asked,
+            gate.start(f"{server.origin}/health", "--timeout", str(patient(25)), *report),
+        ),
+        (
+            other.asked,
+            gate.start(f"{other.origin}/health", "--timeout", str(patient(25)), "--interval", "20"),
+        ),
     ]
     for asked, process in started:
         assert asked.wait(10)
