@@ -310,7 +310,7 @@ class Downloader:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "flytekitplugins.inference.programs.download_inputs", uri),
-                *(*arguments, "--backoff", "0.01", "--stall-timeout", "5", *options),
+                *(*arguments, "--backoff", "0.01", "--stall-timeout", str(patient(5)), *options),
             ],
             env={
                 "PATH": os.environ["PATH"],
@@ -496,7 +496,7 @@ class ModelLoader:
         process = subprocess.Popen(
             [
                 *(*before, sys.executable, "-m", "flytekitplugins.inference.programs.load_model"),
-                *(*places, "--backoff", "0.01", "--stall-timeout", "5", *arguments),
+                *(*places, "--backoff", "0.01", "--stall-timeout", str(patient(5)), *arguments),
             ],
             env={
                 "PATH": os.environ["PATH"],

@@ -254,7 +254,9 @@ def test_a_pinned_revision_starts_from_the_cache_without_network(hub: Any, load:
     done = load(f"owner/name@{sha}", **hub.environ)
     assert (done.files, done.metadata["is_from_cache"]) == (FILES, True)
     assert len(hub.web.requests) == asked
-    assert time.monotonic() - begun < 5  # the measure itself is dev/bench/model_download.py
+    assert time.monotonic() - begun < patient(
+        5
+    )  # the measure itself is dev/bench/model_download.py
 
 
 def test_a_branch_starts_from_the_cache_when_the_hub_is_away(hub: Any, load: Any) -> None:
@@ -307,7 +309,7 @@ def test_it_waits_in_little_memory_and_ends_at_once(hub: Any, load: Any, tmp_pat
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(patient(10)) == 143
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < patient(1)
     assert list((version / "leases").iterdir()) == []
 
 
@@ -321,7 +323,7 @@ def test_it_ends_at_once_in_the_middle_of_a_download(hub: Any, load: Any, tmp_pa
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(patient(10)) == 143
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < patient(1)
     assert not (tmp_path / "models" / ".ready").exists()
     assert not (tmp_path / "models" / "current").exists()
     assert load("owner/name", **hub.environ).files == files  # nobody's lease is in the way
@@ -384,4 +386,4 @@ def test_the_first_process_of_a_container_hears_sigterm_while_it_waits(
     begun = time.monotonic()
     os.kill(child, signal.SIGTERM)
     assert process.wait(patient(10)) == 143
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < patient(1)
