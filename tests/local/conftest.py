@@ -168,6 +168,15 @@ class Manifests:
         return compile_plan(manifest, **{**given, **fields})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker has the container engine: a second would make its images again."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        backend = parameters.params.get("backend") if parameters else None
+        if backend == "containers" or "engine" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("container engine"))
+
+
 @pytest.fixture
 def manifests(request: pytest.FixtureRequest) -> Manifests:
     """Of processes, or of what the fixture `backend` says."""

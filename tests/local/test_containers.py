@@ -184,9 +184,13 @@ def test_a_silent_container_is_not_lost(
     manifests: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Longer than one request may take, as servers are for hours."""
-    monkeypatch.setattr("flytekitplugins.inference.local.containers.docker_api._ANSWER_SECONDS", 1)
+    limit = patient(0.5)
+    monkeypatch.setattr(
+        "flytekitplugins.inference.local.containers.docker_api._ANSWER_SECONDS", limit
+    )
+    silence = f"time.sleep({1.2 * limit})"
     server = manifests.sidecar(
-        "server", "import time; time.sleep(2.5); print('late', flush=True); time.sleep(1.5)"
+        "server", f"import time; {silence}; print('late', flush=True); {silence}"
     )
     with local.start(manifests.pod(server), backoff=FAST) as pod:
         eventually(lambda: pod.log_tail("server") == ("late",))

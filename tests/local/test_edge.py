@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flytekitplugins.inference.errors import ConfigError, ServerError
-from flytekitplugins.inference.flyte import local as edge
+from flytekitplugins.inference.flyte import local_run as edge
 
 TEMPLATE: Any = SimpleNamespace(port=8000)
 DESCRIPTION: Any = SimpleNamespace(servers={"": TEMPLATE})

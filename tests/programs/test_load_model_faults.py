@@ -321,12 +321,12 @@ def test_a_killed_run_is_continued(hub: Any, load: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_hundred_kills_at_random_moments_end_with_the_right_bytes(
+def test_forty_kills_at_random_moments_end_with_the_right_bytes(
     hub: Any, load: Any, tmp_path: Path
 ) -> None:
     hub.commit(FOUR)
     hub.web.bytes_per_second = 20 * MIB
-    kill_until_done(hub, load, 200, FOUR, tmp_path)
+    kill_until_done(hub, load, 40, FOUR, tmp_path)
 
 
 def test_a_kill_costs_at_most_one_chunk_of_a_file(hub: Any, load: Any) -> None:
