@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +35,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None and _shares(item):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def pytest_sessionfinish() -> None:
+    """Close the connections that fsspec's file systems keep as long as the process lives.
+
+    At the end of the interpreter they have a tenth of a second to close (s3fs, gcsfs); whatever does
+    not manage is logged when logging cannot import any more: "sys.meta_path is None".
+    """
+    if not {"aiohttp", "fsspec.asyn"} <= sys.modules.keys():
+        return
+    kind, loop = sys.modules["aiohttp"].ClientSession, sys.modules["fsspec.asyn"].loop[0]
+    for session in [thing for thing in gc.get_objects() if type(thing) is kind]:
+        if session._loop is loop and not session.closed:
+            asyncio.run_coroutine_threadsafe(session.close(), loop).result(patience.patient(10))
 
 
 def _shares(item: pytest.Item) -> bool:

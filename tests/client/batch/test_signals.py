@@ -244,6 +244,7 @@ def test_with_nothing_in_flight_nothing_is_waited_for(number: int, run: Run) -> 
     run.start("slow-input")
     run.wait_for_answers()
     run.process.send_signal(number)
+    run.wait_until_it_says("batch: stopped")  # its input is open until then: no row comes after 40
     assert_had_its_effect(number, run)
     assert "waiting" not in run.said
     assert len(run.saved()) == ANSWERED
