@@ -200,7 +200,7 @@ def test_inputs_that_do_not_arrive_in_time(
     done = download.wait(process)
     spent(
         done,
-        "The start has 900 s and began 80",
+        "The start has 900 s and began 8",
         "download_inputs was not done. 1 of 2 files (",
         " of the inputs had",
     )
@@ -223,7 +223,7 @@ def test_a_budget_that_is_over_ends_a_program(
         **hub.environ,
         **budget(100, ago=100 - left),
     )
-    spent(load.wait(process), "The start has 100 s and began 10", "load_model was not done.")
+    spent(load.wait(process), "The start has 100 s and began 1", "load_model was not done.")
     assert left > 0 or hub.web.requests == []
 
 

@@ -656,26 +656,28 @@ def _start(gate: Gate, seconds: float, ago: float) -> dict[str, str]:
     return {"INFERENCE_START": json.dumps({"seconds": seconds, "clock": str(clock)})}
 
 
+WERE_OVER = r"\b1\d\d s of which were over when the gate began"
+"""Of 100 s and what the program needs until it begins."""
+
+
 def test_the_budget_counts_from_the_beginning_of_the_start(servers: Servers, gate: Gate) -> None:
     server = servers(health=Reply(503, b"loading"))
-    ended = gate(f"{server.origin}/health", timeout=100.5, **_start(gate, 100.5, 100))
-    ended.failed(
-        69,
-        "ServerNotReadyError",
-        "100 s of which were over when the gate began.",
-        "answered 503: 'loading'",
-    )
+    budget = 100 + patient(0.5)  # a busy machine needs some of it for the imports
+    ended = gate(f"{server.origin}/health", timeout=budget, **_start(gate, budget, 100))
+    ended.failed(69, "ServerNotReadyError", "answered 503: 'loading'")
+    assert re.search(WERE_OVER, ended.message["message"])
     assert ended.seconds < patient(5)
-    assert (ended.report["outcome"], ended.report["total_seconds"] >= 100.5) == (
+    assert (ended.report["outcome"], ended.report["total_seconds"] >= budget) == (
         "ServerNotReadyError",
         True,
     )
     (phase,) = ended.report["phases"]
-    assert (phase["name"], phase["seconds"] < 5) == ("server_load", True)
+    assert (phase["name"], phase["seconds"] < patient(5)) == ("server_load", True)
     ended = gate.wait(
-        _model_gate(gate, timeout=500.0, **_start(gate, 100.5, 100))
+        _model_gate(gate, timeout=500.0, **_start(gate, budget, 100))
     )  # the smaller one holds
-    ended.failed(69, "ServerNotReadyError", "100 s of which were over")
+    ended.failed(69, "ServerNotReadyError")
+    assert re.search(WERE_OVER, ended.message["message"])
 
 
 def test_a_server_that_is_ready_is_ready_although_the_budget_is_over(
@@ -691,7 +693,8 @@ def test_a_server_that_is_ready_is_ready_although_the_budget_is_over(
 def test_a_question_does_not_outlast_the_budget_of_the_start(servers: Servers, gate: Gate) -> None:
     server = servers(health=Reply(wait=True))
     ended = gate(f"{server.origin}/health", timeout=100, **_start(gate, 100, 101))
-    ended.failed(69, "ServerNotReadyError", "did not answer within 1 s", "101 s of which were over")
+    ended.failed(69, "ServerNotReadyError", "did not answer within 1 s")
+    assert re.search(WERE_OVER, ended.message["message"])
 
 
 # The report
