@@ -20,6 +20,7 @@ import pytest
 from flytekitplugins.inference import VLLM, ModelInferenceTemplate, Probe, Probes
 from flytekitplugins.inference.pod.parts import MODEL_SERVER
 from live.models import made
+from patience import patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -105,8 +106,10 @@ def no_servers(servers: Servers, tmp_path: Path) -> Servers:
 def startup() -> Callable[..., Probes]:
     """Return probes for a server that is asked each second, not every tenth as on a cluster."""
 
-    def probes(path: str, *, seconds: int = 120) -> Probes:
-        return Probes(startup=Probe(path=path, period_seconds=1, failure_threshold=seconds))
+    def probes(path: str, *, seconds: int = 30) -> Probes:
+        return Probes(
+            startup=Probe(path=path, period_seconds=1, failure_threshold=round(patient(seconds)))
+        )
 
     return probes
 
@@ -147,7 +150,7 @@ def vllm_server(servers: Servers, startup: Callable[..., Probes]) -> Iterator[Lo
         gpu=0,
         arg_dict=options,
         env=VLLM_ENVIRONMENT,
-        probes=startup("/health", seconds=400),
+        probes=startup("/health", seconds=100),
         termination_grace_period=30,
     )
     with pytest.MonkeyPatch.context() as patch:

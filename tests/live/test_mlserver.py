@@ -118,7 +118,9 @@ def test_a_model_that_is_not_there_ends_the_start(
     servers: Any, reserve_port: Any, tmp_path: Path
 ) -> None:
     store = with_settings(make_model(servers, tmp_path / "store", 2), name="double")
-    template = describe(store, reserve_port, model_names=["triple"], startup_timeout=15)
+    template = describe(
+        store, reserve_port, model_names=["triple"], startup_timeout=round(patient(5))
+    )
     with (
         servers.on_path("mlserver"),
         pytest.raises(ServerError, match="triple"),
@@ -156,7 +158,10 @@ def test_a_registered_model_follows_its_alias(
     register(2)
     ports = {"port": reserve_port(), "grpc_port": reserve_port(), "metrics_port": reserve_port()}
     template = MLServer(
-        model="models:/fraud@champion", startup_timeout=300, update_interval=1, **ports
+        model="models:/fraud@champion",
+        startup_timeout=round(patient(75)),
+        update_interval=1,
+        **ports,
     )
     with servers.running("mlserver", template) as server:
         assert answer(server, "fraud") == 20

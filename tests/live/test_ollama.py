@@ -60,7 +60,7 @@ def models(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(servers: Any, models: Path) -> Iterator[LocalServer]:
     template = Ollama(
         model=Model("tiny", modelfile=MODELFILE, source=f"file://{models}"),
-        startup_timeout=120,
+        startup_timeout=round(patient(30)),
         termination_grace_period=20,
         gpu=0,
         cpu=1,

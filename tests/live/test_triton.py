@@ -156,7 +156,9 @@ def test_a_model_that_is_not_there_ends_the_start(
     servers: Any, reserve_port: Any, tmp_path: Path
 ) -> None:
     template = describe(
-        make_repository(tmp_path / "store", double=2), reserve_port, startup_timeout=60
+        make_repository(tmp_path / "store", double=2),
+        reserve_port,
+        startup_timeout=round(patient(15)),
     )
     with (
         servers.on_path("triton"),
