@@ -10,6 +10,7 @@ import pytest
 
 from flytekitplugins.inference import LlamaCpp
 from flytekitplugins.inference.client.report import sampling
+from patience import patient
 
 pytestmark = pytest.mark.live
 
@@ -24,7 +25,7 @@ def test_a_report_on_llamacpp(servers: Any, tmp_path: Path) -> None:
         model=f"file://{tmp_path / 'model'}",
         model_file="tiny.gguf",
         arg_dict={"ctx_size": 512, "alias": "tiny"},
-        startup_timeout=120,
+        startup_timeout=round(patient(30)),
         gpu=0,
         cpu=1,
         mem="1Gi",

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,6 +31,7 @@ from flytekitplugins.inference.local.prober import ProbeResult
 from flytekitplugins.inference.local.processes.process_backend import marked_processes
 from flytekitplugins.inference.local.supervisor import PodPhase, Supervisor
 from local import podman
+from patience import patient, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -168,6 +168,15 @@ class Manifests:
             "platform": "linux",
         }
         return compile_plan(manifest, **{**given, **fields})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker has the container engine: a second would make its images again."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        backend = parameters.params.get("backend") if parameters else None
+        if backend == "containers" or "engine" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("container engine"))
 
 
 @pytest.fixture
@@ -383,15 +392,6 @@ def living(identity: str) -> list[int]:
     return sorted(marked_processes(identity + "/"))
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Return the first true value of `condition`."""
-    give_up = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.02)
-    return value
-
-
 @pytest.fixture
 def alive() -> Callable[[str], list[int]]:
     return living
@@ -400,15 +400,6 @@ def alive() -> Callable[[str], list[int]]:
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
     return wait_for
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -423,7 +414,7 @@ class Script:
 
     def end(self, number: int, timeout: float = 15) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout)
+        return self.process.wait(patient(timeout))
 
 
 @pytest.fixture

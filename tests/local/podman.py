@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patience import patient
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -119,7 +121,7 @@ def _lower(hard: int, most: int) -> int:
 
 
 def _wait(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + _ANSWER_SECONDS
+    give_up = time.monotonic() + patient(_ANSWER_SECONDS)
     while not socket.exists():
         if service.poll() is not None or time.monotonic() > give_up:
             lines = log.read_text(errors="replace").strip().splitlines()

@@ -35,6 +35,7 @@ from flytekitplugins.inference.local.containers.docker_api import (
 )
 from flytekitplugins.inference.sidecar_template import Volume
 from local import podman
+from patience import patient
 
 FAST = local.Backoff(base_seconds=0.05, cap_seconds=0.1)
 
@@ -184,9 +185,13 @@ def test_a_silent_container_is_not_lost(
     manifests: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Longer than one request may take, as servers are for hours."""
-    monkeypatch.setattr("flytekitplugins.inference.local.containers.docker_api._ANSWER_SECONDS", 1)
+    limit = patient(0.5)
+    monkeypatch.setattr(
+        "flytekitplugins.inference.local.containers.docker_api._ANSWER_SECONDS", limit
+    )
+    silence = f"time.sleep({1.2 * limit})"
     server = manifests.sidecar(
-        "server", "import time; time.sleep(2.5); print('late', flush=True); time.sleep(1.5)"
+        "server", f"import time; {silence}; print('late', flush=True); {silence}"
     )
     with local.start(manifests.pod(server), local.LocalSettings(backoff=FAST)) as pod:
         eventually(lambda: pod.log_tail("server") == ("late",))
@@ -284,7 +289,7 @@ def test_a_template_runs_in_its_image_with_our_programs_beside_it(
     inputs = {"number": 7, "text": flytekit.types.file.FlyteFile(str(text))}
     with (
         template.run_locally(inputs=inputs) as server,
-        urllib.request.urlopen(server.base_url, timeout=10) as answer,
+        urllib.request.urlopen(server.base_url, timeout=patient(10)) as answer,
     ):
         assert json.load(answer) == [7, "hello", True]
 
@@ -299,7 +304,7 @@ def test_a_task_has_its_server_in_a_container(free_port: int) -> None:
 
     @flytekit.task(task_config=template)
     def ask(number: int) -> int:
-        with urllib.request.urlopen(template.base_url, timeout=10) as answer:
+        with urllib.request.urlopen(template.base_url, timeout=patient(10)) as answer:
             return number + int(answer.status)
 
     try:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from patience import patient
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -119,7 +121,7 @@ def test_the_end_of_the_interpreter_stops_what_was_forgotten(
 ) -> None:
     script = run_script(SCRIPT, _manifest(manifests, modes), *modes)
     identity = _identity(tmp_path, eventually, alive)
-    assert script.process.wait(15) == code
+    assert script.process.wait(patient(15)) == code
     assert alive(identity) == []
     assert not list(tmp_path.glob("inference-pod-*"))
     assert (tmp_path / "errors").read_text() == ""

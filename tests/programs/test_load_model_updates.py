@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from patience import patient, wait_for
+
 pytest.importorskip("huggingface_hub")
 
 
@@ -91,10 +93,11 @@ def serve(load: Any, hub: Any, tmp_path: Path) -> Callable[..., Sidecar]:
                 "owner/name", "--update-interval", "0.3", *arguments, stderr=log, **hub.environ
             )
         sidecar = Sidecar(tmp_path, process)
-        end = time.monotonic() + 30
-        while not (tmp_path / "models" / ".ready").exists():
-            assert time.monotonic() < end, (tmp_path / "log").read_text()
-            time.sleep(0.02)
+        wait_for(
+            (tmp_path / "models" / ".ready").exists,
+            30,
+            otherwise=(tmp_path / "log").read_text,
+        )
         return sidecar
 
     return start
@@ -321,8 +324,8 @@ def test_it_ends_at_once_between_and_during_polls(hub: Any, serve: Any) -> None:
         time.sleep(delay)
         begun = time.monotonic()
         sidecar.process.send_signal(signal.SIGTERM)
-        assert sidecar.process.wait(10) == 143
-        assert time.monotonic() - begun < 1
+        assert sidecar.process.wait(patient(10)) == 143
+        assert time.monotonic() - begun < patient(1)
 
 
 def test_a_restarted_loader_tells_the_server_that_went_on(

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from client.batch.stub import Server, echo, text_of
 from flytekitplugins.inference.client.batch.signals import stopped_by_signals
+from patience import patient
 
 TESTS = Path(__file__).parent.parent.parent
 ANSWERED = 40
@@ -107,7 +108,7 @@ class Run:
 
     def wait_until_it_says(self, words: str) -> None:
         assert self.process.stderr is not None
-        until = time.monotonic() + 60
+        until = time.monotonic() + patient(60)
         while words not in self.said:
             assert time.monotonic() < until, self.said
             if select.select([self.process.stderr], [], [], 1.0)[0]:
@@ -116,7 +117,7 @@ class Run:
                 self.said += got
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + patient(60)
         while not condition():
             assert time.monotonic() < until
             assert self.process.poll() is None
@@ -127,7 +128,7 @@ class Run:
 
     def end(self) -> int:
         """Wait for the process; return its exit code."""
-        self.said += self.process.communicate(timeout=60)[1].decode()
+        self.said += self.process.communicate(timeout=patient(60))[1].decode()
         return self.process.returncode
 
     def saved(self) -> list[str]:
@@ -243,6 +244,7 @@ def test_with_nothing_in_flight_nothing_is_waited_for(number: int, run: Run) -> 
     run.start("slow-input")
     run.wait_for_answers()
     run.process.send_signal(number)
+    run.wait_until_it_says("batch: stopped")  # its input is open until then: no row comes after 40
     assert_had_its_effect(number, run)
     assert "waiting" not in run.said
     assert len(run.saved()) == ANSWERED
