@@ -1,4 +1,4 @@
-"""Measures `batch`: against fixed concurrencies, against a bare HTTP client, on a million rows, and when it is killed.
+"""Measures `batch`: its speed, its cost, its memory, and what a kill costs.
 
     .venv/bin/python dev/bench/batch.py --what knee|cost|million|kill [--full] [--only vllm]
 
@@ -6,16 +6,15 @@ Each is one run, and what counts are ratios within it; without --full the inputs
 programs share this machine's cores.
 
     knee      Servers: llama.cpp with 4 and 16 parallel slots (`dev/servers llamacpp`), vLLM on this
-    CPU when
-              .venv/servers/vllm is there (`dev/servers vllm`), and a stub with 48 slots. On each: a
-              sequential loop, fixed concurrencies, and `batch`, which is told none. The fixed ones
-              share its code, so only the concurrency differs. Also after which share of its rows it
-              had a limit that reaches 95 % of the best.
+              CPU when .venv/servers/vllm is there (`dev/servers vllm`), and a stub with 48 slots.
+              On each: a sequential loop, fixed concurrencies, and `batch`, which is told none. The
+              fixed ones share its code, so only the concurrency differs. Also after which share of
+              its rows it had a limit that reaches 95 % of the best.
     cost      Processor time per request of `batch`, bare aiohttp and httpx with as many in flight,
-    against a stub. million   The memory of a process that sends a million rows to a stub.
+              against a stub.
+    million   The memory of a process that sends a million rows to a stub.
     kill      `kill -9` at random moments, then a last run: whether all rows are there once and in
-    order, and how many
-              answers were asked for twice.
+              order, and how many answers were asked for twice.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ from typing import Any, ClassVar
 
 import aiohttp
 
-from flytekitplugins.inference.client.batch import batch, chat
-from flytekitplugins.inference.client.batch import run as batch_run
+from flytekitplugins.inference.client.batch import batch, chat, opening
 from flytekitplugins.inference.client.batch.limiter import Limiter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -261,7 +259,7 @@ class TracedLimiter(Limiter):
 def measure(url: str, rows: int, fixed: int | None = None) -> float:
     """Return rows per second."""
     FixedLimiter.fixed, TracedLimiter.trace = fixed or 0, []
-    batch_run.Limiter = FixedLimiter if fixed else TracedLimiter  # type: ignore[attr-defined]
+    opening.Limiter = FixedLimiter if fixed else TracedLimiter  # type: ignore[attr-defined]
     began = time.perf_counter()
     result = batch(Endpoint(url), prompts(rows), work=WORK, deadline=600, progress=False)
     if result.failed:
@@ -298,26 +296,29 @@ def compare(name: str, url: str, rows: int) -> None:
     best = max(sweep, key=lambda fixed: sweep[fixed])
     enough = min(fixed for fixed, rate in sweep.items() if rate >= 0.95 * sweep[best])
     # in turns, so that whatever else this machine does meets both alike
-    told = []
-    found = []
+    best_rates = []
+    batch_rates = []
     shares = []
     for _ in range(5):
-        told.append(measure(url, rows, best))
-        found.append(measure(url, rows))
+        best_rates.append(measure(url, rows, best))
+        batch_rates.append(measure(url, rows))
         trace = TracedLimiter.trace
         shares.append(
             next((number for number, limit in enumerate(trace) if limit >= enough), rows) / rows
         )
-    ratio = statistics.median(mine / theirs for mine, theirs in zip(found, told, strict=True))
+    ratio = statistics.median(
+        mine / theirs for mine, theirs in zip(batch_rates, best_rates, strict=True)
+    )
     print(f"\n{name}, {rows:,} rows")
     print(
         "  fixed    " + ", ".join(f"{fixed}: {rate:.0f}/s" for fixed, rate in sorted(sweep.items()))
     )
-    print(f"  best     {best} in flight: {statistics.median(told):.1f} rows/s, the median of five")
-    times = statistics.median(found) / sequential
+    best_rate = statistics.median(best_rates)
+    batch_rate = statistics.median(batch_rates)
+    times = batch_rate / sequential
+    print(f"  best     {best} in flight: {best_rate:.1f} rows/s, the median of five")
     print(
-        f"  batch    {statistics.median(found):.1f} rows/s = {ratio:.3f} of it, {times:.1f} x the "
-        "sequential loop"
+        f"  batch    {batch_rate:.1f} rows/s = {ratio:.3f} of it, {times:.1f} x the sequential loop"
     )
     share = statistics.median(shares)
     print(
@@ -451,7 +452,9 @@ KILLED = """
 import sys
 sys.path.insert(0, {directory!r})
 import batch as bench
-bench.batch(bench.Endpoint({url!r}), bench.prompts({rows}), work=bench.WORK, output={output!r}, progress=False)
+endpoint = bench.Endpoint({url!r})
+rows = bench.prompts({rows})
+bench.batch(endpoint, rows, work=bench.WORK, output={output!r}, progress=False)
 """
 
 

@@ -18,7 +18,7 @@ Curve = Callable[[int], float]
 
 @dataclass
 class Simulation:
-    """A server that shares its throughput equally among the requests it has, and a client that keeps the limit."""
+    """A server that shares its throughput among its requests, and a client that keeps the limit."""
 
     limiter: Limiter
     curve: Curve
@@ -217,7 +217,7 @@ def test_a_server_that_becomes_slower_and_faster_again_is_followed() -> None:
 
 
 def test_a_noisy_plateau_does_not_draw_the_limit_below_the_knee() -> None:
-    """A lower limit that once looks as good by chance would cost throughput; it has to be seen again."""
+    """A lower limit that looks as good by chance would cost throughput; it has to be seen again."""
     noise = random.Random(5)
     simulation = Simulation(
         Limiter(512), lambda requests: 10.0 * requests * noise.uniform(0.85, 1.15), slots=128

@@ -1,4 +1,4 @@
-"""Who sends the requests: built-in works through aiohttp, the user's function through the endpoint's own client."""
+"""Sends the requests: through aiohttp; a function uses the endpoint's own client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import ConfigError, MissingDependencyError, UnsupportedError
 from ..record import record_of
 from .faults import Fault, fault_of_status, shortened
 from .rows import Row
-from .work import Answer, FunctionWork, HttpWork, Work
+from .work import FunctionWork, HttpWork, RowAnswer, Work
 
 _PROBE_SECONDS = 5.0
 _QUEUES = re.compile(
@@ -24,7 +24,7 @@ _QUEUES = re.compile(
 Triton 2.71."""
 
 
-class Endpoint(Protocol):
+class BatchEndpoint(Protocol):
     """What a batch needs to know of a model server."""
 
     @property
@@ -68,7 +68,7 @@ class Caller:
         MissingDependencyError: aiohttp is not installed.
     """
 
-    def __init__(self, endpoint: Endpoint, work: Work, *, deadline: float) -> None:
+    def __init__(self, endpoint: BatchEndpoint, work: Work, *, deadline: float) -> None:
         self._aiohttp = _import_aiohttp()
         self._endpoint = endpoint
         self._work = work
@@ -115,7 +115,7 @@ class Caller:
             self._model = _only_model(text, self._endpoint.url)
         return self._model or self._endpoint.model
 
-    async def call(self, row: Row) -> Answer:
+    async def call(self, row: Row) -> RowAnswer:
         """Return the answer for a row.
 
         Raises:
@@ -126,10 +126,10 @@ class Caller:
         output = await asyncio.wait_for(
             self._work.function(self._client, row.value), self._deadline
         )
-        return Answer(output)
+        return RowAnswer(output)
 
     async def is_up(self) -> bool:
-        """Return whether the server answers its health check, or anything at all where it has none."""
+        """Return whether the server answers its health check, or anything where it has none."""
         timeout = self._aiohttp.ClientTimeout(total=_PROBE_SECONDS)
         try:
             async with self._session.get(
@@ -162,7 +162,7 @@ class Caller:
         if asyncio.iscoroutine(result):
             await result
 
-    async def _post(self, work: HttpWork, row: Row) -> Answer:
+    async def _post(self, work: HttpWork, row: Row) -> RowAnswer:
         body = work.body(row.position, row.value, self._model)
         if not body["model"]:
             del body["model"]
@@ -185,15 +185,15 @@ class Caller:
 
     async def _send(self, path: str, data: bytes) -> tuple[Any, bytes]:
         """Return an answer and its body, and put the request on record."""
-        seen = self._record.begin(f"POST {path}")
+        entry = self._record.begin(f"POST {path}")
         try:
             async with self._session.post(self._origin + path, data=data) as response:
                 raw = await response.read()
         except BaseException as error:
-            self._record.end(seen, error)
+            self._record.end(entry, error)
             raise
-        seen.status = response.status
-        self._record.end(seen)
+        entry.status = response.status
+        self._record.end(entry)
         return response, raw
 
 
@@ -228,10 +228,10 @@ def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
             raise Fault(
                 "invalid_answer", f"The answer is broken JSON ({error}): {shortened(text)}"
             ) from error
-        seen = shortened(re.sub(r"<[^>]*>", " ", text), 120) or "nothing"
+        quoted = shortened(re.sub(r"<[^>]*>", " ", text), 120) or "nothing"
         message = (
             f"The answer is {kind}, not JSON; does another program answer at this address? "
-            f"It says: {seen}"
+            f"It says: {quoted}"
         )
         raise Fault("not_json", message) from error
 

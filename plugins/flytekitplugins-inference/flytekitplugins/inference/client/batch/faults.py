@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, get_args
 
-Kind = Literal[
+FaultKind = Literal[
     "invalid_row",
     "duplicate_id",
     "rejected",
@@ -38,7 +38,7 @@ Kind = Literal[
     "overloaded",
     "unreachable",
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 FINAL = frozenset({"invalid_row", "duplicate_id", "rejected"})
 """The same row would fail in the same way again."""
 RETRYABLE = frozenset(
@@ -70,10 +70,10 @@ class Fault(Exception):  # noqa: N818, it says what happened to a row and is not
     """
 
     def __init__(
-        self, kind: Kind, message: str, *, status: int | None = None, retry_after: float = 0.0
+        self, kind: FaultKind, message: str, *, status: int | None = None, retry_after: float = 0.0
     ) -> None:
         super().__init__(message)
-        self.kind: Kind = kind
+        self.kind: FaultKind = kind
         self.message = message
         self.status = status
         self.retry_after = retry_after
@@ -109,9 +109,10 @@ def fault_of_status(status: int, text: str, headers: Mapping[str, str]) -> Fault
 
 
 def fault_of_exception(error: Exception) -> Fault:
-    """Return what an exception means: of aiohttp, of the official `openai` client, of httpx, or any other.
+    """Return what an exception means.
 
-    Libraries that are not imported cannot have raised it, so none is imported here.
+    It may be of aiohttp, of the official `openai` client, of httpx, or any other. Libraries that
+    are not imported cannot have raised it, so none is imported here.
     """
     if isinstance(error, Fault):
         return error
@@ -184,7 +185,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _is(error: BaseException, *names: str) -> bool:
     for name in names:
         module, _, attribute = name.rpartition(".")
-        known = getattr(sys.modules.get(module), attribute, None)
-        if isinstance(known, type) and isinstance(error, known):
+        class_ = getattr(sys.modules.get(module), attribute, None)
+        if isinstance(class_, type) and isinstance(error, class_):
             return True
     return False

@@ -179,7 +179,7 @@ class Limiter:
         self._clean_epochs = 0
 
     def queue_seen(self, waiting: int) -> None:
-        """Note how many requests wait inside the server, as its metrics say: while some do, more do not help."""
+        """Note how many requests wait inside the server: while some do, more do not help."""
         self._queued = waiting
 
     def _leave(self, now: float) -> None:
@@ -220,16 +220,16 @@ class Limiter:
             self._go(step, now)
 
     def _note(self, rate: float) -> None:
-        seen = self._measured.get(self._at)
-        if seen is None:
+        earlier = self._measured.get(self._at)
+        if earlier is None:
             self._measured[self._at] = _Throughput(
                 rate, self._epoch, measured=int(not self._ramping)
             )
-        elif abs(rate - seen.rate) > DRIFT * seen.rate:  # the rows or the server have changed
+        elif abs(rate - earlier.rate) > DRIFT * earlier.rate:  # the rows or the server have changed
             self._measured = {self._at: _Throughput(rate, self._epoch, measured=1)}
             self._patience = 1
         else:
-            seen.update(rate, self._epoch)
+            earlier.update(rate, self._epoch)
 
     def _recover_cap(self) -> None:
         self._clean_epochs += 1
@@ -279,19 +279,19 @@ class Limiter:
         return self._queued > max(1, self.limit // 4)
 
     def _best(self) -> int:
-        """Return the chosen step, one that is better by more than noise, or a lower one that is as good."""
-        seen = {step: one for step, one in self._measured.items() if step <= self._cap}
-        if not seen:
+        """Return the chosen step, one that is clearly better, or a lower one that is as good."""
+        measured = {step: one for step, one in self._measured.items() if step <= self._cap}
+        if not measured:
             return min(self._at, self._cap)
-        best = max(seen, key=lambda step: (seen[step].likely, -step))
-        chosen = seen.get(self._chosen)
-        if chosen is None or chosen.likely < GOOD_ENOUGH * seen[best].likely:
+        best = max(measured, key=lambda step: (measured[step].likely, -step))
+        chosen = measured.get(self._chosen)
+        if chosen is None or chosen.likely < GOOD_ENOUGH * measured[best].likely:
             return best
-        known = {step for step, one in seen.items() if one.measured >= MEASURED_ENOUGH}
+        trusted = {step for step, one in measured.items() if one.measured >= MEASURED_ENOUGH}
         lower = (
             step
-            for step in known
-            if self._chosen in known and seen[step].rate >= AS_GOOD * chosen.rate
+            for step in trusted
+            if self._chosen in trusted and measured[step].rate >= AS_GOOD * chosen.rate
         )
         return min((*lower, self._chosen))
 

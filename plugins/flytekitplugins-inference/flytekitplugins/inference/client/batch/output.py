@@ -31,7 +31,7 @@ RECORD_FIELDS = (
 _ROW_GROUP = 8192
 
 
-class Output(Protocol):
+class OutputFile(Protocol):
     """A result file in the making."""
 
     path: Path
@@ -49,7 +49,7 @@ class Output(Protocol):
         """Let go of the file, finished or not."""
 
 
-def open_output(path: Path, *, vectors: bool = False) -> Output:
+def open_output(path: Path, *, vectors: bool = False) -> OutputFile:
     """Return the writer for a path, by its suffix.
 
     Args:
@@ -162,7 +162,7 @@ class ParquetOutput:
 
 
 def _encodable(value: Any) -> Any:
-    """Return a value with each half of a surrogate pair in its texts escaped, since Parquet's texts are UTF-8."""
+    """Return a value with halves of surrogate pairs escaped: Parquet's texts are UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return (

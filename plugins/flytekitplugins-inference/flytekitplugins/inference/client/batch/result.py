@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .engine import Failure, Point
 from .output import read_output
+from .records import Failure
+from .series import Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,10 @@ class BatchResult:
         return self.rows
 
     def to_pandas(self) -> Any:
-        """Return the records as a pandas DataFrame with the index as its index; for results that fit into memory."""
+        """Return the records as a pandas DataFrame, with `index` as its index.
+
+        For results that fit into memory.
+        """
         import pandas
 
         is_parquet = self.path.suffix == ".parquet"

@@ -1,4 +1,4 @@
-"""What is done with each row: chat, completion, embeddings, structured output, or a function of the user's own.
+"""What is done with each row: chat, completion, embeddings, structured output, or a function.
 
 A work makes one request of a row and reads its answer; it sends nothing. The routes are OpenAI's,
 as vLLM, SGLang, llama.cpp, NIM, Ollama and TEI serve them.
@@ -31,7 +31,7 @@ _NOT_IN_A_BATCH = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RowAnswer:
     """What became of one row."""
 
     output: Any
@@ -44,7 +44,10 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class HttpWork:
-    """One request to a route of the model server per row. Made by `chat`, `completion`, `embeddings`, `structured`."""
+    """One request to a route of the model server per row.
+
+    `chat`, `completion`, `embeddings` and `structured` make it.
+    """
 
     kind: Literal["chat", "completion", "embeddings", "structured"]
     path: str
@@ -58,7 +61,7 @@ class HttpWork:
     """The pydantic model that a structured output is validated by."""
 
     def identity(self) -> dict[str, Any]:
-        """Return all that an answer depends on besides the row and the model: other values, other answers."""
+        """Return all that an answer depends on besides the row and the model."""
         facts = {
             "work": self.kind,
             "column": self.column,
@@ -76,16 +79,16 @@ class HttpWork:
             Fault: The row is not what this work takes.
         """
         content = self._content(position, value)
-        made: dict[str, Any]
+        request: dict[str, Any]
         if self.kind == "completion":
-            made = {"prompt": content}
+            request = {"prompt": content}
         elif self.kind == "embeddings":
-            made = {"input": content}
+            request = {"input": content}
         else:
-            made = {"messages": self._messages(position, content)}
-        return {"model": model, **self.parameters, **made}
+            request = {"messages": self._messages(position, content)}
+        return {"model": model, **self.parameters, **request}
 
-    def read(self, answer: Any) -> Answer:
+    def read(self, answer: Any) -> RowAnswer:
         """Return what the server's JSON says.
 
         Raises:
@@ -96,7 +99,7 @@ class HttpWork:
             prompt = usage.get("prompt_tokens") or 0
             completion = usage.get("completion_tokens") or 0
             if self.kind == "embeddings":
-                return Answer(answer["data"][0]["embedding"], prompt, completion)
+                return RowAnswer(answer["data"][0]["embedding"], prompt, completion)
             choice = answer["choices"][0]
             text = choice["text"] if self.kind == "completion" else choice["message"].get("content")
             reason = choice.get("finish_reason")
@@ -108,7 +111,7 @@ class HttpWork:
             raise Fault(
                 "invalid_output", f"The answer has no text; its finish_reason is {reason!r}."
             )
-        return Answer(
+        return RowAnswer(
             self._validated(text, reason) if self.schema is not None else text,
             prompt,
             completion,
@@ -175,7 +178,7 @@ class FunctionWork:
     function: RowFunction
 
     def identity(self) -> dict[str, Any]:
-        """Return the function's name and a digest of what it does: a changed function makes other outputs."""
+        """Return the function's name and a digest of what it does."""
         function = unwrapped(self.function)
         name = getattr(function, "__qualname__", type(function).__qualname__)
         return {"work": "function", "function": name, "code": code_digest(self.function)}
@@ -219,7 +222,10 @@ def completion(
 def embeddings(
     *, column: str | None = None, path: str = "/v1/embeddings", **parameters: Any
 ) -> HttpWork:
-    """Ask `/v1/embeddings`; the output is the vector, a list of numbers. Arguments as those of `chat`."""
+    """Ask `/v1/embeddings`; the output is the vector, a list of numbers.
+
+    Arguments as those of `chat`.
+    """
     return HttpWork(kind="embeddings", path=path, column=column, parameters=_checked(parameters))
 
 
@@ -256,7 +262,7 @@ def structured(
     else:
         raise ConfigError(f"schema={schema!r} is neither a pydantic model nor a JSON schema.")
     name = str(schema.get("title", "output")).replace(" ", "_")
-    wanted = {
+    response_format = {
         "type": "json_schema",
         "json_schema": {"name": name, "schema": schema, "strict": True},
     }
@@ -265,7 +271,7 @@ def structured(
         path=path,
         column=column,
         system=system,
-        parameters={**_checked(parameters), "response_format": wanted},
+        parameters={**_checked(parameters), "response_format": response_format},
         schema=schema,
         model_type=model_type,
     )
