@@ -1,6 +1,6 @@
 """Measures `batch`: its speed, its cost, its memory, and what a kill costs.
 
-    .venv/bin/python dev/bench/batch.py --what knee|cost|million|kill [--full] [--only vllm]
+    .venv/bin/python dev/bench/batch.py --what knee|cost|poison|million|kill [--full] [--only vllm]
 
 Each is one run, and what counts are ratios within it; without --full the inputs are smaller. All
 programs share this machine's cores.
@@ -12,6 +12,8 @@ programs share this machine's cores.
               its rows it had a limit that reaches 95 % of the best.
     cost      Processor time per request of `batch`, bare aiohttp and httpx with as many in flight,
               against a stub.
+    poison    A stub that refuses one row in a hundred for ever, or never answers it, against the
+              same stub without such rows, in turns.
     million   The memory of a process that sends a million rows to a stub.
     kill      `kill -9` at random moments, then a last run: whether all rows are there once and in
               order, and how many answers were asked for twice.
@@ -80,6 +82,8 @@ class Stub(asyncio.Protocol):
     answered: ClassVar[list[str]] = []
     """The prompts of all answers, as they were sent."""
     remembers: ClassVar[bool]
+    poison: ClassVar[str]
+    """What happens to one row in a hundred: "", "refused" or "unanswered"."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -98,8 +102,16 @@ class Stub(asyncio.Protocol):
             self.send({"data": [{"id": "stub"}]})
         else:
             self.prompt = json.loads(body)["messages"][-1]["content"]
-            Stub.queue.append(self)
-            Stub.begin()
+            if self.prompt.endswith("50") and Stub.poison:
+                self.reject()
+            else:
+                Stub.queue.append(self)
+                Stub.begin()
+
+    def reject(self) -> None:
+        if Stub.poison == "refused":
+            head = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+            self.transport.write(head.encode())
 
     @staticmethod
     def begin() -> None:
@@ -136,18 +148,22 @@ class Stub(asyncio.Protocol):
         self.transport.write(head.encode() + body)
 
 
-async def serve(seconds: float, slots: int, remembers: bool) -> None:
+async def serve(seconds: float, slots: int, remembers: bool, poison: str) -> None:
     Stub.seconds = seconds
     Stub.slots = slots
     Stub.remembers = remembers
+    Stub.poison = poison
     server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 @contextmanager
-def stub(*, seconds: float = 0.0, slots: int = 10**9, remembers: bool = False) -> Iterator[str]:
-    command = [sys.executable, __file__, "--serve", json.dumps([seconds, slots, remembers])]
+def stub(
+    *, seconds: float = 0.0, slots: int = 10**9, remembers: bool = False, poison: str = ""
+) -> Iterator[str]:
+    arguments = json.dumps([seconds, slots, remembers, poison])
+    command = [sys.executable, __file__, "--serve", arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -408,6 +424,42 @@ def cost(full: bool) -> None:
             )
 
 
+# poison
+
+POISON_DEADLINE, POISON_RETRIES = 1.0, 1
+
+
+def poison(full: bool) -> None:
+    rows = 28_800 if full else 9_600
+    rates: dict[str, list[float]] = {"": [], "refused": [], "unanswered": []}
+    for _ in range(3):
+        for what, values in rates.items():
+            with stub(seconds=0.1, slots=48, poison=what) as url:
+                began = time.perf_counter()
+                result = batch(
+                    Endpoint(url, "stub"),
+                    prompts(rows),
+                    work=WORK,
+                    deadline=POISON_DEADLINE,
+                    max_retries=POISON_RETRIES,
+                    progress=False,
+                )
+                values.append(rows / (time.perf_counter() - began))
+            expected = rows // 100 if what else 0
+            if result.failed != expected:
+                raise SystemExit(f"{result.failed} rows failed, and {expected} should have")
+    print(
+        f"{rows:,} rows, 48 slots, the median of three; a deadline of {POISON_DEADLINE:g} s, "
+        f"{POISON_RETRIES} retry: what the last rows wait for is part of it"
+    )
+    for what, values in rates.items():
+        ratio = statistics.median(
+            mine / alone for mine, alone in zip(values, rates[""], strict=True)
+        )
+        name = f"1 % {what}" if what else "all answered"
+        print(f"  {name:15} {statistics.median(values):.0f} rows/s = {ratio:.3f}")
+
+
 # million
 
 
@@ -503,7 +555,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--what", choices=["knee", "cost", "million", "kill"], default="cost")
+    parser.add_argument(
+        "--what", choices=["knee", "cost", "poison", "million", "kill"], default="cost"
+    )
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--only", default="", help="of knee: the servers with this in their name")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -514,6 +568,7 @@ def main() -> None:
         measures: dict[str, Callable[[bool], None]] = {
             "knee": partial(knee, only=arguments.only),
             "cost": cost,
+            "poison": poison,
             "million": million,
             "kill": kill,
         }

@@ -356,6 +356,31 @@ def test_the_server_is_asked_less_when_it_sheds_load(server: Server) -> None:
     assert result.retried == 0, "a busy server is not held against a row"
 
 
+@pytest.mark.parametrize("bad", [status(503, "no"), status(429, "no")], ids=["503", "429"])
+@pytest.mark.parametrize("every", [1000, 100], ids=["one row", "one in a hundred"])
+def test_rows_that_are_always_refused_fail_alone(every: int, bad: Handler, server: Server) -> None:
+    async def handler(request: web.Request, body: Any) -> web.StreamResponse:
+        is_refused = int(text_of(body).split()[1]) % every == 50
+        return await (bad if is_refused else echo)(request, body)
+
+    server.handler = handler
+    rows = [f"text {number}" for number in range(1000)]
+    failed = [record for record in run(server, rows, outage_seconds=30) if record["error"]]
+    assert [record["index"] for record in failed] == [*range(50, 1000, every)]
+    assert {record["error"]["kind"] for record in failed} == {"overloaded"}
+    assert {record["attempts"] for record in failed} == {6}
+
+
+def test_a_function_whose_other_service_refuses_one_row_fails_it_alone(server: Server) -> None:
+    async def elsewhere(client: Any, row: int) -> int:
+        if row == 30:
+            raise StatusError(429)
+        return row
+
+    records = list(run(server, range(200), work=elsewhere, outage_seconds=30))
+    assert [record["index"] for record in records if record["error"]] == [30]
+
+
 def test_retry_after_is_honoured(server: Server) -> None:
     times: list[float] = []
 
@@ -541,12 +566,12 @@ def test_errors_of_the_official_client_are_told_apart(
     endpoint = RealEndpoint(
         url=server.url, protocol="openai", model="tiny", health_url=f"{server.url}/health"
     )
-    options: Any = {"work": ask, "max_retries": 1, "deadline": 0.5, "progress": False}
+    options: Any = {"work": ask, "max_retries": 1, "progress": False}
     assert [record["output"] for record in batch(endpoint, TEXTS, **options)] == [
         f"answer to {t}" for t in TEXTS
     ]
     server.handler = bad
-    (record,) = batch(endpoint, ["a"], **options)
+    (record,) = batch(endpoint, ["a"], **options, deadline=0.5 if bad is hangs else 60)
     assert record["error"]["kind"] == kind
     server.handler = at_first(1, status(429))
     assert batch(endpoint, TEXTS, **{**options, "max_retries": 0}).failed == 0

@@ -10,6 +10,7 @@ from flytekitplugins.inference.client.batch.faults import FINAL, KINDS, RETRYABL
 from flytekitplugins.inference.client.batch.retry_policy import (
     BACKOFF_BASE_SECONDS,
     BACKOFF_CAP_SECONDS,
+    MAX_REFUSALS,
     RetryPolicy,
     Verdict,
     backoff,
@@ -53,6 +54,19 @@ def test_a_busy_server_is_not_held_against_a_row_before_the_run_would_have_ended
     assert {decide(row, "overloaded", now=moment) for moment in range(5, 36)} == {Verdict.WAIT}
     assert row.attempts == 0
     assert decide(row, "overloaded", now=35.1) is not Verdict.WAIT
+
+
+def test_a_row_that_is_refused_while_others_are_answered_fails() -> None:
+    row = Row(0, "a", refusals=MAX_REFUSALS)
+    assert decide(row, "overloaded") is Verdict.WAIT
+    row.refusals += 1
+    assert decide(row, "overloaded") is Verdict.FAIL
+    assert row.attempts == MAX_REFUSALS + 1
+
+
+def test_refusals_are_not_held_against_a_row_that_fails_otherwise() -> None:
+    row = Row(0, "a", refusals=MAX_REFUSALS + 1)
+    assert decide(row, "server_error") is Verdict.RETRY
 
 
 @pytest.mark.parametrize("attempts", range(8))

@@ -18,7 +18,7 @@ It sends as many requests at once as the server is good for, and survives what h
 | `rows`, `feed`, `intake` | read the input, only as far as it is needed |
 | `row_queue`, `dispatcher`, `attempts` | who is next; what is in flight; one request |
 | `caller`, `work`, `faults` | send a request; what is asked; what can go wrong |
-| `limiter` | how many requests at once |
+| `limiter`, `in_flight`, `recent_requests` | how many requests at once |
 | `availability`, `recovery` | whether the server is there; wait until it is |
 | `retry_policy` | whose fault it is, and when the row is asked again |
 | `recorder`, `records`, `journal`, `output`, `checkpoint` | keep what is finished |

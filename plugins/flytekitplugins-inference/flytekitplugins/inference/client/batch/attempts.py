@@ -93,7 +93,7 @@ class Attempts:
             return
         pause = availability.pause_asked(fault)
         if fault.kind in ("overloaded", "timeout"):
-            limiter.overloaded(ticket, now, retry_after=pause)
+            row.refusals += limiter.refused(ticket, now, retry_after=pause, again=row.refusals > 0)
         else:
             limiter.failed(ticket, now)
         availability.failed(fault)

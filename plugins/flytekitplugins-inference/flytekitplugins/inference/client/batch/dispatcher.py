@@ -82,7 +82,7 @@ class Dispatcher:
 
     def _may_send(self) -> bool:
         limiter = self._server.limiter
-        if self._server.recovery.is_under_way or limiter.in_flight >= limiter.limit:
+        if self._server.recovery.is_under_way or not limiter.has_room:
             return False
         if self._recorder.backlog > 4 * limiter.limit + SIZE:
             return False  # the disk lags behind

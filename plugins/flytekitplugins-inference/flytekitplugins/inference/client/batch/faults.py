@@ -11,9 +11,11 @@
 | `invalid_answer` | broken JSON, or JSON that is not what this route answers | yes | yes |
 | `server_error` | 5xx | yes | yes |
 | `disconnected` | the connection broke, also in the middle of an answer | yes | yes |
-| `timeout` | no answer within the deadline | yes, and fewer requests at once | yes |
-| `overloaded` | 429 or 503 | yes, without counting, and fewer requests at once | yes |
+| `timeout` | no answer within the deadline | yes | yes |
+| `overloaded` | 429 or 503 | yes, without counting while the server refuses others too | yes |
 | `unreachable` | nothing listens at the address | once it does again | yes |
+
+`timeout` and `overloaded` also say something about the server's load: `recent_requests`.
 """
 
 from __future__ import annotations

@@ -55,6 +55,9 @@ class Row:
     """Requests that were made for it and count."""
     overloaded_since: float | None = None
     """When the server first refused it for being busy, in this run."""
+    refusals: int = 0
+    """Times that the server refused it, or left it unanswered, while it answered nearly all
+    others."""
 
 
 @dataclass(frozen=True, slots=True)
