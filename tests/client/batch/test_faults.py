@@ -533,6 +533,37 @@ def test_a_function_that_cannot_reach_something_else_does_not_wait_for_the_serve
     assert [record["attempts"] for record in result] == [3] * 3
 
 
+async def cancels_itself() -> None:
+    raise asyncio.CancelledError
+
+
+async def awaits_a_task_that_was_cancelled() -> None:
+    task = asyncio.create_task(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+async def cancels_a_group() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await asyncio.gather(future)
+
+
+@pytest.mark.parametrize(
+    "ending", [cancels_itself, awaits_a_task_that_was_cancelled, cancels_a_group]
+)
+def test_a_function_that_ends_cancelled_fails_its_row_alone(ending: Any, server: Server) -> None:
+    async def function(client: Any, row: int) -> int:
+        if row == 3:
+            await ending()
+        return row
+
+    result = run(server, range(20), work=function)
+    assert [record["index"] for record in result if record["error"]] == [3]
+    assert result.failures[0].error["kind"] == "function"
+    assert "CancelledError" in result.failures[0].error["message"]
+
+
 def test_a_function_that_hangs_meets_the_deadline(server: Server) -> None:
     async def hang(client: Any, row: str) -> Any:
         await asyncio.sleep(60)

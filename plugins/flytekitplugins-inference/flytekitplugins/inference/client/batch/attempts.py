@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 
@@ -54,6 +55,8 @@ class Attempts:
     ) -> None:
         self.are_last = False
         """Whether the run is being stopped, so that rows which fail are left to the next run."""
+        self.are_over = False
+        """Whether the run cancels its requests; any other cancellation is the user's function's."""
         self._caller = caller
         self._server = server
         self._policy = policy
@@ -70,6 +73,11 @@ class Attempts:
         """
         try:
             answer = await self._caller.call(row)
+        except asyncio.CancelledError:
+            if self.are_over:
+                raise
+            message = "It was cancelled, though this run did not cancel it (CancelledError)."
+            await self._failed(row, ticket, Fault("function", message))
         except Exception as error:  # the user's function may raise anything
             await self._failed(row, ticket, fault_of_exception(error))
         else:

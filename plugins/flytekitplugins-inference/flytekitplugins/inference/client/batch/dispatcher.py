@@ -68,6 +68,7 @@ class Dispatcher:
 
     async def cancel(self) -> None:
         """Give up what is in flight."""
+        self._attempts.are_over = True
         await end_tasks([*self._tasks])
 
     def _send(self) -> None:
