@@ -153,6 +153,8 @@ class Caller:
                 )
         except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError):
             return None
+        except (ValueError, OverflowError):  # +Inf, NaN, or no number: a hint cannot end the run
+            return None
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -168,7 +170,7 @@ class Caller:
             del body["model"]
         try:
             data = json.dumps(body).encode()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise Fault(
                 "invalid_row", f"Row {row.position + 1} has no form as JSON: {error}."
             ) from error
@@ -221,6 +223,8 @@ def _only_model(text: str, url: str) -> str:
 def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
     try:
         return json.loads(raw)
+    except RecursionError as error:
+        raise Fault("invalid_answer", "The answer is JSON that is nested too deeply.") from error
     except ValueError as error:
         text = raw.decode(errors="replace")
         kind = headers.get("Content-Type", "of no type").partition(";")[0]

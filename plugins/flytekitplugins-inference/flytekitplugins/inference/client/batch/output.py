@@ -29,6 +29,8 @@ RECORD_FIELDS = (
 )
 """What a record has. `output` or `error` is null."""
 _ROW_GROUP = 8192
+_UNFIT = (TypeError, ValueError, OverflowError)
+"""What pyarrow raises for a value that its column cannot hold; its own errors extend these."""
 
 
 class OutputFile(Protocol):
@@ -156,9 +158,29 @@ class ParquetOutput:
 
     def _write_group(self) -> None:
         pyarrow = import_pyarrow()
-        if self._records:
-            self._writer.write_table(pyarrow.Table.from_pylist(self._records, schema=self._schema))
-            self._records = []
+        if not self._records:
+            return
+        try:
+            table = pyarrow.Table.from_pylist(self._records, schema=self._schema)
+        except _UNFIT:
+            records = [self._fitting(record) for record in self._records]
+            table = pyarrow.Table.from_pylist(records, schema=self._schema)
+        self._writer.write_table(table)
+        self._records = []
+
+    def _fitting(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return a record, or in place of one that does not fit the columns what is wrong with it.
+
+        Such a record comes from a journal that an earlier version wrote.
+        """
+        pyarrow = import_pyarrow()
+        try:
+            pyarrow.Table.from_pylist([record], schema=self._schema)
+        except _UNFIT as error:
+            message = f"The answer does not fit the columns of a Parquet file: {error}"
+            fault = {"kind": "invalid_output", "message": message, "status": None}
+            return {"index": record["index"], "id": record["id"], "error": fault}
+        return record
 
 
 def _encodable(value: Any) -> Any:

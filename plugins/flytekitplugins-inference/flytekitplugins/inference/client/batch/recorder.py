@@ -79,7 +79,7 @@ class Recorder:
         fault = outcome if isinstance(outcome, Fault) else None
         try:
             record = record_of_row(row, outcome, seconds)
-        except (TypeError, ValueError, RecursionError) as error:
+        except Exception as error:  # the output's own methods may raise anything
             fault = Fault("function", f"The output has no form as JSON: {error}.")
             record = record_of_row(row, fault, seconds)
         if fault is None:

@@ -127,7 +127,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
                 continue
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 quoted = shortened(line.decode(errors="replace"), 80)
                 yield Fault(
                     "invalid_row",
@@ -226,10 +226,15 @@ def identify(value: Any, position: int, id_source: IdSource | None) -> Row:
         row.content = _digest(_canonical(value, position, needed=id_source is None))
         row.key = row.content
         if id_source is not None:
-            row.id = _read_id(value, position, id_source)
-            row.key = _digest(json.dumps(["id", row.id]).encode())
+            row_id = _read_id(value, position, id_source)
+            row.key = _digest(json.dumps(["id", row_id]).encode())
+            row.id = row_id
     except Fault as fault:
         row.fault = fault
+    except Exception as error:  # a row's own methods may raise anything
+        said = shortened(f"{type(error).__name__}: {error}")
+        row.fault = Fault("invalid_row", f"{describe(position, value)}; reading it raised {said}")
+    if row.fault is not None:
         row.key = _digest(b"position %d" % position)
     return row
 
@@ -306,4 +311,7 @@ def _described(value: Any) -> str:
     if isinstance(value, Mapping):
         columns = ", ".join(repr(column) for column in list(value)[:8])
         return f"a {type(value).__name__} with {columns or 'no columns'}"
-    return f"of type {type(value).__name__}: {shortened(repr(value), 60)}"
+    try:
+        return f"of type {type(value).__name__}: {shortened(repr(value), 60)}"
+    except Exception:  # nested too deeply, or its own `__repr__` raises
+        return f"of type {type(value).__name__}"

@@ -6,11 +6,14 @@ as vLLM, SGLang, llama.cpp, NIM, Ollama and TEI serve them.
 
 from __future__ import annotations
 
+import base64
 import importlib
 import inspect
 import json
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, Literal
 
 from ...distribution import install_command
@@ -21,6 +24,8 @@ from .rows import describe
 
 RowFunction = Callable[[Any, Any], Awaitable[Any]]
 """`async def f(client, row)`: what it returns, as JSON has it, is the row's output."""
+_MOST_TOKENS = 2**63
+"""Counts are 64-bit numbers in the output."""
 _NOT_IN_A_BATCH = {
     "stream": "a row's answer is read as a whole",
     "n": "a row has one output",
@@ -95,17 +100,17 @@ class HttpWork:
             Fault: It is not an answer of this route, or the output does not fit the schema.
         """
         try:
-            usage = answer.get("usage") or {}
-            prompt = usage.get("prompt_tokens") or 0
-            completion = usage.get("completion_tokens") or 0
+            usage = answer.get("usage")
             if self.kind == "embeddings":
-                return RowAnswer(answer["data"][0]["embedding"], prompt, completion)
+                vector = _vector(answer["data"][0]["embedding"])
+                return RowAnswer(vector, _tokens(usage, "prompt_tokens"))
             choice = answer["choices"][0]
             text = choice["text"] if self.kind == "completion" else choice["message"].get("content")
             reason = choice.get("finish_reason")
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            quoted = shortened(json.dumps(answer))
-            message = f"The answer is JSON, but not that of {self.path}: {quoted}"
+            if not isinstance(text, (str, NoneType)) or not isinstance(reason, (str, NoneType)):
+                raise TypeError("a text and a finish_reason")
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            message = f"The answer is JSON, but not that of {self.path}: {_quoted(answer)}"
             raise Fault("invalid_answer", message) from error
         if text is None:
             raise Fault(
@@ -113,8 +118,8 @@ class HttpWork:
             )
         return RowAnswer(
             self._validated(text, reason) if self.schema is not None else text,
-            prompt,
-            completion,
+            _tokens(usage, "prompt_tokens"),
+            _tokens(usage, "completion_tokens"),
             reason,
         )
 
@@ -165,7 +170,7 @@ class HttpWork:
                 return self.model_type.model_validate_json(text).model_dump(mode="json")
             value = json.loads(text)
             _validate(value, self.schema)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             said = f"{shortened(str(error))}{cut} The text is: {shortened(text)}"
             raise Fault("invalid_output", f"The text does not fit the schema: {said}") from error
         return value
@@ -299,6 +304,38 @@ def as_work(work: Any) -> Work:
             f"work={work!r} cannot be called with (client, row): {error}; {takes}."
         ) from error
     return FunctionWork(work)
+
+
+def _tokens(usage: Any, name: str) -> int:
+    """Return a count of tokens, 0 where the server says none that makes sense."""
+    count = usage.get(name) if isinstance(usage, Mapping) else None
+    if not isinstance(count, int) or isinstance(count, bool):
+        return 0
+    return count if 0 <= count < _MOST_TOKENS else 0
+
+
+def _vector(embedding: Any) -> list[float]:
+    """Return an embedding as numbers; `encoding_format="base64"` has it as 32-bit floats.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(embedding, str):
+        raw = base64.b64decode(embedding, validate=True)
+        if len(raw) % 4:
+            raise ValueError("no whole 32-bit floats")
+        embedding = list(struct.unpack(f"<{len(raw) // 4}f", raw))
+    is_vector = isinstance(embedding, list) and embedding
+    if not is_vector or not all(type(number) in (float, int) for number in embedding):
+        raise ValueError("no vector of numbers")
+    return list(embedding)
+
+
+def _quoted(answer: Any) -> str:
+    try:
+        return shortened(json.dumps(answer))
+    except RecursionError:
+        return "it is nested too deeply"
 
 
 def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
