@@ -50,9 +50,10 @@ class InFlight:
             limit: How many requests may be in flight.
         """
         self._answers += 1
+        overtaken = self._answers - OVERTAKEN * limit
         while self._active:
             first = next(iter(self._active))
-            if self._answers - self._active[first] < OVERTAKEN * limit:
+            if self._active[first] > overtaken:
                 return
             del self._active[first]
             self._stragglers.add(first)

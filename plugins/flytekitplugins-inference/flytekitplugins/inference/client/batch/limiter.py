@@ -43,7 +43,7 @@ MAX_PATIENCE = 16
 """Epochs between two tries of a neighbour, once nothing has changed for long."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ticket:
     """One request that is in flight."""
 

@@ -76,7 +76,8 @@ class RetryPolicy:
 def backoff(row: Row) -> float:
     """Return the seconds until a row is asked again: twice as long after each failure of its own.
 
-    A refusal makes it no longer: the server answers others meanwhile. Chance keeps rows that failed together from coming back together.
+    A refusal makes the pause no longer, since the server answers others meanwhile. Chance keeps
+    rows that failed together from coming back together.
     """
     longest = min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2.0**row.attempts)
     return random.uniform(longest / 2, longest)  # noqa: S311, not a secret
