@@ -64,7 +64,8 @@ class Dispatcher:
 
     async def wait(self, seconds: float) -> None:
         """Wait until nothing is in flight, at most so long."""
-        await asyncio.wait(self._tasks, timeout=seconds)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
 
     async def cancel(self) -> None:
         """Give up what is in flight."""
