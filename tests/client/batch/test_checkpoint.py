@@ -1,4 +1,4 @@
-"""Flyte's own task checkpoint: flytekit's real classes, on a disk and on an S3 server, and its real entry point."""
+"""Flyte's own task checkpoint: flytekit's real classes and entry point, on a disk and on S3."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PreemptedError(Exception):
 
 
 class Attempts:
-    """The attempts of one task, each with a place for its checkpoint and the place of the one before."""
+    """The attempts of one task, each with a place for its checkpoint and that of the one before."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -269,7 +269,7 @@ def ask() -> int:
 def test_flytes_entry_point_continues_after_preemption(
     number: int, server: Server, tmp_path: Path
 ) -> None:
-    """Two attempts of `pyflyte-execute` as Flyte's plugin for pods starts them; the first is preempted."""
+    """Two attempts of `pyflyte-execute`, as Flyte starts them in pods; the first is preempted."""
     from flyteidl.core import literals_pb2
 
     (tmp_path / "flow.py").write_text(WORKFLOW)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C at awkward moments of a batch: a process of its own, with a real server and a checkpoint."""
+"""SIGTERM and Ctrl-C at awkward moments of a batch: a process, a real server and a checkpoint."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ PROGRAM = """
     import signal
     import sys
     from client.batch.stub import Endpoint
-    from flytekitplugins.inference.client.batch import batch, chat, engine, run
+    from flytekitplugins.inference.client.batch import batch, chat, opening, runner
 
     url, directory, seconds, *words = sys.argv[1:]
-    engine.STOP_SECONDS = float(seconds)
+    runner.STOP_SECONDS = float(seconds)
 
 
     class Checkpoint:
@@ -65,10 +65,11 @@ PROGRAM = """
             yield f"text {number}"
 
 
-    run.current_checkpoint = Checkpoint
+    opening.current_checkpoint = Checkpoint
     signal.signal(signal.SIGUSR1, raises)
     model = "" if "no-model" in words else "tiny"
-    batch(Endpoint(url, model), rows(), work=chat(), output=f"{directory}/out.jsonl", progress=False)
+    output = f"{directory}/out.jsonl"
+    batch(Endpoint(url, model), rows(), work=chat(), output=output, progress=False)
 """
 
 
@@ -268,7 +269,7 @@ def test_a_run_that_waits_for_its_server_is_stopped(number: int, run: Run) -> No
 
 
 def test_an_exception_of_a_handler_of_the_callers_comes_after_all_is_kept(run: Run) -> None:
-    """This is what marks a thread as ended that is waited for with `Thread.join`, on Python 3.10 to 3.12."""
+    """On Python 3.10 to 3.12 this marks a thread as ended that is waited for with `Thread.join`."""
     run.start()
     run.wait_for_requests()
     run.process.send_signal(signal.SIGUSR1)

@@ -14,7 +14,7 @@ from ..client_options import OUTAGE_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .caller import Endpoint
+    from .caller import BatchEndpoint
     from .rows import IdSource
     from .work import HttpWork, RowFunction
 
@@ -64,7 +64,7 @@ class BatchArguments:
         ConfigError: Lists every value that is wrong.
     """
 
-    endpoint: Endpoint
+    endpoint: BatchEndpoint
     rows: Any
     work: HttpWork | RowFunction
     output: str | os.PathLike[str] | None = None
@@ -101,7 +101,7 @@ class BatchArguments:
             raise ConfigError("The arguments of batch are wrong.", problems=problems)
 
 
-def arguments_of(endpoint: Endpoint, rows: Any, options: Mapping[str, Any]) -> BatchArguments:
+def arguments_of(endpoint: BatchEndpoint, rows: Any, options: Mapping[str, Any]) -> BatchArguments:
     """Return the arguments of a batch.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Who sends the requests: built-in works through aiohttp, the user's function through the endpoint's own client."""
+"""Sends the requests: through aiohttp; a function uses the endpoint's own client."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ...facts.readiness import is_answering
 from ..record import record_of
 from .faults import Fault, fault_of_status, shortened
 from .rows import Row
-from .work import Answer, FunctionWork, HttpWork, Work
+from .work import FunctionWork, HttpWork, RowAnswer, Work
 
 _PROBE_SECONDS = 5.0
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
 
 
-class Endpoint(Protocol):
+class BatchEndpoint(Protocol):
     """What a batch needs to know of a model server."""
 
     @property
@@ -71,7 +71,7 @@ class Caller:
         MissingDependencyError: aiohttp is not installed.
     """
 
-    def __init__(self, endpoint: Endpoint, work: Work, *, deadline: float) -> None:
+    def __init__(self, endpoint: BatchEndpoint, work: Work, *, deadline: float) -> None:
         self._aiohttp = _import_aiohttp()
         self._endpoint = endpoint
         self._work = work
@@ -124,7 +124,7 @@ class Caller:
             self._model = only_model("openai", url=self._endpoint.url, status=status, body=body)
         return self._model or self._endpoint.model
 
-    async def call(self, row: Row) -> Answer:
+    async def call(self, row: Row) -> RowAnswer:
         """Return the answer for a row.
 
         Raises:
@@ -135,10 +135,10 @@ class Caller:
         output = await asyncio.wait_for(
             self._work.function(self._client, row.value), self._deadline
         )
-        return Answer(output)
+        return RowAnswer(output)
 
     async def is_up(self) -> bool:
-        """Return whether the server answers its health check, or anything at all where it has none."""
+        """Return whether the server answers its health check, or anything where it has none."""
         timeout = self._aiohttp.ClientTimeout(total=_PROBE_SECONDS)
         try:
             async with self._session.get(
@@ -173,13 +173,13 @@ class Caller:
         if asyncio.iscoroutine(result):
             await result
 
-    async def _post(self, work: HttpWork, row: Row) -> Answer:
+    async def _post(self, work: HttpWork, row: Row) -> RowAnswer:
         body = work.body(row.position, row.value, self._model)
         if not body["model"]:
             del body["model"]
         try:
             data = json.dumps(body).encode()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise Fault(
                 "invalid_row", f"Row {row.position + 1} has no form as JSON: {error}."
             ) from error
@@ -196,15 +196,15 @@ class Caller:
 
     async def _send(self, path: str, data: bytes) -> tuple[Any, bytes]:
         """Return an answer and its body, and put the request on record."""
-        seen = self._record.begin(f"POST {path}")
+        entry = self._record.begin(f"POST {path}")
         try:
             async with self._session.post(self._origin + path, data=data) as response:
                 raw = await response.read()
         except BaseException as error:
-            self._record.end(seen, error)
+            self._record.end(entry, error)
             raise
-        seen.status = response.status
-        self._record.end(seen)
+        entry.status = response.status
+        self._record.end(entry)
         return response, raw
 
 
@@ -227,6 +227,8 @@ async def _bounded(content: Any, limit: int) -> bytes:
 def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
     try:
         return json.loads(raw)
+    except RecursionError as error:
+        raise Fault("invalid_answer", "The answer is JSON that is nested too deeply.") from error
     except ValueError as error:
         text = raw.decode(errors="replace")
         kind = headers.get("Content-Type", "of no type").partition(";")[0]
@@ -234,10 +236,10 @@ def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
             raise Fault(
                 "invalid_answer", f"The answer is broken JSON ({error}): {shortened(text)}"
             ) from error
-        seen = shortened(re.sub(r"<[^>]*>", " ", text), 120) or "nothing"
+        quoted = shortened(re.sub(r"<[^>]*>", " ", text), 120) or "nothing"
         message = (
             f"The answer is {kind}, not JSON; does another program answer at this address? "
-            f"It says: {seen}"
+            f"It says: {quoted}"
         )
         raise Fault("not_json", message) from error
 

@@ -11,9 +11,11 @@
 | `invalid_answer` | broken JSON, or JSON that is not what this route answers | yes | yes |
 | `server_error` | 5xx | yes | yes |
 | `disconnected` | the connection broke, also in the middle of an answer | yes | yes |
-| `timeout` | no answer within the deadline | yes, and fewer requests at once | yes |
-| `overloaded` | 429 or 503 | yes, without counting, and fewer requests at once | yes |
+| `timeout` | no answer within the deadline | yes | yes |
+| `overloaded` | 429 or 503 | yes, without counting while the server refuses others too | yes |
 | `unreachable` | nothing listens at the address | once it does again | yes |
+
+`timeout` and `overloaded` also say something about the server's load: `recent_requests`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any, Literal, get_args
 
 from ...facts.retry_after import parse_retry_after
 
-Kind = Literal[
+FaultKind = Literal[
     "invalid_row",
     "duplicate_id",
     "rejected",
@@ -38,7 +40,7 @@ Kind = Literal[
     "overloaded",
     "unreachable",
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 FINAL = frozenset({"invalid_row", "duplicate_id", "rejected"})
 """The same row would fail in the same way again."""
 RETRYABLE = frozenset(
@@ -70,10 +72,10 @@ class Fault(Exception):  # noqa: N818, it says what happened to a row and is not
     """
 
     def __init__(
-        self, kind: Kind, message: str, *, status: int | None = None, retry_after: float = 0.0
+        self, kind: FaultKind, message: str, *, status: int | None = None, retry_after: float = 0.0
     ) -> None:
         super().__init__(message)
-        self.kind: Kind = kind
+        self.kind: FaultKind = kind
         self.message = message
         self.status = status
         self.retry_after = retry_after
@@ -108,9 +110,10 @@ def fault_of_status(status: int, text: str, headers: Mapping[str, str]) -> Fault
 
 
 def fault_of_exception(error: Exception) -> Fault:
-    """Return what an exception means: of aiohttp, of the official `openai` client, of httpx, or any other.
+    """Return what an exception means.
 
-    Libraries that are not imported cannot have raised it, so none is imported here.
+    It may be of aiohttp, of the official `openai` client, of httpx, or any other. Libraries that
+    are not imported cannot have raised it, so none is imported here.
     """
     if isinstance(error, Fault):
         return error
@@ -170,7 +173,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _is(error: BaseException, *names: str) -> bool:
     for name in names:
         module, _, attribute = name.rpartition(".")
-        known = getattr(sys.modules.get(module), attribute, None)
-        if isinstance(known, type) and isinstance(error, known):
+        class_ = getattr(sys.modules.get(module), attribute, None)
+        if isinstance(class_, type) and isinstance(error, class_):
             return True
     return False

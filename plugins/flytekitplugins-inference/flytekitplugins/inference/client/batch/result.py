@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...dependencies import requires
-from .engine import Failure, Point
 from .output import read_output
+from .records import Failure
+from .series import Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,10 @@ class BatchResult:
         return self.rows
 
     def to_pandas(self) -> Any:
-        """Return the records as a pandas DataFrame with the index as its index; for results that fit into memory."""
+        """Return the records as a pandas DataFrame, with `index` as its index.
+
+        For results that fit into memory.
+        """
         with requires("pandas", "to_pandas()", hint="pip install pandas, or iterate over it."):
             import pandas
 
