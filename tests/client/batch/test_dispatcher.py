@@ -17,7 +17,7 @@ from flytekitplugins.inference.client.batch.row_queue import RowQueue
 from flytekitplugins.inference.client.batch.rows import Row
 
 
-class Attempts:
+class RowAttempts:
     """Requests that are answered when the test says so."""
 
     def __init__(self, limiter: Limiter) -> None:
@@ -42,7 +42,7 @@ class Parts:
         self.limiter = Limiter(4)
         self.recovery = SimpleNamespace(is_under_way=False)
         self.recorder = SimpleNamespace(backlog=0)
-        self.attempts: Any = Attempts(self.limiter)
+        self.attempts: Any = RowAttempts(self.limiter)
         queue = RowQueue(lambda: self.limiter.limit)
         queue.add(Row(position, None) for position in range(10))
         queue.close()

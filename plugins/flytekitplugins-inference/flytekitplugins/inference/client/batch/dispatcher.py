@@ -6,10 +6,10 @@ import asyncio
 import time
 
 from .alarm import Alarm
-from .attempts import Attempts, ServerState
 from .feed import SIZE
 from .progress import Counts
 from .recorder import Recorder
+from .row_attempts import RowAttempts, ServerState
 from .row_queue import RowQueue
 from .rows import Row
 from .threads import end_tasks
@@ -29,7 +29,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        attempts: Attempts,
+        attempts: RowAttempts,
         server: ServerState,
         *,
         queue: RowQueue,

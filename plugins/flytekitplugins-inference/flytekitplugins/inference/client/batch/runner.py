@@ -4,7 +4,7 @@ One event loop, on which nothing blocks: the input is read in one thread, the jo
 are written in another. Memory is bounded at each step: rows are read only when they are about to be
 needed, finished ones leave for the disk at once, and nothing is sent while either lags behind.
 
-    Intake ──▶ RowQueue ──▶ Dispatcher ──▶ Attempts ──▶ Recorder ──▶ journal ──▶ output
+    Intake ──▶ RowQueue ──▶ Dispatcher ──▶ RowAttempts ──▶ Recorder ──▶ journal ──▶ output
                   ▲                           │                         └──▶ Flyte's checkpoint
                   └─────── asked again ───────┘
 
@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 from ...facts.wording import duration
 from .alarm import Alarm
-from .attempts import Attempts, ServerState
 from .availability import Availability
 from .caller import BatchEndpoint, Caller
 from .checkpoint import CheckpointedJournal, CheckpointSaver
@@ -34,6 +33,7 @@ from .progress import Counts, Progress
 from .recorder import Files, Recorder
 from .recovery import Recovery
 from .retry_policy import RetryPolicy
+from .row_attempts import RowAttempts, ServerState
 from .row_queue import RowQueue
 from .rows import IdSource, RowSource
 from .threads import Worker, end_tasks, until_done
@@ -97,7 +97,7 @@ class Runner:
             counts=self.counts,
             wake=wake,
         )
-        self._attempts = Attempts(
+        self._attempts = RowAttempts(
             parts.caller,
             self._server,
             RetryPolicy(parts.max_retries, parts.outage_seconds),

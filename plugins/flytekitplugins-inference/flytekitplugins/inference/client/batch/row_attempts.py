@@ -31,7 +31,7 @@ class ServerState:
     """Waits for it while it is not."""
 
 
-class Attempts:
+class RowAttempts:
     """Makes requests for rows, and hands each row on: to the recorder, or back to the queue.
 
     Args:
