@@ -89,12 +89,14 @@ class Sidecar:
 def serve(load: Any, hub: Any, tmp_path: Path) -> Callable[..., Sidecar]:
     def start(*arguments: str) -> Sidecar:
         with (tmp_path / "log").open("a") as log:
+            before = log.tell()
             process = load.start(
                 "owner/name", "--update-interval", "0.3", *arguments, stderr=log, **hub.environ
             )
         sidecar = Sidecar(tmp_path, process)
         wait_for(
-            (tmp_path / "models" / ".ready").exists,
+            # the file `.ready` may be an earlier loader's
+            lambda: b"load_model ready" in (tmp_path / "log").read_bytes()[before:],
             30,
             otherwise=(tmp_path / "log").read_text,
         )

@@ -38,7 +38,7 @@ class PreemptedError(Exception):
     """Ends an attempt."""
 
 
-class RowAttempts:
+class Attempts:
     """The attempts of one task, each with a place for its checkpoint and that of the one before."""
 
     def __init__(self, root: Path) -> None:
@@ -68,8 +68,8 @@ def run_in(flyte: SyncCheckpoint | None, server: Server, rows: Any, **options: A
 
 
 @pytest.fixture
-def attempts(tmp_path: Path) -> RowAttempts:
-    return RowAttempts(tmp_path / "checkpoints")
+def attempts(tmp_path: Path) -> Attempts:
+    return Attempts(tmp_path / "checkpoints")
 
 
 def stopping_after(server: Server, texts: list[str], finished: int) -> Iterator[str]:
@@ -91,7 +91,7 @@ def test_outside_of_a_task_there_is_no_checkpoint() -> None:
 
 
 def test_the_next_attempt_continues_and_so_does_the_one_after_it(
-    server: Server, attempts: RowAttempts
+    server: Server, attempts: Attempts
 ) -> None:
     for finished in (10, 25):
         with pytest.raises(PreemptedError):
@@ -103,14 +103,14 @@ def test_the_next_attempt_continues_and_so_does_the_one_after_it(
 
 
 def test_an_attempt_that_ended_before_its_first_upload_leaves_nothing_to_continue(
-    server: Server, attempts: RowAttempts
+    server: Server, attempts: Attempts
 ) -> None:
     attempts.begin()
     assert attempts.run(server).resumed == 0
 
 
 def test_batches_of_one_task_do_not_mix_their_checkpoints(
-    server: Server, attempts: RowAttempts, tmp_path: Path
+    server: Server, attempts: Attempts, tmp_path: Path
 ) -> None:
     flyte = attempts.begin()
     run_in(flyte, server, TEXTS[:10], output=tmp_path / "1" / "a.jsonl")
@@ -130,14 +130,14 @@ def test_batches_of_one_task_do_not_mix_their_checkpoints(
 
 
 def test_changed_parameters_do_not_take_the_old_checkpoint(
-    server: Server, attempts: RowAttempts
+    server: Server, attempts: Attempts
 ) -> None:
     attempts.run(server)
     assert attempts.run(server, work=chat(max_tokens=1)).resumed == 0
 
 
 def test_resume_false_neither_reads_nor_writes_a_checkpoint(
-    server: Server, attempts: RowAttempts
+    server: Server, attempts: Attempts
 ) -> None:
     attempts.run(server)
     assert attempts.run(server, resume=False).resumed == 0

@@ -12,7 +12,7 @@ from itertools import count
 
 from ...errors import ServerNotReadyError
 from ...facts.wording import duration
-from .attempts import ServerState
+from .row_attempts import ServerState
 from .caller import Caller
 from .progress import Counts, Progress
 from .series import Point, Series
