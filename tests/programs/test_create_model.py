@@ -593,8 +593,8 @@ def test_the_budget_holds_for_the_whole(
 @pytest.mark.parametrize(
     ("path", "fault", "doing"),
     [
-        ("/api/pull", "silence", "Pulling was not over"),
-        ("/api/generate", "slow", "Loading the model was not over"),
+        ("/api/pull", "silence", "Pulling had not finished"),
+        ("/api/generate", "slow", "Loading the model had not finished"),
     ],
 )
 def test_the_budget_of_the_whole_start_holds(

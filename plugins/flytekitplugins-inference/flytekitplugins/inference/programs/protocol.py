@@ -81,6 +81,8 @@ class ExitCode(IntEnum):
     CONFIG = 78
     TERMINATED = 143
     """Ended by SIGTERM, as a shell reports it (128 + 15)."""
+    INTERRUPTED = 130
+    """Ended by Ctrl-C, as a shell reports it (128 + 2)."""
 
 
 def termination_message(program: str, error: BaseException) -> str:
