@@ -15,28 +15,28 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from flytekitplugins.inference.local import processes
 from flytekitplugins.inference.local.backoff import Backoff
 from flytekitplugins.inference.local.choice import BACKEND_VARIABLE
-from flytekitplugins.inference.local.container import Surroundings
-from flytekitplugins.inference.local.container_output import Output
+from flytekitplugins.inference.local.container import PodContext
+from flytekitplugins.inference.local.container_output import PodOutput
 from flytekitplugins.inference.local.containers.docker_api import connect
 from flytekitplugins.inference.local.events import History
 from flytekitplugins.inference.local.plan.local_plan import (
     ContainerPlan,
-    PodPlan,
+    LocalPodPlan,
     compile_plan,
     declared_ports,
 )
 from flytekitplugins.inference.local.probes import Answer, Probe
-from flytekitplugins.inference.local.supervisor import Phase, Supervisor
+from flytekitplugins.inference.local.processes.process_backend import marked_processes
+from flytekitplugins.inference.local.supervisor import PodPhase, Supervisor
 from local import podman
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from flytekitplugins.inference.local.backend import LineSink, Report
-    from flytekitplugins.inference.local.containers.docker_api import Engine
+    from flytekitplugins.inference.local.backend import EventSink, LineSink
+    from flytekitplugins.inference.local.containers.docker_api import ContainerRuntime
 
 Manifest = dict[str, Any]
 
@@ -155,7 +155,7 @@ class Manifests:
         given = {"ports": [{"containerPort": port}], "startupProbe": probe, **fields}
         return self.sidecar(name, SERVER, "--port", str(port), *args, **given)
 
-    def plan(self, manifest: Mapping[str, Any], **fields: Any) -> PodPlan:
+    def plan(self, manifest: Mapping[str, Any], **fields: Any) -> LocalPodPlan:
         given: dict[str, Any] = {
             "root": Path("/here"),
             "environ": {},
@@ -171,15 +171,15 @@ class Manifests:
 @pytest.fixture
 def manifests(request: pytest.FixtureRequest) -> Manifests:
     """Of processes, or of what the fixture `backend` says."""
-    is_engine = (
+    is_runtime = (
         "backend" in request.fixturenames and request.getfixturevalue("backend") == "containers"
     )
-    return Manifests(podman.IMAGE if is_engine else "")
+    return Manifests(podman.IMAGE if is_runtime else "")
 
 
 @dataclass(frozen=True)
 class ServedRegistry:
-    """A registry that the engine of the tests can reach."""
+    """A registry that the runtime of the tests can reach."""
 
     registry: podman.Registry
     address: str
@@ -194,18 +194,18 @@ def registry() -> Iterator[ServedRegistry]:
 
 @pytest.fixture(scope="session")
 def _service(tmp_path_factory: pytest.TempPathFactory, registry: ServedRegistry) -> Iterator[str]:
-    """The address of an engine, or `no engine: …`."""
+    """The address of a runtime, or `no runtime: …`."""
     try:
         with podman.podman_service(tmp_path_factory.mktemp("podman"), registry.address) as address:
             yield address
-    except podman.NoEngineError as error:
-        yield f"no engine: {error}"
+    except podman.NoRuntimeError as error:
+        yield f"no runtime: {error}"
 
 
 @pytest.fixture
-def engine(_service: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """A container engine, found by what is tested; nothing may be left in it."""
-    if _service.startswith("no engine"):
+def runtime(_service: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ContainerRuntime]:
+    """A container runtime, found by what is tested; nothing may be left in it."""
+    if _service.startswith("no runtime"):
         pytest.skip(_service)
     monkeypatch.setenv("DOCKER_HOST", _service)
     connected = connect(_service)
@@ -218,7 +218,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """What runs pods: a test that uses it runs once for each."""
     monkeypatch.setenv(BACKEND_VARIABLE, request.param)
     if request.param == "containers":
-        request.getfixturevalue("engine")
+        request.getfixturevalue("runtime")
     return str(request.param)
 
 
@@ -282,11 +282,11 @@ class Scenario:
         self.stream = io.StringIO()
         self._counts: dict[str, int] = {}
         self._messages: dict[str, str] = {}
-        shared = Surroundings(
+        shared = PodContext(
             plan=Manifests().plan(self.manifest),
             backend=self,
             history=self.history,
-            output=Output(self.stream),
+            output=PodOutput(self.stream),
             clock=self.clock,
             prober=self.ask,
             backoff=Backoff(),
@@ -299,13 +299,15 @@ class Scenario:
     def runs_image(self, image: str) -> bool:
         return False
 
-    def clean_up(self, plan: PodPlan) -> None:
+    def clean_up(self, plan: LocalPodPlan) -> None:
         raise AssertionError("not a task of the supervisor")
 
-    def prepare(self, plan: PodPlan, report: Report) -> None:
+    def prepare(self, plan: LocalPodPlan, report: EventSink) -> None:
         raise AssertionError("not a task of the supervisor")
 
-    def start(self, plan: PodPlan, container: ContainerPlan, write_line: LineSink) -> FakeProcess:
+    def start(
+        self, plan: LocalPodPlan, container: ContainerPlan, write_line: LineSink
+    ) -> FakeProcess:
         runs = self.runs.get(container.name, (Run(),))
         count = self._counts.get(container.name, 0)
         self._counts[container.name] = count + 1
@@ -323,7 +325,7 @@ class Scenario:
         ok = process.run.ready_after <= age < process.run.unhealthy_after
         return Answer(ok=ok, text=f"{probe.action}: {'HTTP 200' if ok else 'connection refused'}")
 
-    def step_until(self, phase: Phase, limit: float = 2000) -> Scenario:
+    def step_until(self, phase: PodPhase, limit: float = 2000) -> Scenario:
         give_up = self.now + limit
         while self.supervisor.phase is not phase:
             assert self.now < give_up, self.told
@@ -338,7 +340,7 @@ class Scenario:
 
     def stop(self, grace: float | None = None) -> Scenario:
         self.supervisor.request_stop(grace)
-        return self.step_until(Phase.STOPPED)
+        return self.step_until(PodPhase.STOPPED)
 
     @property
     def told(self) -> list[str]:
@@ -371,7 +373,7 @@ def run() -> type[Run]:
 
 def living(identity: str) -> list[int]:
     """Return the processes of a pod that are still there (zombies have no environment and do not count)."""
-    return sorted(processes.marked_processes(identity + "/"))
+    return sorted(marked_processes(identity + "/"))
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:

@@ -1,4 +1,4 @@
-"""A container engine for the tests alone: podman's service, with a store, locks and a socket of its own.
+"""A container runtime for the tests alone: podman's service, with a store, locks and a socket of its own.
 
 No registry is asked for anything. The image is an empty file system of a few kilobytes; its
 programs are those of this machine, mounted by the manifests (`host_volumes`).
@@ -33,7 +33,7 @@ _EMPTY = ("dev", "etc", "proc", "run", "sys", "tmp", "usr", "var")
 _COPIED = ("/etc/passwd", "/etc/group", "/etc/ld.so.cache")
 
 
-class NoEngineError(Exception):
+class NoRuntimeError(Exception):
     """There is none here, and why."""
 
 
@@ -53,12 +53,12 @@ def podman_service(directory: Path, registry: str = "") -> Iterator[str]:
         registry: A registry that is spoken to without TLS.
 
     Raises:
-        NoEngineError: It cannot run here.
+        NoRuntimeError: It cannot run here.
     """
     if not sys.platform.startswith("linux") or shutil.which("podman") is None:
-        raise NoEngineError("podman is not installed: dev/packages installs it")
+        raise NoRuntimeError("podman is not installed: dev/packages installs it")
     if not Path("/bin").is_symlink():
-        raise NoEngineError(
+        raise NoRuntimeError(
             "/bin is no link to /usr/bin, so /usr alone does not hold this machine's programs"
         )
     environment = _configure(directory, registry)
@@ -123,7 +123,7 @@ def _wait(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
     while not socket.exists():
         if service.poll() is not None or time.monotonic() > give_up:
             lines = log.read_text(errors="replace").strip().splitlines()
-            raise NoEngineError(
+            raise NoRuntimeError(
                 f"podman's service does not start: {lines[-1] if lines else 'it says nothing'}"
             )
         time.sleep(0.05)
@@ -133,7 +133,7 @@ def import_image(address: str, name: str, *changes: str, programs: Sequence[str]
     """Make an image of an empty file system.
 
     Args:
-        address: The engine's.
+        address: The runtime's.
         name: Repository and tag.
         changes: More instructions of a Dockerfile, such as `USER 1000`.
         programs: Programs of this machine that it holds, with their libraries.
@@ -152,7 +152,7 @@ def _try(address: str) -> None:
     """Run a container that does nothing.
 
     Raises:
-        NoEngineError: It does not run.
+        NoRuntimeError: It does not run.
     """
     import docker
 
@@ -164,7 +164,7 @@ def _try(address: str) -> None:
         client.wait(container)
         client.remove_container(container, force=True)
     except docker.errors.APIError as error:
-        raise NoEngineError(f"podman starts no container here: {error.explanation}") from error
+        raise NoRuntimeError(f"podman starts no container here: {error.explanation}") from error
     finally:
         client.close()
 

@@ -8,9 +8,9 @@ import pytest
 
 from flytekitplugins.inference.errors import ServerExitedError, ServerNotReadyError
 from flytekitplugins.inference.local.backoff import Backoff
-from flytekitplugins.inference.local.supervisor import Phase
+from flytekitplugins.inference.local.supervisor import PodPhase
 
-RUNNING, STOPPED = Phase.RUNNING, Phase.STOPPED
+RUNNING, STOPPED = PodPhase.RUNNING, PodPhase.STOPPED
 
 
 def test_containers_start_in_order_and_stop_in_reverse(

@@ -9,7 +9,7 @@ import pytest
 
 from flytekitplugins.inference.errors import ConfigError, UnsupportedError
 from flytekitplugins.inference.local.plan.local_plan import Role, declared_ports
-from flytekitplugins.inference.local.plan.mounts import Mount
+from flytekitplugins.inference.local.plan.mounts import LocalMount
 from flytekitplugins.inference.local.probes import Exec, HttpGet, Probe, TcpSocket
 
 
@@ -45,7 +45,7 @@ def test_a_documented_pod(manifests: Any) -> None:
     plan = manifests.plan(manifest, variables={"input": "/tmp/inputs.pb"}, ports={8000: 45001})
     volumes = Path("/here/volumes")
     directories = (volumes / "shared", volumes / "tmp")
-    own_mounts = tuple(Mount(path=f"/{path.name}", directory=path) for path in directories)
+    own_mounts = tuple(LocalMount(path=f"/{path.name}", directory=path) for path in directories)
     downloader, server = plan.containers
     assert (downloader.role, server.role) == (Role.INIT, Role.SIDECAR)
     assert downloader.command == ("python", "-m", "programs.download_inputs")
@@ -187,7 +187,7 @@ def test_a_backend_with_a_file_system_of_its_own_sees_the_mount_paths(manifests:
     )
     container = manifests.plan(manifest, runs_image=lambda image: True).containers[0]
     assert (container.args, container.env) == (("/tmp/x",), {"A": "/tmp/a"})
-    assert container.mounts == (Mount(path="/tmp", directory=Path("/here/volumes/tmp")),)
+    assert container.mounts == (LocalMount(path="/tmp", directory=Path("/here/volumes/tmp")),)
 
 
 def _env(

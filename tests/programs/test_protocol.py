@@ -54,7 +54,7 @@ def test_a_defect_ends_with_a_message(
     assert "Traceback" in capsys.readouterr().err
 
 
-class SignalsItself(ConfigError):
+class SignallingError(ConfigError):
     """An error of which the process is told to end while the error is being told."""
 
     def __init__(self, number: int) -> None:
@@ -67,20 +67,18 @@ class SignalsItself(ConfigError):
         return super().__getattribute__(name)
 
 
-class SignalsItselfAsADefect(Exception):
+class SignallingDefectError(Exception):
     def __str__(self) -> str:
         os.kill(os.getpid(), self.args[0])
         return "told"
 
 
-class SignalsItselfAsAnAbsentModule(SignalsItselfAsADefect, ModuleNotFoundError):
+class SignallingAbsenceError(SignallingDefectError, ModuleNotFoundError):
     pass
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize(
-    "error", [SignalsItself, SignalsItselfAsADefect, SignalsItselfAsAnAbsentModule]
-)
+@pytest.mark.parametrize("error", [SignallingError, SignallingDefectError, SignallingAbsenceError])
 def test_a_signal_while_the_end_is_told_ends_the_program(
     error: type[Exception], number: int, code: int, tmp_path: Path
 ) -> None:

@@ -8,8 +8,6 @@ got, for `base_url`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -23,6 +21,7 @@ from flytekit.core.type_engine import TypeEngine
 from .. import local
 from ..client.endpoint import from_environment
 from ..errors import ConfigError, ServerError
+from ..pod.compile import Manifest
 from ..pod.parts import MODEL_SERVER, Helper
 from ..pod.plan import named
 
@@ -117,7 +116,7 @@ def run_locally(
     types = {name: _type_of(value) for name, value in inputs.items()}
     literals = _literals(inputs, types) if _wants_inputs(description) else b""
     with (
-        local.start(**_pod(description, literals, volumes)) as pod,
+        local.start(*_pod(description, literals, volumes)) as pod,
         _known(description, pod) as servers,
     ):
         yield servers
@@ -170,9 +169,7 @@ def _lease(
     description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]
 ) -> local.Lease:
     literals = _literals(inputs, types) if _wants_inputs(description) else b""
-    options = _pod(description, literals, {})
-    described = json.dumps([options["manifest"], options["volumes"]], sort_keys=True)
-    return local.lease(**options, key=hashlib.sha256(described.encode() + literals).hexdigest())
+    return local.lease(*_pod(description, literals, {}))
 
 
 @contextlib.contextmanager
@@ -197,8 +194,8 @@ def _known(description: PodDescription, pod: local.LocalPod) -> Iterator[Mapping
 
 def _pod(
     description: PodDescription, literals: bytes, volumes: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return what `local.start` and `local.lease` need to run the pod of `description`."""
+) -> tuple[Manifest, local.LocalSettings]:
+    """Return the pod of `description` and how it is run, for `local.start` and `local.lease`."""
     manifest = description.compile(LOCAL_HELPER)
     manifest["metadata"].setdefault("name", type(description).__name__.lower())
     known = {volume["name"] for volume in manifest["spec"]["volumes"]}
@@ -207,12 +204,11 @@ def _pod(
         raise ConfigError(
             f"volumes= names {', '.join(sorted(unknown))}, and the pod has only {listed}."
         )
-    return {
-        "manifest": manifest,
-        "files": {"input": literals},
-        "primary": description.primary_container_name,
-        "volumes": {**_caches(description), **_volumes_of_this_machine(), **volumes},
-    }
+    return manifest, local.LocalSettings(
+        files={"input": literals},
+        primary=description.primary_container_name,
+        volumes={**_caches(description), **_volumes_of_this_machine(), **volumes},
+    )
 
 
 def _caches(description: PodDescription) -> dict[str, str]:

@@ -1,9 +1,10 @@
-"""One container of a running pod: its runs, probes and restarts, as the kubelet's pod worker sees them.
+"""One container of a running pod: its runs, probes and restarts.
 
-A container knows nothing of the others and of processes; `Supervisor` gives it its turn. Where it
-differs from a kubelet: the startup probe does not wait for `initialDelaySeconds` and is asked every
-0.25 to 1 s instead of every `periodSeconds`, so that nobody waits ten seconds for a server that is
-up; its budget in seconds is the manifest's.
+It is what the kubelet's pod worker sees of a container; it knows nothing of the others and of
+processes, and `Supervisor` gives it its turn. Where it differs from a kubelet: the startup probe
+does not wait for `initialDelaySeconds` and is asked every 0.25 to 1 s instead of every
+`periodSeconds`, so that nobody waits ten seconds for a server that is up; its budget in seconds is
+the manifest's.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from .events import POD
 from .failures import TAIL_LINES, describe_exit, exited_error
-from .plan.local_plan import ContainerPlan, PodPlan, Role
+from .plan.local_plan import ContainerPlan, LocalPodPlan, Role
 
 if TYPE_CHECKING:
     from ..errors import ServerExitedError
     from .backend import Backend, Process
     from .backoff import Backoff
-    from .container_output import Output
+    from .container_output import PodOutput
     from .events import Clock, History
     from .probes import Probe, Prober
 
@@ -50,19 +51,19 @@ class _Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class PodContext:
     """What the containers of one pod share."""
 
-    plan: PodPlan
+    plan: LocalPodPlan
     backend: Backend
     history: History
-    output: Output
+    output: PodOutput
     clock: Clock
     prober: Prober
     backoff: Backoff
 
 
-class Container:
+class SupervisedContainer:
     """One container of a running pod.
 
     Args:
@@ -70,7 +71,7 @@ class Container:
         shared: What it shares with the pod's other containers.
     """
 
-    def __init__(self, plan: ContainerPlan, shared: Surroundings) -> None:
+    def __init__(self, plan: ContainerPlan, shared: PodContext) -> None:
         self.plan = plan
         self.state = State.WAITING
         self.exit_code: int | None = None
@@ -197,7 +198,7 @@ class Container:
             self.state = State.ENDED
 
     def poll_end(self) -> bool:
-        """While the pod stops: tell whether nothing of it runs any more; kill it when that is due."""
+        """While the pod stops: tell whether it has ended; kill it when that is due."""
         if self.state is State.RUNNING and self._process is not None:
             code = self._process.poll()
             if code is not None:

@@ -56,7 +56,7 @@ def _as_text(line: bytes) -> str:
     return text if len(text) <= MAX_LINE_CHARACTERS else text[:MAX_LINE_CHARACTERS] + " …"
 
 
-class Output:
+class PodOutput:
     """The lines of all containers of one pod.
 
     Args:

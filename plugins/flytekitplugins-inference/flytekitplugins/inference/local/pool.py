@@ -1,4 +1,4 @@
-"""Pods that are used again: one per key, shared by whoever leases it, stopped when nobody has needed it for a while.
+"""Pods that are used again: one per key, shared by whoever leases it, stopped when idle for long.
 
 For elements of a `map_task`, calls in a `dynamic` and consecutive tasks, which would otherwise load
 the same model again and again. A pool belongs to one process: a forked one begins with an empty
@@ -13,18 +13,16 @@ import json
 import os
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InferenceError
-from .backoff import Backoff
 from .launch import start
-from .supervisor import MAX_RESTARTS
+from .settings import LocalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from .backend import Backend
     from .pod import LocalPod
 
 IDLE_TIMEOUT_SECONDS = 60.0
@@ -65,7 +63,9 @@ class Pool:
             pod.stop()
 
     def acquire(self, key: str, open_pod: Callable[[], LocalPod]) -> tuple[_Entry, LocalPod]:
-        """Return a running pod and its entry, which `release` wants back; start the pod if there is none.
+        """Return a running pod and its entry, which `release` wants back.
+
+        The pod is started if there is none.
 
         Args:
             key: What the pod is known by.
@@ -83,7 +83,11 @@ class Pool:
             self.release(key, entry, idle_timeout=0)
 
     def _enter(self, key: str) -> tuple[_Entry, bool]:
-        """Count one more user of the key's entry; return it and whether this user is to start the pod."""
+        """Count one more user of the key's entry.
+
+        Returns:
+            The entry, and whether this user is the first, who starts the pod.
+        """
         with self._lock:
             entry = self._entries.get(key)
             is_first = entry is None
@@ -126,7 +130,13 @@ class Pool:
             del self._entries[key]
 
     def release(self, key: str, entry: _Entry, idle_timeout: float) -> None:
-        """Count one user less; the last one leaves the pod idle for `idle_timeout` seconds, or stops it."""
+        """Count one user less; the last one leaves the pod idle for a while, or stops it.
+
+        Args:
+            key: What the pod is known by.
+            entry: Its entry.
+            idle_timeout: Seconds that the pod may be idle.
+        """
         if os.getpid() != self._owner:
             return  # a forked process leaves a block that its parent has entered
         with self._lock:
@@ -242,59 +252,30 @@ _pool = Pool()
 
 def lease(
     manifest: Mapping[str, Any],
+    settings: LocalSettings = LocalSettings(),  # noqa: B008 - frozen
     *,
     key: str = "",
-    variables: Mapping[str, str] | None = None,
-    files: Mapping[str, bytes] | None = None,
     idle_timeout: float = IDLE_TIMEOUT_SECONDS,
-    primary: str = "primary",
-    volumes: Mapping[str, str | os.PathLike[str]] | None = None,
-    startup_timeout: float | None = None,
-    backoff: Backoff = Backoff(),  # noqa: B008 - frozen
-    max_restarts: int = MAX_RESTARTS,
-    output: TextIO | None = None,
-    backend: Backend | None = None,
 ) -> Lease:
-    """Lend a pod of this process for as long as a `with` or `async with` block lasts; start it if none has that key.
+    """Lend a pod of this process for as long as a `with` or `async with` block lasts.
 
-    Two threads that ask for one key at the same time get one pod, and both wait for it. A pod whose
-    sidecar is being restarted is waited for; one that is beyond hope is replaced.
+    It is started if none has that key. Two threads that ask for one key at the same time get one
+    pod, and both wait for it. A pod whose sidecar is being restarted is waited for; one that is
+    beyond hope is replaced.
 
     Args:
-        manifest: As for `start`; looked at only when the pod is started.
+        manifest: As for `start`; read only when the pod is started.
+        settings: As for `start`.
         key: What the pod is known by. It must differ whenever something that the pod reads differs,
-            its inputs too. Empty: a digest of the manifest, the variables and the files.
+            its inputs too. Empty: a digest of the manifest and of the settings' variables, files
+            and volumes.
         idle_timeout: Seconds to keep the pod after its last user; 0 stops it at once.
-        variables: As for `start`.
-        files: As for `start`.
-        primary: As for `start`.
-        volumes: As for `start`.
-        startup_timeout: As for `start`.
-        backoff: As for `start`.
-        max_restarts: As for `start`.
-        output: As for `start`.
-        backend: As for `start`.
 
     Returns:
         A context manager that gives the running pod; entering it raises what `start` raises.
     """
-    key = key or _digest(manifest, variables or {}, files or {})
-
-    def open_pod() -> LocalPod:
-        return start(
-            manifest,
-            variables=variables,
-            files=files,
-            primary=primary,
-            volumes=volumes,
-            startup_timeout=startup_timeout,
-            backoff=backoff,
-            max_restarts=max_restarts,
-            output=output,
-            backend=backend,
-        )
-
-    return Lease(_pool, key, open_pod, idle_timeout=idle_timeout)
+    key = key or _digest(manifest, settings)
+    return Lease(_pool, key, lambda: start(manifest, settings), idle_timeout=idle_timeout)
 
 
 def stop_idle() -> None:
@@ -302,16 +283,17 @@ def stop_idle() -> None:
     _pool.stop_idle()
 
 
-def _digest(
-    manifest: Mapping[str, Any], variables: Mapping[str, str], files: Mapping[str, bytes]
-) -> str:
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    text = json.dumps([manifest, variables, digests], sort_keys=True, default=str)
+def _digest(manifest: Mapping[str, Any], settings: LocalSettings) -> str:
+    """Return what differs when something differs that the pod can read."""
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in settings.files.items()}
+    parts = [manifest, settings.variables, files, settings.volumes]
+    text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _begin_anew() -> None:
-    global _pool  # noqa: PLW0603 - a forked process must not share its parent's pods, nor a lock held by its threads
+    # a forked process must not share its parent's pods, nor a lock that its parent's threads hold
+    global _pool  # noqa: PLW0603
     _pool = Pool()
 
 

@@ -21,7 +21,7 @@ from ...errors import ConfigError, UnsupportedError
 from ...programs.protocol import TERMINATION_LOG_VARIABLE, TMP_DIRECTORY
 from ..probes import Exec, Probe, parse_probe
 from .environment import Environment, compile_environment
-from .mounts import Mount, compile_mounts, locate_volumes, map_mounts
+from .mounts import LocalMount, compile_mounts, locate_volumes, map_mounts
 from .rewrite import (
     expand,
     fill_variables,
@@ -64,7 +64,7 @@ class ContainerPlan:
     env: Mapping[str, str] = field(repr=False)
     """The variables that come on top of the backend's own."""
     working_dir: str | None
-    mounts: tuple[Mount, ...]
+    mounts: tuple[LocalMount, ...]
     ports: tuple[int, ...]
     """Ports on this machine."""
     startup: Probe | None
@@ -73,11 +73,11 @@ class ContainerPlan:
     termination_log: Path
     """The file that stands for `/dev/termination-log`."""
     sandbox: Sandbox = field(default_factory=Sandbox)
-    """What the engine is told of a container that runs in its image."""
+    """What the runtime is told of a container that runs in its image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PodPlan:
+class LocalPodPlan:
     """A whole pod, ready to be started."""
 
     name: str
@@ -91,7 +91,7 @@ class PodPlan:
     """`terminationGracePeriodSeconds`."""
     ports: Mapping[int, int]
     """Port on this machine by container port."""
-    primary_mounts: tuple[Mount, ...]
+    primary_mounts: tuple[LocalMount, ...]
     primary_env: Mapping[str, str] = field(repr=False)
     """What the manifest defines for the primary, mapped to this machine."""
     directories: tuple[Path, ...]
@@ -121,7 +121,7 @@ def compile_plan(
     runs_image: Callable[[str], bool] = lambda image: False,
     is_here: Callable[[str], bool] = lambda path: False,
     platform: str = sys.platform,
-) -> PodPlan:
+) -> LocalPodPlan:
     """Compile a pod manifest for this machine.
 
     Args:
@@ -178,7 +178,7 @@ def compile_plan(
     mounted = {mount.directory for plan in containers for mount in plan.mounts}
     mounted |= {mount.directory for mount in primary_mounts}
     grace = spec.get("terminationGracePeriodSeconds")
-    return PodPlan(
+    return LocalPodPlan(
         name=str((manifest.get("metadata") or {}).get("name") or "local"),
         root=root,
         primary=primary,
@@ -206,7 +206,7 @@ def _roles(spec: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Role]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Compiler:
-    """What all containers of one pod have in common, and what was found on the way."""
+    """What all containers of one pod have in common, and what is noted on the way."""
 
     root: Path
     spec: Mapping[str, Any]
@@ -223,8 +223,10 @@ class _Compiler:
     problems: list[str] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
 
-    def compile_primary(self, entry: Mapping[str, Any]) -> tuple[tuple[Mount, ...], Environment]:
-        """Compile what the caller's own code can ask for; what it lacks here is no problem of the pod."""
+    def compile_primary(
+        self, entry: Mapping[str, Any]
+    ) -> tuple[tuple[LocalMount, ...], Environment]:
+        """Compile what the caller's own code can ask for; what it lacks stops no pod."""
         mounts = self._mounts(entry, [])
         mapping = map_mounts(mounts, self.platform)
         return mounts, self._environment(entry, mapping)
@@ -274,7 +276,7 @@ class _Compiler:
         self.notes.extend((str(entry["name"]), note) for note in notes)
         return sandbox
 
-    def _mounts(self, entry: Mapping[str, Any], problems: list[str]) -> tuple[Mount, ...]:
+    def _mounts(self, entry: Mapping[str, Any], problems: list[str]) -> tuple[LocalMount, ...]:
         return compile_mounts(
             entry,
             located=self.located,

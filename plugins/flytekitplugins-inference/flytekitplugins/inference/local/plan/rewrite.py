@@ -53,7 +53,7 @@ _HOST_PORT = re.compile(
 
 
 def fill_variables(text: str, variables: Mapping[str, str]) -> str:
-    """Put Flyte's variables in place of `{{ .name }}` and `{{ $name }}`; the case of a name does not matter.
+    """Put Flyte's variables in place of `{{ .name }}` and `{{ $name }}`, in whatever case.
 
     Args:
         text: One word of a container's `command` or `args`.
@@ -116,7 +116,7 @@ def names_port(name: str) -> bool:
 
 
 def map_ports(text: str, ports: Mapping[int, int]) -> str:
-    """Replace ports in one text: behind `=` or a flag that names a port, and behind a host that is this pod."""
+    """Replace ports in one text: behind a flag or `=`, and behind a host that is this pod."""
     if not ports:
         return text
 
@@ -136,7 +136,7 @@ def map_ports(text: str, ports: Mapping[int, int]) -> str:
 
 
 def map_port_words(words: Sequence[str], ports: Mapping[int, int]) -> list[str]:
-    """Replace ports in a command line, where a number may also follow its flag as a word of its own."""
+    """Replace ports in a command line, where a number may be a word behind its flag."""
     mapped: list[str] = []
     flag = ""
     for word in words:
