@@ -25,7 +25,7 @@ from .pod.assemble import assemble, cold_start_file
 from .pod.compile import Manifest, compile_plan
 from .pod.description import OUR_CONTAINERS, Description
 from .pod.lint import lint
-from .pod.merge import merge_manifests, normalised
+from .pod.merge import merge_manifests, normalise
 from .pod.parts import PRIMARY, Helper, Probe, Probes, Volume
 from .pod.plan import named
 from .pod.secrets import SecretReference
@@ -174,7 +174,7 @@ class PodDescription:
     @property
     def secret_requests(self) -> list[Secret]:
         """The `flytekit.Secret`s to give to `@task(secret_requests=…)`."""
-        from .flyte.secrets import to_secret_requests
+        from .flyte.secret_requests import to_secret_requests
 
         return to_secret_requests(self.secret_references)
 
@@ -420,7 +420,7 @@ def _manifest_of(base: Any) -> Manifest:
         from .flyte.pod_template import manifest_of
 
         base = manifest_of(base)
-    manifest: Manifest = normalised(base)
+    manifest: Manifest = normalise(base)
     return manifest
 
 

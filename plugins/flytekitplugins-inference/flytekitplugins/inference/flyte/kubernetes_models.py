@@ -61,9 +61,8 @@ class _Response:
 def _client() -> Any:
     from kubernetes.client import ApiClient, Configuration
 
-    return ApiClient(
-        Configuration()
-    )  # an own, empty configuration: no cluster is asked for anything
+    # an empty configuration of its own: no cluster is asked for anything
+    return ApiClient(Configuration())
 
 
 def _lost(before: Any, after: Any, path: str = "spec") -> list[str]:

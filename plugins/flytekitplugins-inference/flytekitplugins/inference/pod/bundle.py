@@ -1,4 +1,4 @@
-"""The programs' modules as one deterministic text that travels in a pod spec, and the few lines that start them there.
+"""The programs' modules as one deterministic text that travels in a pod spec, and its bootstrap.
 
 For images that lack this package, such as the documented default of the input downloader. The text
 is a zip archive (without compression: zlib's output differs between builds), compressed by bzip2
@@ -31,7 +31,8 @@ with open(archive, "wb") as file:
     file.write(bz2.decompress(base64.b64decode(os.environ["{PROGRAMS_VARIABLE}"])))
 sys.path.insert(0, archive)
 sys.argv.pop(0)
-runpy.run_module("{_NAME.replace("/", ".")}.programs." + sys.argv[0], run_name="__main__", alter_sys=True)
+runpy.run_module("{_NAME.replace("/", ".")}.programs." + sys.argv[0], \
+run_name="__main__", alter_sys=True)
 """
 """Given to `python -c`, with the program's name and its arguments behind it.
 
@@ -42,7 +43,9 @@ SIGTERM: `sigterm`.
 
 @functools.lru_cache
 def programs_bundle(program: str) -> str:
-    """Return one program, with all it imports of ours, as base64 text; the same bytes for the same sources everywhere.
+    """Return one program, with all it imports of ours, as base64 text.
+
+    The same sources give the same text everywhere.
 
     Args:
         program: Its name, such as `download_inputs`.

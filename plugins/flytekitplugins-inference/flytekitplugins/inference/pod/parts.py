@@ -62,7 +62,8 @@ class Volume:
 
     Example:
         ```python
-        Volume(name="models", source={"persistentVolumeClaim": {"claimName": "models"}}, mount_path="/models")
+        claim = {"persistentVolumeClaim": {"claimName": "models"}}
+        Volume(name="models", source=claim, mount_path="/models")
         ```
     """
 

@@ -20,7 +20,7 @@ or fraction."""
 
 
 def read_whole_numbers(made: Any) -> None:
-    """Replace each plain text of `made`, a frozen dataclass, by its number where the field is declared as `int`.
+    """Replace plain texts by their numbers where a frozen dataclass declares its field as `int`.
 
     A field that takes texts too (`int | float | str`, a quantity) keeps its own grammar, and any
     other text stays for the checks, which repeat what was given.
@@ -32,7 +32,10 @@ def read_whole_numbers(made: Any) -> None:
 
 
 def _is_whole_number(declared: Any) -> bool:
-    """Whether a declaration, which is a text under `from __future__ import annotations`, admits `int` and no `str`."""
+    """Whether a declaration admits `int` and no `str`.
+
+    It is a text under `from __future__ import annotations`.
+    """
     if isinstance(declared, str):
         kinds = {part.strip() for part in declared.split("|")}
     else:

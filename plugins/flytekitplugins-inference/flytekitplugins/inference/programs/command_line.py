@@ -1,4 +1,4 @@
-"""What all command lines of the programs have in common: the parser, the types of its arguments, and the log.
+"""What the programs' command lines have in common: parser, types of arguments, log lines.
 
 A wrong argument is a `UsageError`, so that it ends a program like any other error: with its exit
 code and one line of JSON.

@@ -339,9 +339,11 @@ def _load(loader: Loader, options: argparse.Namespace, argv: Sequence[str]) -> N
 
 SOURCES = """\
 A SOURCE is one of
-  owner/name[@revision], hf://owner/name[@revision]   a repository of a Hugging Face hub (HF_ENDPOINT, HF_TOKEN)
+  owner/name[@revision], hf://owner/name[@revision]   a repository of a Hugging Face hub
+                                                      (HF_ENDPOINT, HF_TOKEN)
   s3://bucket/prefix, gs://…, abfs://…, file://…      all below a prefix, or one file
-  models:/name/version, models:/name@alias            a model of an MLflow registry (MLFLOW_TRACKING_URI)
+  models:/name/version, models:/name@alias            a model of an MLflow registry
+                                                      (MLFLOW_TRACKING_URI)
   input:NAME                                          a file or directory among the task's inputs
 """
 

@@ -32,8 +32,8 @@ MODEL_PATH = f"{MODELS_DIRECTORY}/current"
 READY_FILE = f"{MODELS_DIRECTORY}/.ready"
 """Present once `MODEL_PATH` is."""
 STARTS_NAME = ".starts"
-"""Beside it, how often the loader has started since it last brought something, left an error or was
-told to end."""
+"""Name of a file beside it: how often the loader has started since it last brought something, left
+an error or was told to end."""
 MODEL_CACHE_DIRECTORY = "/model-cache"
 """Where complete versions are kept; possibly a volume that many pods share."""
 COLD_START_FILE = f"{SHARED_DIRECTORY}/cold-start.json"
@@ -86,7 +86,9 @@ class ExitCode(IntEnum):
 
 
 def termination_message(program: str, error: BaseException) -> str:
-    """Return one line of JSON, at most `MAX_TERMINATION_MESSAGE_BYTES` long, that says why a program ended.
+    """Return one line of JSON that says why a program ended.
+
+    It takes `MAX_TERMINATION_MESSAGE_BYTES` at most.
 
     Args:
         program: The program's name, e.g. `download_inputs`.
@@ -113,22 +115,20 @@ def termination_message(program: str, error: BaseException) -> str:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """Return `text`, or as much of its beginning as takes `limit` bytes in JSON together with an ellipsis."""
+    """Return `text`, or as much of its beginning as takes `limit` bytes of JSON with a `…`."""
     if len(text) <= limit and len(json.dumps(text)) <= limit:
         return text
-    lengths = range(min(len(text), limit))
-    return (
-        text[
-            : bisect.bisect_right(lengths, limit, key=lambda n: len(json.dumps(text[:n] + "…"))) - 1
-        ]
-        + "…"
-    )
+
+    def size(length: int) -> int:
+        return len(json.dumps(text[:length] + "…"))
+
+    longest = bisect.bisect_right(range(min(len(text), limit)), limit, key=size) - 1
+    return text[:longest] + "…"
 
 
 def write_termination_message(line: str) -> None:
     """Leave `line` where the kubelet looks for it; do nothing where there is no such place."""
     path = os.environ.get(TERMINATION_LOG_VARIABLE, TERMINATION_LOG)
-    with contextlib.suppress(
-        OSError
-    ):  # outside a pod there is no such place; the caller's log has the line too
+    # outside a pod there is no such place; the caller's log has the line too
+    with contextlib.suppress(OSError):
         Path(path).write_text(line, encoding="utf-8")

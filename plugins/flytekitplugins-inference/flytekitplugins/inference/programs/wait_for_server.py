@@ -203,7 +203,8 @@ class Gate:
             if self._closings >= MAX_CLOSINGS:
                 raise ServerExitedError(
                     "The model server starts and ends again: the server's port opened and closed "
-                    f"{self._closings} times in {self._budget.spent:.0f} s. {answer.asked} {answer.text}.",
+                    f"{self._closings} times in {self._budget.spent:.0f} s. "
+                    f"{answer.asked} {answer.text}.",
                     hint="The log of model-server tells why it ends; exit code 137 means that its "
                     "memory limit is low.",
                 )
