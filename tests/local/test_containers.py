@@ -39,7 +39,7 @@ from local import podman
 if TYPE_CHECKING:
     pass
 
-FAST = local.Backoff(base=0.05, cap=0.1)
+FAST = local.Backoff(base_seconds=0.05, cap_seconds=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +194,7 @@ def test_a_silent_container_is_not_lost(
         eventually(lambda: pod.log_tail("server") == ("late",))
         eventually(lambda: pod.restarts("server") == 1)
         assert next(event.detail for event in pod.events if event.kind == "exited") == "exit code 0"
-        pod.stop(grace=0.1)
+        pod.stop(grace_seconds=0.1)
 
 
 # Processes beside containers

@@ -31,12 +31,12 @@ SCRIPT = """
     manifest, mode = json.loads(sys.argv[1]), sys.argv[2:]
 
     if "leased" in mode:
-        with local.lease(manifest, idle_timeout=600):
+        with local.lease(manifest, idle_seconds=600):
             pass
         time.sleep(1 if "ending" in mode else 600)
     elif "async" in mode:
         async def use():
-            async with local.lease(manifest, idle_timeout=600):
+            async with local.lease(manifest, idle_seconds=600):
                 await asyncio.sleep(600)
         asyncio.run(use())
     elif "forgotten" in mode:

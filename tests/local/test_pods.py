@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("backend")
 only_processes = pytest.mark.parametrize("backend", ["processes"], indirect=True)
-FAST = local.Backoff(base=0.05, cap=0.1)
+FAST = local.Backoff(base_seconds=0.05, cap_seconds=0.1)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("backend")
 only_processes = pytest.mark.parametrize("backend", ["processes"], indirect=True)
-FAST = local.Backoff(base=0.05, cap=0.1)
+FAST = local.Backoff(base_seconds=0.05, cap_seconds=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_a_pod_whose_server_has_just_ended_is_not_lent(
 
 def test_it_is_stopped_after_an_idle_time(manifests: Any, alive: Any, eventually: Any) -> None:
     with local.lease(
-        manifests.pod(manifests.sidecar("server", manifests.sleep)), key="a", idle_timeout=0.3
+        manifests.pod(manifests.sidecar("server", manifests.sleep)), key="a", idle_seconds=0.3
     ) as pod:
         assert alive(identity(pod))
     assert alive(identity(pod))
@@ -115,9 +115,9 @@ def test_it_is_stopped_after_an_idle_time(manifests: Any, alive: Any, eventually
 
 def test_a_lease_in_time_keeps_it(manifests: Any, eventually: Any) -> None:
     manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
-    with local.lease(manifest, key="a", idle_timeout=0.2) as pod:
+    with local.lease(manifest, key="a", idle_seconds=0.2) as pod:
         pass
-    with local.lease(manifest, key="a", idle_timeout=0.2) as again:
+    with local.lease(manifest, key="a", idle_seconds=0.2) as again:
         assert again is pod
         with pytest.raises(AssertionError):
             eventually(lambda: pod.is_broken, seconds=0.6)
@@ -126,8 +126,8 @@ def test_a_lease_in_time_keeps_it(manifests: Any, eventually: Any) -> None:
 
 def test_no_idle_time_stops_it_with_the_last_user(manifests: Any) -> None:
     manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
-    with local.lease(manifest, key="a", idle_timeout=0) as pod:
-        with local.lease(manifest, key="a", idle_timeout=0) as same:
+    with local.lease(manifest, key="a", idle_seconds=0) as pod:
+        with local.lease(manifest, key="a", idle_seconds=0) as same:
             assert same is pod
         pod.check()
     assert pod.events[-1].kind == "stopped"
@@ -239,7 +239,7 @@ def test_a_forked_process_has_a_pool_of_its_own(manifests: Any) -> None:
         child = os.fork()
         if child == 0:
             local.stop_idle()
-            with local.lease(manifest, key="a", idle_timeout=0) as own:
+            with local.lease(manifest, key="a", idle_seconds=0) as own:
                 is_own = own is not pod
             os._exit(0 if is_own else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -275,7 +275,7 @@ def test_a_coroutine_that_is_cancelled_gives_its_lease_back(manifests: Any) -> N
     manifest = manifests.pod(manifests.init("slow", "import time; time.sleep(0.5)"))
 
     async def use() -> None:
-        async with local.lease(manifest, key="a", idle_timeout=0):
+        async with local.lease(manifest, key="a", idle_seconds=0):
             raise AssertionError("it was cancelled")
 
     with pytest.raises(asyncio.TimeoutError):

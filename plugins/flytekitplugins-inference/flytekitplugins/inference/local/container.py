@@ -238,7 +238,7 @@ class SupervisedContainer:
         if self.plan.role is not Role.SIDECAR:
             self.state = State.ENDED
             return
-        is_forgiven = now - self.began >= self._shared.backoff.reset
+        is_forgiven = now - self.began >= self._shared.backoff.reset_seconds
         self.crashes = 1 if is_forgiven else self.crashes + 1
         self._ends = 1 if is_forgiven else self._ends + 1
         delay = self._shared.backoff.delay(self._ends)

@@ -114,7 +114,7 @@ def start(
             backoff=settings.backoff,
         )
         supervisor = Supervisor(
-            shared, startup_timeout=settings.startup_timeout, max_restarts=settings.max_restarts
+            shared, startup_seconds=settings.startup_seconds, max_restarts=settings.max_restarts
         )
         pod = LocalPod(plan, supervisor, history=history, output=output, backend=backend)
     except BaseException:

@@ -190,14 +190,14 @@ class LocalPod:
                 self._plan.primary, "ended", f"raised {kind.__name__}" if kind else ""
             )
 
-    def wait_until_settled(self, timeout: float | None = None) -> bool:
+    def wait_until_settled(self, timeout_seconds: float | None = None) -> bool:
         """Wait for a pod whose sidecars may be restarting; return whether they all run.
 
         Args:
-            timeout: Seconds at most; `None` waits until they run or the pod is broken.
+            timeout_seconds: At most so long; `None` waits until they run or the pod is broken.
         """
         self._look()
-        give_up = None if timeout is None else time.monotonic() + timeout
+        give_up = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while (
             not self.is_settled
             and not self.is_broken
@@ -216,18 +216,19 @@ class LocalPod:
             self._wake.set()
             time.sleep(0.005)
 
-    def stop(self, *, grace: float | None = None) -> None:
+    def stop(self, *, grace_seconds: float | None = None) -> None:
         """Stop everything and wait until it has ended.
 
         Does nothing when it was stopped before, and in a forked process.
 
         Args:
-            grace: Seconds between SIGTERM and SIGKILL, in place of `terminationGracePeriodSeconds`.
+            grace_seconds: Between SIGTERM and SIGKILL, in place of
+                `terminationGracePeriodSeconds`.
         """
         if os.getpid() != self._owner:
             return
         try:
-            self.request_stop(grace=grace)
+            self.request_stop(grace_seconds=grace_seconds)
             self._stopped.wait()
         # a second Ctrl-C, mostly: no more patience, but still no process left behind
         except BaseException:
@@ -235,10 +236,10 @@ class LocalPod:
             self._stopped.wait(_KILL_PATIENCE_SECONDS)
             raise
 
-    def request_stop(self, *, grace: float | None = None) -> None:
+    def request_stop(self, *, grace_seconds: float | None = None) -> None:
         """Ask for a stop without waiting for it."""
         if os.getpid() == self._owner:
-            self._supervisor.request_stop(grace)
+            self._supervisor.request_stop(grace_seconds)
             self._wake.set()
 
     def _request_kill(self) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .pod import LocalPod
 
-IDLE_TIMEOUT_SECONDS = 60.0
+IDLE_SECONDS = 60.0
 """How long a pod that nobody uses is kept: longer than a pause between tasks, shorter than one
 between runs."""
 
@@ -76,11 +76,11 @@ class Pool:
             try:
                 pod = self._open(key, entry, open_pod) if is_first else self._join(key, entry)
             except BaseException:
-                self.release(key, entry, idle_timeout=0)
+                self.release(key, entry, idle_seconds=0)
                 raise
             if pod is not None:
                 return entry, pod
-            self.release(key, entry, idle_timeout=0)
+            self.release(key, entry, idle_seconds=0)
 
     def _enter(self, key: str) -> tuple[_Entry, bool]:
         """Count one more user of the key's entry.
@@ -129,13 +129,13 @@ class Pool:
         if self._entries.get(key) is entry:
             del self._entries[key]
 
-    def release(self, key: str, entry: _Entry, idle_timeout: float) -> None:
+    def release(self, key: str, entry: _Entry, idle_seconds: float) -> None:
         """Count one user less; the last one leaves the pod idle for a while, or stops it.
 
         Args:
             key: What the pod is known by.
             entry: Its entry.
-            idle_timeout: Seconds that the pod may be idle.
+            idle_seconds: Seconds that the pod may be idle.
         """
         if os.getpid() != self._owner:
             return  # a forked process leaves a block that its parent has entered
@@ -143,10 +143,10 @@ class Pool:
             entry.users -= 1
             if entry.users:
                 return
-            if entry.pod is None or entry.is_stale or idle_timeout <= 0:
+            if entry.pod is None or entry.is_stale or idle_seconds <= 0:
                 self._forget(key, entry)
             else:
-                entry.timer = threading.Timer(idle_timeout, self._expire, (key, entry))
+                entry.timer = threading.Timer(idle_seconds, self._expire, (key, entry))
                 entry.timer.daemon = True
                 if _begin_timer(entry.timer):
                     return
@@ -181,16 +181,16 @@ class Lease:
         pool: Where the pod is kept.
         key: What the pod is known by.
         open_pod: Starts it.
-        idle_timeout: Seconds to keep it after the last user.
+        idle_seconds: Seconds to keep it after the last user.
     """
 
     def __init__(
-        self, pool: Pool, key: str, open_pod: Callable[[], LocalPod], *, idle_timeout: float
+        self, pool: Pool, key: str, open_pod: Callable[[], LocalPod], *, idle_seconds: float
     ) -> None:
         self._pool = pool
         self._key = key
         self._open_pod = open_pod
-        self._idle_timeout = idle_timeout
+        self._idle_seconds = idle_seconds
         self._held: tuple[_Entry, LocalPod] | None = None
 
     def __enter__(self) -> LocalPod:
@@ -206,7 +206,7 @@ class Lease:
         held, self._held = self._held, None
         if held is not None:
             held[1].end_body(kind)
-            self._pool.release(self._key, held[0], self._idle_timeout)
+            self._pool.release(self._key, held[0], self._idle_seconds)
 
     async def __aenter__(self) -> LocalPod:
         import asyncio
@@ -255,7 +255,7 @@ def lease(
     settings: LocalSettings = LocalSettings(),  # noqa: B008 - frozen
     *,
     key: str = "",
-    idle_timeout: float = IDLE_TIMEOUT_SECONDS,
+    idle_seconds: float = IDLE_SECONDS,
 ) -> Lease:
     """Lend a pod of this process for as long as a `with` or `async with` block lasts.
 
@@ -269,13 +269,13 @@ def lease(
         key: What the pod is known by. It must differ whenever something that the pod reads differs,
             its inputs too. Empty: a digest of the manifest and of the settings' variables, files
             and volumes.
-        idle_timeout: Seconds to keep the pod after its last user; 0 stops it at once.
+        idle_seconds: Seconds to keep the pod after its last user; 0 stops it at once.
 
     Returns:
         A context manager that gives the running pod; entering it raises what `start` raises.
     """
     key = key or _digest(manifest, settings)
-    return Lease(_pool, key, lambda: start(manifest, settings), idle_timeout=idle_timeout)
+    return Lease(_pool, key, lambda: start(manifest, settings), idle_seconds=idle_seconds)
 
 
 def stop_idle() -> None:

@@ -30,7 +30,7 @@ class LocalSettings:
     """The name of the container that the caller's own code stands for; it is not started."""
     volumes: Mapping[str, str | os.PathLike[str]] = field(default_factory=dict)
     """Directories for volumes that exist on a cluster only, by the volume's name."""
-    startup_timeout: float | None = None
+    startup_seconds: float | None = None
     """Seconds for the whole start, in place of the startup probes' own budgets."""
     backoff: Backoff = field(default_factory=Backoff)
     """When a sidecar that ended is started again."""

@@ -8,7 +8,7 @@ once its startup probe has succeeded, without one at once; a sidecar that has st
 nothing back when it ends later; at the end one container after the other, last started first, all
 within one grace period, and two seconds for each that is left when it is over. What differs,
 because somebody waits: a start that does not get on ends with an error, after the startup probe's
-budget (or `startup_timeout`), or when a sidecar has ended more than `max_restarts` times in a row.
+budget (or `startup_seconds`), or when a sidecar has ended more than `max_restarts` times in a row.
 
 Source: KEP-753 (sidecar containers); kubernetes `pkg/kubelet/kuberuntime`, v1.36.
 """
@@ -54,7 +54,7 @@ class Supervisor:
 
     Args:
         shared: What its containers share.
-        startup_timeout: Seconds for the whole start, in place of the startup probes' own budgets.
+        startup_seconds: Seconds for the whole start, in place of the startup probes' own budgets.
         max_restarts: Restarts in a row before a start is given up.
     """
 
@@ -62,7 +62,7 @@ class Supervisor:
         self,
         shared: PodContext,
         *,
-        startup_timeout: float | None = None,
+        startup_seconds: float | None = None,
         max_restarts: int = MAX_RESTARTS,
     ) -> None:
         self.phase = PodPhase.STARTING
@@ -71,7 +71,7 @@ class Supervisor:
             SupervisedContainer(plan, shared) for plan in shared.plan.containers
         )
         self._shared = shared
-        self._startup_timeout = startup_timeout
+        self._startup_seconds = startup_seconds
         self._max_restarts = max_restarts
         self._began = shared.clock()
         self._progress_at = self._began + _FIRST_PROGRESS_SECONDS
@@ -202,8 +202,8 @@ class Supervisor:
         waiting = next((container for container in self._begun if not container.is_settled), None)
         if waiting is None:
             return None
-        timed_out = self._startup_timeout is not None and self._waited() >= self._startup_timeout
-        overdue = self._startup_timeout is None and waiting.is_overdue
+        timed_out = self._startup_seconds is not None and self._waited() >= self._startup_seconds
+        overdue = self._startup_seconds is None and waiting.is_overdue
         if not timed_out and not overdue:
             return None
         seconds = self._waited() if timed_out else self._shared.clock() - waiting.began
@@ -219,8 +219,8 @@ class Supervisor:
             return
         self._progress_at = now + _PROGRESS_SECONDS
         startup = blocking.plan.startup
-        if self._startup_timeout is not None:
-            time = f"{self._waited():.0f} s of at most {self._startup_timeout:.0f} s"
+        if self._startup_seconds is not None:
+            time = f"{self._waited():.0f} s of at most {self._startup_seconds:.0f} s"
         elif startup:
             time = f"{now - blocking.began:.0f} s of at most {startup.budget:.0f} s"
         else:

@@ -264,7 +264,7 @@ class _Compiler:
             env=env,
             working_dir=self._map_paths(str(working_dir), mapping) if working_dir else None,
             mounts=mounts,
-            ports=tuple(self._here(port) for port in _own_ports(entry)),
+            ports=tuple(self._local_port(port) for port in _own_ports(entry)),
             **probes,
             termination_log=self._termination_log(name),
             sandbox=self._sandbox(entry) if own_filesystem else Sandbox(),
@@ -358,7 +358,7 @@ class _Compiler:
                 )
             self.notes.append((name, note))
 
-    def _here(self, port: int) -> int:
+    def _local_port(self, port: int) -> int:
         return self.ports.get(port, port)
 
     def _termination_log(self, name: str) -> Path:
