@@ -1,4 +1,4 @@
-"""What a task reaches its server by: the same code with a sidecar, on one machine, and with a server elsewhere."""
+"""How a task reaches its server: the same code with a sidecar, locally, and with one elsewhere."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ SERVER = textwrap.dedent(
             if self.path == "/exit":
                 os._exit(7)
             if self.path == "/env":
-                body = repr({name: os.environ.get(name) for name in os.environ["SHOWN"].split()}).encode()
+                names = os.environ["SHOWN"].split()
+                body = repr({name: os.environ.get(name) for name in names}).encode()
             else:
                 body = repr(sys.argv[1:]).encode()
             self.send_response(200)
@@ -270,7 +271,10 @@ class FakeProcess:
 
 @dataclass
 class Scenario:
-    """A pod of fakes. A container without a script runs for ever; after its last scripted run it repeats that one."""
+    """A pod of fakes.
+
+    A container without a script runs for ever; one with a script repeats its last run.
+    """
 
     manifest: Mapping[str, Any]
     runs: Mapping[str, Sequence[Run]]
@@ -372,7 +376,7 @@ def run() -> type[Run]:
 
 
 def living(identity: str) -> list[int]:
-    """Return the processes of a pod that are still there (zombies have no environment and do not count)."""
+    """Return the processes of a pod that are still there; zombies, without environment, are not."""
     return sorted(marked_processes(identity + "/"))
 
 
@@ -421,7 +425,7 @@ class Script:
 
 @pytest.fixture
 def run_script(tmp_path: Path) -> Iterator[Callable[..., Script]]:
-    """Run a script; its first line of output is for the test, its errors go to `tmp_path/errors`."""
+    """Run a script, whose first line is for the test and whose errors go to `tmp_path/errors`."""
     started: list[subprocess.Popen[str]] = []
 
     def start(source: str, *args: str) -> Script:

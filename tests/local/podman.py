@@ -1,4 +1,4 @@
-"""A container runtime for the tests alone: podman's service, with a store, locks and a socket of its own.
+"""A container runtime for the tests alone: podman's service with its own store, locks and socket.
 
 No registry is asked for anything. The image is an empty file system of a few kilobytes; its
 programs are those of this machine, mounted by the manifests (`host_volumes`).
@@ -38,7 +38,7 @@ class NoRuntimeError(Exception):
 
 
 def host_volumes() -> dict[str, str]:
-    """Return the directories of this machine that hold its programs and this package, by volume name."""
+    """Return this machine's directories with its programs and this package, by volume name."""
     package = Path(__file__).parents[2]
     places = [Path("/usr"), Path(sys.prefix), Path(sys.base_prefix).resolve(), package]
     return {f"machine-{number}": str(place) for number, place in enumerate(dict.fromkeys(places))}
@@ -199,7 +199,9 @@ def _libraries(programs: Sequence[str]) -> list[str]:
 
 
 class Registry:
-    """A registry of this machine with one image, which prints its arguments' number. It counts what is asked of it.
+    """A registry of this machine with one image, which prints how many arguments it has.
+
+    It counts what is asked of it.
 
     It speaks what a pull needs of the distribution API (OCI distribution-spec v1.1, "Pulling").
     """

@@ -1,4 +1,4 @@
-"""What only containers have: images, users, limits, a runtime that may say no, and a mixture with processes."""
+"""What only containers have: images, users, limits, a runtime that says no, processes beside."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def test_the_images_entry_point_runs_unless_there_is_a_command(
 def test_user_rights_and_shared_memory(manifests: Any) -> None:
     source = """
 import json, os, pathlib
-status = dict(line.split(":\\t") for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+lines = open("/proc/self/status").read().splitlines()
+status = dict(line.split(":\\t") for line in lines if ":\\t" in line)
 def writable(path):
     try:
         pathlib.Path(path, "x").write_text("x")
@@ -204,7 +205,7 @@ def test_a_silent_container_is_not_lost(
 def test_a_process_and_a_container_share_volumes_and_localhost(
     manifests: Any, free_port: int
 ) -> None:
-    """What the process writes about paths, the container finds: volumes are there under both names."""
+    """The container finds the paths that the process writes: volumes are there under both names."""
     mounts = {
         "volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in ("shared", "tmp")]
     }
@@ -249,7 +250,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body.encode())
     def log_message(self, *words): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["INFERENCE_PORT"])), Handler).serve_forever()
+port = int(os.environ["INFERENCE_PORT"])
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 
 
@@ -343,7 +345,7 @@ def test_an_image_is_pulled_when_it_is_not_here(manifests: Any, registry: Any) -
 def test_every_image_that_cannot_be_had_is_named_and_nothing_starts(
     manifests: Any, registry: Any, tmp_path: Path
 ) -> None:
-    """A registry that does not have it; the runtime's own retries make no network slow, but not different."""
+    """The registry does not have it; without a network the runtime's retries are only slower."""
     absent = {"name": "server", "image": f"{registry.address}/tools/absent:2"}
     never = {"name": "other", "image": "registry.invalid/other:1", "imagePullPolicy": "Never"}
     with pytest.raises(UnsupportedError) as caught:

@@ -93,7 +93,7 @@ def test_it_is_the_same_in_every_process() -> None:
 
 @dataclass
 class Pod:
-    """Starts programs from their bundles, or from an installed package, with what they write below `root`."""
+    """Starts programs from bundles, or from an installed package; they write below `root`."""
 
     root: Path
     python: Path
@@ -198,7 +198,7 @@ def download_inputs(pod: Pod) -> None:
 
 
 def load_model(pod: Pod) -> None:
-    """Check, publish, wait; then look for updates, which begins Python anew, and end from there too."""
+    """Check, publish, wait; then look for updates, which starts Python anew, and end from there."""
     models = pod.root / "models"
     weights = pod.file("source/weights.bin", b"first")
     pod.has_ended(pod.start("load_model", *pod.model, "--check"), 0)
@@ -304,7 +304,7 @@ def test_a_loader_that_could_not_wait_fails_before_it_downloads(pod: Pod) -> Non
 
 
 def _imports_for_ever(pod: Pod, module: str) -> str:
-    """Return a PYTHONPATH on which the import of a module of the standard library tells so and does not end."""
+    """Return a PYTHONPATH on which the import of a standard module tells so and does not end."""
     code = (
         f"import pathlib, signal\npathlib.Path({str(pod.root / 'imports')!r}).touch()\nwhile "
         "True: signal.pause()\n"

@@ -1,4 +1,4 @@
-"""Numbers that are given as text: the same description as with numbers, for every field of every server."""
+"""Numbers given as text: the same description as with numbers, for each field of each server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ BAD = [
 
 
 def _whole_numbers(kind: type[Any]) -> list[str]:
-    """Return the fields that the class declares as whole numbers, found by other means than the package's."""
+    """Return the fields declared as whole numbers, found by other means than the package's."""
     return [
         field.name
         for field in fields(kind)

@@ -1,4 +1,4 @@
-"""`create_model` as a process against a stand-in for Ollama (`users/ollama_stand_in.py`, which says what it is from).
+"""`create_model` as a process against a stand-in for Ollama, `users/ollama_stand_in.py`.
 
 The stand-in answers by the facts of v0.33.3, refuses what that would, and fails when it is told to;
 the real one is `tests/live/test_ollama.py`.

@@ -133,7 +133,7 @@ def test_s3_throttling(web: Any, inputs_pb: InputsPb, download: Any) -> None:
 
 
 def test_a_source_that_is_replaced_meanwhile(web: Any, inputs_pb: InputsPb, download: Any) -> None:
-    """The answer is held back until the file is another one; what arrives is the new file, whole."""
+    """The answer is held back until the file is replaced; what arrives is the new file, whole."""
     web.put("x", LARGE)
     web.faults["x"] = ["", *["hold"] * 6]
     process = download.start(inputs_pb(x=_blob(web.url("x"))), "--jobs", "2")

@@ -1,4 +1,4 @@
-"""Whether a start can succeed: `load_model --check` as a process, against the sources that the loader itself reads."""
+"""Whether a start can succeed: `load_model --check` as a process, against the loader's sources."""
 
 from __future__ import annotations
 
@@ -366,7 +366,7 @@ def test_what_the_limit_of_the_cache_removes_is_free(
 
 
 def test_too_little_memory_is_told(hub: Any, load: Any, tmp_path: Path) -> None:
-    """The machine's memory is made small; a limit of the container's is read in tests/programs/test_cgroup.py."""
+    """The machine's memory is made small; test_cgroup.py reads a container's limit."""
     small = tmp_path / "meminfo"
     small.write_text("MemTotal:          16384 kB\n")
     inside = [

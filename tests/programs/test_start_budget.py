@@ -1,4 +1,4 @@
-"""The budget of the whole start: one clock for all programs, and what each of them says when it is over."""
+"""The budget of the whole start: one clock for all programs, and what each says at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server gate as a process, against servers that are ready, late, wrong, slow, broken or gone."""
+"""The server gate as a process: servers that are ready, late, wrong, slow, broken or gone."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def servers() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port on which nothing listens, kept from others: both sockets that are bound to it say SO_REUSEADDR."""
+    """A port on which nothing listens, kept from others: sockets bound to it say SO_REUSEADDR."""
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))

@@ -76,13 +76,13 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
                 )
             task_config = replace(task_config, base=pod_template)
         helper = functools.partial(_unregistered_helper, task_config, kwargs.get("container_image"))
-        own = list(secret_requests or ())
+        requests = list(secret_requests or ())
         super().__init__(
             task_config,
             task_function,
             pod_template=to_pod_template(task_config, helper),
-            secret_requests=own
-            + [secret for secret in task_config.secret_requests if secret not in own],
+            secret_requests=requests
+            + [secret for secret in task_config.secret_requests if secret not in requests],
             **kwargs,
         )
 

@@ -39,27 +39,29 @@ def choose_backend(
         MissingDependencyError: Containers are asked for, and the `docker` SDK is not installed.
         UnsupportedError: This machine lacks what the pod needs; says what was tried.
     """
-    wanted = environ.get(BACKEND_VARIABLE, "")
-    if wanted not in ("", "processes", "containers"):
+    choice = environ.get(BACKEND_VARIABLE, "")
+    if choice not in ("", "processes", "containers"):
         raise ConfigError(
-            f"{BACKEND_VARIABLE}={wanted!r} must be 'processes' or 'containers', or unset."
+            f"{BACKEND_VARIABLE}={choice!r} must be 'processes' or 'containers', or unset."
         )
-    if wanted == "containers":
+    if choice == "containers":
         return prepare(ContainerBackend(find_runtime(environ)), compile_for, report)
     processes = ProcessBackend()
     plan = compile_for(processes)
     try:
         processes.prepare(plan, report)
     except UnsupportedError as missing:
-        if wanted or not any(
+        if choice or not any(
             ContainerBackend.runs_image(container.image) for container in plan.containers
         ):
             raise
         try:
             backend = ContainerBackend(find_runtime(environ))
         except (MissingDependencyError, UnsupportedError) as error:
-            tried = [f"Nor as containers: {' '.join(str(error).split())}"]
-            raise UnsupportedError(missing.message, problems=[*missing.problems, *tried]) from error
+            attempts = [f"Nor as containers: {' '.join(str(error).split())}"]
+            raise UnsupportedError(
+                missing.message, problems=[*missing.problems, *attempts]
+            ) from error
         report(
             POD,
             "noted",

@@ -23,8 +23,8 @@ def describe_exit(code: int, reason: str = "") -> str:
     name = ""
     with contextlib.suppress(ValueError):
         name = signal.Signals(code - 128).name if code > 128 else ""
-    known = ", ".join(word for word in (name, reason) if word)
-    return f"exit code {code} ({known})" if known else f"exit code {code}"
+    words = ", ".join(word for word in (name, reason) if word)
+    return f"exit code {code} ({words})" if words else f"exit code {code}"
 
 
 def read_termination_message(text: str) -> tuple[str, str]:

@@ -133,9 +133,9 @@ def _parent() -> str:
     """
     if chosen := os.environ.get(DIRECTORY_VARIABLE):
         return chosen
-    usual = tempfile.gettempdir()
-    is_long = len(usual) > LONGEST_PARENT
-    return TMP_DIRECTORY if is_long and os.access(TMP_DIRECTORY, os.W_OK) else usual
+    directory = tempfile.gettempdir()
+    is_long = len(directory) > LONGEST_PARENT
+    return TMP_DIRECTORY if is_long and os.access(TMP_DIRECTORY, os.W_OK) else directory
 
 
 def _is_here(path: str) -> bool:

@@ -125,9 +125,9 @@ class LocalPod:
         try:
             return self._plan.ports[container_port]
         except KeyError:
-            known = ", ".join(map(str, self._plan.ports)) or "none"
+            declared = ", ".join(map(str, self._plan.ports)) or "none"
             raise ConfigError(
-                f"No container declares the port {container_port}; declared: {known}."
+                f"No container declares the port {container_port}; declared: {declared}."
             ) from None
 
     def path(self, container_path: str) -> Path:
@@ -250,9 +250,9 @@ class LocalPod:
         for container in self._supervisor.containers:
             if container.name == name:
                 return container
-        known = ", ".join(container.name for container in self._supervisor.containers)
+        names = ", ".join(container.name for container in self._supervisor.containers)
         raise ConfigError(
-            f"The pod {self.name!r} runs no container {name!r} here; it runs {known or 'none'}."
+            f"The pod {self.name!r} runs no container {name!r} here; it runs {names or 'none'}."
         )
 
     def begin(self) -> None:

@@ -26,20 +26,20 @@ _reserved: dict[int, tuple[int, Path]] = {}
 """Port to its locked file."""
 
 
-def reserve_ports(wanted: Iterable[int]) -> dict[int, int]:
-    """Choose and reserve a port of this machine for each wanted one.
+def reserve_ports(container_ports: Iterable[int]) -> dict[int, int]:
+    """Choose and reserve a port of this machine for each container port.
 
     Args:
-        wanted: Container ports of one pod.
+        container_ports: Those of one pod.
 
     Returns:
         Port on this machine by container port; give its values back with `release_ports`.
     """
-    chosen: dict[int, int] = {}
+    ports: dict[int, int] = {}
     with _lock:
-        for port in dict.fromkeys(wanted):
-            chosen[port] = port if _reserve(port) else _reserve_any()
-    return chosen
+        for port in dict.fromkeys(container_ports):
+            ports[port] = port if _reserve(port) else _reserve_any()
+    return ports
 
 
 def release_ports(ports: Mapping[int, int]) -> None:

@@ -232,12 +232,12 @@ class _Assembly:
         if description.model_path is not None:
             ours.append(EnvVar(name=MODEL_PATH_VARIABLE, value=description.model_path))
         user = description.env or {}
-        replaced = (
+        defaults = (
             variable
             for variable in (*ours, *self._api_key, *server.env)
             if variable.name not in user
         )
-        return (*replaced, *(EnvVar(name=name, value=value) for name, value in user.items()))
+        return (*defaults, *(EnvVar(name=name, value=value) for name, value in user.items()))
 
     def _resources(self) -> dict[str, str]:
         description = self._description
@@ -253,14 +253,14 @@ class _Assembly:
 
     def _probes(self) -> Probes:
         own, servers = self._description.probes or Probes(), self._server.probes
-        usual = (
+        default = (
             Probe(failure_threshold=STARTUP_FAILURE_THRESHOLD)
             if self._description.health_endpoint
             else None
         )
         return Probes(
             startup=self._with_path(
-                own.startup or (usual and servers.startup) or usual, servers.startup
+                own.startup or (default and servers.startup) or default, servers.startup
             ),
             readiness=self._with_path(own.readiness, servers.readiness),
             liveness=self._with_path(own.liveness, servers.liveness),
@@ -395,8 +395,8 @@ class _Assembly:
         options: tuple[str, ...] = ()
         if server.served_model_name and server.model_api != "none" and server.lists_models:
             options += ("--api", server.model_api)
-            wanted = (server.served_model_name, *server.more_models)
-            options += tuple(word for name in wanted for word in ("--model", name))
+            names = (server.served_model_name, *server.more_models)
+            options += tuple(word for name in names for word in ("--model", name))
         if self._is_loaded:
             options += ("--models", MODELS_DIRECTORY)
         if description.download_inputs:

@@ -69,12 +69,12 @@ def _modules(program: str) -> set[Path]:
     it starts as a process of its own.
     """
     modules: set[Path] = set()
-    wanted = [_PACKAGE / "programs" / f"{program}.py"]
-    while wanted:
-        path = wanted.pop()
+    pending = [_PACKAGE / "programs" / f"{program}.py"]
+    while pending:
+        path = pending.pop()
         if path not in modules:
             modules.add(path)
-            wanted += [*_imports(path), *_packages(path)]
+            pending += [*_imports(path), *_packages(path)]
     return modules
 
 

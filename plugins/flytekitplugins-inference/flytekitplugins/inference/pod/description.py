@@ -308,8 +308,10 @@ class Description:
     @property
     def secret_references(self) -> tuple[SecretReference, ...]:
         """Every secret of the pod, each once."""
-        own = (self.hub_token, self.api_key)
-        return tuple(dict.fromkeys((*self.server().secrets, *(secret for secret in own if secret))))
+        optional = (self.hub_token, self.api_key)
+        return tuple(
+            dict.fromkeys((*self.server().secrets, *(secret for secret in optional if secret)))
+        )
 
     @property
     def api_key(self) -> SecretReference | None:

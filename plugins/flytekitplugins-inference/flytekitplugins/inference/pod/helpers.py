@@ -150,10 +150,10 @@ def model_loader(
 
 def adapter_sources(adapters: Mapping[str, str], directory: str) -> tuple[str, ...]:
     """Return where adapters come from and go to, as the loader's arguments."""
-    named = (
+    words = (
         word for name, source in adapters.items() for word in ("--adapter", f"{name}={source}")
     )
-    return (*named, "--adapters-directory", directory) if adapters else ()
+    return (*words, "--adapters-directory", directory) if adapters else ()
 
 
 def lora_downloader(

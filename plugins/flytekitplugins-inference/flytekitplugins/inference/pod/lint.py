@@ -82,14 +82,14 @@ def _names(spec: Manifest) -> Iterator[str]:
 
 
 def _volumes(spec: Manifest) -> Iterator[str]:
-    known = {volume.get("name") for volume in spec.get("volumes", ())}
+    names = {volume.get("name") for volume in spec.get("volumes", ())}
     for volume in spec.get("volumes", ()):
         sources = [key for key in volume if key != "name"]
         if len(sources) != 1:
             yield f"volume {volume.get('name')!r} needs exactly one source, not {sources or 'none'}"
     for container in _containers(spec):
         for mount in container.get("volumeMounts", ()):
-            if mount["name"] not in known:
+            if mount["name"] not in names:
                 yield (
                     f"container {container['name']!r} mounts {mount['name']!r}, which is no "
                     "volume of the pod"
@@ -114,9 +114,9 @@ def _ports(spec: Manifest) -> Iterator[str]:
 
 
 def _mounts(container: Manifest, spec: Manifest) -> Iterator[str]:
-    given = [mount.get("mountPath") for mount in container.get("volumeMounts", ())]
-    yield from (problem for path in given if (problem := path_problem(path)))
-    paths = [posixpath.normpath(path) for path in given if isinstance(path, str)]
+    mount_paths = [mount.get("mountPath") for mount in container.get("volumeMounts", ())]
+    yield from (problem for path in mount_paths if (problem := path_problem(path)))
+    paths = [posixpath.normpath(path) for path in mount_paths if isinstance(path, str)]
     yield from (
         f"{path!r} is mounted {count} times" for path, count in Counter(paths).items() if count > 1
     )

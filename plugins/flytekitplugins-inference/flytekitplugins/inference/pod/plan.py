@@ -180,12 +180,12 @@ def _with_mounts(
     container: Container, shared: tuple[Mount, ...], volumes: Iterable[Volume], alias: str = ""
 ) -> Container:
     names = {container.name, alias}
-    own = dict.fromkeys(  # two servers may lend the primary the same volume
+    volume_mounts = dict.fromkeys(  # two servers may lend the primary the same volume
         Mount(volume=volume.name, path=volume.mount_path, read_only=volume.read_only)
         for volume in volumes
         if names.intersection(volume.containers)
     )
-    return replace(container, mounts=(*container.mounts, *shared, *own))
+    return replace(container, mounts=(*container.mounts, *shared, *volume_mounts))
 
 
 def _with_name(server: ServerContainers, name: str) -> ServerContainers:
@@ -231,14 +231,14 @@ def _sources(volumes: Iterable[Volume]) -> dict[str, Mapping[str, Any]]:
 
 def _fs_group(servers: Mapping[str, ServerContainers]) -> int | None:
     """Return the group that owns the pod's volumes; Kubernetes knows one for the whole pod."""
-    wanted = {
+    fs_groups = {
         name: server.fs_group for name, server in servers.items() if server.fs_group is not None
     }
-    if len(set(wanted.values())) > 1:
-        listed = ", ".join(f"{name} {number}" for name, number in wanted.items())
+    if len(set(fs_groups.values())) > 1:
+        listed = ", ".join(f"{name} {number}" for name, number in fs_groups.items())
         raise SpecConflictError(
             f"The servers of one pod need volumes of different groups (fsGroup): {listed}.",
             hint="Put them into tasks of their own, or give one of them an image of the other's "
             "user.",
         )
-    return next(iter(wanted.values()), None)
+    return next(iter(fs_groups.values()), None)

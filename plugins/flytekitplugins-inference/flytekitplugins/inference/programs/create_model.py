@@ -205,9 +205,9 @@ class Creation:
 
         def upload() -> None:
             if not self._api.has_blob(digest):
-                sent = self._counting("uploading", file)
+                count_bytes = self._counting("uploading", file)
                 try:
-                    self._api.upload(digest, file.path, sent, seconds=QUIET_SECONDS)
+                    self._api.upload(digest, file.path, count_bytes, seconds=QUIET_SECONDS)
                 except RefusedError as error:
                     if error.status != 400:
                         raise
@@ -260,10 +260,10 @@ class Creation:
         name = self._config.name
         body: dict[str, Any] = {"model": name, "keep_alive": KEEP_ALIVE}
         try:
-            known = self._api.post("/api/show", {"model": name}).get("capabilities") or [
+            capabilities = self._api.post("/api/show", {"model": name}).get("capabilities") or [
                 "completion"
             ]
-            is_text = "completion" in known
+            is_text = "completion" in capabilities
             path = "/api/generate" if is_text else "/api/embed"
             body |= {"stream": False} if is_text else {"input": list[str]()}
             call = Call(lambda: self._api.post(path, body, seconds=QUIET_SECONDS))
@@ -291,15 +291,15 @@ class Creation:
                 f"Ollama has no {name} although it was created.",
                 hint="See the log of model-server.",
             )
-        loaded = _find(self._ask("/api/ps"), name)
-        if loaded is None:
+        entry = _find(self._ask("/api/ps"), name)
+        if entry is None:
             raise ServerError(
                 f"Ollama unloaded {name} at once.",
                 hint="Another model may have taken its memory: see the log of model-server, "
                 "OLLAMA_MAX_LOADED_MODELS.",
             )
-        size = int(loaded.get("size") or 0)
-        in_vram = int(loaded.get("size_vram") or 0)
+        size = int(entry.get("size") or 0)
+        in_vram = int(entry.get("size_vram") or 0)
         share = f" on_gpu={in_vram / size:.0%}" if size else ""
         _say(f"ready model={name} seconds={self._budget.spent:.1f} mb={size / 1e6:.0f}{share}")
 

@@ -118,7 +118,7 @@ class Downloader:
             self._stores, config.directory, jobs=config.jobs, retry=config.retry, tick=_report
         )
         local: dict[Any, str] = {}
-        wanted = []
+        references = []
         for leaf in leaves(tree):
             if isinstance(leaf, Content):
                 path = f"{folder_name(leaf.path)}/value.bin"
@@ -127,9 +127,9 @@ class Downloader:
             elif self._is_skipped(leaf):
                 local[leaf] = leaf.uri
             else:
-                wanted.append(leaf)
+                references.append(leaf)
         with telling(lambda: f"{transfer.progress} of the inputs had arrived."):
-            placements, delivered = self._fetch(transfer, wanted)
+            placements, delivered = self._fetch(transfer, references)
         local.update({item.reference: str(config.directory / item.path) for item in placements})
         self._write(replace(tree, local), placements, delivered)
         transfer.close()

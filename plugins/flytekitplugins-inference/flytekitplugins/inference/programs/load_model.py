@@ -416,11 +416,11 @@ def _parser() -> CommandLine:
         metavar="KIND=URL",
         help=f"who is told: {', '.join(KINDS)}",
     )
-    named = (
+    model_name_help = (
         "what the server calls the model (last part of SOURCE); repeatable where SOURCE holds "
         "several"
     )
-    add("--model-name", action="append", default=[], metavar="NAME", help=named)
+    add("--model-name", action="append", default=[], metavar="NAME", help=model_name_help)
     add("--once", action="store_true", help="end when everything is published")
     add(
         "--check",

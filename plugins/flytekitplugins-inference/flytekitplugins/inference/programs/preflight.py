@@ -89,7 +89,8 @@ def write_problems(directories: Sequence[Path]) -> list[InferenceError]:
     A read-only mount is no problem: the container that writes has the same user and a writable one.
     """
     places = (
-        next(path for path in (wanted, *wanted.parents) if path.exists()) for wanted in directories
+        next(path for path in (directory, *directory.parents) if path.exists())
+        for directory in directories
     )
     return [
         DestinationError(

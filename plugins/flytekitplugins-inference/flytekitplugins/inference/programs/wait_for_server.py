@@ -363,9 +363,9 @@ def _parser() -> CommandLine:
 def _refuse(
     parser: CommandLine, parsed: argparse.Namespace, names: Sequence[str], reason: str
 ) -> None:
-    given = [name for name in names if getattr(parsed, name)]
-    if given:
-        option = "URL" if given[0] == "url" else f"--{given[0].replace('_', '-')}"
+    options = [name for name in names if getattr(parsed, name)]
+    if options:
+        option = "URL" if options[0] == "url" else f"--{options[0].replace('_', '-')}"
         raise UsageError(f"{option} {reason}.", hint=parser.hint)
 
 

@@ -136,17 +136,20 @@ class ContainerBackend:
         container: ContainerPlan,
         plan: LocalPodPlan,
     ) -> ContainerRun:
-        made, warnings = self._runtime.create(arguments)
+        container_id, warnings = self._runtime.create(arguments)
         try:
-            stream = self._runtime.attach(made)  # before the start, so that no line is missed
-            signal = self._runtime.stop_signal(made)
-            self._runtime.start(made)
+            # before the start, so that no line is missed
+            stream = self._runtime.attach(container_id)
+            signal = self._runtime.stop_signal(container_id)
+            self._runtime.start(container_id)
         except OSError:
-            self._runtime.remove(made)
+            self._runtime.remove(container_id)
             raise
         for warning in warnings:
             self._reports[plan.root](container.name, "noted", warning)
-        return ContainerRun(self._runtime, made, stream, stop_signal=signal, write_line=write_line)
+        return ContainerRun(
+            self._runtime, container_id, stream, stop_signal=signal, write_line=write_line
+        )
 
     def _remove_leftovers(self) -> None:
         """Remove the pods of processes that have ended and whose wardens have ended with them."""

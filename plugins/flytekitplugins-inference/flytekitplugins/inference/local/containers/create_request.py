@@ -90,11 +90,14 @@ def mounted_directories(
     own path they could hide the image's.
     """
     files = plan.root / "files"
-    own = {
+    at_directories = {
         str(mount.directory): mount for mount in bound_mounts(container) if not mount.is_host_path
     }
-    given = {mount.path: mount for mount in bound_mounts(container)}
-    mounts = {path: (mount.directory, mount.read_only) for path, mount in (own | given).items()}
+    at_mount_paths = {mount.path: mount for mount in bound_mounts(container)}
+    mounts = {
+        path: (mount.directory, mount.read_only)
+        for path, mount in (at_directories | at_mount_paths).items()
+    }
     return {str(files): (files, True), **mounts} if files.is_dir() else mounts
 
 

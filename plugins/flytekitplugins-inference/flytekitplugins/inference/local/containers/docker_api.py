@@ -126,11 +126,11 @@ class ContainerRuntime:
         Args:
             arguments: Those of `docker run` in the SDK's spelling, the host's under `host`.
         """
-        own = dict(arguments)
+        options = dict(arguments)
         with self._own_words():
-            host = self._api.create_host_config(**own.pop("host"))
-            made = self._api.create_container(**own, host_config=host)
-        return str(made["Id"]), list(made.get("Warnings") or ())
+            host = self._api.create_host_config(**options.pop("host"))
+            answer = self._api.create_container(**options, host_config=host)
+        return str(answer["Id"]), list(answer.get("Warnings") or ())
 
     def attach(self, container: str) -> Iterator[tuple[bytes | None, bytes | None]]:
         """Yield what a container writes, to stdout and to stderr, from when this returns."""
@@ -170,9 +170,9 @@ class ContainerRuntime:
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
         """Run a command in a container to its end; return its exit code and what it wrote."""
         with self._own_words():
-            made = self._api.exec_create(container, list(command))["Id"]
-            output = self._api.exec_start(made)
-            return int(self._api.exec_inspect(made).get("ExitCode") or 0), output
+            run = self._api.exec_create(container, list(command))["Id"]
+            output = self._api.exec_start(run)
+            return int(self._api.exec_inspect(run).get("ExitCode") or 0), output
 
     def remove(self, container: str) -> None:
         """Remove a container, its anonymous volumes and what runs in it, unless it is gone."""

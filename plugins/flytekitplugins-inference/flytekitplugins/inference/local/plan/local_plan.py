@@ -166,8 +166,8 @@ def compile_plan(
         is_here=is_here,
         platform=platform,
     )
-    own = next(entry for entry in spec["containers"] if entry["name"] == primary)
-    primary_mounts, primary_environment = compiler.compile_primary(own)
+    primary_entry = next(entry for entry in spec["containers"] if entry["name"] == primary)
+    primary_mounts, primary_environment = compiler.compile_primary(primary_entry)
     containers = tuple(
         compiler.compile_container(entry, role)
         for entry, role in _roles(spec)
@@ -175,8 +175,8 @@ def compile_plan(
     )
     if compiler.problems:
         raise UnsupportedError("This pod cannot run on this machine.", problems=compiler.problems)
-    mounted = {mount.directory for plan in containers for mount in plan.mounts}
-    mounted |= {mount.directory for mount in primary_mounts}
+    directories = {mount.directory for plan in containers for mount in plan.mounts}
+    directories |= {mount.directory for mount in primary_mounts}
     grace = spec.get("terminationGracePeriodSeconds")
     return LocalPodPlan(
         name=str((manifest.get("metadata") or {}).get("name") or "local"),
@@ -187,7 +187,7 @@ def compile_plan(
         ports=dict(ports),
         primary_mounts=primary_mounts,
         primary_env=primary_environment.values,
-        directories=tuple(sorted(path for path in mounted if path.is_relative_to(root))),
+        directories=tuple(sorted(path for path in directories if path.is_relative_to(root))),
         notes=tuple(compiler.notes),
     )
 

@@ -128,13 +128,13 @@ def find_directory(
     path: str, mounts: tuple[LocalMount, ...], platform: str = sys.platform
 ) -> Path | None:
     """Return where a container path lies on this machine, or `None` if no mount holds it."""
-    wanted = PurePosixPath(path)
+    container_path = PurePosixPath(path)
     for mount in sorted(mounts, key=lambda mount: len(mount.path), reverse=True):
-        if wanted.is_relative_to(mount.path):
+        if container_path.is_relative_to(mount.path):
             is_shared_memory = mount.path == SHM and platform.startswith("linux")
             return (
-                Path(wanted)
+                Path(container_path)
                 if is_shared_memory
-                else mount.directory / wanted.relative_to(mount.path)
+                else mount.directory / container_path.relative_to(mount.path)
             )
     return None

@@ -59,8 +59,8 @@ def fill_variables(text: str, variables: Mapping[str, str]) -> str:
         text: One word of a container's `command` or `args`.
         variables: Value by name; a name that is not here is left as it is.
     """
-    known = {name.lower(): value for name, value in variables.items()}
-    return _TEMPLATE.sub(lambda match: known.get(match[1].lower(), match[0]), text)
+    values = {name.lower(): value for name, value in variables.items()}
+    return _TEMPLATE.sub(lambda match: values.get(match[1].lower(), match[0]), text)
 
 
 def unfilled_variables(text: str) -> tuple[str, ...]:
@@ -123,8 +123,8 @@ def map_ports(text: str, ports: Mapping[int, int]) -> str:
     def assigned(match: re.Match[str]) -> str:
         dashes, name, separator, number = match.groups()
         is_flag = bool(dashes)
-        named = names_port(name) or (is_flag and name == "p")
-        if not named or (separator != "=" and not is_flag):
+        is_port = names_port(name) or (is_flag and name == "p")
+        if not is_port or (separator != "=" and not is_flag):
             return match[0]
         return f"{dashes}{name}{separator}{ports.get(int(number), number)}"
 

@@ -103,9 +103,9 @@ def _is_nvidia(resource: str) -> bool:
     return resource == "gpu" or resource.startswith("nvidia.com/")
 
 
-def _quantities(given: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, float]:
+def _quantities(texts: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, float]:
     quantities: dict[str, float] = {}
-    for key, value in given.items():
+    for key, value in texts.items():
         try:
             quantities[key] = float(parse_quantity(str(value)))
         except QuantityError as error:
@@ -130,16 +130,16 @@ def _groups(pod: Mapping[str, Any]) -> tuple[str, ...]:
 def _shared_memory(
     container: Mapping[str, Any], spec: Mapping[str, Any], problems: list[str]
 ) -> int | None:
-    mounted = {
+    names = {
         entry["name"]
         for entry in container.get("volumeMounts") or ()
         if entry.get("mountPath") == SHM
     }
     for volume in spec.get("volumes") or ():
-        if volume["name"] in mounted and (volume.get("emptyDir") or {}).get("medium") == "Memory":
+        if volume["name"] in names and (volume.get("emptyDir") or {}).get("medium") == "Memory":
             limit = volume["emptyDir"].get("sizeLimit")
-            given = {"sizeLimit": limit} if limit else {}
+            limits = {"sizeLimit": limit} if limit else {}
             return math.ceil(
-                _quantities(given, f"volume {volume['name']}", problems).get("sizeLimit", 0)
+                _quantities(limits, f"volume {volume['name']}", problems).get("sizeLimit", 0)
             )
     return None

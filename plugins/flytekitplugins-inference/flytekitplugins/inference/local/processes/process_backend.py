@@ -264,26 +264,26 @@ def marked_processes(marker: str) -> Iterable[int]:
     Args:
         marker: `<pod>/<container>`, or `<pod>/` for all containers of a pod.
     """
-    wanted = f"{MARKER}={marker}"
+    entry = f"{MARKER}={marker}"
     if Path("/proc/self/environ").exists():
-        return _marked_in_proc(wanted.encode())
-    return _marked_by_ps(wanted)
+        return _marked_in_proc(entry.encode())
+    return _marked_by_ps(entry)
 
 
-def _marked_in_proc(wanted: bytes) -> Iterable[int]:
+def _marked_in_proc(entry: bytes) -> Iterable[int]:
     for directory in Path("/proc").iterdir():
         if directory.name.isdecimal() and int(directory.name) != os.getpid():
             with contextlib.suppress(OSError):  # gone, or another user's
                 variables = (directory / "environ").read_bytes().split(b"\0")
-                if any(_carries(variable, wanted) for variable in variables):
+                if any(_carries(variable, entry) for variable in variables):
                     yield int(directory.name)
 
 
-def _carries(variable: bytes, wanted: bytes) -> bool:
-    return variable == wanted or (wanted.endswith(b"/") and variable.startswith(wanted))
+def _carries(variable: bytes, entry: bytes) -> bool:
+    return variable == entry or (entry.endswith(b"/") and variable.startswith(entry))
 
 
-def _marked_by_ps(wanted: str) -> Iterable[int]:
+def _marked_by_ps(entry: str) -> Iterable[int]:
     listing = subprocess.run(
         ["ps", "-xEww", "-o", "pid=,command="],
         stdout=subprocess.PIPE,
@@ -298,8 +298,7 @@ def _marked_by_ps(wanted: str) -> Iterable[int]:
             pid.isdecimal()
             and int(pid) != os.getpid()
             and any(
-                word == wanted or (wanted.endswith("/") and word.startswith(wanted))
-                for word in words
+                word == entry or (entry.endswith("/") and word.startswith(entry)) for word in words
             )
         ):
             yield int(pid)
