@@ -1,4 +1,4 @@
-"""A description has one pod, byte for byte: in every process and in every Python of this machine."""
+"""A description has one pod, byte for byte: in every process and every Python of this machine."""
 
 from __future__ import annotations
 

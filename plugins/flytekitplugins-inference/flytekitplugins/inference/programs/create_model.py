@@ -62,7 +62,6 @@ BUDGET_HINT = (
 KEEP_ALIVE = -1
 """The model stays until the first request, from which on the server's OLLAMA_KEEP_ALIVE counts."""
 
-
 _say = partial(say, PROGRAM)
 
 
@@ -87,7 +86,7 @@ class Creation:
 
     Args:
         config: What to create.
-        budget: What the whole start may take. Whoever runs this enforces it.
+        budget: What the whole start may take; the caller enforces it.
     """
 
     def __init__(self, config: CreationConfig, budget: StartBudget) -> None:
@@ -148,9 +147,9 @@ class Creation:
         probe = ServerProbe(self._address, model="", api=Api.NONE, token="", tick=tick)
         answer: Answer | None = None
 
-        def state() -> str:
+        def state(within: str = "") -> str:
             last = f" {answer.asked} {answer.text}." if answer else ""
-            return f"Ollama did not answer.{last} {loader.state if loader else ''}".strip()
+            return f"Ollama did not answer{within}.{last} {loader.state if loader else ''}".strip()
 
         def hint() -> str:
             return (loader.hint if loader else "") or SERVER_HINT
@@ -159,9 +158,7 @@ class Creation:
         with telling(state, hint):
             while not (answer := probe.ask_readiness(5.0)).is_ready:
                 if not is_bounded and self._budget.spent >= WAIT_SECONDS:
-                    raise ServerNotReadyError(
-                        f"{state()} {WAIT_SECONDS:.0f} s were over.", hint=hint()
-                    )
+                    raise ServerNotReadyError(state(f" within {WAIT_SECONDS:.0f} s"), hint=hint())
                 tick()
                 time.sleep(0.25)
 

@@ -89,7 +89,7 @@ class Gate:
         config: What to wait for.
         environ: Environment variables, of which some are required.
         budget: What the whole start may take. The gate asks it, so that the last question still
-            gets its answer; whoever runs the gate enforces it `SPARE_SECONDS` later.
+            gets its answer; the caller enforces it `SPARE_SECONDS` later.
     """
 
     def __init__(self, config: GateConfig, environ: Mapping[str, str], budget: StartBudget) -> None:
