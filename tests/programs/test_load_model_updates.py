@@ -87,12 +87,14 @@ class Sidecar:
 def serve(load: Any, hub: Any, tmp_path: Path) -> Callable[..., Sidecar]:
     def start(*arguments: str) -> Sidecar:
         with (tmp_path / "log").open("a") as log:
+            before = log.tell()
             process = load.start(
                 "owner/name", "--update-interval", "0.3", *arguments, stderr=log, **hub.environ
             )
         sidecar = Sidecar(tmp_path, process)
         end = time.monotonic() + 30
-        while not (tmp_path / "models" / ".ready").exists():
+        # the file `.ready` may be an earlier loader's
+        while b"load_model ready" not in (tmp_path / "log").read_bytes()[before:]:
             assert time.monotonic() < end, (tmp_path / "log").read_text()
             time.sleep(0.02)
         return sidecar
