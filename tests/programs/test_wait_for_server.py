@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -645,15 +646,24 @@ def _start(gate: Gate, seconds: float, ago: float) -> dict[str, str]:
     return {"INFERENCE_START": json.dumps({"seconds": seconds, "clock": str(clock)})}
 
 
+def _over_before(ended: Ended) -> int:
+    """Return the seconds that were over when the gate began: more than planned on a busy machine."""
+    match = re.search(
+        r", (\d+) s of which were over when the gate began\.", ended.message["message"]
+    )
+    assert match, ended.message
+    return int(match[1])
+
+
 def test_the_budget_counts_from_the_beginning_of_the_start(servers: Servers, gate: Gate) -> None:
     server = servers(health=Reply(503, b"loading"))
     ended = gate(f"{server.origin}/health", timeout=100.5, **_start(gate, 100.5, 100))
     ended.failed(
         69,
         "ServerNotReadyError",
-        "100 s of which were over when the gate began.",
         "answered 503: 'loading'",
     )
+    assert _over_before(ended) >= 100
     assert ended.seconds < 5
     assert (ended.report["outcome"], ended.report["total_seconds"] >= 100.5) == (
         "ServerNotReadyError",
@@ -664,7 +674,8 @@ def test_the_budget_counts_from_the_beginning_of_the_start(servers: Servers, gat
     ended = gate.wait(
         _model_gate(gate, timeout=500.0, **_start(gate, 100.5, 100))
     )  # the smaller one holds
-    ended.failed(69, "ServerNotReadyError", "100 s of which were over")
+    ended.failed(69, "ServerNotReadyError")
+    assert _over_before(ended) >= 100
 
 
 def test_a_server_that_is_ready_is_ready_although_the_budget_is_over(
@@ -680,7 +691,8 @@ def test_a_server_that_is_ready_is_ready_although_the_budget_is_over(
 def test_a_question_does_not_outlast_the_budget_of_the_start(servers: Servers, gate: Gate) -> None:
     server = servers(health=Reply(wait=True))
     ended = gate(f"{server.origin}/health", timeout=100, **_start(gate, 100, 101))
-    ended.failed(69, "ServerNotReadyError", "did not answer within 1 s", "101 s of which were over")
+    ended.failed(69, "ServerNotReadyError", "did not answer within 1 s")
+    assert _over_before(ended) >= 101
 
 
 # The report
