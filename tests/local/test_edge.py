@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,13 @@ import pytest
 from flytekitplugins.inference.errors import ConfigError, ServerError
 from flytekitplugins.inference.flyte import local_run as edge
 
-TEMPLATE: Any = SimpleNamespace(port=8000)
+
+@dataclass(frozen=True)
+class Template:
+    port: int = 8000
+
+
+TEMPLATE: Any = Template()
 DESCRIPTION: Any = SimpleNamespace(servers={"": TEMPLATE})
 
 
