@@ -140,7 +140,8 @@ class _Silent(ModelInferenceTemplate):
         return "acme/server"
 
     def server(self) -> Server:
-        return Server(model_api="openai", metric_names={"queue": "acme_queue"}, metrics_port=9999)
+        names = {"queue": "acme_queue", "requests_waiting": ()}
+        return Server(model_api="openai", metric_names=names, metrics_port=9999)
 
 
 def test_every_open_question_is_named() -> None:
@@ -155,6 +156,7 @@ def test_every_open_question_is_named() -> None:
         "there are names of metrics, but no path",
         "the metrics' port 9999 is not among the server's ports",
         "metric_names: there is no quantity 'queue'",
+        "metric_names['requests_waiting']=() is neither a name nor a tuple of names",
     ):
         assert question in found
     assert "nothing that the server writes lies on a volume" in "\n".join(unanswered(_Silent))

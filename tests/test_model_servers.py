@@ -25,6 +25,7 @@ from flytekitplugins.inference import (
     Volume,
 )
 from flytekitplugins.inference.pod.parts import Helper
+from patience import patient
 from users.minimal import ECHO, SERVER, ask
 
 HELPER = Helper(image="helper:1", bundled=False)
@@ -284,7 +285,9 @@ def test_run_locally_yields_the_servers_by_name() -> None:
     )
     with servers.run_locally() as running:
         assert list(running) == ["one", "two"]
-        with urllib.request.urlopen(f"{running['two'].base_url}/ask", timeout=10) as response:
+        with urllib.request.urlopen(
+            f"{running['two'].base_url}/ask", timeout=patient(10)
+        ) as response:
             assert json.load(response)["arguments"] == ["second"]
         assert any("echo server" in line for line in running["one"].log_tail())
         assert servers["one"].base_url == running["one"].base_url

@@ -234,8 +234,12 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         "give a list: ['a/b']",
     ),
     (
-        lambda: NIM(secrets=NGC, hf_repo_ids=["b"], lora_adapter_mem="2Gi", env=LORA_ENV),
-        "expected 'owner/name'",
+        lambda: NIM(secrets=NGC, hf_repo_ids=["a/b:c"], lora_adapter_mem="2Gi", env=LORA_ENV),
+        "hf_repo_ids: 'hf://a/b:c' is not a model reference: it is not the name of a hub repository",
+    ),
+    (
+        lambda: NIM(secrets=NGC, hf_repo_ids=[3], lora_adapter_mem="2Gi", env=LORA_ENV),  # type: ignore[list-item]
+        "hf_repo_ids: 3 is not a text such as 'owner/name'",
     ),
     (
         lambda: NIM(secrets=NGC, hf_repo_ids=["a/b"], lora_adapter_mem="2GB", env=LORA_ENV),
@@ -370,21 +374,21 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         "kw_only=True)",
     ),
     (
-        lambda: _generic(model="nonsense"),
-        "model='nonsense' is not understood. Hint: Expected 'owner/name'",
+        lambda: _generic(model="no model"),
+        "'no model' is not a model reference: it is not the name of a hub repository.",
     ),
     (lambda: _generic(model=3), "model must be a text or a model's source, not a int"),
     (
-        lambda: _generic(model=HuggingFaceModel(repo="x")),
-        "'x' is not a Hugging Face repository; expected 'owner/name'",
+        lambda: _generic(model=HuggingFaceModel(repo="x/y/z")),
+        "model: 'hf://x/y/z' is not a model reference: it is not the name of a hub repository",
     ),
     (lambda: _generic(model=HuggingFaceModel(repo="a/b", size="1GB")), "size='1GB'"),
     (
         lambda: _generic(model=HuggingFaceModel(repo="a/b", secret="hf_x")),
         "secret must be an HFSecret",
     ),
-    (lambda: _generic(model="s3://"), "'s3://' is not a prefix in a store"),
-    (lambda: _generic(model=RegisteredModel(name="x")), "'x' needs either a version or an alias"),
+    (lambda: _generic(model="s3://"), "'s3://' is not a model reference: it names no bucket"),
+    (lambda: _generic(model=RegisteredModel(name="x")), "'x' needs exactly one of version, alias"),
     (
         lambda: _generic(model="input:weights"),
         "'weights' is an input of the task, which needs download_inputs=True",
@@ -440,8 +444,16 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         "arg_dict must be a dict of vLLM's options, not a list",
     ),
     (
-        lambda: VLLM(lora_adapters={"a": ""}),
-        "lora_adapters['a'] must be 'owner/name' or a prefix of a store",
+        lambda: VLLM(lora_adapters={"a": "./sql"}),
+        "lora_adapters['a']: './sql' is not a model reference: a relative path leads to another",
+    ),
+    (
+        lambda: VLLM(lora_adapters={"a": 3}),  # type: ignore[dict-item]
+        "lora_adapters['a']: expected a text such as 'owner/name', not a int",
+    ),
+    (
+        lambda: VLLM(lora_adapters={"a": "input:sql"}),
+        "lora_adapters['a']: 'input:sql' is an input of the task",
     ),
     (
         lambda: VLLM(lora_adapters={"a": "a/b"}, arg_dict={"enable_lora": False}),
@@ -453,7 +465,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: VLLM(model="a/b", arg_dict={"model": "c/d"}),
-        "arg_dict has model 'c/d', the template has model='a/b'",
+        "arg_dict has model 'c/d' and the template has model= as well",
     ),
 ]
 

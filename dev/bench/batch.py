@@ -1,21 +1,22 @@
-"""Measures `batch`: against fixed concurrencies, against a bare HTTP client, on a million rows, and when it is killed.
+"""Measures `batch`: its speed, its cost, its memory, and what a kill costs.
 
-    .venv/bin/python dev/bench/batch.py --what knee|cost|million|kill [--full] [--only vllm]
+    .venv/bin/python dev/bench/batch.py --what knee|cost|poison|million|kill [--full] [--only vllm]
 
 Each is one run, and what counts are ratios within it; without --full the inputs are smaller. All
 programs share this machine's cores.
 
     knee      Servers: llama.cpp with 4 and 16 parallel slots (`dev/servers llamacpp`), vLLM on this
-    CPU when
-              .venv/servers/vllm is there (`dev/servers vllm`), and a stub with 48 slots. On each: a
-              sequential loop, fixed concurrencies, and `batch`, which is told none. The fixed ones
-              share its code, so only the concurrency differs. Also after which share of its rows it
-              had a limit that reaches 95 % of the best.
+              CPU when .venv/servers/vllm is there (`dev/servers vllm`), and a stub with 48 slots.
+              On each: a sequential loop, fixed concurrencies, and `batch`, which is told none. The
+              fixed ones share its code, so only the concurrency differs. Also after which share of
+              its rows it had a limit that reaches 95 % of the best.
     cost      Processor time per request of `batch`, bare aiohttp and httpx with as many in flight,
-    against a stub. million   The memory of a process that sends a million rows to a stub.
+              against a stub.
+    poison    A stub that refuses one row in a hundred for ever, or never answers it, against the
+              same stub without such rows, in turns.
+    million   The memory of a process that sends a million rows to a stub.
     kill      `kill -9` at random moments, then a last run: whether all rows are there once and in
-    order, and how many
-              answers were asked for twice.
+              order, and how many answers were asked for twice.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
 
-from flytekitplugins.inference.client.batch import batch, chat
-from flytekitplugins.inference.client.batch import run as batch_run
+from flytekitplugins.inference.client.batch import batch, chat, opening
 from flytekitplugins.inference.client.batch.limiter import Limiter
+from flytekitplugins.inference.facts.metric_names import KNOWN_NAMES, MetricNames
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVERS = ROOT / ".venv" / "servers"
@@ -57,6 +58,7 @@ class Endpoint:
     protocol: str = "openai"
     health_url: str | None = None
     metrics_url: str | None = None
+    metric_names: MetricNames = field(default_factory=lambda: KNOWN_NAMES)
     api_key: str = ""
 
     def async_client(self, **options: Any) -> None:
@@ -82,6 +84,8 @@ class Stub(asyncio.Protocol):
     answered: ClassVar[list[str]] = []
     """The prompts of all answers, as they were sent."""
     remembers: ClassVar[bool]
+    poison: ClassVar[str]
+    """What happens to one row in a hundred: "", "refused" or "unanswered"."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -100,8 +104,16 @@ class Stub(asyncio.Protocol):
             self.send({"data": [{"id": "stub"}]})
         else:
             self.prompt = json.loads(body)["messages"][-1]["content"]
-            Stub.queue.append(self)
-            Stub.begin()
+            if self.prompt.endswith("50") and Stub.poison:
+                self.reject()
+            else:
+                Stub.queue.append(self)
+                Stub.begin()
+
+    def reject(self) -> None:
+        if Stub.poison == "refused":
+            head = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+            self.transport.write(head.encode())
 
     @staticmethod
     def begin() -> None:
@@ -138,18 +150,22 @@ class Stub(asyncio.Protocol):
         self.transport.write(head.encode() + body)
 
 
-async def serve(seconds: float, slots: int, remembers: bool) -> None:
+async def serve(seconds: float, slots: int, remembers: bool, poison: str) -> None:
     Stub.seconds = seconds
     Stub.slots = slots
     Stub.remembers = remembers
+    Stub.poison = poison
     server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 @contextmanager
-def stub(*, seconds: float = 0.0, slots: int = 10**9, remembers: bool = False) -> Iterator[str]:
-    command = [sys.executable, __file__, "--serve", json.dumps([seconds, slots, remembers])]
+def stub(
+    *, seconds: float = 0.0, slots: int = 10**9, remembers: bool = False, poison: str = ""
+) -> Iterator[str]:
+    arguments = json.dumps([seconds, slots, remembers, poison])
+    command = [sys.executable, __file__, "--serve", arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -261,7 +277,7 @@ class TracedLimiter(Limiter):
 def measure(url: str, rows: int, fixed: int | None = None) -> float:
     """Return rows per second."""
     FixedLimiter.fixed, TracedLimiter.trace = fixed or 0, []
-    batch_run.Limiter = FixedLimiter if fixed else TracedLimiter  # type: ignore[attr-defined]
+    opening.Limiter = FixedLimiter if fixed else TracedLimiter  # type: ignore[attr-defined]
     began = time.perf_counter()
     result = batch(Endpoint(url), prompts(rows), work=WORK, deadline=600, progress=False)
     if result.failed:
@@ -298,26 +314,29 @@ def compare(name: str, url: str, rows: int) -> None:
     best = max(sweep, key=lambda fixed: sweep[fixed])
     enough = min(fixed for fixed, rate in sweep.items() if rate >= 0.95 * sweep[best])
     # in turns, so that whatever else this machine does meets both alike
-    told = []
-    found = []
+    best_rates = []
+    batch_rates = []
     shares = []
     for _ in range(5):
-        told.append(measure(url, rows, best))
-        found.append(measure(url, rows))
+        best_rates.append(measure(url, rows, best))
+        batch_rates.append(measure(url, rows))
         trace = TracedLimiter.trace
         shares.append(
             next((number for number, limit in enumerate(trace) if limit >= enough), rows) / rows
         )
-    ratio = statistics.median(mine / theirs for mine, theirs in zip(found, told, strict=True))
+    ratio = statistics.median(
+        mine / theirs for mine, theirs in zip(batch_rates, best_rates, strict=True)
+    )
     print(f"\n{name}, {rows:,} rows")
     print(
         "  fixed    " + ", ".join(f"{fixed}: {rate:.0f}/s" for fixed, rate in sorted(sweep.items()))
     )
-    print(f"  best     {best} in flight: {statistics.median(told):.1f} rows/s, the median of five")
-    times = statistics.median(found) / sequential
+    best_rate = statistics.median(best_rates)
+    batch_rate = statistics.median(batch_rates)
+    times = batch_rate / sequential
+    print(f"  best     {best} in flight: {best_rate:.1f} rows/s, the median of five")
     print(
-        f"  batch    {statistics.median(found):.1f} rows/s = {ratio:.3f} of it, {times:.1f} x the "
-        "sequential loop"
+        f"  batch    {batch_rate:.1f} rows/s = {ratio:.3f} of it, {times:.1f} x the sequential loop"
     )
     share = statistics.median(shares)
     print(
@@ -407,6 +426,42 @@ def cost(full: bool) -> None:
             )
 
 
+# poison
+
+POISON_DEADLINE, POISON_RETRIES = 1.0, 1
+
+
+def poison(full: bool) -> None:
+    rows = 28_800 if full else 9_600
+    rates: dict[str, list[float]] = {"": [], "refused": [], "unanswered": []}
+    for _ in range(3):
+        for what, values in rates.items():
+            with stub(seconds=0.1, slots=48, poison=what) as url:
+                began = time.perf_counter()
+                result = batch(
+                    Endpoint(url, "stub"),
+                    prompts(rows),
+                    work=WORK,
+                    deadline=POISON_DEADLINE,
+                    max_retries=POISON_RETRIES,
+                    progress=False,
+                )
+                values.append(rows / (time.perf_counter() - began))
+            expected = rows // 100 if what else 0
+            if result.failed != expected:
+                raise SystemExit(f"{result.failed} rows failed, and {expected} should have")
+    print(
+        f"{rows:,} rows, 48 slots, the median of three; a deadline of {POISON_DEADLINE:g} s, "
+        f"{POISON_RETRIES} retry: what the last rows wait for is part of it"
+    )
+    for what, values in rates.items():
+        ratio = statistics.median(
+            mine / alone for mine, alone in zip(values, rates[""], strict=True)
+        )
+        name = f"1 % {what}" if what else "all answered"
+        print(f"  {name:15} {statistics.median(values):.0f} rows/s = {ratio:.3f}")
+
+
 # million
 
 
@@ -451,7 +506,9 @@ KILLED = """
 import sys
 sys.path.insert(0, {directory!r})
 import batch as bench
-bench.batch(bench.Endpoint({url!r}), bench.prompts({rows}), work=bench.WORK, output={output!r}, progress=False)
+endpoint = bench.Endpoint({url!r})
+rows = bench.prompts({rows})
+bench.batch(endpoint, rows, work=bench.WORK, output={output!r}, progress=False)
 """
 
 
@@ -500,7 +557,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--what", choices=["knee", "cost", "million", "kill"], default="cost")
+    parser.add_argument(
+        "--what", choices=["knee", "cost", "poison", "million", "kill"], default="cost"
+    )
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--only", default="", help="of knee: the servers with this in their name")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -511,6 +570,7 @@ def main() -> None:
         measures: dict[str, Callable[[bool], None]] = {
             "knee": partial(knee, only=arguments.only),
             "cost": cost,
+            "poison": poison,
             "million": million,
             "kill": kill,
         }

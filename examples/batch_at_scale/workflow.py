@@ -1,4 +1,6 @@
-"""Put a data set through model servers in many pods: shards, a sidecar beside each, results merged in order.
+"""Put a data set through model servers in many pods.
+
+The data set is sharded, each shard has a sidecar of its own, and results are merged in order.
 
     pyflyte run examples/batch_at_scale/workflow.py embed_all --rows 4000 --shards 4
 
@@ -95,7 +97,10 @@ def embed(shard: FlyteFile) -> FlyteFile:
 
 @task(container_image=IMAGE)
 def merge(parts: list[FlyteFile]) -> FlyteFile:
-    """Return all parts as one Parquet file, in the order of the shards. One part is in memory at a time."""
+    """Return all parts as one Parquet file, in the order of the shards.
+
+    One part is in memory at a time.
+    """
     from pyarrow import parquet
 
     path = Path(current_context().working_directory, "all.parquet")

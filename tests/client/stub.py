@@ -11,15 +11,13 @@ import json
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from ports import reserve_port
+
 Behaviour = Callable[["Handler"], None]
-
-
-_USED: set[int] = set()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -88,7 +86,7 @@ class Stub:
         self.gets: list[tuple[str, dict[str, str]]] = []
         self._lock = threading.Lock()
         self._server: _Server | None = None
-        self._port = 0
+        self._port = reserve_port()
         self._timers: list[threading.Timer] = []
         self.start()
 
@@ -106,21 +104,14 @@ class Stub:
             return self.script.pop(0) if self.script else self.default
 
     def start(self) -> None:
-        """Begin to listen: the first time on a port that no test had before, later on the same."""
-        server = _Server(("127.0.0.1", self._port), self)
-        while (
-            not self._port and server.server_address[1] in _USED
-        ):  # its record, which a process keeps, would be there
-            server.server_close()
-            server = _Server(("127.0.0.1", 0), self)
-        self._server, self._port = server, server.server_address[1]
-        _USED.add(self._port)
+        """Begin to listen: each time on the same port, which is kept while the server is away."""
+        self._server = _Server(("127.0.0.1", self._port), self)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def start_in(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self.start)
+        timer.start()  # before `close` can see it: what was not started cannot be joined
         self._timers.append(timer)
-        timer.start()
 
     def die(self) -> None:
         """End at once, as a process that is killed: its connections are reset."""
@@ -269,11 +260,3 @@ def running() -> Iterator[Stub]:
         yield stub
     finally:
         stub.close()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import pickle
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
 
-from client.stub import Stub, chat, crash, half, hang, reset, send, stream
+from client.stub import Handler, Stub, chat, crash, half, hang, reset, send, stream
 from flytekitplugins.inference.client.endpoint import Endpoint
 from flytekitplugins.inference.errors import ServerError, ServerExitedError, ServerNotReadyError
 
@@ -225,12 +227,14 @@ def test_a_request_waits_for_a_server_that_comes_back(stub: Stub, ask: Ask) -> N
 
 
 def test_a_request_waits_while_the_server_loads(stub: Stub, ask: Ask) -> None:
-    stub.pages["/health"] = send(503, {"error": "Loading model"})
+    healths = itertools.chain([503] * 3, itertools.repeat(200))
+
+    def health(handler: Handler) -> None:
+        send(next(healths), {})(handler)
+
+    stub.pages["/health"] = health
     stub.script = [send(503, {"error": {"message": "Loading model"}})]
-    timer = threading.Timer(0.4, lambda: stub.pages.update({"/health": send(200, {})}))
-    timer.start()
     assert ask(endpoint_of(stub), retry_busy=False) == "hello"
-    timer.join()
     assert len(stub.posts) == 2
 
 
@@ -309,17 +313,25 @@ def test_many_waiting_requests_ask_for_the_servers_health_as_one(stub: Stub) -> 
             )
             return [one.choices[0].message.content for one in done]
 
+    healths = itertools.chain([503] * 3, itertools.repeat(200))
+
+    def health(handler: Handler) -> None:
+        send(next(healths), {})(handler)
+
+    def start_once_it_is_missed() -> None:
+        while not endpoint.record.outages[0]:
+            time.sleep(0.01)
+        stub.start()
+
+    stub.pages["/health"] = health
     threads = [
         threading.Thread(target=lambda: answers.append(ask_blocking(endpoint))) for _ in range(10)
     ]
+    threads.append(threading.Thread(target=start_once_it_is_missed))
     for thread in threads:
         thread.start()
-    stub.pages["/health"] = send(503, {"error": "Loading model"})
-    stub.start_in(0.2)
-    loaded = threading.Timer(1.5, lambda: stub.pages.update({"/health": send(200, {})}))
-    loaded.start()
     answers += asyncio.run(ask_many())
-    for thread in [*threads, loaded]:
+    for thread in threads:
         thread.join()
     assert answers == ["hello"] * 40
     assert len(stub.posts) == 40

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,9 +19,10 @@ import numpy as np
 import openai
 import pytest
 
-from client.stub import wait_for
 from flytekitplugins.inference.client.endpoint import Endpoint
 from flytekitplugins.inference.errors import ConfigError, ServerError, ServerNotReadyError
+from patience import wait_for
+from ports import reserve_port
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 SERVERS = Path(__file__).parents[2] / ".venv" / "servers"
@@ -42,13 +42,6 @@ def made(name: str, kind: str) -> Path:
         pytest.skip(reason)
     path: Path = models.made(SERVERS / name / "bin" / "python", kind, cache=SERVERS / "models")
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -96,7 +89,7 @@ def llama(port: int) -> tuple[str, ...]:
 
 
 def test_llama_cpp_answers_blocking_streamed_and_in_asyncio() -> None:
-    port = free_port()
+    port = reserve_port()
     endpoint = Endpoint(
         url=f"http://127.0.0.1:{port}",
         protocol="openai",
@@ -137,7 +130,7 @@ def test_llama_cpp_answers_blocking_streamed_and_in_asyncio() -> None:
 
 
 def test_llama_cpp_is_waited_for_when_it_is_killed() -> None:
-    port = free_port()
+    port = reserve_port()
     endpoint = Endpoint(
         url=f"http://127.0.0.1:{port}",
         protocol="openai",
@@ -171,7 +164,7 @@ def test_llama_cpp_is_waited_for_when_it_is_killed() -> None:
 
 @contextmanager
 def triton() -> Iterator[Endpoint]:
-    repository, ports = made("triton", "triton-repository"), [free_port() for _ in range(3)]
+    repository, ports = made("triton", "triton-repository"), [reserve_port() for _ in range(3)]
     options = [
         f"--{name}-port={port}"
         for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)
@@ -189,12 +182,12 @@ def triton() -> Iterator[Endpoint]:
 
 @contextmanager
 def mlserver(tmp_path: Path) -> Iterator[Endpoint]:
-    folder, port = made("mlserver", "mlserver-folder"), free_port()
+    folder, port = made("mlserver", "mlserver-folder"), reserve_port()
     environ = {
         "MLSERVER_HOST": "127.0.0.1",
         "MLSERVER_HTTP_PORT": str(port),
-        "MLSERVER_GRPC_PORT": str(free_port()),
-        "MLSERVER_METRICS_PORT": str(free_port()),
+        "MLSERVER_GRPC_PORT": str(reserve_port()),
+        "MLSERVER_METRICS_PORT": str(reserve_port()),
         "MLSERVER_METRICS_DIR": str(tmp_path),
     }
     with started("mlserver", "mlserver", "start", str(folder), **environ):

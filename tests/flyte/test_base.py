@@ -26,7 +26,7 @@ from flytekitplugins.inference import (
     RegisteredModel,
     VolumeModel,
 )
-from flytekitplugins.inference.flyte import local as local_edge
+from flytekitplugins.inference.flyte import local_run as local_edge
 
 IMAGE = "registry.example.com/task:1"
 LABELS = {"team": "nlp"}

@@ -1,4 +1,4 @@
-"""The report in the Deck: on one machine, and in a container with the real entry point of two flytekits."""
+"""The report in the Deck: on one machine, and in a container with two flytekits' entry point."""
 
 from __future__ import annotations
 

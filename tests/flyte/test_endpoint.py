@@ -1,4 +1,4 @@
-"""What a task reaches its server by: the same code with a sidecar, on one machine, and with a server elsewhere."""
+"""How a task reaches its server: the same code with a sidecar, locally, and with one elsewhere."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from flytekitplugins.inference import (
     NIMSecrets,
     Server,
 )
+from patience import patient
+from ports import reserve_port
 from users.minimal import ECHO, SERVER, ask
 
+METRICS_PORT = reserve_port()
 TEMPLATE = replace(ECHO, port=28141)
 PAIR = ModelServers({"one": replace(ECHO, port=28142), "two-b": replace(ECHO, port=28143)})
 
@@ -32,7 +35,9 @@ PAIR = ModelServers({"one": replace(ECHO, port=28142), "two-b": replace(ECHO, po
 @dataclass(frozen=True, kw_only=True)
 class _WithMetrics(ModelInferenceTemplate):
     def server(self) -> Server:
-        return Server(more_ports=(28145,), metrics_port=28145, metrics_path="/metrics")
+        return Server(
+            more_ports=(METRICS_PORT,), metrics_port=METRICS_PORT, metrics_path="/metrics"
+        )
 
 
 @task(task_config=TEMPLATE)
@@ -104,24 +109,26 @@ def test_of_one_of_several() -> None:
     assert pair["b"].endpoint.cold_start == "/shared/cold-start-b.json"
 
 
-def test_on_one_machine_it_follows_the_ports_and_paths() -> None:
+def test_on_one_machine_it_follows_the_ports_and_paths(free_port: int) -> None:
     template = _WithMetrics(
         image="echo:1",
         command=["python", SERVER, "$(INFERENCE_PORT)"],
         health_endpoint="/health",
-        port=28144,
+        port=free_port,
         gpu=0,
-        startup_timeout=60,
+        startup_timeout=round(patient(15)),
     )
     with socket.socket() as busy, socket.socket() as busy_too:
-        busy.bind(("0.0.0.0", 28144))
-        busy_too.bind(("0.0.0.0", 28145))
+        busy.bind(("0.0.0.0", free_port))
+        busy_too.bind(("0.0.0.0", METRICS_PORT))
         with template.run_locally() as server:
             endpoint = template.endpoint
-            assert endpoint.url == server.base_url != "http://localhost:28144"
+            assert endpoint.url == server.base_url != f"http://localhost:{free_port}"
             assert endpoint.health_url == f"{server.base_url}/health"
-            assert endpoint.metrics_url == f"http://localhost:{server.pod.port(28145)}/metrics"
-            assert endpoint.metrics_url != "http://localhost:28145/metrics"
+            assert (
+                endpoint.metrics_url == f"http://localhost:{server.pod.port(METRICS_PORT)}/metrics"
+            )
+            assert endpoint.metrics_url != f"http://localhost:{METRICS_PORT}/metrics"
             assert json.loads(Path(endpoint.cold_start or "").read_text())["outcome"] == "ready"
             with template.client() as client:
                 assert client.get("/ask").json()["pid"]

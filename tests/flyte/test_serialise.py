@@ -104,7 +104,7 @@ def test_an_async_task(tasks: dict[str, dict[str, Any]]) -> None:
 
 
 def test_a_dynamic_task_serialises_the_pods_of_its_calls() -> None:
-    """In the container of a dynamic task, where the tasks that it calls are serialised while it runs."""
+    """In a dynamic task's container, where the tasks that it calls are serialised as it runs."""
     context = FlyteContextManager.current_context()
     image = Image(name="default", fqn="registry.example.com/task", tag="1")
     settings = SerializationSettings(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from flytekit.types.file import FlyteFile
 
 from flytekitplugins.inference import ModelInferenceTemplate, ServerExitedError
+from patience import patient
 from users.minimal import ECHO, ask
 
 
@@ -54,8 +58,26 @@ def test_by_probes_the_model_is_there_before_the_server_starts(model: Path) -> N
     ]
 
 
+def test_a_file_of_a_web_server_is_brought(model: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(model))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{web.server_port}/weights.bin?sig=geheim"
+        template = replace(_template(model, startup_timeout=60), model=url)
+        with template.run_locally() as server:
+            (path,) = ask(template)["arguments"]
+            assert (Path(path) / "weights.bin").read_bytes() == b"weights" * 1000
+            metadata = server.pod.path("/models/metadata.json").read_text()
+            assert "geheim" not in metadata
+        web.shutdown()
+    assert [name for name, kind in _events(server.pod) if kind == "started"][:2] == [
+        "preflight",
+        "model-loader",
+    ]
+
+
 def test_by_a_gate_all_start_at_once_and_the_report_has_the_phases(model: Path) -> None:
-    template = _template(model, startup_timeout=60, download_inputs=True)
+    template = _template(model, startup_timeout=round(patient(15)), download_inputs=True)
     with template.run_locally({"numbers": [1]}) as server:
         assert ask(template)["inputs"] == {"numbers": [1]}
         started = [name for name, kind in _events(server.pod) if kind == "started"]
@@ -74,7 +96,7 @@ def test_by_a_gate_all_start_at_once_and_the_report_has_the_phases(model: Path) 
     assert any(name.startswith("loader.") for name in phases)
 
 
-@pytest.mark.parametrize("budget", [None, 60])
+@pytest.mark.parametrize("budget", [None, round(patient(15))])
 def test_an_input_of_the_task_is_the_model(model: Path, budget: int | None) -> None:
     template = replace(
         _template(model, startup_timeout=budget, download_inputs=True), model="input:weights"
@@ -85,7 +107,7 @@ def test_an_input_of_the_task_is_the_model(model: Path, budget: int | None) -> N
 
 
 def test_a_model_that_is_not_there_ends_the_start_before_anything_else(tmp_path: Path) -> None:
-    template = _template(tmp_path / "nowhere", startup_timeout=60)
+    template = _template(tmp_path / "nowhere", startup_timeout=round(patient(15)))
     with pytest.raises(ServerExitedError) as caught, template.run_locally():
         pass
     assert "preflight ended with exit code 66" in str(caught.value)
@@ -95,7 +117,8 @@ def test_a_model_that_is_not_there_ends_the_start_before_anything_else(tmp_path:
 
 def test_a_loader_that_fails_ends_the_start_with_its_own_words(model: Path) -> None:
     template = replace(
-        _template(model, startup_timeout=60, download_inputs=True), model="input:missing"
+        _template(model, startup_timeout=round(patient(15)), download_inputs=True),
+        model="input:missing",
     )
     with pytest.raises(ServerExitedError) as caught, template.run_locally({"numbers": [1]}):
         pass
@@ -106,7 +129,8 @@ def test_a_loader_that_fails_ends_the_start_with_its_own_words(model: Path) -> N
 
 def test_a_server_that_never_answers_ends_the_start_when_its_budget_is_over(model: Path) -> None:
     template = replace(
-        _template(model, startup_timeout=3), command=["python", "-c", "import time; time.sleep(60)"]
+        _template(model, startup_timeout=round(patient(1))),
+        command=["python", "-c", "import time; time.sleep(60)"],
     )
     with pytest.raises(ServerExitedError) as caught, template.run_locally():
         pass

@@ -1,4 +1,4 @@
-"""`@task(task_config=template)` on one machine, and in a container where it does nothing of that."""
+"""`@task(task_config=template)` on one machine, and in a container, where it starts nothing."""
 
 from __future__ import annotations
 

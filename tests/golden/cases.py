@@ -19,12 +19,12 @@ from flytekitplugins.inference import (
     InferenceWarning,
     LlamaCpp,
     MLServer,
-    Model,
     ModelInferenceTemplate,
     ModelServers,
     NIMSecrets,
     ObjectStoreModel,
     Ollama,
+    OllamaModel,
     PodDescription,
     Probe,
     Probes,
@@ -397,10 +397,13 @@ CASES["ollama-minimal"] = lambda: Ollama(model="llama3.2:1b")
 CASES["ollama-cpu"] = lambda: Ollama(model="llama3.2:1b", gpu=0, cpu=8, port=11500)
 CASES["ollama-amd"] = lambda: Ollama(model="llama3.2:1b", gpu=4, gpu_resource="amd.com/gpu")
 CASES["ollama-modelfile"] = lambda: Ollama(
-    model=Model(name="llama3-mario", mem="4Gi", cpu=2, modelfile=MARIO), gpu=1, cpu=2, mem="10Gi"
+    model=OllamaModel(name="llama3-mario", mem="4Gi", cpu=2, modelfile=MARIO),
+    gpu=1,
+    cpu=2,
+    mem="10Gi",
 )
 CASES["ollama-model-hub"] = lambda: Ollama(
-    model=Model(
+    model=OllamaModel(
         name="qwen",
         modelfile="PARAMETER num_ctx 8192",
         source=HuggingFaceModel(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 from flytekitplugins.inference import VLLM, ModelInferenceTemplate, Probe, Probes
 from flytekitplugins.inference.pod.parts import MODEL_SERVER
 from live.models import made
+from patience import patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -103,23 +103,13 @@ def no_servers(servers: Servers, tmp_path: Path) -> Servers:
 
 
 @pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """Return ports that nothing listens on."""
-
-    def choose() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return choose
-
-
-@pytest.fixture(scope="session")
 def startup() -> Callable[..., Probes]:
     """Return probes for a server that is asked each second, not every tenth as on a cluster."""
 
-    def probes(path: str, *, seconds: int = 120) -> Probes:
-        return Probes(startup=Probe(path=path, period_seconds=1, failure_threshold=seconds))
+    def probes(path: str, *, seconds: int = 30) -> Probes:
+        return Probes(
+            startup=Probe(path=path, period_seconds=1, failure_threshold=round(patient(seconds)))
+        )
 
     return probes
 
@@ -160,7 +150,7 @@ def vllm_server(servers: Servers, startup: Callable[..., Probes]) -> Iterator[Lo
         gpu=0,
         arg_dict=options,
         env=VLLM_ENVIRONMENT,
-        probes=startup("/health", seconds=400),
+        probes=startup("/health", seconds=100),
         termination_grace_period=30,
     )
     with pytest.MonkeyPatch.context() as patch:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from flytekitplugins.inference import Model, Ollama
+from flytekitplugins.inference import Ollama, OllamaModel
 from flytekitplugins.inference.ollama.serve import IMAGE
+from patience import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,8 +59,8 @@ def models(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(servers: Any, models: Path) -> Iterator[LocalServer]:
     template = Ollama(
-        model=Model("tiny", modelfile=MODELFILE, source=f"file://{models}"),
-        startup_timeout=120,
+        model=OllamaModel("tiny", modelfile=MODELFILE, source=f"file://{models}"),
+        startup_timeout=round(patient(30)),
         termination_grace_period=20,
         gpu=0,
         cpu=1,
@@ -115,7 +116,9 @@ class Maker:
 
     def shown(self, name: str) -> dict[str, Any]:
         """Return what the server says of a model, save when it was made and what its Modelfile looks like."""
-        answer = requests.post(f"{self.url}/api/show", json={"model": name}, timeout=10).json()
+        answer = requests.post(
+            f"{self.url}/api/show", json={"model": name}, timeout=patient(10)
+        ).json()
         parameters = sorted(
             str(answer.get("parameters", "")).splitlines()
         )  # Go's maps have no order
@@ -136,19 +139,19 @@ class Maker:
         """Have the server load nothing: of two models with the same weights it lists the one that was loaded first."""
         for model in self.loaded():
             body = {"model": model, "keep_alive": 0}
-            requests.post(f"{self.url}/api/generate", json=body, timeout=30)
-        end = time.monotonic() + 15
+            requests.post(f"{self.url}/api/generate", json=body, timeout=patient(30))
+        end = time.monotonic() + patient(15)
         while self.loaded():
             assert time.monotonic() < end, self.loaded()
             time.sleep(0.02)
 
     def loaded(self) -> list[str]:
-        models = requests.get(f"{self.url}/api/ps", timeout=10).json()["models"]
+        models = requests.get(f"{self.url}/api/ps", timeout=patient(10)).json()["models"]
         return [model["name"] for model in models]
 
     def completed(self, name: str) -> str:
         body = {"model": name, "prompt": "one two", "raw": True, "stream": False}
-        answer = requests.post(f"{self.url}/api/generate", json=body, timeout=60)
+        answer = requests.post(f"{self.url}/api/generate", json=body, timeout=patient(60))
         assert answer.status_code == 200, answer.text
         return str(answer.json()["response"])
 
@@ -161,16 +164,16 @@ def make(server: LocalServer, models: Path, servers: Any) -> Iterator[Maker]:
         yield maker
     maker.unload()  # a model that is deleted stays loaded
     for name in ("ours", "theirs"):
-        requests.delete(f"{server.base_url}/api/delete", json={"model": name}, timeout=10)
+        requests.delete(f"{server.base_url}/api/delete", json={"model": name}, timeout=patient(10))
 
 
 def test_it_is_the_version_of_the_image(server: LocalServer) -> None:
-    answer = requests.get(f"{server.base_url}/api/version", timeout=10).json()
+    answer = requests.get(f"{server.base_url}/api/version", timeout=patient(10)).json()
     assert answer == {"version": IMAGE.partition(":")[2]}
 
 
 def test_the_model_is_there_and_loaded_when_the_pod_is_ready(server: LocalServer) -> None:
-    loaded = requests.get(f"{server.base_url}/api/ps", timeout=10).json()["models"]
+    loaded = requests.get(f"{server.base_url}/api/ps", timeout=patient(10)).json()["models"]
     assert [(model["name"], model["context_length"]) for model in loaded] == [("tiny:latest", 512)]
 
 
@@ -180,12 +183,16 @@ def test_a_chat_is_answered(server: LocalServer) -> None:
         "messages": [{"role": "user", "content": "Go on: two"}],
         "max_tokens": 20,
     }
-    answer = requests.post(f"{server.base_url}/v1/chat/completions", json=body, timeout=60).json()
+    answer = requests.post(
+        f"{server.base_url}/v1/chat/completions", json=body, timeout=patient(60)
+    ).json()
     assert answer["choices"][0]["message"]["content"] == " one two three four five six seven eight"
 
 
 def test_what_the_modelfile_says_has_arrived(server: LocalServer) -> None:
-    shown = requests.post(f"{server.base_url}/api/show", json={"model": "tiny"}, timeout=10).json()
+    shown = requests.post(
+        f"{server.base_url}/api/show", json={"model": "tiny"}, timeout=patient(10)
+    ).json()
     assert shown["system"] == 'Be kind. {"label": …} 👩\u200d💻'
     assert sorted(line.split() for line in shown["parameters"].splitlines()) == [
         ["num_ctx", "512"],
@@ -251,7 +258,8 @@ def test_what_ollama_create_refuses_is_refused(make: Maker, modelfile: str) -> N
     for made in (make.ours(modelfile), make.theirs(modelfile)):
         assert made.returncode != 0, made.stderr
     assert not {
-        model["name"] for model in requests.get(f"{make.url}/api/tags", timeout=10).json()["models"]
+        model["name"]
+        for model in requests.get(f"{make.url}/api/tags", timeout=patient(10)).json()["models"]
     } - {"tiny:latest"}
 
 

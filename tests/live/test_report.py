@@ -10,6 +10,7 @@ import pytest
 
 from flytekitplugins.inference import LlamaCpp
 from flytekitplugins.inference.client.report import sampling
+from patience import patient
 
 pytestmark = pytest.mark.live
 
@@ -24,7 +25,7 @@ def test_a_report_on_llamacpp(servers: Any, tmp_path: Path) -> None:
         model=f"file://{tmp_path / 'model'}",
         model_file="tiny.gguf",
         arg_dict={"ctx_size": 512, "alias": "tiny"},
-        startup_timeout=120,
+        startup_timeout=round(patient(30)),
         gpu=0,
         cpu=1,
         mem="1Gi",
@@ -42,17 +43,15 @@ def test_a_report_on_llamacpp(servers: Any, tmp_path: Path) -> None:
         report = running.template.report(path=tmp_path / "report")
     (server,) = report.data.servers
     assert parts
-    assert (server.clients["answered"], server.clients["failed"]) == (4, 0)
-    assert server.clients["first_byte_seconds"]["count"] == 1
+    assert (server.clients.answered, server.clients.failed) == (4, 0)
+    assert server.clients.first_byte_seconds.count == 1
     assert server.metrics is not None
-    assert server.metrics["totals"]["generation_tokens"] == pytest.approx(28, abs=4)
-    assert server.metrics["restarts"] == 0
-    assert {"requests_running", "requests_waiting"} <= set(server.metrics["series"])
+    assert server.metrics.totals["generation_tokens"] == pytest.approx(28, abs=4)
+    assert server.metrics.restarts == 0
+    assert {"requests_running", "requests_waiting"} <= set(server.metrics.series)
     assert server.cold_start is not None
-    assert server.cold_start["outcome"] == "ready"
-    assert {"loader.download", "server_load"} <= {
-        phase["name"] for phase in server.cold_start["phases"]
-    }
+    assert server.cold_start.outcome == "ready"
+    assert {"loader.download", "server_load"} <= {phase.name for phase in server.cold_start.phases}
     page = (tmp_path / "report" / "inference-report.html").read_text()
     assert "Cold start" in page
     assert "LlamaCpp" in page

@@ -8,35 +8,36 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from flytekitplugins.inference.local import processes
 from flytekitplugins.inference.local.backoff import Backoff
 from flytekitplugins.inference.local.choice import BACKEND_VARIABLE
-from flytekitplugins.inference.local.container import Surroundings
-from flytekitplugins.inference.local.container_output import Output
+from flytekitplugins.inference.local.container import PodContext
+from flytekitplugins.inference.local.container_output import PodOutput
 from flytekitplugins.inference.local.containers.docker_api import connect
 from flytekitplugins.inference.local.events import History
 from flytekitplugins.inference.local.plan.local_plan import (
     ContainerPlan,
-    PodPlan,
+    LocalPodPlan,
     compile_plan,
     declared_ports,
 )
-from flytekitplugins.inference.local.probes import Answer, Probe
-from flytekitplugins.inference.local.supervisor import Phase, Supervisor
+from flytekitplugins.inference.local.plan.probe_plan import ProbePlan
+from flytekitplugins.inference.local.prober import ProbeResult
+from flytekitplugins.inference.local.processes.process_backend import marked_processes
+from flytekitplugins.inference.local.supervisor import PodPhase, Supervisor
 from local import podman
+from patience import patient, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from flytekitplugins.inference.local.backend import LineSink, Report
-    from flytekitplugins.inference.local.containers.docker_api import Engine
+    from flytekitplugins.inference.local.backend import EventSink, LineSink
+    from flytekitplugins.inference.local.containers.docker_api import ContainerRuntime
 
 Manifest = dict[str, Any]
 
@@ -52,7 +53,8 @@ SERVER = textwrap.dedent(
             if self.path == "/exit":
                 os._exit(7)
             if self.path == "/env":
-                body = repr({name: os.environ.get(name) for name in os.environ["SHOWN"].split()}).encode()
+                names = os.environ["SHOWN"].split()
+                body = repr({name: os.environ.get(name) for name in names}).encode()
             else:
                 body = repr(sys.argv[1:]).encode()
             self.send_response(200)
@@ -155,7 +157,7 @@ class Manifests:
         given = {"ports": [{"containerPort": port}], "startupProbe": probe, **fields}
         return self.sidecar(name, SERVER, "--port", str(port), *args, **given)
 
-    def plan(self, manifest: Mapping[str, Any], **fields: Any) -> PodPlan:
+    def plan(self, manifest: Mapping[str, Any], **fields: Any) -> LocalPodPlan:
         given: dict[str, Any] = {
             "root": Path("/here"),
             "environ": {},
@@ -168,18 +170,27 @@ class Manifests:
         return compile_plan(manifest, **{**given, **fields})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker has the container engine: a second would make its images again."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        backend = parameters.params.get("backend") if parameters else None
+        if backend == "containers" or "engine" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("container engine"))
+
+
 @pytest.fixture
 def manifests(request: pytest.FixtureRequest) -> Manifests:
     """Of processes, or of what the fixture `backend` says."""
-    is_engine = (
+    is_runtime = (
         "backend" in request.fixturenames and request.getfixturevalue("backend") == "containers"
     )
-    return Manifests(podman.IMAGE if is_engine else "")
+    return Manifests(podman.IMAGE if is_runtime else "")
 
 
 @dataclass(frozen=True)
 class ServedRegistry:
-    """A registry that the engine of the tests can reach."""
+    """A registry that the runtime of the tests can reach."""
 
     registry: podman.Registry
     address: str
@@ -194,18 +205,18 @@ def registry() -> Iterator[ServedRegistry]:
 
 @pytest.fixture(scope="session")
 def _service(tmp_path_factory: pytest.TempPathFactory, registry: ServedRegistry) -> Iterator[str]:
-    """The address of an engine, or `no engine: …`."""
+    """The address of a runtime, or `no runtime: …`."""
     try:
         with podman.podman_service(tmp_path_factory.mktemp("podman"), registry.address) as address:
             yield address
-    except podman.NoEngineError as error:
-        yield f"no engine: {error}"
+    except podman.NoRuntimeError as error:
+        yield f"no runtime: {error}"
 
 
 @pytest.fixture
-def engine(_service: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """A container engine, found by what is tested; nothing may be left in it."""
-    if _service.startswith("no engine"):
+def runtime(_service: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ContainerRuntime]:
+    """A container runtime, found by what is tested; nothing may be left in it."""
+    if _service.startswith("no runtime"):
         pytest.skip(_service)
     monkeypatch.setenv("DOCKER_HOST", _service)
     connected = connect(_service)
@@ -218,7 +229,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """What runs pods: a test that uses it runs once for each."""
     monkeypatch.setenv(BACKEND_VARIABLE, request.param)
     if request.param == "containers":
-        request.getfixturevalue("engine")
+        request.getfixturevalue("runtime")
     return str(request.param)
 
 
@@ -270,7 +281,10 @@ class FakeProcess:
 
 @dataclass
 class Scenario:
-    """A pod of fakes. A container without a script runs for ever; after its last scripted run it repeats that one."""
+    """A pod of fakes.
+
+    A container without a script runs for ever; one with a script repeats its last run.
+    """
 
     manifest: Mapping[str, Any]
     runs: Mapping[str, Sequence[Run]]
@@ -282,13 +296,13 @@ class Scenario:
         self.stream = io.StringIO()
         self._counts: dict[str, int] = {}
         self._messages: dict[str, str] = {}
-        shared = Surroundings(
+        shared = PodContext(
             plan=Manifests().plan(self.manifest),
             backend=self,
             history=self.history,
-            output=Output(self.stream),
+            output=PodOutput(self.stream),
             clock=self.clock,
-            prober=self.ask,
+            prober=self.ask_probe,
             backoff=Backoff(),
         )
         self.supervisor = Supervisor(shared, **self.options)
@@ -299,13 +313,15 @@ class Scenario:
     def runs_image(self, image: str) -> bool:
         return False
 
-    def clean_up(self, plan: PodPlan) -> None:
+    def clean_up(self, plan: LocalPodPlan) -> None:
         raise AssertionError("not a task of the supervisor")
 
-    def prepare(self, plan: PodPlan, report: Report) -> None:
+    def prepare(self, plan: LocalPodPlan, report: EventSink) -> None:
         raise AssertionError("not a task of the supervisor")
 
-    def start(self, plan: PodPlan, container: ContainerPlan, write_line: LineSink) -> FakeProcess:
+    def start(
+        self, plan: LocalPodPlan, container: ContainerPlan, write_line: LineSink
+    ) -> FakeProcess:
         runs = self.runs.get(container.name, (Run(),))
         count = self._counts.get(container.name, 0)
         self._counts[container.name] = count + 1
@@ -318,12 +334,14 @@ class Scenario:
     def termination_message(self, container: ContainerPlan) -> str:
         return self._messages.get(container.name, "")
 
-    def ask(self, probe: Probe, process: FakeProcess) -> Answer:
+    def ask_probe(self, probe: ProbePlan, process: FakeProcess) -> ProbeResult:
         age = self.now - process.began
         ok = process.run.ready_after <= age < process.run.unhealthy_after
-        return Answer(ok=ok, text=f"{probe.action}: {'HTTP 200' if ok else 'connection refused'}")
+        return ProbeResult(
+            ok=ok, text=f"{probe.action}: {'HTTP 200' if ok else 'connection refused'}"
+        )
 
-    def step_until(self, phase: Phase, limit: float = 2000) -> Scenario:
+    def step_until(self, phase: PodPhase, limit: float = 2000) -> Scenario:
         give_up = self.now + limit
         while self.supervisor.phase is not phase:
             assert self.now < give_up, self.told
@@ -338,7 +356,7 @@ class Scenario:
 
     def stop(self, grace: float | None = None) -> Scenario:
         self.supervisor.request_stop(grace)
-        return self.step_until(Phase.STOPPED)
+        return self.step_until(PodPhase.STOPPED)
 
     @property
     def told(self) -> list[str]:
@@ -370,17 +388,8 @@ def run() -> type[Run]:
 
 
 def living(identity: str) -> list[int]:
-    """Return the processes of a pod that are still there (zombies have no environment and do not count)."""
-    return sorted(processes.marked_processes(identity + "/"))
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Return the first true value of `condition`."""
-    give_up = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.02)
-    return value
+    """Return the processes of a pod that are still there; zombies, without environment, are not."""
+    return sorted(marked_processes(identity + "/"))
 
 
 @pytest.fixture
@@ -391,15 +400,6 @@ def alive() -> Callable[[str], list[int]]:
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
     return wait_for
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -414,12 +414,12 @@ class Script:
 
     def end(self, number: int, timeout: float = 15) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout)
+        return self.process.wait(patient(timeout))
 
 
 @pytest.fixture
 def run_script(tmp_path: Path) -> Iterator[Callable[..., Script]]:
-    """Run a script; its first line of output is for the test, its errors go to `tmp_path/errors`."""
+    """Run a script, whose first line is for the test and whose errors go to `tmp_path/errors`."""
     started: list[subprocess.Popen[str]] = []
 
     def start(source: str, *args: str) -> Script:

@@ -1,4 +1,4 @@
-"""A container engine for the tests alone: podman's service, with a store, locks and a socket of its own.
+"""A container runtime for the tests alone: podman's service with its own store, locks and socket.
 
 No registry is asked for anything. The image is an empty file system of a few kilobytes; its
 programs are those of this machine, mounted by the manifests (`host_volumes`).
@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patience import patient
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -33,12 +35,12 @@ _EMPTY = ("dev", "etc", "proc", "run", "sys", "tmp", "usr", "var")
 _COPIED = ("/etc/passwd", "/etc/group", "/etc/ld.so.cache")
 
 
-class NoEngineError(Exception):
+class NoRuntimeError(Exception):
     """There is none here, and why."""
 
 
 def host_volumes() -> dict[str, str]:
-    """Return the directories of this machine that hold its programs and this package, by volume name."""
+    """Return this machine's directories with its programs and this package, by volume name."""
     package = Path(__file__).parents[2]
     places = [Path("/usr"), Path(sys.prefix), Path(sys.base_prefix).resolve(), package]
     return {f"machine-{number}": str(place) for number, place in enumerate(dict.fromkeys(places))}
@@ -53,12 +55,12 @@ def podman_service(directory: Path, registry: str = "") -> Iterator[str]:
         registry: A registry that is spoken to without TLS.
 
     Raises:
-        NoEngineError: It cannot run here.
+        NoRuntimeError: It cannot run here.
     """
     if not sys.platform.startswith("linux") or shutil.which("podman") is None:
-        raise NoEngineError("podman is not installed: dev/packages installs it")
+        raise NoRuntimeError("podman is not installed: dev/packages installs it")
     if not Path("/bin").is_symlink():
-        raise NoEngineError(
+        raise NoRuntimeError(
             "/bin is no link to /usr/bin, so /usr alone does not hold this machine's programs"
         )
     environment = _configure(directory, registry)
@@ -119,11 +121,11 @@ def _lower(hard: int, most: int) -> int:
 
 
 def _wait(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + _ANSWER_SECONDS
+    give_up = time.monotonic() + patient(_ANSWER_SECONDS)
     while not socket.exists():
         if service.poll() is not None or time.monotonic() > give_up:
             lines = log.read_text(errors="replace").strip().splitlines()
-            raise NoEngineError(
+            raise NoRuntimeError(
                 f"podman's service does not start: {lines[-1] if lines else 'it says nothing'}"
             )
         time.sleep(0.05)
@@ -133,7 +135,7 @@ def import_image(address: str, name: str, *changes: str, programs: Sequence[str]
     """Make an image of an empty file system.
 
     Args:
-        address: The engine's.
+        address: The runtime's.
         name: Repository and tag.
         changes: More instructions of a Dockerfile, such as `USER 1000`.
         programs: Programs of this machine that it holds, with their libraries.
@@ -152,7 +154,7 @@ def _try(address: str) -> None:
     """Run a container that does nothing.
 
     Raises:
-        NoEngineError: It does not run.
+        NoRuntimeError: It does not run.
     """
     import docker
 
@@ -164,7 +166,7 @@ def _try(address: str) -> None:
         client.wait(container)
         client.remove_container(container, force=True)
     except docker.errors.APIError as error:
-        raise NoEngineError(f"podman starts no container here: {error.explanation}") from error
+        raise NoRuntimeError(f"podman starts no container here: {error.explanation}") from error
     finally:
         client.close()
 
@@ -199,7 +201,9 @@ def _libraries(programs: Sequence[str]) -> list[str]:
 
 
 class Registry:
-    """A registry of this machine with one image, which prints its arguments' number. It counts what is asked of it.
+    """A registry of this machine with one image, which prints how many arguments it has.
+
+    It counts what is asked of it.
 
     It speaks what a pull needs of the distribution API (OCI distribution-spec v1.1, "Pulling").
     """

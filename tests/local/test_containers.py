@@ -1,4 +1,4 @@
-"""What only containers have: images, users, limits, an engine that may say no, and a mixture with processes."""
+"""What only containers have: images, users, limits, a runtime that says no, processes beside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -22,21 +22,22 @@ from flytekitplugins.inference.errors import (
     ServerExitedError,
     UnsupportedError,
 )
-from flytekitplugins.inference.local.containers.container_backend import ContainerBackend, EngineRun
+from flytekitplugins.inference.local.containers.container_backend import (
+    ContainerBackend,
+    ContainerRun,
+)
 from flytekitplugins.inference.local.containers.docker_api import (
-    Engine,
+    ContainerRuntime,
     _Progress,
     _split,
     connect,
-    find_engine,
+    find_runtime,
 )
 from flytekitplugins.inference.sidecar_template import Volume
 from local import podman
+from patience import patient
 
-if TYPE_CHECKING:
-    pass
-
-FAST = local.Backoff(base=0.05, cap=0.1)
+FAST = local.Backoff(base_seconds=0.05, cap_seconds=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def _private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def backend(_private_tmp: None, monkeypatch: pytest.MonkeyPatch, engine: Engine) -> str:
+def backend(_private_tmp: None, monkeypatch: pytest.MonkeyPatch, runtime: ContainerRuntime) -> str:
     monkeypatch.setenv("INFERENCE_LOCAL_BACKEND", "containers")
     return "containers"
 
@@ -64,11 +65,11 @@ def notes(pod: local.LocalPod) -> list[str]:
 
 @needs_backend
 def test_the_images_entry_point_runs_unless_there_is_a_command(
-    manifests: Any, engine: Engine
+    manifests: Any, runtime: ContainerRuntime
 ) -> None:
     image = "localhost/inference-test:entry-point"
     podman.import_image(
-        engine.address, image, 'ENTRYPOINT ["/usr/bin/env", "echo"]', 'CMD ["the", "image"]'
+        runtime.address, image, 'ENTRYPOINT ["/usr/bin/env", "echo"]', 'CMD ["the", "image"]'
     )
     given: list[dict[str, Any]] = [
         {},
@@ -88,7 +89,8 @@ def test_the_images_entry_point_runs_unless_there_is_a_command(
 def test_user_rights_and_shared_memory(manifests: Any) -> None:
     source = """
 import json, os, pathlib
-status = dict(line.split(":\\t") for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+lines = open("/proc/self/status").read().splitlines()
+status = dict(line.split(":\\t") for line in lines if ":\\t" in line)
 def writable(path):
     try:
         pathlib.Path(path, "x").write_text("x")
@@ -149,7 +151,7 @@ def test_a_container_without_enough_memory(manifests: Any) -> None:
 
 
 @needs_backend
-def test_limits_that_the_engine_refuses_are_left_out_and_noted(manifests: Any) -> None:
+def test_limits_that_the_runtime_refuses_are_left_out_and_noted(manifests: Any) -> None:
     entry = manifests.init("first", "print('it runs')", resources={"limits": {"memory": "1Ki"}})
     with local.start(manifests.pod(entry)) as pod:
         assert pod.log_tail("first") == ("it runs",)
@@ -183,15 +185,19 @@ def test_a_silent_container_is_not_lost(
     manifests: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Longer than one request may take, as servers are for hours."""
-    monkeypatch.setattr("flytekitplugins.inference.local.containers.docker_api._ANSWER_SECONDS", 1)
-    server = manifests.sidecar(
-        "server", "import time; time.sleep(2.5); print('late', flush=True); time.sleep(1.5)"
+    limit = patient(0.5)
+    monkeypatch.setattr(
+        "flytekitplugins.inference.local.containers.docker_api._ANSWER_SECONDS", limit
     )
-    with local.start(manifests.pod(server), backoff=FAST) as pod:
+    silence = f"time.sleep({1.2 * limit})"
+    server = manifests.sidecar(
+        "server", f"import time; {silence}; print('late', flush=True); {silence}"
+    )
+    with local.start(manifests.pod(server), local.LocalSettings(backoff=FAST)) as pod:
         eventually(lambda: pod.log_tail("server") == ("late",))
         eventually(lambda: pod.restarts("server") == 1)
         assert next(event.detail for event in pod.events if event.kind == "exited") == "exit code 0"
-        pod.stop(grace=0.1)
+        pod.stop(grace_seconds=0.1)
 
 
 # Processes beside containers
@@ -201,7 +207,7 @@ def test_a_silent_container_is_not_lost(
 def test_a_process_and_a_container_share_volumes_and_localhost(
     manifests: Any, free_port: int
 ) -> None:
-    """What the process writes about paths, the container finds: volumes are there under both names."""
+    """The container finds the paths that the process writes: volumes are there under both names."""
     mounts = {
         "volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in ("shared", "tmp")]
     }
@@ -246,7 +252,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body.encode())
     def log_message(self, *words): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["INFERENCE_PORT"])), Handler).serve_forever()
+port = int(os.environ["INFERENCE_PORT"])
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 
 
@@ -282,7 +289,7 @@ def test_a_template_runs_in_its_image_with_our_programs_beside_it(
     inputs = {"number": 7, "text": flytekit.types.file.FlyteFile(str(text))}
     with (
         template.run_locally(inputs=inputs) as server,
-        urllib.request.urlopen(server.base_url, timeout=10) as answer,
+        urllib.request.urlopen(server.base_url, timeout=patient(10)) as answer,
     ):
         assert json.load(answer) == [7, "hello", True]
 
@@ -297,7 +304,7 @@ def test_a_task_has_its_server_in_a_container(free_port: int) -> None:
 
     @flytekit.task(task_config=template)
     def ask(number: int) -> int:
-        with urllib.request.urlopen(template.base_url, timeout=10) as answer:
+        with urllib.request.urlopen(template.base_url, timeout=patient(10)) as answer:
             return number + int(answer.status)
 
     try:
@@ -306,7 +313,7 @@ def test_a_task_has_its_server_in_a_container(free_port: int) -> None:
         local.stop_idle()
 
 
-# What the engine lacks
+# What the runtime lacks
 
 
 @needs_backend
@@ -340,7 +347,7 @@ def test_an_image_is_pulled_when_it_is_not_here(manifests: Any, registry: Any) -
 def test_every_image_that_cannot_be_had_is_named_and_nothing_starts(
     manifests: Any, registry: Any, tmp_path: Path
 ) -> None:
-    """A registry that does not have it; the engine's own retries make no network slow, but not different."""
+    """The registry does not have it; without a network the runtime's retries are only slower."""
     absent = {"name": "server", "image": f"{registry.address}/tools/absent:2"}
     never = {"name": "other", "image": "registry.invalid/other:1", "imagePullPolicy": "Never"}
     with pytest.raises(UnsupportedError) as caught:
@@ -354,12 +361,12 @@ def test_every_image_that_cannot_be_had_is_named_and_nothing_starts(
 
 
 @needs_backend
-def test_a_container_that_must_not_be_root(manifests: Any, engine: Engine) -> None:
+def test_a_container_that_must_not_be_root(manifests: Any, runtime: ContainerRuntime) -> None:
     strict = {"securityContext": {"runAsNonRoot": True}}
     with pytest.raises(UnsupportedError, match="must not run as root"):
         local.start(manifests.pod(manifests.init("first", **strict)))
     image = "localhost/inference-test:user"
-    podman.import_image(engine.address, image, "USER 1000")
+    podman.import_image(runtime.address, image, "USER 1000")
     entry = manifests.init("first", "import os; print(os.getuid())", **strict) | {"image": image}
     with local.start(manifests.pod(entry)) as pod:
         assert pod.log_tail("first") == ("1000",)
@@ -377,22 +384,22 @@ def test_directories_that_do_not_exist(manifests: Any, tmp_path: Path) -> None:
     with pytest.raises(
         UnsupportedError, match=f"mounts {tmp_path}/node at /node, which this machine does not have"
     ):
-        local.start(manifest, volumes={"claim": tmp_path / "claim"})
+        local.start(manifest, local.LocalSettings(volumes={"claim": tmp_path / "claim"}))
     (tmp_path / "node").mkdir()
     (tmp_path / "claim").rmdir()
-    with local.start(manifest, volumes={"claim": tmp_path / "claim"}) as pod:
+    with local.start(manifest, local.LocalSettings(volumes={"claim": tmp_path / "claim"})) as pod:
         assert notes(pod) == [f"first: {tmp_path}/claim did not exist and was made"]
     assert (tmp_path / "claim" / "x").exists()
 
 
-def test_what_an_engine_cannot_do_is_noted(manifests: Any, engine: Engine) -> None:
-    engine.facts = replace(
-        engine.facts, name="podman 4.3.1", may_hide_network=True, ignores_gpu_requests=True
+def test_what_a_runtime_cannot_do_is_noted(manifests: Any, runtime: ContainerRuntime) -> None:
+    runtime.facts = replace(
+        runtime.facts, name="podman 4.3.1", may_hide_network=True, ignores_gpu_requests=True
     )
     manifest = manifests.pod({"name": "server", "image": podman.IMAGE, "command": ["x"]})
     manifest["spec"]["initContainers"][0]["resources"] = {"limits": {"nvidia.com/gpu": 1}}
     told: list[tuple[str, ...]] = []
-    ContainerBackend(engine).prepare(
+    ContainerBackend(runtime).prepare(
         manifests.plan(manifest, runs_image=bool),
         lambda container, kind, detail: told.append((container, kind, detail)),
     )
@@ -434,7 +441,7 @@ HOLD = """
 
 @needs_backend
 def test_what_a_dead_owner_and_its_warden_left_is_removed_by_the_next_start(
-    manifests: Any, engine: Engine, run_script: Any, eventually: Any, tmp_path: Path
+    manifests: Any, runtime: ContainerRuntime, run_script: Any, eventually: Any, tmp_path: Path
 ) -> None:
     manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
     dead, living = (run_script(HOLD, json.dumps(manifest)) for _ in range(2))
@@ -443,9 +450,9 @@ def test_what_a_dead_owner_and_its_warden_left_is_removed_by_the_next_start(
     os.kill(warden, signal.SIGKILL)
     dead.end(signal.SIGKILL)
     time.sleep(1)
-    assert len(engine.find()) == len(list(tmp_path.glob("inference-pod-*"))) == 2
+    assert len(runtime.find()) == len(list(tmp_path.glob("inference-pod-*"))) == 2
     with local.start(manifests.pod()):
-        assert len(engine.find()) == 1
+        assert len(runtime.find()) == 1
         assert len(list(tmp_path.glob("inference-pod-*"))) == 2  # the living one's and this one's
     living.end(signal.SIGINT)
     assert list(tmp_path.glob("inference-pod-*")) == []
@@ -458,21 +465,23 @@ def test_no_warden_outlives_its_pod(manifests: Any) -> None:
     assert _wardens(os.getpid()) == []
 
 
-def test_files_of_other_users_are_removed_by_a_container(engine: Engine, tmp_path: Path) -> None:
-    """As root this test's own removal would succeed, so the engine's part is called alone."""
+def test_files_of_other_users_are_removed_by_a_container(
+    runtime: ContainerRuntime, tmp_path: Path
+) -> None:
+    """As root this test's own removal would succeed, so the runtime's part is called alone."""
     image = "localhost/inference-test:rm"
-    podman.import_image(engine.address, image, programs=["/usr/bin/rm"])
+    podman.import_image(runtime.address, image, programs=["/usr/bin/rm"])
     place = tmp_path / "pod"
     (place / "volumes" / "shared").mkdir(parents=True)
     (place / "volumes" / "shared" / "file").touch()
-    engine._remove_as_root(place, image)
+    runtime._remove_as_root(place, image)
     assert list(place.iterdir()) == []
-    engine.remove_directory(place, [image])
+    runtime.remove_directory(place, [image])
     assert not place.exists()
 
 
-class LostEngine:
-    """An engine that goes away. A real one cannot be ended here without what it runs."""
+class LostRuntime:
+    """A runtime that goes away. A real one cannot be ended here without what it runs."""
 
     def wait(self, container: str) -> None:
         raise OSError("connection refused")
@@ -481,11 +490,11 @@ class LostEngine:
         raise OSError("connection refused")
 
 
-def test_a_container_that_the_engine_lost(eventually: Any) -> None:
+def test_a_container_that_the_runtime_lost(eventually: Any) -> None:
     lines: list[str] = []
-    engine: Any = LostEngine()
-    run = EngineRun(
-        engine,
+    runtime: Any = LostRuntime()
+    run = ContainerRun(
+        runtime,
         "id",
         iter([(b"one\ntw", b"err"), (b"o\n", None)]),
         stop_signal="SIGTERM",
@@ -493,15 +502,15 @@ def test_a_container_that_the_engine_lost(eventually: Any) -> None:
     )
     assert eventually(run.poll) == 137
     assert run.reason == "lost"
-    assert lines == ["one", "two", "err", "the engine lost it: connection refused"]
+    assert lines == ["one", "two", "err", "the runtime lost it: connection refused"]
 
 
 class WaitingEndedError(Exception):
     """Raised by a signal's handler."""
 
 
-class SlowEngine(LostEngine):
-    """An engine whose command does not end, and which sends a signal meanwhile."""
+class SlowRuntime(LostRuntime):
+    """A runtime whose command does not end, and which sends a signal meanwhile."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
@@ -518,8 +527,8 @@ def test_a_command_goes_on_when_a_signal_ends_the_waiting_for_it() -> None:
     def handler(number: int, frame: Any) -> None:
         raise WaitingEndedError
 
-    engine: Any = SlowEngine()
-    run = EngineRun(engine, "id", iter([]), stop_signal="SIGTERM", write_line=lambda line: None)
+    runtime: Any = SlowRuntime()
+    run = ContainerRun(runtime, "id", iter([]), stop_signal="SIGTERM", write_line=lambda line: None)
     before = signal.signal(signal.SIGUSR1, handler)
     try:
         with pytest.raises(WaitingEndedError):
@@ -527,7 +536,7 @@ def test_a_command_goes_on_when_a_signal_ends_the_waiting_for_it() -> None:
         assert run.execute(["probe"], 60) == (None, "the last one still runs")
     finally:
         signal.signal(signal.SIGUSR1, before)
-        engine.ended.set()
+        runtime.ended.set()
 
 
 # Which backend
@@ -539,7 +548,9 @@ def unknown(manifests: Any, **fields: Any) -> dict[str, Any]:
     )
 
 
-def test_containers_are_taken_when_a_program_is_not_here(manifests: Any, engine: Engine) -> None:
+def test_containers_are_taken_when_a_program_is_not_here(
+    manifests: Any, runtime: ContainerRuntime
+) -> None:
     manifests = type(manifests)(podman.IMAGE)
     source = (
         "import os; open('/shared/only', 'w').write('#!/bin/sh\\necho found'); "
@@ -557,19 +568,21 @@ def test_containers_are_taken_when_a_program_is_not_here(manifests: Any, engine:
     ) as pod:
         assert pod.log_tail("second") == ("found",)
     assert notes(pod) == [
-        f"pod: runs as containers of {engine.facts.name}: this machine lacks a program of it"
+        f"pod: runs as containers of {runtime.facts.name}: this machine lacks a program of it"
     ]
 
 
-def test_processes_are_taken_when_every_program_is_here(manifests: Any, engine: Engine) -> None:
+def test_processes_are_taken_when_every_program_is_here(
+    manifests: Any, runtime: ContainerRuntime
+) -> None:
     with local.start(
         manifests.pod({"name": "first", "image": podman.IMAGE, "command": ["python", "-c", ""]})
     ) as pod:
         assert notes(pod) == []
-        assert engine.find() == []
+        assert runtime.find() == []
 
 
-def test_without_an_engine_both_ways_are_told(
+def test_without_a_runtime_both_ways_are_told(
     manifests: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
@@ -577,18 +590,18 @@ def test_without_an_engine_both_ways_are_told(
         local.start(unknown(manifests))
     missing, tried = caught.value.problems
     assert "'no-such-server'" in missing
-    assert tried.startswith("Nor as containers: No container engine answers on this machine.")
+    assert tried.startswith("Nor as containers: No container runtime answers on this machine.")
     assert f"{tmp_path}/none.sock: no such file or directory" in tried
     monkeypatch.setenv("INFERENCE_LOCAL_BACKEND", "processes")
     with pytest.raises(UnsupportedError) as caught:
         local.start(unknown(manifests))
     assert caught.value.problems == (missing,)
     monkeypatch.setenv("INFERENCE_LOCAL_BACKEND", "containers")
-    with pytest.raises(UnsupportedError, match="No container engine answers"):
+    with pytest.raises(UnsupportedError, match="No container runtime answers"):
         local.start(unknown(manifests))
 
 
-def test_a_pod_without_images_needs_no_engine(manifests: Any) -> None:
+def test_a_pod_without_images_needs_no_runtime(manifests: Any) -> None:
     with pytest.raises(UnsupportedError) as caught:
         local.start(manifests.pod({"name": "server", "command": ["no-such-server"]}))
     assert len(caught.value.problems) == 1
@@ -614,15 +627,17 @@ def test_without_the_sdk_it_is_said_what_to_install(
         local.start(unknown(manifests))
 
 
-def test_the_engine_is_where_the_environment_says(engine: Engine, tmp_path: Path) -> None:
+def test_the_runtime_is_where_the_environment_says(
+    runtime: ContainerRuntime, tmp_path: Path
+) -> None:
     with pytest.raises(UnsupportedError, match=r"ssh://user@host: it is another machine's"):
-        find_engine({"DOCKER_HOST": "ssh://user@host"})
+        find_runtime({"DOCKER_HOST": "ssh://user@host"})
     with pytest.raises(UnsupportedError, match="another machine's"):
-        find_engine({"CONTAINER_HOST": "tcp://10.0.0.1:2375"})
-    assert find_engine({"CONTAINER_HOST": engine.address}).address == engine.address
+        find_runtime({"CONTAINER_HOST": "tcp://10.0.0.1:2375"})
+    assert find_runtime({"CONTAINER_HOST": runtime.address}).address == runtime.address
     (tmp_path / "podman").mkdir()
-    (tmp_path / "podman" / "podman.sock").symlink_to(engine.address.removeprefix("unix://"))
-    assert connect(f"unix://{tmp_path}/podman/podman.sock").facts == engine.facts
+    (tmp_path / "podman" / "podman.sock").symlink_to(runtime.address.removeprefix("unix://"))
+    assert connect(f"unix://{tmp_path}/podman/podman.sock").facts == runtime.facts
 
 
 @pytest.mark.parametrize(

@@ -6,20 +6,27 @@ import asyncio
 import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flytekitplugins.inference.errors import ConfigError, ServerError
-from flytekitplugins.inference.flyte import local as edge
+from flytekitplugins.inference.flyte import local_run as edge
 
-TEMPLATE: Any = SimpleNamespace(port=8000)
+
+@dataclass(frozen=True)
+class Template:
+    port: int = 8000
+
+
+TEMPLATE: Any = Template()
 DESCRIPTION: Any = SimpleNamespace(servers={"": TEMPLATE})
 
 
-def _known(port: int) -> Any:
-    return edge._known(DESCRIPTION, SimpleNamespace(port={TEMPLATE.port: port}.__getitem__))  # type: ignore[arg-type]
+def _published(port: int) -> Any:
+    return edge._published(DESCRIPTION, SimpleNamespace(port={TEMPLATE.port: port}.__getitem__))  # type: ignore[arg-type]
 
 
 def _port() -> int | None:
@@ -34,7 +41,7 @@ def _asked_in_a_thread() -> int | None:
 
 def test_a_thread_gets_the_only_server_there_is() -> None:
     assert _port() is None
-    with _known(1), _known(1):
+    with _published(1), _published(1):
         assert _port() == _asked_in_a_thread() == 1
 
 
@@ -42,7 +49,7 @@ def test_a_thread_that_cannot_tell_its_server_gets_none() -> None:
     barrier = threading.Barrier(2)
 
     def function(port: int) -> tuple[int | None, str]:
-        with _known(port):
+        with _published(port):
             barrier.wait(10)
             with pytest.raises(ServerError, match="2 servers here") as caught:
                 _asked_in_a_thread()
@@ -57,13 +64,13 @@ def test_a_thread_that_cannot_tell_its_server_gets_none() -> None:
 
 def test_a_server_may_be_left_in_another_context_than_it_was_entered_in() -> None:
     """As the fixtures of asynchronous test frameworks do."""
-    block = _known(1)
+    block = _published(1)
     contextvars.copy_context().run(block.__enter__)
     contextvars.copy_context().run(block.__exit__, None, None, None)
     assert _port() is None
 
     async def enter() -> Any:
-        block = _known(1)
+        block = _published(1)
         block.__enter__()
         return block
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from patience import patient
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -31,12 +33,12 @@ SCRIPT = """
     manifest, mode = json.loads(sys.argv[1]), sys.argv[2:]
 
     if "leased" in mode:
-        with local.lease(manifest, idle_timeout=600):
+        with local.lease(manifest, idle_seconds=600):
             pass
         time.sleep(1 if "ending" in mode else 600)
     elif "async" in mode:
         async def use():
-            async with local.lease(manifest, idle_timeout=600):
+            async with local.lease(manifest, idle_seconds=600):
                 await asyncio.sleep(600)
         asyncio.run(use())
     elif "forgotten" in mode:
@@ -119,7 +121,7 @@ def test_the_end_of_the_interpreter_stops_what_was_forgotten(
 ) -> None:
     script = run_script(SCRIPT, _manifest(manifests, modes), *modes)
     identity = _identity(tmp_path, eventually, alive)
-    assert script.process.wait(15) == code
+    assert script.process.wait(patient(15)) == code
     assert alive(identity) == []
     assert not list(tmp_path.glob("inference-pod-*"))
     assert (tmp_path / "errors").read_text() == ""

@@ -8,9 +8,9 @@ import pytest
 
 from flytekitplugins.inference.errors import ServerExitedError, ServerNotReadyError
 from flytekitplugins.inference.local.backoff import Backoff
-from flytekitplugins.inference.local.supervisor import Phase
+from flytekitplugins.inference.local.supervisor import PodPhase
 
-RUNNING, STOPPED = Phase.RUNNING, Phase.STOPPED
+RUNNING, STOPPED = PodPhase.RUNNING, PodPhase.STOPPED
 
 
 def test_containers_start_in_order_and_stop_in_reverse(
@@ -154,7 +154,7 @@ def test_a_startup_timeout_takes_the_place_of_the_budget(
         manifests.init("first"), manifests.sidecar("server", startupProbe=probe)
     )
     runs = {"first": [run(exits_after=3)], "server": [run(ready_after=1e9)]}
-    pod = scenario(manifest, runs, {"startup_timeout": timeout}).step_until(STOPPED)
+    pod = scenario(manifest, runs, {"startup_seconds": timeout}).step_until(STOPPED)
     assert pod.seconds("server", "stopping") == [timeout]
 
 
@@ -170,7 +170,7 @@ def test_a_container_whose_memory_was_not_enough(manifests: Any, scenario: Any, 
 def test_a_startup_timeout_bounds_init_containers_too(
     manifests: Any, scenario: Any, run: Any
 ) -> None:
-    pod = scenario(manifests.pod(manifests.init("slow")), {}, {"startup_timeout": 5}).step_until(
+    pod = scenario(manifests.pod(manifests.init("slow")), {}, {"startup_seconds": 5}).step_until(
         STOPPED
     )
     assert pod.supervisor.failure.message == "slow was not ready after 5 s: its end."
@@ -422,7 +422,7 @@ def test_notes_of_the_plan_are_events_and_lines(manifests: Any, scenario: Any) -
 
 
 def test_back_off_doubles_up_to_a_cap() -> None:
-    delays = [Backoff(base=10, cap=300).delay(crashes) for crashes in range(1, 9)]
+    delays = [Backoff(base_seconds=10, cap_seconds=300).delay(crashes) for crashes in range(1, 9)]
     assert delays == [0, 10, 20, 40, 80, 160, 300, 300]
     assert Backoff().delay(10_000) == 30
 

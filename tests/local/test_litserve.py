@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flytekitplugins.inference import local
+from patience import patient
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,10 +53,10 @@ def test_litserve_answers_and_leaves_no_worker(
         request = urllib.request.Request(
             f"http://127.0.0.1:{free_port}/predict", body, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=patient(20)) as answer:
             assert json.load(answer) == {"output": 42}
     assert alive(identity) == []
     stopping, stopped = (
         next(e.seconds for e in pod.events if e.kind == kind) for kind in ("stopping", "stopped")
     )
-    assert stopped - stopping < 15
+    assert stopped - stopping < patient(15)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from flytekitplugins.inference.local.container_output import KEPT_LINES, LineSplitter, Output
+from flytekitplugins.inference.local.container_output import KEPT_LINES, LineSplitter, PodOutput
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ class Terminal(io.StringIO):
 
 def test_lines_carry_the_name_of_their_container() -> None:
     stream = io.StringIO()
-    output = Output(stream)
+    output = PodOutput(stream)
     output.write_line("a", "one")
     output.write_line("b", "two")
     assert stream.getvalue() == "[a] one\n[b] two\n"
@@ -54,14 +54,14 @@ def test_lines_carry_the_name_of_their_container() -> None:
 
 def test_a_terminal_gets_colours_unless_they_are_not_wanted() -> None:
     coloured, plain = Terminal(), Terminal()
-    Output(coloured, {}).write_line("a", "x")
-    Output(plain, {"NO_COLOR": "1"}).write_line("a", "x")
+    PodOutput(coloured, {}).write_line("a", "x")
+    PodOutput(plain, {"NO_COLOR": "1"}).write_line("a", "x")
     assert coloured.getvalue() == "\x1b[36m[a]\x1b[0m x\n"
     assert plain.getvalue() == "[a] x\n"
 
 
 def test_only_the_last_lines_are_kept() -> None:
-    output = Output(None)
+    output = PodOutput(None)
     for number in range(KEPT_LINES + 5):
         output.write_line("a", str(number))
     assert len(output.tail("a", KEPT_LINES * 2)) == KEPT_LINES
@@ -70,7 +70,7 @@ def test_only_the_last_lines_are_kept() -> None:
 
 def test_a_closed_stream_does_no_harm() -> None:
     stream = io.StringIO()
-    output = Output(stream)
+    output = PodOutput(stream)
     stream.close()
     output.write_line("a", "one")
     output.write_line("a", "two")
@@ -80,13 +80,13 @@ def test_a_closed_stream_does_no_harm() -> None:
 def test_a_stream_that_cannot_write_every_letter() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    Output(stream).write_line("a", "café")
+    PodOutput(stream).write_line("a", "café")
     assert raw.getvalue() == b"[a] caf?\n"
 
 
 def test_lines_of_several_threads_do_not_mix() -> None:
     stream = io.StringIO()
-    output = Output(stream)
+    output = PodOutput(stream)
     threads = [
         threading.Thread(
             target=lambda name=name: [output.write_line(name, name * 50) for _ in range(200)]

@@ -9,8 +9,8 @@ import pytest
 
 from flytekitplugins.inference.errors import ConfigError, UnsupportedError
 from flytekitplugins.inference.local.plan.local_plan import Role, declared_ports
-from flytekitplugins.inference.local.plan.mounts import Mount
-from flytekitplugins.inference.local.probes import Exec, HttpGet, Probe, TcpSocket
+from flytekitplugins.inference.local.plan.mounts import LocalMount
+from flytekitplugins.inference.local.plan.probe_plan import Exec, HttpGet, ProbePlan, TcpSocket
 
 
 def test_a_documented_pod(manifests: Any) -> None:
@@ -45,7 +45,7 @@ def test_a_documented_pod(manifests: Any) -> None:
     plan = manifests.plan(manifest, variables={"input": "/tmp/inputs.pb"}, ports={8000: 45001})
     volumes = Path("/here/volumes")
     directories = (volumes / "shared", volumes / "tmp")
-    own_mounts = tuple(Mount(path=f"/{path.name}", directory=path) for path in directories)
+    own_mounts = tuple(LocalMount(path=f"/{path.name}", directory=path) for path in directories)
     downloader, server = plan.containers
     assert (downloader.role, server.role) == (Role.INIT, Role.SIDECAR)
     assert downloader.command == ("python", "-m", "programs.download_inputs")
@@ -66,7 +66,7 @@ def test_a_documented_pod(manifests: Any) -> None:
     }
     assert server.ports == (45001,)
     assert server.mounts == own_mounts == plan.primary_mounts
-    assert server.startup == Probe(
+    assert server.startup == ProbePlan(
         action=HttpGet(url="http://127.0.0.1:45001/health"), failure_threshold=100
     )
     assert server.startup.budget == 1000
@@ -187,7 +187,7 @@ def test_a_backend_with_a_file_system_of_its_own_sees_the_mount_paths(manifests:
     )
     container = manifests.plan(manifest, runs_image=lambda image: True).containers[0]
     assert (container.args, container.env) == (("/tmp/x",), {"A": "/tmp/a"})
-    assert container.mounts == (Mount(path="/tmp", directory=Path("/here/volumes/tmp")),)
+    assert container.mounts == (LocalMount(path="/tmp", directory=Path("/here/volumes/tmp")),)
 
 
 def _env(
@@ -276,15 +276,17 @@ def test_probes_follow_a_replaced_port(manifests: Any) -> None:
     server_plan, other_plan = manifests.plan(
         manifests.pod(server, other), ports={8000: 45001}
     ).containers
-    assert server_plan.startup == Probe(
+    assert server_plan.startup == ProbePlan(
         action=TcpSocket(host="127.0.0.1", port=45001), period=2, initial_delay=5
     )
     assert server_plan.startup.budget == 11
     command = ("check", "--port", "45001")
-    assert server_plan.liveness == Probe(action=Exec(command=command), termination_grace_period=1)
+    assert server_plan.liveness == ProbePlan(
+        action=Exec(command=command), termination_grace_period=1
+    )
     action = HttpGet(url="https://127.0.0.1:45001/", headers=(("A", "b"),))
-    assert server_plan.readiness == Probe(action=action, success_threshold=2)
-    assert other_plan.liveness == Probe(action=HttpGet(url="http://example.org:8000/"))
+    assert server_plan.readiness == ProbePlan(action=action, success_threshold=2)
+    assert other_plan.liveness == ProbePlan(action=HttpGet(url="http://example.org:8000/"))
 
 
 def test_a_port_that_nothing_names_is_told(manifests: Any) -> None:

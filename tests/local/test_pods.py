@@ -1,4 +1,4 @@
-"""Pods of real processes, and the same as containers where a container engine can be had."""
+"""Pods of real processes, and the same as containers where a container runtime can be had."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from flytekitplugins.inference.errors import (
     ServerNotReadyError,
     UnsupportedError,
 )
+from patience import patient
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("backend")
 only_processes = pytest.mark.parametrize("backend", ["processes"], indirect=True)
-FAST = local.Backoff(base=0.05, cap=0.1)
+FAST = local.Backoff(base_seconds=0.05, cap_seconds=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def _private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def get(port: int, path: str = "/") -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=patient(5)) as answer:
         return answer.read().decode()
 
 
@@ -62,7 +63,9 @@ def test_a_pod_from_start_to_end(
         volumes=["shared"],
     )
     output = io.StringIO()
-    with local.start(manifest, files={"input": b"hello"}, output=output) as pod:
+    with local.start(
+        manifest, local.LocalSettings(files={"input": b"hello"}, output=output)
+    ) as pod:
         inputs = pod.path("/shared/inputs.json")
         assert inputs.read_text() == "hello"
         assert inputs.parent.parent.parent.stat().st_mode & 0o777 == 0o700
@@ -162,7 +165,7 @@ def test_an_init_container_that_fails_says_why(manifests: Any, alive: Any, tmp_p
 
 @only_processes
 def test_a_program_of_this_package_as_init_container(manifests: Any, tmp_path: Path) -> None:
-    module = "flytekitplugins.inference.local.probes"
+    module = "flytekitplugins.inference.local.prober"
     entry = {
         "name": "program",
         "command": ["python", "-m", module],
@@ -178,7 +181,7 @@ def test_a_crash_looping_server_is_given_up(manifests: Any) -> None:
         "server", "print('no model'); raise SystemExit(3)", startupProbe=manifests.probe(1)
     )
     with pytest.raises(ServerExitedError, match="exit code 3 after 3 restarts") as caught:
-        local.start(manifests.pod(server), backoff=FAST)
+        local.start(manifests.pod(server), local.LocalSettings(backoff=FAST))
     assert caught.value.log_tail == ("no model",) * 4
 
 
@@ -194,7 +197,9 @@ def test_a_server_that_never_gets_ready(manifests: Any, free_port: int) -> None:
 def test_a_server_that_ends_is_restarted_under_the_primary(
     manifests: Any, eventually: Any, free_port: int
 ) -> None:
-    with local.start(manifests.pod(manifests.server(free_port)), backoff=FAST) as pod:
+    with local.start(
+        manifests.pod(manifests.server(free_port)), local.LocalSettings(backoff=FAST)
+    ) as pod:
         with pytest.raises(OSError, match=r".*"):
             get(free_port, "/exit")
         eventually(lambda: pod.restarts("model-server") == 1 and pod.is_settled)
@@ -227,7 +232,9 @@ def test_workers_with_sessions_of_their_own_end_too(
 def test_workers_end_before_a_restart(
     manifests: Any, alive: Any, eventually: Any, free_port: int
 ) -> None:
-    with local.start(manifests.pod(manifests.server(free_port, "--workers")), backoff=FAST) as pod:
+    with local.start(
+        manifests.pod(manifests.server(free_port, "--workers")), local.LocalSettings(backoff=FAST)
+    ) as pod:
         before = set(alive(identity(pod)))
         with pytest.raises(OSError, match=r".*"):
             get(free_port, "/exit")
@@ -239,7 +246,9 @@ def test_workers_end_before_a_restart(
 def test_a_shim_that_is_killed_leaves_nothing(
     manifests: Any, alive: Any, eventually: Any, free_port: int
 ) -> None:
-    with local.start(manifests.pod(manifests.server(free_port, "--workers")), backoff=FAST) as pod:
+    with local.start(
+        manifests.pod(manifests.server(free_port, "--workers")), local.LocalSettings(backoff=FAST)
+    ) as pod:
         before = set(alive(identity(pod)))
         os.kill(pod._supervisor.containers[0]._process.pid, 9)
         eventually(lambda: pod.restarts("model-server") == 1 and pod.is_settled)
@@ -287,7 +296,7 @@ def test_the_environment_is_this_machines_and_the_containers(
         manifests.server(free_port, env=env, volumeMounts=mounts), volumes=["tmp"]
     )
     output = io.StringIO()
-    with local.start(manifest, output=output) as pod:
+    with local.start(manifest, local.LocalSettings(output=output)) as pod:
         shown = {
             "HF_TOKEN": "from here",
             "BOTH": "from the container",
@@ -472,7 +481,8 @@ def test_a_pods_directory_leaves_room_for_the_path_of_a_socket(
 def test_the_start_is_summed_up(manifests: Any, free_port: int) -> None:
     output = io.StringIO()
     with local.start(
-        manifests.pod(manifests.init("first", "pass"), manifests.server(free_port)), output=output
+        manifests.pod(manifests.init("first", "pass"), manifests.server(free_port)),
+        local.LocalSettings(output=output),
     ):
         pass
     (line,) = [line for line in output.getvalue().splitlines() if "ready after" in line]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("backend")
 only_processes = pytest.mark.parametrize("backend", ["processes"], indirect=True)
-FAST = local.Backoff(base=0.05, cap=0.1)
+FAST = local.Backoff(base_seconds=0.05, cap_seconds=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -55,16 +55,17 @@ def test_an_equal_key_gets_the_running_pod(manifests: Any) -> None:
     ]
 
 
-def test_without_a_key_manifest_and_variables_decide(manifests: Any) -> None:
+def test_without_a_key_what_the_pod_reads_decides(manifests: Any, tmp_path: Path) -> None:
     manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
     changed = manifests.pod(manifests.sidecar("server", manifests.sleep), grace=4)
     with local.lease(manifest) as one, local.lease(manifest) as same:
         assert one is same
         with (
             local.lease(changed) as other,
-            local.lease(manifest, variables={"input": "/x"}) as third,
+            local.lease(manifest, local.LocalSettings(variables={"input": "/x"})) as third,
+            local.lease(manifest, local.LocalSettings(volumes={"data": tmp_path})) as fourth,
         ):
-            assert len({one, other, third}) == 3
+            assert len({one, other, third, fourth}) == 4
 
 
 def test_files_lie_in_the_pod_and_count_for_its_key(manifests: Any) -> None:
@@ -73,12 +74,12 @@ def test_files_lie_in_the_pod_and_count_for_its_key(manifests: Any) -> None:
         manifests.init("reader", source, "{{.input}}"), manifests.sidecar("server", manifests.sleep)
     )
     with (
-        local.lease(manifest, files={"input": b"one"}) as one,
-        local.lease(manifest, files={"input": b"one"}) as same,
+        local.lease(manifest, local.LocalSettings(files={"input": b"one"})) as one,
+        local.lease(manifest, local.LocalSettings(files={"input": b"one"})) as same,
     ):
         assert one is same
         assert one.log_tail("reader") == ("one",)
-        with local.lease(manifest, files={"input": b"two"}) as other:
+        with local.lease(manifest, local.LocalSettings(files={"input": b"two"})) as other:
             assert other.log_tail("reader") == ("two",)
 
 
@@ -87,24 +88,24 @@ def test_a_pod_whose_server_has_just_ended_is_not_lent(
 ) -> None:
     """The state machine looks every now and then; between two looks it does not know of the end."""
     manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
-    with local.lease(manifest, key="a", max_restarts=0, backoff=FAST) as pod:
+    with local.lease(manifest, local.LocalSettings(max_restarts=0, backoff=FAST), key="a") as pod:
         pass
     (process,) = [container._process for container in pod._supervisor.containers]
     runs = pod._supervisor.containers[0].runs
     eventually(
         lambda: bool(alive(identity(pod)))
-    )  # an engine's container is there a moment before its process
+    )  # a runtime's container is there a moment before its process
     program = max(alive(identity(pod)))
     os.kill(program, signal.SIGKILL)
     eventually(lambda: program not in alive(identity(pod)))
     assert process is not None
-    with local.lease(manifest, key="a", max_restarts=0, backoff=FAST) as again:
+    with local.lease(manifest, local.LocalSettings(max_restarts=0, backoff=FAST), key="a") as again:
         assert again is not pod or again._supervisor.containers[0].runs > runs
 
 
 def test_it_is_stopped_after_an_idle_time(manifests: Any, alive: Any, eventually: Any) -> None:
     with local.lease(
-        manifests.pod(manifests.sidecar("server", manifests.sleep)), key="a", idle_timeout=0.3
+        manifests.pod(manifests.sidecar("server", manifests.sleep)), key="a", idle_seconds=0.3
     ) as pod:
         assert alive(identity(pod))
     assert alive(identity(pod))
@@ -114,9 +115,9 @@ def test_it_is_stopped_after_an_idle_time(manifests: Any, alive: Any, eventually
 
 def test_a_lease_in_time_keeps_it(manifests: Any, eventually: Any) -> None:
     manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
-    with local.lease(manifest, key="a", idle_timeout=0.2) as pod:
+    with local.lease(manifest, key="a", idle_seconds=0.2) as pod:
         pass
-    with local.lease(manifest, key="a", idle_timeout=0.2) as again:
+    with local.lease(manifest, key="a", idle_seconds=0.2) as again:
         assert again is pod
         with pytest.raises(AssertionError):
             eventually(lambda: pod.is_broken, seconds=0.6)
@@ -125,8 +126,8 @@ def test_a_lease_in_time_keeps_it(manifests: Any, eventually: Any) -> None:
 
 def test_no_idle_time_stops_it_with_the_last_user(manifests: Any) -> None:
     manifest = manifests.pod(manifests.sidecar("server", manifests.sleep))
-    with local.lease(manifest, key="a", idle_timeout=0) as pod:
-        with local.lease(manifest, key="a", idle_timeout=0) as same:
+    with local.lease(manifest, key="a", idle_seconds=0) as pod:
+        with local.lease(manifest, key="a", idle_seconds=0) as same:
             assert same is pod
         pod.check()
     assert pod.events[-1].kind == "stopped"
@@ -191,9 +192,9 @@ def test_a_pod_beyond_hope_is_replaced(manifests: Any, eventually: Any) -> None:
     manifest = manifests.pod(
         manifests.sidecar("server", "import time; time.sleep(0.2); raise SystemExit(3)")
     )
-    with local.lease(manifest, key="a", backoff=FAST) as broken:
+    with local.lease(manifest, local.LocalSettings(backoff=FAST), key="a") as broken:
         eventually(lambda: broken.is_broken)
-        with local.lease(manifest, key="a", backoff=FAST) as fresh:
+        with local.lease(manifest, local.LocalSettings(backoff=FAST), key="a") as fresh:
             assert fresh is not broken
         assert not any(event.kind == "stopped" for event in broken.events)  # its user still has it
     assert broken.events[-1].kind == "stopped"
@@ -213,11 +214,11 @@ def test_a_server_that_is_being_restarted_is_waited_for(
     import urllib.request
 
     manifest = manifests.pod(manifests.server(free_port))
-    with local.lease(manifest, key="a", backoff=FAST) as pod:
+    with local.lease(manifest, local.LocalSettings(backoff=FAST), key="a") as pod:
         with pytest.raises(OSError, match=r".*"):
             urllib.request.urlopen(f"http://127.0.0.1:{free_port}/exit")
         eventually(lambda: any(event.kind == "exited" for event in pod.events))
-    with local.lease(manifest, key="a", backoff=FAST) as same:
+    with local.lease(manifest, local.LocalSettings(backoff=FAST), key="a") as same:
         assert same is pod
         assert urllib.request.urlopen(f"http://127.0.0.1:{free_port}/").status == 200
 
@@ -238,7 +239,7 @@ def test_a_forked_process_has_a_pool_of_its_own(manifests: Any) -> None:
         child = os.fork()
         if child == 0:
             local.stop_idle()
-            with local.lease(manifest, key="a", idle_timeout=0) as own:
+            with local.lease(manifest, key="a", idle_seconds=0) as own:
                 is_own = own is not pod
             os._exit(0 if is_own else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -274,7 +275,7 @@ def test_a_coroutine_that_is_cancelled_gives_its_lease_back(manifests: Any) -> N
     manifest = manifests.pod(manifests.init("slow", "import time; time.sleep(0.5)"))
 
     async def use() -> None:
-        async with local.lease(manifest, key="a", idle_timeout=0):
+        async with local.lease(manifest, key="a", idle_seconds=0):
             raise AssertionError("it was cancelled")
 
     with pytest.raises(asyncio.TimeoutError):

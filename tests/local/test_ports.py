@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flytekitplugins.inference.errors import UnsupportedError
+from flytekitplugins.inference.local import ports as local_ports
 from flytekitplugins.inference.local.ports import release_ports, reserve_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 OTHER = """
@@ -95,3 +97,25 @@ def test_a_port_that_is_busy_for_ipv6_only_is_busy(free_port: int) -> None:
         ports = reserve_ports([free_port])
         assert ports[free_port] != free_port
         release_ports(ports)
+
+
+def test_a_busy_port_is_replaced_with_one_that_no_connection_gets(free_port: int) -> None:
+    with socket.create_server(("127.0.0.1", free_port)):
+        ports = reserve_ports([free_port])
+    assert 28000 <= ports[free_port] < 32768, "the kernel gives 32768 and more to connections"
+    release_ports(ports)
+
+
+def test_when_no_port_is_left_nothing_stays_reserved(
+    reserve_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, busy = reserve_port(), reserve_port()
+    monkeypatch.setattr(local_ports, "_CHOICE", range(busy, busy + 1))
+    with (
+        socket.create_server(("127.0.0.1", busy)),
+        pytest.raises(UnsupportedError, match=f"Every port from {busy} to {busy} is in use"),
+    ):
+        reserve_ports([one, busy])
+    ports = reserve_ports([one])
+    assert ports == {one: one}
+    release_ports(ports)

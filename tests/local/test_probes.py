@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flytekitplugins.inference.local.probes import Answer, Exec, HttpGet, Probe, TcpSocket, ask
+from flytekitplugins.inference.local.plan.probe_plan import Exec, HttpGet, ProbePlan, TcpSocket
+from flytekitplugins.inference.local.prober import ProbeResult, ask_probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,24 +68,26 @@ class Commands:
 )
 def test_http(address: str, path: str, ok: bool, said: str) -> None:
     action = HttpGet(url=f"http://{address}{path}", headers=(("X-A", "b"),))
-    answer = ask(Probe(action=action, timeout=0.3), Commands())
-    assert answer == Answer(ok=ok, text=f"GET http://{address}{path}: {said}")
+    answer = ask_probe(ProbePlan(action=action, timeout=0.3), Commands())
+    assert answer == ProbeResult(ok=ok, text=f"GET http://{address}{path}: {said}")
 
 
 def test_nothing_listens(free_port: int) -> None:
     url = f"http://127.0.0.1:{free_port}/x"
-    assert ask(Probe(action=HttpGet(url=url)), Commands()) == Answer(
+    assert ask_probe(ProbePlan(action=HttpGet(url=url)), Commands()) == ProbeResult(
         ok=False, text=f"GET {url}: connection refused"
     )
-    answer = ask(Probe(action=TcpSocket(host="127.0.0.1", port=free_port)), Commands())
-    assert answer == Answer(ok=False, text=f"connect to 127.0.0.1:{free_port}: connection refused")
+    answer = ask_probe(ProbePlan(action=TcpSocket(host="127.0.0.1", port=free_port)), Commands())
+    assert answer == ProbeResult(
+        ok=False, text=f"connect to 127.0.0.1:{free_port}: connection refused"
+    )
 
 
 def test_tcp_needs_a_connection_only() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        answer = ask(Probe(action=TcpSocket(host="127.0.0.1", port=port)), Commands())
-    assert answer == Answer(ok=True, text=f"connect to 127.0.0.1:{port}: connected")
+        answer = ask_probe(ProbePlan(action=TcpSocket(host="127.0.0.1", port=port)), Commands())
+    assert answer == ProbeResult(ok=True, text=f"connect to 127.0.0.1:{port}: connected")
 
 
 @pytest.mark.parametrize(
@@ -96,5 +99,5 @@ def test_tcp_needs_a_connection_only() -> None:
     ],
 )
 def test_commands(command: str, ok: bool, said: str) -> None:
-    answer = ask(Probe(action=Exec(command=(command,))), Commands())
-    assert answer == Answer(ok=ok, text=f"run {command}: {said}")
+    answer = ask_probe(ProbePlan(action=Exec(command=(command,))), Commands())
+    assert answer == ProbeResult(ok=ok, text=f"run {command}: {said}")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flytekitplugins.inference.local import rewrite
+from flytekitplugins.inference.local.plan import rewrite
 
 MOUNTS = {"/shared": "/p/shared", "/shared/models": "/p/models", "/tmp": "/p/tmp"}
 PORTS = {8000: 45001, 9: 45002}

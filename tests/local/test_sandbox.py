@@ -1,4 +1,4 @@
-"""What a container engine is told of a container of a manifest. Pure: no engine is asked."""
+"""What a container runtime is told of a container of a manifest. Pure: no runtime is asked."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from docker.types import HostConfig
 
 from flytekitplugins.inference.errors import UnsupportedError
 from flytekitplugins.inference.local.containers.create_request import create_arguments
-from flytekitplugins.inference.local.containers.docker_api import Facts
+from flytekitplugins.inference.local.containers.docker_api import RuntimeFacts
 from flytekitplugins.inference.local.plan.sandbox import Sandbox
 
-PODMAN = Facts(
+PODMAN = RuntimeFacts(
     name="podman 5.4.2",
     is_podman=True,
     cpus=4,
@@ -38,7 +38,7 @@ def compiled(manifests: Any, **fields: Any) -> Any:
     return manifests.plan(manifest, runs_image=bool)
 
 
-def arguments(manifests: Any, facts: Facts = PODMAN, **fields: Any) -> dict[str, Any]:
+def arguments(manifests: Any, facts: RuntimeFacts = PODMAN, **fields: Any) -> dict[str, Any]:
     plan = compiled(manifests, **fields)
     return create_arguments(plan, plan.containers[0], facts)
 
@@ -107,7 +107,7 @@ def test_what_a_container_does_not_say_is_the_pods(manifests: Any) -> None:
         (
             {"memory": "64Gi", "cpu": 8},
             {},
-        ),  # more than there is: no limit, and no error of the engine
+        ),  # more than there is: no limit, and no error of the runtime
         ({"cpu": "4"}, {}),
         ({"memory": "100M"}, {"mem_limit": 10**8, "memswap_limit": 10**8}),
     ],
@@ -119,7 +119,7 @@ def test_limits(manifests: Any, limits: dict[str, Any], expected: dict[str, int]
 
 
 @pytest.mark.parametrize("resource", ["nvidia.com/gpu", "nvidia.com/mig-1g.5gb", "gpu"])
-def test_gpus_are_asked_for_in_the_engines_own_way(manifests: Any, resource: str) -> None:
+def test_gpus_are_asked_for_in_the_runtimes_own_way(manifests: Any, resource: str) -> None:
     """That a GPU arrives cannot be tested without one: this is the request that is made."""
     resources = {"limits": {resource: "2"}}
     cdi = {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"], "Capabilities": [["gpu"]]}

@@ -59,7 +59,7 @@ def test_it_fits_into_a_variable_and_survives_templating(program: str) -> None:
     assert "$(" not in BOOTSTRAP
 
 
-def test_it_holds_the_errors_and_the_programs_only() -> None:
+def test_it_holds_the_errors_the_facts_and_the_programs_only() -> None:
     archive = zipfile.ZipFile(
         io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle("download_inputs"))))
     )
@@ -69,11 +69,26 @@ def test_it_holds_the_errors_and_the_programs_only() -> None:
     assert archive.read("flytekitplugins/inference/__init__.py") == b""
     assert all(
         re.fullmatch(
-            r"flytekitplugins/(inference/((__init__|errors)\.py|(programs|facts)/(\w+/)?\w+\.py))?",
+            r"flytekitplugins/(inference/((__init__|dependencies|errors)\.py|(programs|facts)/(\w+/)?\w+\.py))?",
             name,
         )
         for name in names
     )
+
+
+def test_it_holds_code_at_the_lines_of_the_source_and_no_docstrings() -> None:
+    archive = zipfile.ZipFile(
+        io.BytesIO(bz2.decompress(base64.b64decode(programs_bundle("load_model"))))
+    )
+    package = Path(programs.__path__[0]).parent
+    for name in archive.namelist()[2:]:
+        bundled = ast.parse(archive.read(name))
+        source = ast.parse((package.parent.parent / name).read_bytes())
+        assert ast.get_docstring(bundled) is None or len(bundled.body) == 1
+        lines = {ast.unparse(node): node.lineno for node in source.body}
+        for node in bundled.body:
+            if isinstance(node, ast.Assign | ast.Import | ast.ImportFrom):
+                assert lines[ast.unparse(node)] == node.lineno
 
 
 def test_it_is_the_same_in_every_process() -> None:
@@ -93,7 +108,7 @@ def test_it_is_the_same_in_every_process() -> None:
 
 @dataclass
 class Pod:
-    """Starts programs from their bundles, or from an installed package, with what they write below `root`."""
+    """Starts programs from bundles, or from an installed package; they write below `root`."""
 
     root: Path
     python: Path
@@ -198,7 +213,7 @@ def download_inputs(pod: Pod) -> None:
 
 
 def load_model(pod: Pod) -> None:
-    """Check, publish, wait; then look for updates, which begins Python anew, and end from there too."""
+    """Check, publish, wait; then look for updates, which starts Python anew, and end from there."""
     models = pod.root / "models"
     weights = pod.file("source/weights.bin", b"first")
     pod.has_ended(pod.start("load_model", *pod.model, "--check"), 0)
@@ -304,7 +319,7 @@ def test_a_loader_that_could_not_wait_fails_before_it_downloads(pod: Pod) -> Non
 
 
 def _imports_for_ever(pod: Pod, module: str) -> str:
-    """Return a PYTHONPATH on which the import of a module of the standard library tells so and does not end."""
+    """Return a PYTHONPATH on which the import of a standard module tells so and does not end."""
     code = (
         f"import pathlib, signal\npathlib.Path({str(pod.root / 'imports')!r}).touch()\nwhile "
         "True: signal.pause()\n"
@@ -334,9 +349,13 @@ def test_an_installed_program_hears_sigterm_while_it_is_imported(program: str, p
 
 # What it follows
 
+ROOT = Path(programs.__file__).parent
+
 
 @pytest.mark.parametrize(
-    "path", sorted(Path(programs.__file__).parent.glob("*.py")), ids=lambda path: path.stem
+    "path",
+    sorted(ROOT.rglob("*.py")),
+    ids=lambda path: path.relative_to(ROOT).with_suffix("").as_posix(),
 )
 def test_a_module_reaches_others_of_ours_only_by_imports_that_the_bundle_follows(
     path: Path,
@@ -353,7 +372,8 @@ def test_a_module_reaches_others_of_ours_only_by_imports_that_the_bundle_follows
             assert node.module != "importlib" or {alias.name for alias in node.names} == {
                 "metadata"
             }
-        elif isinstance(node, ast.ImportFrom) and node.level > 1:
-            assert node.module == "errors" or {alias.name for alias in node.names} == {"errors"}
+        elif isinstance(node, ast.ImportFrom) and node.level > len(path.relative_to(ROOT).parts):
+            rooms = [node.module] if node.module else [alias.name for alias in node.names]
+            assert {room.partition(".")[0] for room in rooms} <= {"errors", "facts"}
         else:
             assert not (isinstance(node, ast.Name) and node.id == "__import__")

@@ -1,4 +1,4 @@
-"""A description has one pod, byte for byte: in every process, and in every Python that can be found here."""
+"""A description has one pod, byte for byte: in every process and every Python of this machine."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from flytekitplugins.inference import VLLM, ModelInferenceTemplate, ModelServers
 from flytekitplugins.inference.pod.parts import Helper
 
 bundled = Helper(image="flytekit:1", bundled=True)
-llm = VLLM(model="s3://m/x", download_inputs=True, startup_timeout=60, lora_adapters={"b": "o/n", "a": "o/m"},
+llm = VLLM(model="s3://m/x", download_inputs=True, startup_timeout=60,
+           lora_adapters={"b": "o/n", "a": "o/m"},
            env={"Z": "1", "A": "2"}, arg_dict={"max_model_len": 9, "dtype": "auto"})
-ranker = ModelInferenceTemplate(image="a/b:1", health_endpoint="/health", port=9000, startup_timeout=60)
+ranker = ModelInferenceTemplate(
+    image="a/b:1", health_endpoint="/health", port=9000, startup_timeout=60)
 pods = [pod.compile(bundled) for pod in (llm, ranker, ModelServers({"x": llm, "y": ranker}))]
 print(hashlib.sha256(json.dumps(pods).encode()).hexdigest())
 """
 
 
 def _interpreters() -> set[str]:
-    """Return this Python and the others of a supported version that run; they need nothing installed."""
+    """Return this Python and those of other supported versions; they need nothing installed."""
     found = {sys.executable}
     for minor in (10, 11, 12):
         asked = subprocess.run(

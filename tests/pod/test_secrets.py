@@ -1,4 +1,4 @@
-"""A secret's prefix, group and key become variables that expand on every generation of the platform."""
+"""A secret's parts become variables that expand on every generation of the platform."""
 
 from __future__ import annotations
 

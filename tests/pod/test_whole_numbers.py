@@ -1,4 +1,4 @@
-"""Numbers that are given as text: the same description as with numbers, for every field of every server."""
+"""Numbers given as text: the same description as with numbers, for each field of each server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ BAD = [
 
 
 def _whole_numbers(kind: type[Any]) -> list[str]:
-    """Return the fields that the class declares as whole numbers, found by other means than the package's."""
+    """Return the fields declared as whole numbers, found by other means than the package's."""
     return [
         field.name
         for field in fields(kind)
@@ -162,7 +162,7 @@ def test_the_version_of_a_registered_model() -> None:
     assert RegisteredModel(name="fraud", version="3") == RegisteredModel(name="fraud", version=3)  # type: ignore[arg-type]
     for bad in ("three", "1.5", True, 0):
         with pytest.raises(
-            ConfigError, match=r"version=.* of 'fraud' must be a whole number from 1 on"
+            ConfigError, match=r"version=.* of 'fraud' must be a whole number, 1 or greater"
         ):
             _make("generic", model=RegisteredModel(name="fraud", version=bad))  # type: ignore[arg-type]
 

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from patience import patient
+
 _MOTO = """
 import sys, time
 from moto.server import ThreadedMotoServer
@@ -174,7 +176,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
                 self.wfile.write(data[:half])
                 self.wfile.flush()
                 if fault == "stall":
-                    web.gate.wait(30)
+                    web.gate.wait(patient(30))
                 if fault == "reset":
                     self.connection.setsockopt(
                         1, 13, b"\x01\0\0\0\0\0\0\0"
@@ -183,7 +185,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
                 self.connection.close()
                 return
             if fault == "hold":
-                web.gate.wait(30)
+                web.gate.wait(patient(30))
             if fault == "trickle":
                 for byte in data:
                     if web.gate.wait(0.2):
@@ -308,7 +310,7 @@ class Downloader:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "flytekitplugins.inference.programs.download_inputs", uri),
-                *(*arguments, "--backoff", "0.01", "--stall-timeout", "5", *options),
+                *(*arguments, "--backoff", "0.01", "--stall-timeout", str(patient(5)), *options),
             ],
             env={
                 "PATH": os.environ["PATH"],
@@ -325,7 +327,7 @@ class Downloader:
         return process
 
     def wait(self, process: subprocess.Popen[str]) -> Ended:
-        _, stderr = process.communicate(timeout=50)
+        _, stderr = process.communicate(timeout=patient(50))
         return Ended(process.returncode, stderr, self.root)
 
     def __call__(self, uri: str, *options: str, **environ: str) -> Ended:
@@ -494,7 +496,7 @@ class ModelLoader:
         process = subprocess.Popen(
             [
                 *(*before, sys.executable, "-m", "flytekitplugins.inference.programs.load_model"),
-                *(*places, "--backoff", "0.01", "--stall-timeout", "5", *arguments),
+                *(*places, "--backoff", "0.01", "--stall-timeout", str(patient(5)), *arguments),
             ],
             env={
                 "PATH": os.environ["PATH"],
@@ -513,7 +515,7 @@ class ModelLoader:
         return process
 
     def wait(self, process: subprocess.Popen[str]) -> Loaded:
-        _, stderr = process.communicate(timeout=90)
+        _, stderr = process.communicate(timeout=patient(90))
         return Loaded(process.returncode, stderr or "", self.root)
 
     def __call__(self, *arguments: str, **environ: str) -> Loaded:

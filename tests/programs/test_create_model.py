@@ -1,4 +1,4 @@
-"""`create_model` as a process against a stand-in for Ollama (`users/ollama_stand_in.py`, which says what it is from).
+"""`create_model` as a process against a stand-in for Ollama, `users/ollama_stand_in.py`.
 
 The stand-in answers by the facts of v0.33.3, refuses what that would, and fails when it is told to;
 the real one is `tests/live/test_ollama.py`.
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from flytekitplugins.inference.programs.kernel import boot_id
+from patience import patient, wait_for
 from users.ollama_stand_in import StandIn, listen
 
 GGUF = b"GGUF" + bytes(range(200))
@@ -75,7 +76,7 @@ class Creator:
         )
 
     def wait(self, process: subprocess.Popen[str]) -> Ended:
-        _, stderr = process.communicate(timeout=50)
+        _, stderr = process.communicate(timeout=patient(50))
         return Ended(process.returncode, stderr, self.root)
 
     def __call__(self, *arguments: str, **environ: str) -> Ended:
@@ -593,8 +594,8 @@ def test_the_budget_holds_for_the_whole(
 @pytest.mark.parametrize(
     ("path", "fault", "doing"),
     [
-        ("/api/pull", "silence", "Pulling was not over"),
-        ("/api/generate", "slow", "Loading the model was not over"),
+        ("/api/pull", "silence", "Pulling had not finished"),
+        ("/api/generate", "slow", "Loading the model had not finished"),
     ],
 )
 def test_the_budget_of_the_whole_start_holds(
@@ -608,10 +609,7 @@ def test_the_budget_of_the_whole_start_holds(
     process = create.start(
         "--name", "mine", INFERENCE_MODELFILE="FROM llama3.2", INFERENCE_START=start
     )
-    end = time.monotonic() + 30
-    while not ollama.asked(path):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for(lambda: ollama.asked(path), 30)
     process.send_signal(signal.SIGALRM)
     done = create.wait(process)
     assert done.failure == (69, "ServerNotReadyError")
@@ -623,12 +621,9 @@ def test_the_budget_of_the_whole_start_holds(
 def test_sigterm_ends_it_at_once(ollama: StandIn, create: Creator, path: str, fault: str) -> None:
     ollama.faults[path] = [fault]
     process = create.start("--name", "llama3.2")
-    end = time.monotonic() + 30
-    while not ollama.asked(path):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for(lambda: ollama.asked(path), 30)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=5) == 143
+    assert process.wait(timeout=patient(5)) == 143
 
 
 @pytest.mark.parametrize(

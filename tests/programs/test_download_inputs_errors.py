@@ -1,4 +1,4 @@
-"""Every way to fail: exit code, the error's name, what the message says, and nothing half-written."""
+"""Every way to fail: exit code, the error's name, its message, and nothing half-written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stores: S3 and HTTP as they really answer, Google Cloud Storage, and flytekit's configuration."""
+"""The stores: S3 and HTTP as they really answer, Google Cloud Storage, flytekit's settings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 from flytekit.types.structured.structured_dataset import StructuredDataset
 
+from flytekitplugins.inference.facts.address import mask
 from flytekitplugins.inference.programs.stores.flyte_stores import storage_options
-from flytekitplugins.inference.programs.stores.store import mask
 
 InputsPb = Callable[..., str]
 LARGE = bytes(range(256)) * (40 * 1024 * 1024 // 256) + b"end"
 
 
 def test_s3(s3: Any, inputs_pb: InputsPb, download: Any) -> None:
-    """Inputs, files, directories, datasets, markers, odd keys and an offloaded literal, all in S3."""
+    """Inputs, files, directories, datasets, markers, odd keys, an offloaded literal: all in S3."""
     s3.put("t/dir/", b"")
     s3.put("t/dir/x/1.bin", b"1")
     s3.put("t/dir/x", b"both a file and a directory")
@@ -77,7 +77,10 @@ def test_s3(s3: Any, inputs_pb: InputsPb, download: Any) -> None:
 def test_forbidden_is_tried_once_without_credentials(
     web: Any, inputs_pb: InputsPb, download: Any
 ) -> None:
-    """A server that refuses what is signed and hands out what is not, as a public bucket does to a stranger's key."""
+    """The server refuses what is signed and hands out what is not.
+
+    A public bucket does so to a stranger's key.
+    """
     web.put("open/file", b"public")
     web.faults["open/file"] = ["403"]
     environ = {"FLYTE_AWS_ENDPOINT": web.url("").rstrip("/"), "FLYTE_AWS_ACCESS_KEY_ID": "k"}
@@ -151,7 +154,7 @@ def test_http_server_without_ranges(web: Any, inputs_pb: InputsPb, download: Any
 
 
 def test_http_server_that_compresses(web: Any, inputs_pb: InputsPb, download: Any) -> None:
-    """Some do although they are asked not to; ranges and lengths are those of the compressed bytes then."""
+    """Some do although asked not to; ranges and lengths are then those of compressed bytes."""
     web.put("x", gzip.compress(b"plain" * 1000))
     web.put("odd", b"odd")
     web.headers = {"x": {"Content-Encoding": "gzip"}, "odd": {"Content-Encoding": "sparse"}}

@@ -1,4 +1,4 @@
-"""Every row of the table in docs/input-downloader.md: real Python values, through flytekit's own type engine."""
+"""Every row of the table in docs/input-downloader.md: Python values, through flytekit's types."""
 
 from __future__ import annotations
 

@@ -11,11 +11,12 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from patience import patient, wait_for
 
 pytest.importorskip("huggingface_hub")
 
@@ -33,13 +34,6 @@ FILES = {
     "model.safetensors": safetensors(),
     "sub/tokenizer.json": b"{}",
 }
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def rss(pid: int) -> int:
@@ -260,7 +254,9 @@ def test_a_pinned_revision_starts_from_the_cache_without_network(hub: Any, load:
     done = load(f"owner/name@{sha}", **hub.environ)
     assert (done.files, done.metadata["is_from_cache"]) == (FILES, True)
     assert len(hub.web.requests) == asked
-    assert time.monotonic() - begun < 5  # the measure itself is dev/bench/model_download.py
+    assert time.monotonic() - begun < patient(
+        5
+    )  # the measure itself is dev/bench/model_download.py
 
 
 def test_a_branch_starts_from_the_cache_when_the_hub_is_away(hub: Any, load: Any) -> None:
@@ -304,16 +300,16 @@ def test_it_waits_in_little_memory_and_ends_at_once(hub: Any, load: Any, tmp_pat
     hub.commit(FILES)
     with (tmp_path / "log").open("w") as log:
         process = load.start("owner/name", stderr=log, **hub.environ)
-    wait_until(lambda: is_waiting(process.pid))
-    wait_until(lambda: rss(process.pid) > 4 * 2**20)
+    wait_for(lambda: is_waiting(process.pid))
+    wait_for(lambda: rss(process.pid) > 4 * 2**20)
     time.sleep(0.3)
     assert rss(process.pid) <= 20 * 2**20
     version = (tmp_path / "models" / "current").resolve().parent
     assert len(list((version / "leases").iterdir())) == 1
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 143
-    assert time.monotonic() - begun < 1
+    assert process.wait(patient(10)) == 143
+    assert time.monotonic() - begun < patient(1)
     assert list((version / "leases").iterdir()) == []
 
 
@@ -322,12 +318,12 @@ def test_it_ends_at_once_in_the_middle_of_a_download(hub: Any, load: Any, tmp_pa
     hub.commit(files)
     hub.web.faults[hub.stored(files["model.bin"])] = ["stall"]
     process = load.start("owner/name", **hub.environ)
-    wait_until(lambda: hub.web.count(hub.stored(files["model.bin"])))
+    wait_for(lambda: hub.web.count(hub.stored(files["model.bin"])))
     time.sleep(0.2)
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 143
-    assert time.monotonic() - begun < 1
+    assert process.wait(patient(10)) == 143
+    assert time.monotonic() - begun < patient(1)
     assert not (tmp_path / "models" / ".ready").exists()
     assert not (tmp_path / "models" / "current").exists()
     assert load("owner/name", **hub.environ).files == files  # nobody's lease is in the way
@@ -384,10 +380,10 @@ def test_the_first_process_of_a_container_hears_sigterm_while_it_waits(
     process = subprocess.Popen(
         [*unshare, *command], env={**os.environ, **hub.environ}, stderr=subprocess.DEVNULL
     )
-    wait_until((tmp_path / "models" / ".ready").exists)
+    wait_for((tmp_path / "models" / ".ready").exists)
     child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
-    wait_until(lambda: is_waiting(child))
+    wait_for(lambda: is_waiting(child))
     begun = time.monotonic()
     os.kill(child, signal.SIGTERM)
-    assert process.wait(10) == 143
-    assert time.monotonic() - begun < 1
+    assert process.wait(patient(10)) == 143
+    assert time.monotonic() - begun < patient(1)

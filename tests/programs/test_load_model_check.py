@@ -1,4 +1,4 @@
-"""Whether a start can succeed: `load_model --check` as a process, against the sources that the loader itself reads."""
+"""Whether a start can succeed: `load_model --check` as a process, against the loader's sources."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from flytekitplugins.inference.errors import SourceUnavailableError
 from flytekitplugins.inference.programs.retry import Retry
+from patience import patient, wait_for
 
 pytest.importorskip("huggingface_hub")
 
@@ -177,10 +178,7 @@ def test_what_a_killed_download_has_brought_is_not_missing(hub: Any, load: Any, 
     process = load.start(
         "owner/name", "--once", "--jobs", "1", stderr=subprocess.DEVNULL, **hub.environ
     )
-    end = time.monotonic() + 30
-    while hub.web.sent.get(hub.stored(LARGE), 0) < 4 * MIB:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for(lambda: hub.web.sent.get(hub.stored(LARGE), 0) >= 4 * MIB, 30)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = check("owner/name", **hub.environ)
@@ -366,7 +364,7 @@ def test_what_the_limit_of_the_cache_removes_is_free(
 
 
 def test_too_little_memory_is_told(hub: Any, load: Any, tmp_path: Path) -> None:
-    """The machine's memory is made small; a limit of the container's is read in tests/programs/test_cgroup.py."""
+    """The machine's memory is made small; test_cgroup.py reads a container's limit."""
     small = tmp_path / "meminfo"
     small.write_text("MemTotal:          16384 kB\n")
     inside = [
@@ -393,12 +391,9 @@ def test_sigterm_ends_it_at_once(hub: Any, load: Any) -> None:
     hub.commit(FILES)
     hub.web.faults[REVISION] = ["hold"]
     process = load.start("--check", "owner/name", **hub.environ)
-    end = time.monotonic() + 30
-    while not hub.web.requests:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for(lambda: hub.web.requests, 30)
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 143
-    assert time.monotonic() - begun < 1
+    assert process.wait(patient(10)) == 143
+    assert time.monotonic() - begun < patient(1)
     assert not os.path.lexists(load.root / "models")

@@ -11,24 +11,19 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from patience import patient, wait_for
 
 pytest.importorskip("huggingface_hub")
 
 MIB = 1024 * 1024
 LARGE = random.Random(7).randbytes(40 * MIB)  # three parts
 REVISION = "api/models/owner/name/revision/main"
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 # The hub refuses
@@ -104,7 +99,7 @@ def test_a_tree_that_no_hub_has_is_unavailable(hub: Any, load: Any) -> None:
 
 
 def test_a_name_that_no_repository_has_is_told(load: Any) -> None:
-    assert load("owner/na--me", "--attempts", "1", HF_ENDPOINT="http://127.0.0.1:9").code == 66
+    assert load("owner/na--me", "--attempts", "1", HF_ENDPOINT="http://127.0.0.1:9").code == 64
 
 
 @pytest.mark.parametrize("token", ["hf_geheim\n", "  hf_geheim\r\n"])
@@ -122,7 +117,9 @@ def test_a_token_with_a_line_break_inside_names_its_variable(hub: Any, load: Any
     assert "heim" not in done.stderr
 
 
-@pytest.mark.parametrize("uri", ["https://127.0.0.1:9/model", "http://127.0.0.1:9/model/model.bin"])
+@pytest.mark.parametrize(
+    "uri", ["https://127.0.0.1:9/model/", "http://127.0.0.1:9/model/model.bin"]
+)
 def test_a_web_server_that_is_away_is_unavailable(uri: str, load: Any) -> None:
     done = load(uri, "--attempts", "2")
     assert (done.code, done.message["error"]) == (69, "SourceUnavailableError")
@@ -163,7 +160,7 @@ def test_a_stall_is_noticed_and_tried_again_with_fewer_connections(hub: Any, loa
     done = load("owner/name", "--stall-timeout", "1", **hub.environ)
     assert done.files == {"model.bin": LARGE}
     assert "slower connections=4" in done.stderr
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < patient(20)
 
 
 def test_a_trickle_is_a_stall(hub: Any, load: Any) -> None:
@@ -171,7 +168,7 @@ def test_a_trickle_is_a_stall(hub: Any, load: Any) -> None:
     hub.web.faults[hub.stored(LARGE)] = ["trickle"]
     begun = time.monotonic()
     assert load("owner/name", "--stall-timeout", "1", **hub.environ).files == {"model.bin": LARGE}
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < patient(20)
 
 
 def test_a_hub_that_is_silent_is_noticed(hub: Any, load: Any) -> None:
@@ -179,7 +176,7 @@ def test_a_hub_that_is_silent_is_noticed(hub: Any, load: Any) -> None:
     hub.web.faults[REVISION] = ["hold"]
     begun = time.monotonic()
     assert load("owner/name", "--stall-timeout", "1", **hub.environ).files == {"config.json": b"{}"}
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < patient(15)
 
 
 def test_what_stays_corrupt_is_an_error_and_never_published(
@@ -259,7 +256,7 @@ def test_a_download_that_was_given_up_makes_way_too(hub: Any, load: Any, tmp_pat
     hub.commit({"model.bin": LARGE})
     hub.web.bytes_per_second = 8 * MIB
     process = load.start("owner/name", "--once", stderr=subprocess.DEVNULL, **hub.environ)
-    wait_until(lambda: sum(hub.web.sent.values()) > 4 * MIB)
+    wait_for(lambda: sum(hub.web.sent.values()) > 4 * MIB)
     process.send_signal(signal.SIGKILL)
     process.wait()
     hub.commit({"model.bin": b"other"})
@@ -274,7 +271,7 @@ def test_a_version_in_use_stays_whatever_the_limit(hub: Any, load: Any, tmp_path
     load.publish = "models-1"
     with (tmp_path / "log").open("w") as log:
         load.start("owner/name", stderr=log, **hub.environ)
-    wait_until((tmp_path / "models-1" / ".ready").exists)
+    wait_for((tmp_path / "models-1" / ".ready").exists)
     hub.commit({"model.bin": b"second"})
     load.publish = "models"
     assert load("owner/name", "--cache-limit", "1", **hub.environ).files == {"model.bin": b"second"}
@@ -326,12 +323,12 @@ def test_a_killed_run_is_continued(hub: Any, load: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_hundred_kills_at_random_moments_end_with_the_right_bytes(
+def test_forty_kills_at_random_moments_end_with_the_right_bytes(
     hub: Any, load: Any, tmp_path: Path
 ) -> None:
     hub.commit(FOUR)
     hub.web.bytes_per_second = 20 * MIB
-    kill_until_done(hub, load, 200, FOUR, tmp_path)
+    kill_until_done(hub, load, 40, FOUR, tmp_path)
 
 
 def test_a_kill_costs_at_most_one_chunk_of_a_file(hub: Any, load: Any) -> None:
@@ -339,7 +336,7 @@ def test_a_kill_costs_at_most_one_chunk_of_a_file(hub: Any, load: Any) -> None:
     hub.web.bytes_per_second = 8 * MIB
     path = hub.stored(LARGE)
     process = load.start("owner/name", "--once", **hub.environ)
-    wait_until(lambda: hub.web.sent.get(path, 0) > 30 * MIB)
+    wait_for(lambda: hub.web.sent.get(path, 0) > 30 * MIB)
     process.send_signal(signal.SIGKILL)
     process.wait()
     hub.web.bytes_per_second = 0.0
@@ -415,7 +412,7 @@ def test_a_loader_that_is_killed_again_and_again_leaves_a_count(
     starts = tmp_path / "models" / ".starts"
     for number in (1, 2, 3):
         process = load.start("owner/name", stderr=subprocess.DEVNULL, **hub.environ)
-        wait_until(lambda number=number: starts.exists() and starts.read_text() == f"{number}\n")
+        wait_for(lambda number=number: starts.exists() and starts.read_text() == f"{number}\n")
         process.kill()
         process.wait()
     hub.web.faults.clear()
@@ -446,15 +443,15 @@ def test_a_waiting_pod_takes_over_when_the_downloading_one_is_killed(hub: Any, l
     hub.commit(FOUR)
     hub.web.bytes_per_second = 5 * MIB
     first = load.start("owner/name", "--once", stderr=subprocess.DEVNULL, **hub.environ)
-    wait_until(lambda: len(hub.web.sent))
+    wait_for(lambda: len(hub.web.sent))
     second = load.start("owner/name", "--once", **hub.environ)
     time.sleep(1)
     first.send_signal(signal.SIGKILL)
     hub.web.bytes_per_second = 0.0
     begun = time.monotonic()
     assert load.wait(second).files == FOUR
-    assert (
-        time.monotonic() - begun < 20
+    assert time.monotonic() - begun < patient(
+        20
     )  # the kernel tells on one machine; another machine waits for the lease
 
 
@@ -495,7 +492,7 @@ def test_a_long_download_of_adapters_keeps_its_lease(hub: Any, load: Any, tmp_pa
     ]
     hub.web.bytes_per_second = 1 * MIB  # each of three connections: as long as it takes
     first = load.start(*adapters, "--once", **hub.environ)
-    wait_until(lambda: hub.web.sent.get(hub.stored(LARGE), 0) > 2 * MIB)
+    wait_for(lambda: hub.web.sent.get(hub.stored(LARGE), 0) > 2 * MIB)
     (writing,) = (tmp_path / "cache").glob("bob--second*/*.lease")
     (using,) = (tmp_path / "cache").glob("alice--first*/*/leases/*")
     load.publish = "models-2"
@@ -503,7 +500,7 @@ def test_a_long_download_of_adapters_keeps_its_lease(hub: Any, load: Any, tmp_pa
     second = load.start(*other, "--once", **hub.environ)
     for lease in (writing, using):
         os.utime(lease, (1, 1))
-    wait_until(lambda: min(lease.stat().st_mtime for lease in (writing, using)) > 1, seconds=15)
+    wait_for(lambda: min(lease.stat().st_mtime for lease in (writing, using)) > 1, seconds=15)
     hub.web.bytes_per_second = 0.0
     assert (load.wait(first).code, load.wait(second).code) == (0, 0)
     assert (tmp_path / "loras-2" / "bob--second" / "adapter_model.bin").read_bytes() == LARGE

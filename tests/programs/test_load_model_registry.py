@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from patience import patient, wait_for
+from ports import reserve_port
 
 pytestmark = pytest.mark.slow
 
@@ -66,11 +66,14 @@ def test_versions_and_aliases_are_published(
     assert first.files == {"MLmodel": b"one"}
     assert first.metadata["revision"].startswith("1-")
     assert load("models:/fraud@champion", **registry).files == {"MLmodel": b"two"}
+    assert load("models:/fraud/latest", **registry).files == {"MLmodel": b"two"}
     assert load("models:/fraud/1", MLFLOW_TRACKING_URI="http://127.0.0.1:9").files == {
         "MLmodel": b"one"
     }
-    missing = load("models:/fraud/9", **registry)
-    assert (missing.code, missing.message["error"]) == (66, "RevisionNotFoundError")
+    for text in ("models:/fraud/9", "models:/fraud/Production"):
+        missing = load(text, **registry)
+        assert (missing.code, missing.message["error"]) == (66, "RevisionNotFoundError")
+        assert text in missing.message["message"]
 
 
 def test_a_logged_model_is_published(load: Any, registry: dict[str, str], tmp_path: Path) -> None:
@@ -110,13 +113,19 @@ def test_a_version_is_checked(load: Any, registry: dict[str, str], tmp_path: Pat
     assert (away.code, away.message["error"]) == (69, "SourceUnavailableError")
 
 
+def is_there(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=patient(5)):
+            return True
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A tracking server that keeps the artifacts itself: only MLflow's client can fetch them."""
     pytest.importorskip("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = reserve_port()
     places = [
         "--backend-store-uri",
         f"sqlite:///{tmp_path}/server.db",
@@ -139,15 +148,11 @@ def server(tmp_path: Path) -> Iterator[str]:
             [*command, "--workers", "1"], stdout=log, stderr=log, start_new_session=True
         )
     try:
-        end = time.monotonic() + 120
-        while True:
-            assert time.monotonic() < end, (tmp_path / "server.log").read_text()
-            with (
-                contextlib.suppress(OSError),
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5),
-            ):
-                break
-            time.sleep(0.2)
+        wait_for(
+            lambda: is_there(f"http://127.0.0.1:{port}/health"),
+            120,
+            otherwise=(tmp_path / "server.log").read_text,
+        )
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)

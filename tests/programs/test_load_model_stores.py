@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from patience import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -222,15 +223,13 @@ def test_damaged_bytes_are_fetched_again(bucket: Bucket, load: Any) -> None:
 def test_what_is_replaced_is_another_version(bucket: Bucket, load: Any, tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         load.start(bucket.uri, "--update-interval", "0.2", stderr=log, **bucket.environ)
-    metadata, end = tmp_path / "models" / "metadata.json", time.monotonic() + 60
-    while not (tmp_path / "models" / ".ready").exists():
-        assert time.monotonic() < end, (tmp_path / "log").read_text()
-        time.sleep(0.05)
+    metadata, log = tmp_path / "models" / "metadata.json", tmp_path / "log"
+    wait_for((tmp_path / "models" / ".ready").exists, 60, otherwise=log.read_text)
     first = json.loads(metadata.read_text())["revision"]
     bucket.put("config.json", b"[]")  # the same size
-    while json.loads(metadata.read_text())["revision"] == first:
-        assert time.monotonic() < end, (tmp_path / "log").read_text()
-        time.sleep(0.05)
+    wait_for(
+        lambda: json.loads(metadata.read_text())["revision"] != first, 60, otherwise=log.read_text
+    )
     assert (tmp_path / "models" / "current" / "config.json").read_bytes() == b"[]"
     assert (tmp_path / "models" / "current" / "sub" / "model.bin").stat().st_size == len(LARGE)
 

@@ -18,11 +18,11 @@ import pytest
 from flytekitplugins.inference.errors import DestinationError, SourceUnavailableError
 from flytekitplugins.inference.programs.disk import writing
 from flytekitplugins.inference.programs.kernel import boot_id
-from flytekitplugins.inference.programs.model.digest import _Growing
+from flytekitplugins.inference.programs.model.digest import _RunningDigest
 from flytekitplugins.inference.programs.model.lease import EXPIRY_SECONDS, Heartbeat, Lock
 from flytekitplugins.inference.programs.model.publication import Publication
 from flytekitplugins.inference.programs.retry import Retry
-from flytekitplugins.inference.programs.stores.store import Source
+from flytekitplugins.inference.programs.stores.store import StoredFile
 from flytekitplugins.inference.programs.stores.throttled_store import ThrottledStore
 from flytekitplugins.inference.programs.transfer.partial_file import MIN_PART_BYTES
 from flytekitplugins.inference.programs.transfer.transfers import Delivery, Transfer
@@ -37,7 +37,7 @@ class Memory:
         self.failures, self.reading, self.most = failures, 0, 0
         self.lock = threading.Lock()
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[bytes]:
         with self.lock:
             self.reading += 1
             self.most = max(self.most, self.reading)
@@ -58,7 +58,7 @@ def test_a_digest_is_right_in_whatever_order_parts_arrive(tmp_path: Path) -> Non
     path.write_bytes(DATA)
     for seed in range(50):
         starts = list(range(0, len(DATA), 50_000))
-        growing = _Growing(path, len(DATA), starts, "sha256")
+        growing = _RunningDigest(path, len(DATA), starts, "sha256")
         random.Random(seed).shuffle(starts)
         threads = [threading.Thread(target=growing.part, args=(start,)) for start in starts]
         for thread in threads:
@@ -86,9 +86,9 @@ def test_a_file_is_complete_only_when_every_part_was_told(tmp_path: Path) -> Non
             missing_at_the_end.append(self.expected - told)
 
     store: Any = Memory()
-    transfer = Transfer(store, tmp_path, jobs=8, retry=Retry(), watch=Slow())
+    transfer = Transfer(store, tmp_path, jobs=8, retry=Retry(), observer=Slow())
     transfer.fetch(
-        [Delivery(source=Source(uri="m://x", size=4 * MIN_PART_BYTES, version="1"), path="x")]
+        [Delivery(source=StoredFile(uri="m://x", size=4 * MIN_PART_BYTES, version="1"), path="x")]
     )
     assert missing_at_the_end == [set()]
 
@@ -98,7 +98,7 @@ def test_connections_are_halved_when_they_break_and_grow_back() -> None:
     said: list[int] = []
     inner: Any = memory
     store = ThrottledStore(inner, 4, 5.0, said.append)
-    source = Source(uri="m://x", size=1, version="1")
+    source = StoredFile(uri="m://x", size=1, version="1")
 
     def read() -> None:
         for _ in range(12):

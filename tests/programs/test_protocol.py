@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,75 @@ def test_a_defect_ends_with_a_message(
     assert len(fields["message"]) > 3000
     assert "defect" in fields["hint"]
     assert "Traceback" in capsys.readouterr().err
+
+
+class SignallingError(ConfigError):
+    """An error of which the process is told to end while the error is being told."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("told")
+        self.number = number
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "hint":
+            os.kill(os.getpid(), object.__getattribute__(self, "number"))
+        return super().__getattribute__(name)
+
+
+class SignallingDefectError(Exception):
+    def __str__(self) -> str:
+        os.kill(os.getpid(), self.args[0])
+        return "told"
+
+
+class SignallingAbsenceError(SignallingDefectError, ModuleNotFoundError):
+    pass
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("error", [SignallingError, SignallingDefectError, SignallingAbsenceError])
+def test_a_signal_while_the_end_is_told_ends_the_program(
+    error: type[Exception], number: int, code: int, tmp_path: Path
+) -> None:
+    done = in_a_program(f"raise test_protocol.{error.__name__}({int(number)})", tmp_path)
+    assert done.returncode == code, done.stderr
+    assert "Terminated" not in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr
+
+
+def test_the_second_sigterm_ends_a_program_at_once(tmp_path: Path) -> None:
+    body = """
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("went on")
+finally:
+    print("in order")
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("went on")
+"""
+    done = in_a_program(body, tmp_path)
+    assert (done.returncode, done.stdout) == (143, "in order\n"), done.stderr
+
+
+def in_a_program(body: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run `body` as a program, in a process of its own."""
+    code = f"""
+import os, signal, sys
+sys.stdout.reconfigure(line_buffering=True)
+import test_protocol
+from flytekitplugins.inference.programs.main import start
+
+def main(argv, environ):
+{textwrap.indent(body, "    ")}
+    return 0
+
+start("p", main)
+"""
+    environ = {**os.environ, "INFERENCE_TERMINATION_LOG": str(directory / "log")}
+    environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
+    )
 
 
 def test_a_closed_stderr_changes_nothing(tmp_path: Path) -> None:

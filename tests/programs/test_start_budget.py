@@ -1,8 +1,10 @@
-"""The budget of the whole start: one clock for all programs, and what each of them says when it is over."""
+"""The budget of the whole start: one clock for all programs, and what each says at its end."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import signal
 import stat
@@ -18,6 +20,7 @@ import pytest
 from flytekitplugins.inference.errors import UsageError
 from flytekitplugins.inference.programs.kernel import boot_id
 from flytekitplugins.inference.programs.start_budget import BudgetSpent, start_budget, telling
+from patience import wait_for
 
 MIB = 1024 * 1024
 
@@ -63,10 +66,9 @@ def test_the_first_program_sets_the_clock_and_the_next_ones_read_it(
     assert stat.S_IMODE(clock.stat().st_mode) == 0o644
     subprocess.run(command, check=True, env={**os.environ, **budget(100)})
     assert clock.read_text() == written
-    found = start_budget(budget(100))
-    assert found is not None
-    assert found.begun == json.loads(written)["begun"]
-    assert found.left == pytest.approx(100 - (now() - found.begun), abs=1)
+    later = start_budget(budget(100))
+    assert later.begun == json.loads(written)["begun"]
+    assert later.left == pytest.approx(100 - (now() - later.begun), abs=1)
 
 
 @pytest.mark.parametrize(
@@ -85,18 +87,14 @@ def test_a_clock_that_tells_nothing_begins_now(text: str, clock: Path, budget: A
     clock.parent.mkdir()
     clock.write_text(text)
     before = now()
-    found = start_budget(budget(100))
-    assert found is not None
-    assert found.begun >= before
-    again = start_budget(budget(100))
-    assert again == found
+    first = start_budget(budget(100))
+    assert first.begun >= before
+    assert start_budget(budget(100)) == first
 
 
 def test_a_clock_that_cannot_be_written_leaves_the_whole_budget(clock: Path, budget: Any) -> None:
     clock.parent.touch()  # no directory
-    found = start_budget(budget(100))
-    assert found is not None
-    assert found.left == pytest.approx(100, abs=5)
+    assert start_budget(budget(100)).left == pytest.approx(100, abs=5)
 
 
 @pytest.mark.parametrize(
@@ -125,15 +123,32 @@ def test_a_broken_value_is_told(value: str) -> None:
         start_budget({"INFERENCE_START": value})
 
 
-def test_without_the_variable_nothing_is_bounded() -> None:
-    assert start_budget({}) is None
+def test_without_the_variable_nothing_is_bounded_but_by_the_command_line() -> None:
+    before = now()
+    unbounded = start_budget({})
+    assert (unbounded.seconds, unbounded.left) == (math.inf, math.inf)
+    assert before <= unbounded.begun <= now()
+    assert not unbounded.is_shared
+    assert start_budget({}, timeout_seconds=30).seconds == 30
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(30, 30), (300, 100), (math.inf, 100)])
+def test_the_command_line_shortens_the_same_clock(
+    timeout: float, seconds: float, clock: Path, budget: Any
+) -> None:
+    variable = budget(100, ago=20)
+    whole = start_budget(variable)
+    shortened = start_budget(variable, timeout_seconds=timeout)
+    assert shortened == dataclasses.replace(whole, seconds=seconds)
+    assert shortened.spent >= 20
+    assert shortened.is_shared
 
 
 def test_the_innermost_tells() -> None:
     def nested() -> None:
         with (
             telling(lambda: "outer"),
-            telling(lambda: "inner", hint="Do this."),
+            telling(lambda: "inner", lambda: "Do this."),
             telling(lambda: ""),
         ):
             raise BudgetSpent
@@ -155,11 +170,20 @@ def spent(done: Any, *texts: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "program", ["download_inputs", "load_model", "create_model", "wait_for_server"]
+    "command",
+    [
+        "download_inputs inputs.pb",
+        "load_model owner/name",
+        "load_model owner/name --check",
+        "create_model http://localhost:9 --name m",
+        "wait_for_server http://localhost:9 --timeout 9",
+        "wait_for_server --preflight",
+    ],
 )
-def test_every_program_wants_a_value_that_can_be_read(program: str, tmp_path: Path) -> None:
+def test_every_program_wants_a_value_that_can_be_read(command: str, tmp_path: Path) -> None:
+    program, *arguments = command.split()
     done = subprocess.run(
-        [sys.executable, "-m", f"flytekitplugins.inference.programs.{program}", "x"],
+        [sys.executable, "-m", f"flytekitplugins.inference.programs.{program}", *arguments],
         env={
             **os.environ,
             "INFERENCE_START": "{}",
@@ -173,16 +197,9 @@ def test_every_program_wants_a_value_that_can_be_read(program: str, tmp_path: Pa
     assert "INFERENCE_START" in json.loads((tmp_path / "log").read_text())["message"]
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def alarm(process: subprocess.Popen[str], condition: Callable[[], Any]) -> None:
     """Send the alarm as soon as `condition` holds: a timer would not know."""
-    wait_until(condition)
+    wait_for(condition)
     process.send_signal(signal.SIGALRM)
 
 
@@ -206,8 +223,8 @@ def test_inputs_that_do_not_arrive_in_time(
     done = download.wait(process)
     spent(
         done,
-        "The start has 900 s and began 80",
-        "download_inputs was not done. 1 of 2 files (",
+        "The start has 900 s and began 8",
+        "download_inputs had not finished. 1 of 2 files (",
         " of the inputs had",
     )
     assert not (done.root / "shared" / "inputs.json").exists()
@@ -229,7 +246,7 @@ def test_a_budget_that_is_over_ends_a_program(
         **hub.environ,
         **budget(100, ago=100 - left),
     )
-    spent(load.wait(process), "The start has 100 s and began 10", "load_model was not done.")
+    spent(load.wait(process), "The start has 100 s and began 1", "load_model had not finished.")
     assert left > 0 or hub.web.requests == []
 
 
@@ -261,7 +278,7 @@ def test_another_process_that_downloads(hub: Any, load: Any, budget: Any, tmp_pa
     sha = hub.commit({"model.bin": bytes(20 * MIB)})
     hub.web.bytes_per_second = 1 * MIB
     load.start("owner/name", "--once", stderr=subprocess.DEVNULL, **hub.environ)
-    wait_until(lambda: hub.web.sent)
+    wait_for(lambda: hub.web.sent)
     with (tmp_path / "log").open("w") as log:
         second = load.start(
             "owner/name", "--once", stderr=log, **hub.environ, **budget(900, ago=800)

@@ -19,9 +19,13 @@ from flytekitplugins.inference.errors import (
 from flytekitplugins.inference.programs.local_names import relative_paths
 from flytekitplugins.inference.programs.retry import Crew, Retry
 from flytekitplugins.inference.programs.stores.local_store import LocalStore
-from flytekitplugins.inference.programs.stores.store import Source, first_bytes
+from flytekitplugins.inference.programs.stores.store import (
+    StoredFile,
+    error_for_status,
+    first_bytes,
+)
 from flytekitplugins.inference.programs.transfer.partial_file import PartialFile
-from flytekitplugins.inference.programs.transfer.transfer_journal import Journal
+from flytekitplugins.inference.programs.transfer.transfer_journal import TransferJournal
 from flytekitplugins.inference.programs.transfer.transfers import Delivery, Transfer
 
 RETRY = Retry(attempts=3, backoff_seconds=0.001)
@@ -33,13 +37,13 @@ class Memory:
     def __init__(self, data: bytes) -> None:
         self.data, self.reads = data, 0
 
-    def stat(self, uri: str) -> Source:
-        return Source(uri=uri, size=len(self.data), version="1")
+    def stat(self, uri: str) -> StoredFile:
+        return StoredFile(uri=uri, size=len(self.data), version="1")
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         return []
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[bytes]:
         self.reads += 1
         yield self.data[start:end]
 
@@ -76,10 +80,10 @@ def test_hostile_keys_stay_below_the_root(tmp_path: Path) -> None:
 
 def test_a_store_that_sends_too_much_is_no_store(tmp_path: Path) -> None:
     class Lying(Memory):
-        def stat(self, uri: str) -> Source:
-            return Source(uri=uri, size=2, version="1")
+        def stat(self, uri: str) -> StoredFile:
+            return StoredFile(uri=uri, size=2, version="1")
 
-        def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+        def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[bytes]:
             yield self.data
 
     store = Lying(b"data")
@@ -90,14 +94,48 @@ def test_a_store_that_sends_too_much_is_no_store(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_store_is_left_alone_for_as_long_as_it_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Busy(Memory):
+        def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[bytes]:
+            self.reads += 1
+            if self.reads == 1:
+                raise error_for_status(503, "http://h/x", "Busy", retry_after="40")
+            yield self.data[start:end]
+
+    wishes: list[float] = []
+    monkeypatch.setattr(
+        Retry, "wait", lambda self, attempt, stop, error: wishes.append(error.retry_after_seconds)
+    )
+    store = Busy(b"data")
+    delivery = Delivery(source=store.stat("x"), path="x")
+    assert Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch([delivery]).failures == []
+    assert wishes == [40.0]
+
+
+def test_a_store_that_asks_for_too_long_fails_its_file_at_once(tmp_path: Path) -> None:
+    class Closed(Memory):
+        def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[bytes]:
+            self.reads += 1
+            raise error_for_status(503, "http://h/x", "Busy", retry_after="86400")
+            yield b""
+
+    store = Closed(b"data")
+    delivery = Delivery(source=store.stat("x"), path="x")
+    outcome = Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch([delivery])
+    assert "left alone for 24 h" in str(outcome.failures[0][1])
+    assert store.reads == 1
+
+
 def test_the_end_of_a_lost_stream_does_not_stay(tmp_path: Path) -> None:
     """Of unknown size: what arrives at the second attempt is shorter than what the first one brought."""
 
     class Stream(Memory):
-        def stat(self, uri: str) -> Source:
-            return Source(uri=uri, size=None, version="", ranges=False)
+        def stat(self, uri: str) -> StoredFile:
+            return StoredFile(uri=uri, size=None, version="", ranges=False)
 
-        def read(self, source: Source, start: int, end: int | None) -> Iterator[bytes]:
+        def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[bytes]:
             self.reads += 1
             yield b"lost" * 1000 if self.reads == 1 else self.data
             if self.reads == 1:
@@ -121,7 +159,7 @@ def test_of_more_than_was_asked_for_only_the_beginning_is_kept() -> None:
 def test_a_journal_that_cannot_be_written_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = Journal(tmp_path)
+    journal = TransferJournal(tmp_path)
 
     def full(file: int, data: bytes) -> int:
         if len(data) > 3:
@@ -141,7 +179,7 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
         DestinationError, match=r"\d+ bytes are needed in .*, but \d+ bytes are free"
     ):
         Transfer(store, tmp_path, jobs=1, retry=RETRY).fetch(
-            [Delivery(source=Source(uri="x", size=2**60, version="1"), path="x")]
+            [Delivery(source=StoredFile(uri="x", size=2**60, version="1"), path="x")]
         )
 
 
@@ -171,7 +209,7 @@ def test_parts_of_a_file_that_is_gone_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "x").unlink()
     key = delivery.key
     transfer.close()
-    journal = Journal(tmp_path / ".incoming")
+    journal = TransferJournal(tmp_path / ".incoming")
     partial = tmp_path / ".incoming" / f"{key}.partial"
     file = PartialFile(partial, key=key, size=len(store.data), ranges=True, journal=journal)
     assert len(file.missing) == 2

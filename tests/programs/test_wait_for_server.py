@@ -1,4 +1,4 @@
-"""The server gate as a process, against servers that are ready, late, wrong, slow, broken or gone."""
+"""The server gate as a process: servers that are ready, late, wrong, slow, broken or gone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 
 from flytekitplugins.inference.programs.kernel import boot_id
+from patience import patient
 
 MODELS = {"object": "list", "data": [{"id": "org/model"}, {"id": "adapter"}]}
 HUGE = str(10**18)
@@ -121,7 +123,7 @@ def servers() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port on which nothing listens, kept from others: both sockets that are bound to it say SO_REUSEADDR."""
+    """A port on which nothing listens, kept from others: sockets bound to it say SO_REUSEADDR."""
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))
@@ -176,12 +178,15 @@ class Gate:
 
     def wait(self, process: subprocess.Popen[str]) -> Ended:
         started = time.monotonic()
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=patient(30))
         return Ended(process.returncode, stderr, time.monotonic() - started, self.root)
 
-    def __call__(self, url: str, *words: str, timeout: float = 20.0, **environ: str) -> Ended:
+    def __call__(
+        self, url: str, *words: str, timeout: float | None = None, **environ: str
+    ) -> Ended:
         report = str(self.root / "shared" / "report.json")
-        options = ("--timeout", str(timeout), "--interval", "0.02", "--report", report, *words)
+        budget = patient(20) if timeout is None else timeout
+        options = ("--timeout", str(budget), "--interval", "0.02", "--report", report, *words)
         return self.wait(self.start(url, *options, **environ))
 
     def preflight(self, *words: str, **environ: str) -> Ended:
@@ -236,7 +241,11 @@ def test_a_port_that_opens_late_is_waited_for(
     closed_port: int, servers: Servers, gate: Gate
 ) -> None:
     process = gate.start(
-        f"http://127.0.0.1:{closed_port}/health", "--timeout", "20", "--interval", "0.02"
+        f"http://127.0.0.1:{closed_port}/health",
+        "--timeout",
+        str(patient(20)),
+        "--interval",
+        "0.02",
     )
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)
@@ -371,12 +380,12 @@ def test_the_last_answer_is_told(
         pytest.param(Reply(404, b"?"), ["answered 404: '?'"], id="404"),
         pytest.param(
             Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"),
-            ["list of models: '{'"],
+            ["broke off: connection closed within the answer"],
             id="cut",
         ),
         pytest.param(
             Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx"),
-            ["IncompleteRead"],
+            ["broke off: connection closed within the answer"],
             id="chunk",
         ),
     ],
@@ -397,18 +406,18 @@ def test_slow_answers_do_not_outlast_the_budget_and_progress_is_told(
         servers(health=Reply(), models=Reply(drip=True)),
     )
     processes = [
-        gate.start(f"{silent.origin}/health", "--timeout", "3.6"),
-        gate.start(f"{dripping.origin}/health", "--timeout", "3.6", "--model", "mine"),
+        gate.start(f"{silent.origin}/health", "--timeout", "4.6"),
+        gate.start(f"{dripping.origin}/health", "--timeout", "4.6", "--model", "mine"),
     ]
     endings = []
     for process in processes:
         endings.append(gate.wait(process))
         assert endings[-1].code == 69
-        assert endings[-1].seconds < 8
+        assert endings[-1].seconds < patient(8)
         progress = [line for line in endings[-1].stderr.splitlines() if " waiting " in line]
         assert len(progress) == 1
-        assert progress[0].startswith("wait_for_server waiting seconds=3 budget=3.6 last: ")
-    assert f"GET {silent.origin}/health did not answer within 3.6 s." in endings[0].stderr
+        assert re.match(r"wait_for_server waiting seconds=[34] budget=4\.6 last: ", progress[0])
+    assert f"GET {silent.origin}/health did not answer within 4.6 s." in endings[0].stderr
     assert "last: no answer yet" in endings[0].stderr
     assert f"GET {dripping.origin}/v1/models did not answer within" in endings[1].stderr
     assert f"last: GET {dripping.origin}/health answered 200" in endings[1].stderr
@@ -420,7 +429,11 @@ def test_slow_answers_do_not_outlast_the_budget_and_progress_is_told(
 
 def test_a_server_that_starts_and_ends_again(closed_port: int, gate: Gate) -> None:
     process = gate.start(
-        f"http://127.0.0.1:{closed_port}/health", "--timeout", "25", "--interval", "0.02"
+        f"http://127.0.0.1:{closed_port}/health",
+        "--timeout",
+        str(patient(25)),
+        "--interval",
+        "0.02",
     )
     while process.poll() is None:
         with socket.socket() as listening:
@@ -471,7 +484,7 @@ def test_the_loaders_error_is_ours(error: str, code: int, closed_port: int, gate
     _loader_error(gate.root, error)
     ended = gate(f"http://127.0.0.1:{closed_port}/", "--models", str(gate.root))
     ended.failed(code, error, "The model loader failed: what happened", "do this")
-    assert ended.seconds < 5
+    assert ended.seconds < patient(5)
     assert ended.report["outcome"] == error
 
 
@@ -491,7 +504,7 @@ def test_a_loader_that_fails_three_times(
         "--models",
         str(gate.root),
         "--timeout",
-        "25",
+        str(patient(25)),
         "--interval",
         "0.02",
     )
@@ -548,7 +561,7 @@ def test_a_variable_that_did_not_arrive(
     )
     ended.failed(77, "SourceForbiddenError", f"The environment variable HF_TOKEN {state}")
     assert "_FSEC" not in ended.stderr
-    assert ended.seconds < 5
+    assert ended.seconds < patient(5)
 
 
 def test_a_token_that_cannot_be_sent_is_never_shown(closed_port: int, gate: Gate) -> None:
@@ -574,7 +587,7 @@ def test_a_loader_that_is_killed_without_a_word(closed_port: int, gate: Gate) ->
     ended.failed(
         69, "ServerExitedError", "The model loader was killed 3 times, and brought nothing.", "137"
     )
-    assert ended.seconds < 5
+    assert ended.seconds < patient(5)
 
 
 @pytest.mark.parametrize("text", ["", "many", "[4]"])
@@ -587,13 +600,13 @@ def test_a_count_that_cannot_be_read_is_none(text: str, servers: Servers, gate: 
 
 
 def _model_gate(
-    gate: Gate, *words: str, timeout: float = 20.0, **environ: str
+    gate: Gate, *words: str, timeout: float | None = None, **environ: str
 ) -> subprocess.Popen[str]:
     return gate.start(
         "--models",
         str(gate.root),
         "--timeout",
-        str(timeout),
+        str(patient(20) if timeout is None else timeout),
         "--interval",
         "0.02",
         *words,
@@ -612,17 +625,15 @@ def test_the_model_alone_is_waited_for(gate: Gate) -> None:
 
 
 def test_a_model_that_does_not_come(gate: Gate) -> None:
-    ended = gate.wait(_model_gate(gate, timeout=3.2))
+    ended = gate.wait(_model_gate(gate, timeout=4.2))
     ended.failed(
         69,
         "ServerNotReadyError",
-        "The model was not there after 3 s. The model loader had",
+        "The model was not there after 4 s. The model loader had",
         "model-loader",
     )
-    assert (
-        "wait_for_server waiting seconds=3 budget=3.2 last: the model is not there yet"
-        in ended.stderr
-    )
+    told = r"wait_for_server waiting seconds=[34] budget=4\.2 last: the model is not there yet"
+    assert re.search(told, ended.stderr)
     _loader_error(gate.root, "SourceUnavailableError", "no route", "mend it")
     ended = gate.wait(_model_gate(gate, timeout=0.1))
     ended.failed(
@@ -645,26 +656,28 @@ def _start(gate: Gate, seconds: float, ago: float) -> dict[str, str]:
     return {"INFERENCE_START": json.dumps({"seconds": seconds, "clock": str(clock)})}
 
 
+WERE_OVER = r"\b1\d\d s of which were over when the gate began"
+"""Of 100 s and what the program needs until it begins."""
+
+
 def test_the_budget_counts_from_the_beginning_of_the_start(servers: Servers, gate: Gate) -> None:
     server = servers(health=Reply(503, b"loading"))
-    ended = gate(f"{server.origin}/health", timeout=100.5, **_start(gate, 100.5, 100))
-    ended.failed(
-        69,
-        "ServerNotReadyError",
-        "100 s of which were over when the gate began.",
-        "answered 503: 'loading'",
-    )
-    assert ended.seconds < 5
-    assert (ended.report["outcome"], ended.report["total_seconds"] >= 100.5) == (
+    budget = 100 + patient(0.5)  # a busy machine needs some of it for the imports
+    ended = gate(f"{server.origin}/health", timeout=budget, **_start(gate, budget, 100))
+    ended.failed(69, "ServerNotReadyError", "answered 503: 'loading'")
+    assert re.search(WERE_OVER, ended.message["message"])
+    assert ended.seconds < patient(5)
+    assert (ended.report["outcome"], ended.report["total_seconds"] >= budget) == (
         "ServerNotReadyError",
         True,
     )
     (phase,) = ended.report["phases"]
-    assert (phase["name"], phase["seconds"] < 5) == ("server_load", True)
+    assert (phase["name"], phase["seconds"] < patient(5)) == ("server_load", True)
     ended = gate.wait(
-        _model_gate(gate, timeout=500.0, **_start(gate, 100.5, 100))
+        _model_gate(gate, timeout=500.0, **_start(gate, budget, 100))
     )  # the smaller one holds
-    ended.failed(69, "ServerNotReadyError", "100 s of which were over")
+    ended.failed(69, "ServerNotReadyError")
+    assert re.search(WERE_OVER, ended.message["message"])
 
 
 def test_a_server_that_is_ready_is_ready_although_the_budget_is_over(
@@ -680,7 +693,8 @@ def test_a_server_that_is_ready_is_ready_although_the_budget_is_over(
 def test_a_question_does_not_outlast_the_budget_of_the_start(servers: Servers, gate: Gate) -> None:
     server = servers(health=Reply(wait=True))
     ended = gate(f"{server.origin}/health", timeout=100, **_start(gate, 100, 101))
-    ended.failed(69, "ServerNotReadyError", "did not answer within 1 s", "101 s of which were over")
+    ended.failed(69, "ServerNotReadyError", "did not answer within 1 s")
+    assert re.search(WERE_OVER, ended.message["message"])
 
 
 # The report
@@ -823,15 +837,21 @@ def test_sigterm_ends_it_within_a_second(closed_port: int, servers: Servers, gat
     other = servers(health=Reply(503))
     report = ("--report", str(gate.root / "report.json"))
     started = [
-        (server.asked, gate.start(f"{server.origin}/health", "--timeout", "25", *report)),
-        (other.asked, gate.start(f"{other.origin}/health", "--timeout", "25", "--interval", "20")),
+        (
+            server.asked,
+            gate.start(f"{server.origin}/health", "--timeout", str(patient(25)), *report),
+        ),
+        (
+            other.asked,
+            gate.start(f"{other.origin}/health", "--timeout", str(patient(25)), "--interval", "20"),
+        ),
     ]
     for asked, process in started:
         assert asked.wait(10)
         process.send_signal(signal.SIGTERM)
         ended = gate.wait(process)
         assert ended.code == 143
-        assert ended.seconds < 1
+        assert ended.seconds < patient(1)
     assert json.loads((gate.root / "report.json").read_text())["outcome"] == "Terminated"
     assert not (gate.root / "termination-log").exists()
 

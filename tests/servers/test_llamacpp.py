@@ -62,6 +62,13 @@ def value_of(name: str, args: list[str]) -> str:
             "/models/current/qwen-q4_k_m.gguf",
             "qwen-q4_k_m",
         ),
+        (
+            {"model": "https://h/a/qwen%20q4.gguf?sig=geheim"},
+            "/models/current/qwen q4.gguf",
+            "qwen q4",
+        ),
+        ({"model": "/data/q4.gguf"}, "/models/current/q4.gguf", "q4"),
+        ({"model": "s3://m/q4.gguf?versionId=3"}, "/models/current/q4.gguf", "q4"),
         ({"model": hub("q4.gguf", "README.md")}, "/models/current/q4.gguf", "acme/GGUF"),
         ({"model": hub("q4/m.gguf")}, "/models/current/q4/m.gguf", "acme/GGUF"),
         ({"model": hub(SPLIT, "m-00002-of-00002.gguf")}, f"/models/current/{SPLIT}", "acme/GGUF"),
@@ -242,6 +249,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "needs 'm-00002-of-00002.gguf', which include= and exclude= of the model leave out",
     ),
     (
+        {"model": f"https://h/{SPLIT}"},
+        f"needs 'm-00002-of-00002.gguf', which '{SPLIT}', one file, does not bring",
+    ),
+    (
         {"model": hub("q4*"), "model_file": "q8.gguf"},
         "needs 'q8.gguf', which include= and exclude=",
     ),
@@ -251,7 +262,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"arg_dict": {"m": "/x.gguf"}},
-        "model says which model is loaded, and so does model='s3://models/qwen-q4_k_m.gguf'",
+        "model says which model is loaded, and so does model=; give one of them",
     ),
     (
         {"env": {"LLAMA_ARG_HF_REPO": "a/b"}},

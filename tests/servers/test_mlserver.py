@@ -22,6 +22,7 @@ from flytekitplugins.inference import (
 )
 from flytekitplugins.inference.pod.compile import Manifest
 from flytekitplugins.inference.pod.parts import Helper
+from patience import patient
 
 HELPER = Helper(image="helper:1", bundled=False)
 
@@ -249,7 +250,7 @@ def test_the_command_activates_what_the_image_activates_and_becomes_the_server(
     process = subprocess.Popen(
         [*server["command"], *server["args"]], env=image, stdout=subprocess.PIPE, text=True
     )
-    told, _ = process.communicate(timeout=30)
+    told, _ = process.communicate(timeout=patient(30))
     assert told.split() == [
         *(str(process.pid), "conda", "/models/current/environment.tar.gz"),
         *("start", "/models/current"),

@@ -20,9 +20,9 @@ from flytekitplugins.inference import (
     ConfigError,
     HuggingFaceModel,
     InferenceWarning,
-    Model,
     ModelServers,
     Ollama,
+    OllamaModel,
     VolumeModel,
 )
 from flytekitplugins.inference.pod.parts import Helper
@@ -60,7 +60,7 @@ def problems(**options: Any) -> str:
     [
         {"model": "llama3.2"},
         {"model": "s3://models/llama"},
-        {"model": Model("mine", modelfile="FROM llama3.2")},
+        {"model": OllamaModel("mine", modelfile="FROM llama3.2")},
         {"model": VolumeModel(volume=CLAIM, path="llama")},
     ],
 )
@@ -73,7 +73,7 @@ def test_every_question_is_answered(options: dict[str, Any]) -> None:
 
 def test_the_published_arguments_are_accepted() -> None:
     """Source: flytekitplugins-inference 1.16, `ollama/serve.py`: `Model` takes positions."""
-    model = Model(
+    model = OllamaModel(
         "llama3-mario", "1Gi", 2, "FROM llama3\nADAPTER {inputs.gguf}\nPARAMETER temperature 1\n"
     )
     template = Ollama(
@@ -93,7 +93,11 @@ def test_the_published_arguments_are_accepted() -> None:
 
 
 def test_the_defaults_are_the_published_ones() -> None:
-    assert (Model("m").mem, Model("m").cpu, Model("m").modelfile) == ("500Mi", 1, None)
+    assert (OllamaModel("m").mem, OllamaModel("m").cpu, OllamaModel("m").modelfile) == (
+        "500Mi",
+        1,
+        None,
+    )
     template = Ollama(model="m")
     assert (template.port, template.cpu, template.gpu, template.mem) == (11434, 1, 1, "15Gi")
 
@@ -105,7 +109,7 @@ def test_the_defaults_are_the_published_ones() -> None:
 def test_inputs_are_brought_when_the_modelfile_asks_for_them(
     modelfile: str, downloads: bool
 ) -> None:
-    template = Ollama(model=Model("m", modelfile=modelfile))
+    template = Ollama(model=OllamaModel("m", modelfile=modelfile))
     assert template.download_inputs is downloads
     assert ("input-downloader" in containers(template)) is downloads
 
@@ -195,7 +199,7 @@ def test_both_start_modes(timeout: int | None) -> None:
             ],
         ),
         (
-            Model("mine", source="hf://owner/name"),
+            OllamaModel("mine", source="hf://owner/name"),
             ["--name", "mine", "--source", "/models/current", "--models", "/models"],
         ),
     ],
@@ -210,7 +214,7 @@ def test_each_source_becomes_arguments(model: Any, arguments: list[str]) -> None
 
 def test_a_modelfile_reaches_the_program_unchanged() -> None:
     text = 'FROM x\nTEMPLATE """{{ .Prompt }} $(HOME) $$ {"a": 1}"""\n'
-    (entry,) = containers(Ollama(model=Model("m", modelfile=text)))["server-setup"]["env"]
+    (entry,) = containers(Ollama(model=OllamaModel("m", modelfile=text)))["server-setup"]["env"]
     from flytekitplugins.inference.local.plan.rewrite import expand  # as the kubelet does
 
     assert entry["name"] == "INFERENCE_MODELFILE"
@@ -234,19 +238,22 @@ def test_two_servers_in_a_pod() -> None:
         ({"model": 3}, "model must be a text or a model's source, not a int"),
         ({"model": "two words"}, "'two words' is not a model's name"),
         ({"model": "m'; rm -rf /"}, "is not a model's name"),
-        ({"model": "s3://"}, "is not a prefix in a store"),
-        ({"model": "hf://x"}, "is not understood"),
-        ({"model": "s3://models/a b"}, "give Model(name, source=…)"),
-        ({"model": Model(3)}, "the name must be a text"),  # type: ignore[arg-type]
-        ({"model": Model("m", mem="lots")}, "model: mem='lots'"),
-        ({"model": Model("m", cpu=0)}, "model: cpu=0"),
-        ({"model": Model("m", modelfile=3)}, "modelfile: it must be a text"),  # type: ignore[arg-type]
-        ({"model": Model("m", modelfile="FROM x\nPARAMETR a 1")}, "Did you mean PARAMETER?"),
-        ({"model": Model("m", modelfile="FROM x\nSYSTEM {inputs}")}, "line 2 (SYSTEM)"),
-        ({"model": Model("m", modelfile=f"FROM x\nLICENSE {'x' * 100_000}")}, "do not fit"),
-        ({"model": Model("m", source="hf://a/b", modelfile="FROM llama3")}, "give one of them"),
+        ({"model": "s3://"}, "it names no bucket"),
+        ({"model": "hf://x/y/z"}, "is not a model reference"),
+        ({"model": "s3://models/a b"}, "give OllamaModel(name, source=…)"),
+        ({"model": OllamaModel(3)}, "the name must be a text"),  # type: ignore[arg-type]
+        ({"model": OllamaModel("m", mem="lots")}, "model: mem='lots'"),
+        ({"model": OllamaModel("m", cpu=0)}, "model: cpu=0"),
+        ({"model": OllamaModel("m", modelfile=3)}, "modelfile: it must be a text"),  # type: ignore[arg-type]
+        ({"model": OllamaModel("m", modelfile="FROM x\nPARAMETR a 1")}, "Did you mean PARAMETER?"),
+        ({"model": OllamaModel("m", modelfile="FROM x\nSYSTEM {inputs}")}, "line 2 (SYSTEM)"),
+        ({"model": OllamaModel("m", modelfile=f"FROM x\nLICENSE {'x' * 100_000}")}, "do not fit"),
         (
-            {"model": Model("m", modelfile="FROM ./a.gguf")},
+            {"model": OllamaModel("m", source="hf://a/b", modelfile="FROM llama3")},
+            "give one of them",
+        ),
+        (
+            {"model": OllamaModel("m", modelfile="FROM ./a.gguf")},
             "would be one of the files that source= brings",
         ),
         ({"model": "m", "env": {"OLLAMA_HOST": "127.0.0.1"}}, "give port= instead"),
@@ -260,7 +267,7 @@ def test_what_is_wrong_is_told(options: dict[str, Any], text: str) -> None:
 
 def test_a_parameter_that_ollama_dropped_is_a_warning() -> None:
     with pytest.warns(InferenceWarning, match=r"line 2 \(PARAMETER mirostat\) is left out"):
-        Ollama(model=Model("m", modelfile="FROM x\nPARAMETER mirostat 1"))
+        Ollama(model=OllamaModel("m", modelfile="FROM x\nPARAMETER mirostat 1"))
 
 
 def test_a_public_model_warns_of_nothing() -> None:
@@ -271,7 +278,7 @@ def test_a_public_model_warns_of_nothing() -> None:
 
 def test_an_adapter_may_be_brought_for_a_model_of_the_library() -> None:
     template = Ollama(
-        model=Model("m", source="hf://a/b", modelfile="FROM llama3.2\nADAPTER ./adapter.gguf")
+        model=OllamaModel("m", source="hf://a/b", modelfile="FROM llama3.2\nADAPTER ./adapter.gguf")
     )
     assert setup_args(template)[3:5] == ["--source", "/models/current"]
 
@@ -293,7 +300,9 @@ def ollama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("timeout", [None, 60])
 def test_a_local_run_has_the_model(timeout: int | None) -> None:
     modelfile = 'FROM llama3.2\nSYSTEM """{inputs.rules} {{ .Prompt }} $(HOME)"""'
-    template = Ollama(model=Model("mine", modelfile=modelfile), gpu=0, startup_timeout=timeout)
+    template = Ollama(
+        model=OllamaModel("mine", modelfile=modelfile), gpu=0, startup_timeout=timeout
+    )
     with template.run_locally({"rules": "Be kind."}) as server:
         models = json.load(urllib.request.urlopen(f"{server.base_url}/v1/models"))
         assert {model["id"] for model in models["data"]} == {"llama3.2:latest", "mine:latest"}

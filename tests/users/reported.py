@@ -9,6 +9,7 @@ from pathlib import Path
 from flytekit import current_context, task
 
 from flytekitplugins.inference import ModelInferenceTemplate
+from patience import patient
 
 from .minimal import ECHO, ask
 
@@ -57,7 +58,7 @@ def fails_in_pod() -> str:
 @task(task_config=ECHO, enable_deck=True)
 def waits_for_deck() -> str:
     deck = Path(current_context().output_metadata_prefix) / "deck.html"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patient(60)
     while not deck.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     return deck.read_text(encoding="utf-8")

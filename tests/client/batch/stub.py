@@ -10,6 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
+from flytekitplugins.inference.facts.metric_names import KNOWN_NAMES, MetricNames
+from patience import patient
+from ports import reserve_port
+
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
@@ -22,6 +26,7 @@ class Endpoint:
     protocol: str = "openai"
     health_url: str | None = None
     metrics_url: str | None = None
+    metric_names: MetricNames = field(default_factory=lambda: KNOWN_NAMES)
     api_key: str = ""
     client: Any = None
 
@@ -56,7 +61,6 @@ async def echo(request: web.Request, body: Any) -> web.StreamResponse:
 class Server:
     """A server in a thread."""
 
-    url: str = ""
     handler: Handler = echo
     """Answers all requests to the routes of OpenAI."""
     requests: list[Any] = field(default_factory=list)
@@ -67,7 +71,12 @@ class Server:
     healthy: bool = True
     models: tuple[str, ...] = ("listed",)
     _busy: int = 0
+    _port: int = field(default_factory=reserve_port)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
 
     @property
     def endpoint(self) -> Endpoint:
@@ -79,13 +88,13 @@ class Server:
     def texts(self) -> list[str]:
         return [text_of(body) for body in self.requests]
 
-    def start(self, port: int = 0) -> None:
-        """Listen, at once or again."""
-        asyncio.run_coroutine_threadsafe(self._start(port), self._loop).result(10)
+    def start(self) -> None:
+        """Listen, at once or again: on the same port, which is kept while the server is away."""
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(patient(10))
 
     def stop(self) -> None:
         """Break all connections and listen no more."""
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(patient(10))
 
     def run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -95,7 +104,7 @@ class Server:
         self.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _start(self, port: int) -> None:
+    async def _start(self) -> None:
         app = web.Application(client_max_size=1 << 24)
         for route in ("chat/completions", "completions", "embeddings"):
             app.router.add_post(f"/v1/{route}", self._answer)
@@ -104,9 +113,8 @@ class Server:
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, shutdown_timeout=0.01, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from flytekitplugins.inference.client.batch.in_flight import OVERTAKEN, InFlight
 from flytekitplugins.inference.client.batch.limiter import Limiter, Ticket
+from flytekitplugins.inference.client.batch.recent_requests import RecentRequests
 
 Curve = Callable[[int], float]
 """Rows in service to the throughput of all of them together, in units of size per second."""
@@ -18,7 +20,7 @@ Curve = Callable[[int], float]
 
 @dataclass
 class Simulation:
-    """A server that shares its throughput equally among the requests it has, and a client that keeps the limit."""
+    """A server that shares its throughput among its requests, and a client that keeps the limit."""
 
     limiter: Limiter
     curve: Curve
@@ -28,6 +30,11 @@ class Simulation:
     """More requests than this are answered with 429."""
     retry_after: float = 0.0
     sizes: Callable[[], float] = lambda: 1.0
+    refuses: Callable[[], bool] = lambda: False
+    """Whether a request is refused at once whatever the load."""
+    hangs: Callable[[], bool] = lambda: False
+    """Whether a request is never answered, and costs the server nothing."""
+    deadline: float = 60.0
     gap: float = 0.0
     """Seconds the client needs between an answer and its next request."""
     now: float = 0.0
@@ -40,6 +47,8 @@ class Simulation:
     _queue: list[tuple[Ticket, float]] = field(default_factory=list)
     _wakes: list[float] = field(default_factory=list)
     """When the client is ready for its next requests."""
+    _hanging: list[tuple[float, Ticket]] = field(default_factory=list)
+    """Requests that are never answered, and when the client has waited long enough for each."""
     _admitted: int = 0
     _shared: float = 0.0
     """What each request in service has got so far, had it been there always."""
@@ -61,14 +70,17 @@ class Simulation:
     def _send(self) -> None:
         limiter = self.limiter
         while (
-            limiter.in_flight + len(self._wakes) < limiter.limit
+            limiter.has_room
+            and limiter.in_flight - len(self._hanging) + len(self._wakes) < limiter.limit
             and self.now >= limiter.paused_until
         ):
             ticket = limiter.send(self.now)
-            if limiter.in_flight > self.shed_above:
+            if self.hangs():
+                self._hanging.append((self.now + self.deadline, ticket))
+            elif self.refuses() or limiter.in_flight - len(self._hanging) > self.shed_above:
                 self.shed += 1
                 self.now += 1e-4
-                limiter.overloaded(ticket, self.now, retry_after=self.retry_after)
+                limiter.refused(ticket, self.now, retry_after=self.retry_after)
             else:
                 self._queue.append((ticket, self.sizes()))
 
@@ -87,7 +99,8 @@ class Simulation:
         )
         wake = min(self._wakes, default=float("inf"))
         resume = self.limiter.paused_until if self.limiter.paused_until > self.now else float("inf")
-        until = min(finish, wake, resume)
+        late = self._hanging[0][0] if self._hanging else float("inf")
+        until = min(finish, wake, resume, late)
         assert until < float("inf"), "nothing will ever happen"
         self._shared += (until - self.now) * each
         self.now = until
@@ -100,6 +113,8 @@ class Simulation:
                 self._wakes.append(self.now + self.gap)
         elif until == wake:
             self._wakes.remove(wake)
+        elif until == late:
+            self.limiter.refused(self._hanging.pop(0)[1], self.now)
 
 
 def linear_up_to(knee: int, each: float = 10.0) -> Curve:
@@ -178,9 +193,12 @@ def test_a_server_that_sheds_load_is_asked_less() -> None:
 def test_retry_after_is_waited_for() -> None:
     limiter = Limiter(64)
     tickets = [limiter.send(1.0) for _ in range(limiter.limit)]
-    limiter.overloaded(tickets[0], 2.0, retry_after=30.0)
+    for ticket in tickets[:3]:
+        limiter.refused(ticket, 1.5, retry_after=30.0)
+    assert limiter.paused_until < 1.5, "one row in many may be refused for ever"
+    limiter.refused(tickets[3], 2.0, retry_after=30.0)
     assert limiter.paused_until == 32.0
-    limiter.overloaded(tickets[1], 2.5, retry_after=5.0)
+    limiter.refused(tickets[4], 2.5, retry_after=5.0)
     assert limiter.paused_until == 32.0
 
 
@@ -188,21 +206,131 @@ def test_one_overload_lowers_the_limit_once_however_many_requests_see_it() -> No
     limiter = Limiter(64, start=32)
     tickets = [limiter.send(0.0) for _ in range(32)]
     for ticket in tickets:
-        limiter.overloaded(ticket, 1.0)
+        limiter.refused(ticket, 1.0)
     assert limiter.limit == 16
-    limiter.overloaded(limiter.send(2.0), 3.0)
+    tickets = [limiter.send(2.0) for _ in range(16)]
+    for ticket in tickets:
+        limiter.refused(ticket, 3.0)
     assert limiter.limit == 8
 
 
 def test_the_limit_is_never_below_one_nor_above_the_ceiling() -> None:
     limiter = Limiter(5)
     for now in range(20):
-        limiter.overloaded(limiter.send(float(now)), now + 0.5)
+        limiter.refused(limiter.send(float(now)), now + 0.5)
     assert limiter.limit == 1
     simulation = Simulation(Limiter(5), linear_up_to(1000))
     simulation.run(500)
     assert max(simulation.limits) == 5
     assert Limiter(1).limit == 1
+
+
+def chance(share: float, seed: int) -> Callable[[], bool]:
+    source = random.Random(seed)
+    return lambda: source.random() < share
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("share", [0.01, 0.06], ids=["1 %", "1 % asked six times"])
+@pytest.mark.parametrize("slots", [4, 48])
+def test_rows_that_are_always_refused_do_not_slow_down_the_others(
+    slots: int, share: float, seed: int
+) -> None:
+    alone = Simulation(Limiter(512), lambda requests: 10.0 * requests, slots=slots).run(6000)
+    simulation = Simulation(
+        Limiter(512), lambda requests: 10.0 * requests, slots=slots, refuses=chance(share, seed)
+    )
+    assert simulation.run(6000) >= 0.95 * alone
+
+
+@pytest.mark.parametrize("deadline", [1.0, 10.0, 60.0])
+@pytest.mark.parametrize(("slots", "share"), [(4, 0.01), (4, 0.06), (48, 0.01)])
+def test_rows_that_are_never_answered_do_not_slow_down_the_others(
+    slots: int, share: float, deadline: float
+) -> None:
+    alone = Simulation(Limiter(512), lambda requests: 10.0 * requests, slots=slots).run(6000)
+    simulation = Simulation(
+        Limiter(512),
+        lambda requests: 10.0 * requests,
+        slots=slots,
+        hangs=chance(share, 1),
+        deadline=deadline,
+    )
+    assert simulation.run(6000) >= 0.9 * alone
+
+
+def test_requests_that_are_never_answered_use_up_the_ceiling_and_not_the_limit() -> None:
+    limiter = Limiter(16)
+    hanging = [limiter.send(0.0) for _ in range(15)]
+    for now in range(100):
+        limiter.answered(limiter.send(float(now)), now + 0.5)
+    assert limiter.in_flight == 15
+    assert limiter.has_room
+    limiter.send(100.0)
+    assert not limiter.has_room
+    for ticket in hanging:
+        limiter.failed(ticket, 101.0)
+    assert limiter.in_flight == 1
+
+
+def test_a_refusal_is_the_rows_own_when_nearly_all_others_are_answered() -> None:
+    limiter = Limiter(64)
+    assert not limiter.refused(limiter.send(0.0), 0.1), "nothing is known yet"
+    for now in range(1, 20):
+        limiter.answered(limiter.send(float(now)), now + 0.5)
+    assert limiter.refused(limiter.send(20.0), 20.1)
+    before = limiter.limit
+    assert all(limiter.refused(limiter.send(21.0), 21.1, again=True) for _ in range(100))
+    assert limiter.limit == before, "the same row again says nothing new"
+    assert not all(limiter.refused(limiter.send(22.0), 22.1) for _ in range(20))
+    assert limiter.limit < before
+
+
+@pytest.mark.parametrize(
+    ("history", "in_flight", "health", "overload"),
+    [
+        ("", 0, False, False),
+        ("R", 0, False, False),
+        ("RRR", 0, False, False),
+        ("RRRR", 0, False, True),
+        ("RRRR", 12, False, True),
+        ("RRRR", 17, False, False),
+        ("AAAAR", 0, False, False),
+        ("AAAAAR", 0, True, False),
+        ("A" * 40 + "R" * 9, 0, True, False),
+        ("A" * 40 + "R" * 10, 0, False, True),
+        ("R" * 40 + "A" * 64, 0, True, False),
+        ("A" * 640 + "R" * 13, 0, False, True),
+    ],
+)
+def test_the_load_is_judged_by_the_last_requests(
+    history: str, in_flight: int, health: bool, overload: bool
+) -> None:
+    recent = RecentRequests()
+    for outcome in history:
+        recent.add(refused=outcome == "R", limit=16)
+    assert recent.show_health is health
+    assert recent.show_overload(in_flight) is overload
+    recent.clear()
+    assert not recent.show_health
+    assert not recent.show_overload(0)
+
+
+def test_a_request_is_a_straggler_once_many_others_have_overtaken_it() -> None:
+    requests = InFlight()
+    first = requests.send()
+    for _ in range(OVERTAKEN * 10 - 1):
+        number = requests.send()
+        requests.leave(number)
+        requests.answered(10)
+    second = requests.send()
+    assert (len(requests), requests.active) == (2, 2)
+    requests.answered(10)
+    assert (len(requests), requests.active) == (2, 1)
+    requests.leave(first)
+    assert (len(requests), requests.active) == (1, 1)
+    requests.leave(second)
+    assert (len(requests), requests.active) == (0, 0)
 
 
 def test_a_server_that_becomes_slower_and_faster_again_is_followed() -> None:
@@ -217,7 +345,7 @@ def test_a_server_that_becomes_slower_and_faster_again_is_followed() -> None:
 
 
 def test_a_noisy_plateau_does_not_draw_the_limit_below_the_knee() -> None:
-    """A lower limit that once looks as good by chance would cost throughput; it has to be seen again."""
+    """A lower limit that looks as good by chance would cost throughput; it has to be seen again."""
     noise = random.Random(5)
     simulation = Simulation(
         Limiter(512), lambda requests: 10.0 * requests * noise.uniform(0.85, 1.15), slots=128

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from client.test_live import free_port, kill, llama, started
+from client.test_live import kill, llama, started
 from flytekitplugins.inference.client.batch import batch, chat, completion, structured
 from flytekitplugins.inference.client.endpoint import Endpoint
+from ports import reserve_port
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 COUNTED = "one two three four five six seven eight"
@@ -41,7 +42,7 @@ def endpoint(port: int) -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Endpoint]:
-    with endpoint(free_port()) as running:
+    with endpoint(reserve_port()) as running:
         yield running
 
 
@@ -96,7 +97,7 @@ def test_the_official_client_serves_a_function(server: Endpoint) -> None:
 
 
 def test_a_killed_server_is_waited_for() -> None:
-    port, second = free_port(), threading.Event()
+    port, second = reserve_port(), threading.Event()
     stopped: list[float] = []
 
     with started("llamacpp", *llama(port)) as first:

@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from aiohttp import web
 from client.batch.stub import Endpoint, Server, echo, text_of
 from flytekitplugins.inference.client.batch import abatch, batch, chat
 from flytekitplugins.inference.errors import DestinationError
+from patience import patient, wait_for
 
 TEXTS = [f"text {number}" for number in range(30)]
 TESTS = Path(__file__).parent.parent.parent
@@ -62,11 +62,8 @@ def start(server: Server, output: Path, rows: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(server: Server, requests: int) -> None:
-    until = time.monotonic() + 60
-    while len(server.requests) < requests:
-        assert time.monotonic() < until
-        time.sleep(0.005)
+def wait_for_requests(server: Server, number: int) -> None:
+    wait_for(lambda: len(server.requests) >= number)
 
 
 def test_a_rerun_of_a_complete_run_asks_nothing(
@@ -223,7 +220,7 @@ def test_a_database_of_another_program_is_not_touched(server: Server, output: Pa
 def test_two_runs_do_not_write_one_output(server: Server, output: Path) -> None:
     server.handler = slowly
     process = start(server, output, 2000)
-    wait_for(server, 20)
+    wait_for_requests(server, 20)
     with pytest.raises(DestinationError, match="Another process is writing"):
         run(server, output=output)
     process.kill()
@@ -243,7 +240,7 @@ def test_killed_again_and_again_every_row_is_there_once_in_order(
     chance, rows = random.Random(5), 1500
     for kill in range(4):
         process = start(server, output, rows)
-        wait_for(
+        wait_for_requests(
             server, min(len(server.requests) + chance.randint(30, 300), rows - 100 + 20 * kill)
         )
         process.kill()
@@ -271,9 +268,9 @@ def test_a_signal_stops_the_work_keeps_what_is_finished_and_has_its_effect(
 ) -> None:
     server.handler = slowly
     process = start(server, output, 3000)
-    wait_for(server, 200)
+    wait_for_requests(server, 200)
     process.send_signal(number)
-    said = process.communicate(timeout=30)[1]
+    said = process.communicate(timeout=patient(30))[1]
     assert "batch: stopped; what is finished is kept, the same call continues" in said
     if code is None:
         assert "KeyboardInterrupt" in said
@@ -282,7 +279,7 @@ def test_a_signal_stops_the_work_keeps_what_is_finished_and_has_its_effect(
         assert process.returncode == code
     before = len(server.requests)
     process = start(server, output, 3000)
-    process.communicate(timeout=60)
+    process.communicate(timeout=patient(60))
     assert process.returncode == 0
     assert len(server.requests) == 3000, "no row is asked for twice"
     assert before < 3000

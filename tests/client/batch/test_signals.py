@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C at awkward moments of a batch: a process of its own, with a real server and a checkpoint."""
+"""SIGTERM and Ctrl-C at awkward moments of a batch: a process, a real server and a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from aiohttp import web
 
 from client.batch.stub import Server, echo, text_of
 from flytekitplugins.inference.client.batch.signals import stopped_by_signals
+from patience import patient
 
 TESTS = Path(__file__).parent.parent.parent
 ANSWERED = 40
@@ -32,10 +33,10 @@ PROGRAM = """
     import signal
     import sys
     from client.batch.stub import Endpoint
-    from flytekitplugins.inference.client.batch import batch, chat, engine, run
+    from flytekitplugins.inference.client.batch import batch, chat, opening, runner
 
     url, directory, seconds, *words = sys.argv[1:]
-    engine.STOP_SECONDS = float(seconds)
+    runner.STOP_SECONDS = float(seconds)
 
 
     class Checkpoint:
@@ -64,10 +65,11 @@ PROGRAM = """
             yield f"text {number}"
 
 
-    run.current_checkpoint = Checkpoint
+    opening.current_checkpoint = Checkpoint
     signal.signal(signal.SIGUSR1, raises)
     model = "" if "no-model" in words else "tiny"
-    batch(Endpoint(url, model), rows(), work=chat(), output=f"{directory}/out.jsonl", progress=False)
+    output = f"{directory}/out.jsonl"
+    batch(Endpoint(url, model), rows(), work=chat(), output=output, progress=False)
 """
 
 
@@ -107,7 +109,7 @@ class Run:
 
     def wait_until_it_says(self, words: str) -> None:
         assert self.process.stderr is not None
-        until = time.monotonic() + 60
+        until = time.monotonic() + patient(60)
         while words not in self.said:
             assert time.monotonic() < until, self.said
             if select.select([self.process.stderr], [], [], 1.0)[0]:
@@ -116,7 +118,7 @@ class Run:
                 self.said += got
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + patient(60)
         while not condition():
             assert time.monotonic() < until
             assert self.process.poll() is None
@@ -127,7 +129,7 @@ class Run:
 
     def end(self) -> int:
         """Wait for the process; return its exit code."""
-        self.said += self.process.communicate(timeout=60)[1].decode()
+        self.said += self.process.communicate(timeout=patient(60))[1].decode()
         return self.process.returncode
 
     def saved(self) -> list[str]:
@@ -243,6 +245,7 @@ def test_with_nothing_in_flight_nothing_is_waited_for(number: int, run: Run) -> 
     run.start("slow-input")
     run.wait_for_answers()
     run.process.send_signal(number)
+    run.wait_until_it_says("batch: stopped")  # its input is open until then: no row comes after 40
     assert_had_its_effect(number, run)
     assert "waiting" not in run.said
     assert len(run.saved()) == ANSWERED
@@ -266,7 +269,7 @@ def test_a_run_that_waits_for_its_server_is_stopped(number: int, run: Run) -> No
 
 
 def test_an_exception_of_a_handler_of_the_callers_comes_after_all_is_kept(run: Run) -> None:
-    """This is what marks a thread as ended that is waited for with `Thread.join`, on Python 3.10 to 3.12."""
+    """On Python 3.10 to 3.12 this marks a thread as ended that is waited for with `Thread.join`."""
     run.start()
     run.wait_for_requests()
     run.process.send_signal(signal.SIGUSR1)

@@ -1,7 +1,7 @@
-"""Reports on runs that are simulated: the real record, sampler, rules and page, with a clock that a simulation turns.
+"""Reports on runs that are simulated, with a clock that the simulation turns.
 
-Only the server is not real here. What real servers write is in `tests/data/metrics`, and read in
-`test_metrics.py`.
+Record, sampler, rules and page are the real ones; only the server is not. What real servers write
+is in `tests/data/metrics`, and read in `tests/facts/test_metrics_page.py`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,18 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flytekitplugins.inference.client.record import Record, Seen
+from flytekitplugins.inference.client.record import PendingRequest, Record
 from flytekitplugins.inference.client.report.advice import advise
 from flytekitplugins.inference.client.report.data import ReportData, ServerData
-from flytekitplugins.inference.client.report.metrics import Page, Sampler
+from flytekitplugins.inference.client.report.json_fields import from_json
+from flytekitplugins.inference.client.report.metrics import Sampler
+from flytekitplugins.inference.client.report.snapshots import (
+    BatchStats,
+    ClientStats,
+    ColdStart,
+    ServerInfo,
+)
+from flytekitplugins.inference.facts.metrics_page import MetricsPage
 
 EPOCH = 1_795_000_000.0
 BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, math.inf)
@@ -46,7 +54,7 @@ class Run:
         self.sampler = Sampler(
             "http://localhost:1/metrics", {}, clock=lambda: self.now, wall_clock=lambda: EPOCH
         )
-        self.page = Page(
+        self.page = MetricsPage(
             values=dict.fromkeys(("prompt_tokens", "generation_tokens", "preemptions"), 0.0)
         )
         for name in ("time_to_first_token", "inter_token_latency", "request_latency", "queue_time"):
@@ -62,8 +70,8 @@ class Run:
             turn += 1
             heapq.heappush(events, (moment, turn, what))
 
-        running: list[Seen] = []
-        queue: list[Seen] = []
+        running: list[PendingRequest] = []
+        queue: list[PendingRequest] = []
 
         def begin() -> None:
             pause = next((end for start, end in self.pauses if start <= self.now < end), None)
@@ -78,48 +86,48 @@ class Run:
         def work() -> None:
             away = next((end for start, end in self.outages if start <= self.now < end), None)
             while queue and len(running) < self.slots and away is None:
-                seen = queue.pop(0)
-                running.append(seen)
+                request = queue.pop(0)
+                running.append(request)
                 tokens = int(self.chance.lognormvariate(5, 0.55))
-                first = 0.05 + 0.12 * self.chance.random() + self.now - seen.began
+                first = 0.05 + 0.12 * self.chance.random() + self.now - request.began
                 token = 0.012 + 0.0012 * len(running)
-                seen.first_byte_seconds = first
+                request.first_byte_seconds = first
                 at(
                     self.now + 0.1 + tokens * token,
-                    functools.partial(end, seen, tokens, first, token),
+                    functools.partial(end, request, tokens, first, token),
                 )
 
-        def end(seen: Seen, tokens: int, first: float, token: float) -> None:
-            if seen not in running:  # the server went away meanwhile
+        def end(request: PendingRequest, tokens: int, first: float, token: float) -> None:
+            if request not in running:  # the server went away meanwhile
                 return
-            running.remove(seen)
+            running.remove(request)
             if self.chance.random() < self.failing:
-                seen.status = 500
-                self.record.end(seen)
+                request.status = 500
+                self.record.end(request)
             else:
-                seen.status = 200
-                self.record.end(seen)
+                request.status = 200
+                self.record.end(request)
                 self.page.values["prompt_tokens"] += 420
                 self.page.values["generation_tokens"] += tokens
                 self._observe("time_to_first_token", first)
                 self._observe("inter_token_latency", token)
-                self._observe("request_latency", self.now - seen.began)
+                self._observe("request_latency", self.now - request.began)
                 self._observe("queue_time", max(first - 0.17, 0.001))
             at(self.now, begin)
             work()
 
         def leave(until: float) -> None:
             self.record.server_left()
-            for seen in running:
+            for request in running:
                 self.record.repeat("RemoteProtocolError")
                 if self.chance.random() < 0.4:
                     self.record.end(
-                        seen,
-                        ConnectionError(f"The answer to {seen.request} broke off after 812 bytes."),
+                        request,
+                        ConnectionError(f"The answer to {request.name} broke off after 812 bytes."),
                     )
                     at(until, begin)
                 else:
-                    queue.append(seen)
+                    queue.append(request)
             running.clear()
             self.page.values.update(
                 dict.fromkeys(("prompt_tokens", "generation_tokens", "preemptions"), 0.0)
@@ -141,7 +149,7 @@ class Run:
                 if running
                 else 0.0,
             }
-            page = Page(
+            page = MetricsPage(
                 values={**self.page.values, **levels},
                 buckets={name: dict(bounds) for name, bounds in self.page.buckets.items()},
                 sums=dict(self.page.sums),
@@ -171,29 +179,33 @@ class Run:
         return advised(
             ServerData(
                 about=ABOUT,
-                clients=self.record.snapshot(),
+                clients=stats(self.record),
                 metrics=self.sampler.snapshot() if self.tells_metrics else None,
                 **more,
             )
         )
 
 
-ABOUT = {
-    "kind": "VLLM",
-    "url": "http://localhost:8000",
-    "model": "Qwen/Qwen2.5-7B-Instruct",
-    "image": "vllm/vllm-openai:v0.33.0",
-    "gpus": 1,
-    "cpu": "8",
-    "mem": "48Gi",
-}
+ABOUT = ServerInfo(
+    kind="VLLM",
+    url="http://localhost:8000",
+    model="Qwen/Qwen2.5-7B-Instruct",
+    image="vllm/vllm-openai:v0.33.0",
+    gpus=1,
+    cpu="8",
+    mem="48Gi",
+)
+
+
+def stats(record: Record) -> ClientStats:
+    return from_json(ClientStats, record.snapshot())
 
 
 def advised(server: ServerData) -> ServerData:
     return replace(server, advice=tuple(advise(server)))
 
 
-def cold_start(*parts: tuple[str, float, float]) -> dict[str, Any]:
+def start_report(*parts: tuple[str, float, float]) -> dict[str, Any]:
     """Return a gate's report; each part with its beginning and end in seconds."""
     return {
         "version": 1,
@@ -204,6 +216,10 @@ def cold_start(*parts: tuple[str, float, float]) -> dict[str, Any]:
         "total_seconds": max(end for _, _, end in parts),
         "outcome": "ready",
     }
+
+
+def cold_start(*parts: tuple[str, float, float]) -> ColdStart:
+    return from_json(ColdStart, start_report(*parts))
 
 
 def _moment(seconds: float) -> str:
@@ -220,7 +236,11 @@ START = cold_start(
 )
 
 
-def batch(rows: int = 4000, failed: int = 0, **more: Any) -> dict[str, Any]:
+def batch(rows: int = 4000, failed: int = 0, **more: Any) -> BatchStats:
+    return from_json(BatchStats, summary(rows, failed, **more))
+
+
+def summary(rows: int = 4000, failed: int = 0, **more: Any) -> dict[str, Any]:
     points = [
         {
             "seconds": float(second),
@@ -237,6 +257,7 @@ def batch(rows: int = 4000, failed: int = 0, **more: Any) -> dict[str, Any]:
             "id": f"row-{index}",
             "kind": "status 400",
             "message": "the prompt has 9,120 tokens",
+            "status": 400,
         }
         for index in range(min(failed, 20))
     ]
@@ -252,6 +273,7 @@ def batch(rows: int = 4000, failed: int = 0, **more: Any) -> dict[str, Any]:
         "prompt_tokens": 420 * rows,
         "completion_tokens": 190 * rows,
         "tokens_per_second": 610 * rows / 592.3,
+        "max_concurrency": 512,
         "concurrency": points,
         "failures": failures,
         **more,
@@ -274,23 +296,23 @@ def troubled() -> ReportData:
         pauses=((60.0, 110.0), (260.0, 350.0), (440.0, 580.0)),
     ).go()
     run.page.values["preemptions"] = 37
-    run.sampler.add(Page(values=dict(run.page.values)), run.now + 1)
+    run.sampler.add(MetricsPage(values=dict(run.page.values)), run.now + 1)
     server = run.server(cold_start=START, batches=(batch(failed=140),))
     return report_data(server, error="ServerNotReadyError: 140 of 4,000 rows failed")
 
 
 def almost_empty() -> ReportData:
     run = Run(seconds=1)
-    seen = run.record.begin("POST /v1/chat/completions")
+    request = run.record.begin("POST /v1/chat/completions")
     run.now = 2.4
-    seen.status = 200
-    run.record.end(seen)
+    request.status = 200
+    run.record.end(request)
     return report_data(replace(run.server(), metrics=None), running=True)
 
 
 def unasked() -> ReportData:
     return report_data(
-        ServerData(about={"url": "http://localhost:8000"}, clients=Record().snapshot())
+        ServerData(about=ServerInfo(url="http://localhost:8000"), clients=stats(Record()))
     )
 
 
@@ -305,13 +327,14 @@ def hostile() -> ReportData:
     for _ in range(30):
         run.record.end(run.record.begin(f"POST /{HOSTILE}"), ValueError(HOSTILE * 20))
         run.record.repeat(HOSTILE)
-    failures = [{"index": 1, "id": HOSTILE, "kind": HOSTILE, "message": HOSTILE}]
+    failures = [{"index": 1, "id": HOSTILE, "kind": HOSTILE, "message": HOSTILE, "status": None}]
     server = run.server(
         cold_start=cold_start((f"loader.adapter.{HOSTILE}", 0, 90), ("server_load", 90, 100)),
-        batches=({**batch(failed=1), "failures": failures},),
+        batches=(batch(failed=1, failures=failures),),
         name=HOSTILE,
     )
-    about = dict.fromkeys(ABOUT, HOSTILE)
+    texts = dict.fromkeys(("kind", "url", "model", "image", "cpu", "mem"), HOSTILE)
+    about = from_json(ServerInfo, texts)
     return report_data(replace(server, about=about), replace(server, about=about), error=HOSTILE)
 
 

@@ -6,37 +6,30 @@ from typing import Any
 
 import pytest
 
-from client.report.cases import START, Run, batch, cold_start
+from client.report.cases import START, Run, batch, cold_start, stats
 from flytekitplugins.inference.client.record import Record
 from flytekitplugins.inference.client.report.advice import RULES, advise
 from flytekitplugins.inference.client.report.data import Advice, ServerData
+from flytekitplugins.inference.client.report.json_fields import from_json
+from flytekitplugins.inference.client.report.snapshots import BatchStats, ClientStats, MetricsWindow
 
 
-def _clients(**more: Any) -> dict[str, Any]:
-    return {
-        **Record().snapshot(),
-        "seconds": 600.0,
-        "requests": 1000,
-        "answered": 1000,
-        "most_in_flight": 16,
-        **more,
-    }
+def _clients(**members: Any) -> ClientStats:
+    counts = {"seconds": 600.0, "requests": 1000, "answered": 1000, "most_in_flight": 16}
+    return from_json(ClientStats, {**Record().snapshot(), **counts, **members})
 
 
 def _metrics(
-    *, seen: float = 600, idle: float = 0, waiting: float = 0, full: float = 0, **more: Any
-) -> dict[str, Any]:
-    return {
+    *, seen: float = 600, idle: float = 0, waiting: float = 0, full: float = 0, **members: Any
+) -> MetricsWindow:
+    window = {
         "times": {"seen": seen, "idle": idle, "waiting": waiting, "cache_full": full},
         "most": {"requests_running": 16, "requests_waiting": 9 if waiting else 0},
-        "totals": {},
-        "histograms": {},
-        "restarts": 0,
-        **more,
     }
+    return from_json(MetricsWindow, {**window, **members})
 
 
-def _found(server: ServerData) -> dict[str, Advice]:
+def _advice(server: ServerData) -> dict[str, Advice]:
     return {advice.rule: advice for advice in advise(server)}
 
 
@@ -65,7 +58,7 @@ def test_a_healthy_run_needs_no_advice() -> None:
 
 @pytest.mark.parametrize(
     "server",
-    [ServerData(), ServerData(clients=Record().snapshot()), ServerData(metrics=_metrics())],
+    [ServerData(), ServerData(clients=stats(Record())), ServerData(metrics=_metrics())],
 )
 def test_nothing_known_is_no_advice(server: ServerData) -> None:
     assert advise(server) == []
@@ -77,18 +70,17 @@ def test_each_rule_is_quiet_on_its_own_without_numbers() -> None:
 
 def test_the_most_urgent_comes_first() -> None:
     clients = _clients(failed=3, errors={"status 500": 3}, latency_seconds=_latency(1, 60))
-    found = advise(ServerData(clients=clients, metrics=_metrics(idle=372), cold_start=START))
-    assert [advice.severity for advice in found] == sorted(
-        (advice.severity for advice in found), reverse=True
-    )
-    assert [advice.rule for advice in found] == ["failures", "idle", "cold_start", "tail"]
+    advice = advise(ServerData(clients=clients, metrics=_metrics(idle=372), cold_start=START))
+    severities = [one.severity for one in advice]
+    assert severities == sorted(severities, reverse=True)
+    assert [one.rule for one in advice] == ["failures", "idle", "cold_start", "tail"]
 
 
 # Idle
 
 
 def test_an_idle_server_asked_one_by_one() -> None:
-    advice = _found(ServerData(clients=_clients(most_in_flight=1), metrics=_metrics(idle=372)))[
+    advice = _advice(ServerData(clients=_clients(most_in_flight=1), metrics=_metrics(idle=372)))[
         "idle"
     ]
     assert advice.title == "The server was idle 62 % of the time"
@@ -105,20 +97,20 @@ def test_an_idle_server_held_back_by_max_concurrency() -> None:
         metrics=_metrics(idle=372),
         batches=(batch(max_concurrency=4, concurrency=[{"seconds": 1.0, "limit": 4}] * 9),),
     )
-    advice = _found(server)
+    advice = _advice(server)
     assert advice["idle"].action.startswith("Raise max_concurrency")
     assert "max_concurrency=4" in advice["idle"].evidence
     assert "concurrency_ceiling" not in advice
 
 
 def test_an_idle_server_of_a_task_with_other_work() -> None:
-    advice = _found(ServerData(clients=_clients(), metrics=_metrics(idle=372)))["idle"]
+    advice = _advice(ServerData(clients=_clients(), metrics=_metrics(idle=372)))["idle"]
     assert advice.action.startswith("Prepare the next inputs")
 
 
 def test_an_idle_server_of_a_batch_that_no_client_recorded() -> None:
     clients = _clients(requests=0, answered=0, most_in_flight=0)
-    advice = _found(ServerData(clients=clients, metrics=_metrics(idle=372), batches=(batch(),)))[
+    advice = _advice(ServerData(clients=clients, metrics=_metrics(idle=372), batches=(batch(),)))[
         "idle"
     ]
     assert "up to 48 requests were under way" in advice.evidence
@@ -132,7 +124,7 @@ def test_an_idle_server_without_metrics() -> None:
         "failed": [0] * 100,
     }
     server = ServerData(clients=_clients(seconds=100.0, requests=30, timeline=timeline))
-    assert "by what the clients sent" in _found(server)["idle"].evidence
+    assert "by what the clients sent" in _advice(server)["idle"].evidence
 
 
 @pytest.mark.parametrize(
@@ -143,8 +135,8 @@ def test_an_idle_server_without_metrics() -> None:
         (_clients(), _metrics(seen=25, idle=25)),
     ],
 )
-def test_too_little_to_call_a_server_idle(clients: dict[str, Any], metrics: dict[str, Any]) -> None:
-    assert "idle" not in _found(ServerData(clients=clients, metrics=metrics))
+def test_too_little_to_call_a_server_idle(clients: ClientStats, metrics: MetricsWindow) -> None:
+    assert "idle" not in _advice(ServerData(clients=clients, metrics=metrics))
 
 
 # Load
@@ -160,25 +152,25 @@ def _at_ceiling(waiting: float) -> ServerData:
 
 
 def test_a_batch_at_its_ceiling_while_nothing_waits() -> None:
-    advice = _found(_at_ceiling(waiting=0))["concurrency_ceiling"]
+    advice = _advice(_at_ceiling(waiting=0))["concurrency_ceiling"]
     assert advice.title == "The batch was held back by max_concurrency=8"
     assert "0 % of it" in advice.evidence
 
 
 def test_a_batch_at_its_ceiling_with_a_queue_is_well() -> None:
-    assert "concurrency_ceiling" not in _found(_at_ceiling(waiting=200))
+    assert "concurrency_ceiling" not in _advice(_at_ceiling(waiting=200))
 
 
 def test_a_batch_below_its_ceiling_is_well() -> None:
     server = ServerData(
         clients=_clients(), metrics=_metrics(), batches=(batch(max_concurrency=512),)
     )
-    assert _found(server) == {}
+    assert _advice(server) == {}
 
 
 def test_a_queue_for_most_of_the_time() -> None:
     waited = {"queue_time": {"count": 10, "mean": 1, "p50": 0.8, "p95": 2, "p99": 3}}
-    advice = _found(
+    advice = _advice(
         ServerData(clients=_clients(), metrics=_metrics(waiting=480, histograms=waited))
     )["queue"]
     assert advice.evidence == (
@@ -190,22 +182,22 @@ def test_a_queue_for_most_of_the_time() -> None:
 
 def test_a_short_queue_only_keeps_the_server_busy() -> None:
     short = {"requests_running": 16, "requests_waiting": 2}
-    assert "queue" not in _found(
+    assert "queue" not in _advice(
         ServerData(clients=_clients(), metrics=_metrics(waiting=600, most=short))
     )
 
 
 def test_a_server_that_is_idle_in_between_is_not_used_to_the_full() -> None:
-    found = _found(ServerData(clients=_clients(), metrics=_metrics(waiting=310, idle=250)))
-    assert set(found) == {"idle"}
+    advice = _advice(ServerData(clients=_clients(), metrics=_metrics(waiting=310, idle=250)))
+    assert set(advice) == {"idle"}
 
 
 def test_a_queue_now_and_then_is_well() -> None:
-    assert "queue" not in _found(ServerData(clients=_clients(), metrics=_metrics(waiting=200)))
+    assert "queue" not in _advice(ServerData(clients=_clients(), metrics=_metrics(waiting=200)))
 
 
 def test_a_full_cache_with_preemptions() -> None:
-    advice = _found(
+    advice = _advice(
         ServerData(clients=_clients(), metrics=_metrics(full=240, totals={"preemptions": 37.0}))
     )["kv_cache"]
     assert (
@@ -220,7 +212,7 @@ def test_a_cache_that_is_used_well(full: float, preemptions: float) -> None:
     server = ServerData(
         clients=_clients(), metrics=_metrics(full=full, totals={"preemptions": preemptions})
     )
-    assert "kv_cache" not in _found(server)
+    assert "kv_cache" not in _advice(server)
 
 
 # Start
@@ -237,7 +229,7 @@ def test_a_cache_that_is_used_well(full: float, preemptions: float) -> None:
     ],
 )
 def test_a_slow_start(parts: list[tuple[str, float, float]], word: str) -> None:
-    advice = _found(ServerData(cold_start=cold_start(*parts)))["cold_start"]
+    advice = _advice(ServerData(cold_start=cold_start(*parts)))["cold_start"]
     assert word in advice.action
     assert "of 2 min (" in advice.evidence
 
@@ -259,14 +251,14 @@ def test_a_start_that_is_fast_or_has_no_longest_part(parts: list[tuple[str, floa
 
 def test_failed_requests() -> None:
     clients = _clients(failed=12, errors={"status 429": 3, "ServerExitedError": 9})
-    advice = _found(ServerData(clients=clients))["failures"]
+    advice = _advice(ServerData(clients=clients))["failures"]
     assert advice.title == "12 requests failed"
     assert advice.evidence == "1 % of 1,000 requests; most often ServerExitedError (9 times)."
     assert "137" in advice.action
 
 
 def test_a_kind_of_failure_without_known_cause() -> None:
-    advice = _found(ServerData(clients=_clients(failed=1, errors={"KeyError": 1})))["failures"]
+    advice = _advice(ServerData(clients=_clients(failed=1, errors={"KeyError": 1})))["failures"]
     assert (advice.title, advice.action[:19]) == ("1 request failed", "The examples below ")
 
 
@@ -275,7 +267,7 @@ def test_a_kind_of_failure_without_known_cause() -> None:
 )
 def test_outages(ended: float | None, title: str) -> None:
     clients = _clients(began=100.0, outage_count=1, outages=[{"began": 150.0, "ended": ended}])
-    advice = _found(ServerData(clients=clients))["outages"]
+    advice = _advice(ServerData(clients=clients))["outages"]
     assert advice.title == f"The server went away {title}"
     assert (
         advice.evidence == f"It did not answer for {'10 s' if ended else '9 min 10 s'} of 10 min."
@@ -283,7 +275,7 @@ def test_outages(ended: float | None, title: str) -> None:
 
 
 def test_busy_answers() -> None:
-    advice = _found(ServerData(clients=_clients(repeats={"503": 80, "ReadError": 2})))[
+    advice = _advice(ServerData(clients=_clients(repeats={"503": 80, "ReadError": 2})))[
         "busy_answers"
     ]
     assert advice.title == "80 requests found the server busy and had to wait"
@@ -292,18 +284,18 @@ def test_busy_answers() -> None:
 
 @pytest.mark.parametrize("repeats", [{"503": 5}, {"ReadError": 500}, {}])
 def test_a_few_repetitions_are_normal(repeats: dict[str, int]) -> None:
-    assert "busy_answers" not in _found(ServerData(clients=_clients(repeats=repeats)))
+    assert "busy_answers" not in _advice(ServerData(clients=_clients(repeats=repeats)))
 
 
 def test_failed_rows() -> None:
-    advice = _found(ServerData(batches=(batch(failed=140), batch(failed=0))))["failed_rows"]
+    advice = _advice(ServerData(batches=(batch(failed=140), batch(failed=0))))["failed_rows"]
     assert advice.title == "140 rows of a batch failed"
     assert advice.evidence == "2 % of 8,000 rows; the first: status 400 (20 times)."
 
 
 def test_failed_rows_of_a_summary_that_tells_little() -> None:
     assert (
-        _found(ServerData(batches=({"failed": 1},)))["failed_rows"].title
+        _advice(ServerData(batches=(BatchStats(failed=1),)))["failed_rows"].title
         == "1 row of a batch failed"
     )
 
@@ -312,18 +304,15 @@ def test_a_long_tail_names_what_it_may_come_from() -> None:
     clients = _clients(
         latency_seconds=_latency(2, 30), repeats={"ReadError": 1}, outage_count=1, outages=[]
     )
-    advice = _found(ServerData(clients=clients, metrics=_metrics(waiting=5)))["tail"]
+    advice = _advice(ServerData(clients=clients, metrics=_metrics(waiting=5)))["tail"]
     assert advice.evidence.startswith(
         "The slowest 1 % took 30 s or more, 15 times the median of 2.0 s."
     )
-    assert (
-        "the server's outages, requests that were asked again and the server's queue"
-        in advice.evidence
-    )
+    assert "the server's outages, retried requests and the server's queue" in advice.evidence
 
 
 @pytest.mark.parametrize(
     "latency", [_latency(2, 9), _latency(0.01, 0.5), _latency(2, 30, count=50)]
 )
 def test_a_tail_that_says_nothing(latency: dict[str, Any]) -> None:
-    assert "tail" not in _found(ServerData(clients=_clients(latency_seconds=latency)))
+    assert "tail" not in _advice(ServerData(clients=_clients(latency_seconds=latency)))

@@ -1,4 +1,7 @@
-"""The page in a real browser: Chromium, driven by Playwright; skipped where one of them is missing."""
+"""The page in a real browser: Chromium, driven by Playwright.
+
+Skipped where one of them is missing.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def show(browser: Any, pages: dict[str, str], tmp_path: Path) -> Iterator[Open]:
-    """Return a function that opens the page of a case; complaints and requests of any page end the test."""
+    """Return a function that opens the page of a case.
+
+    Complaints and requests of any page fail the test.
+    """
     contexts, complaints, requests = [], [], []
 
     def show(case: str, *, width: int = 1280, scheme: str = "light", script: bool = True) -> Any:
@@ -134,7 +140,8 @@ def test_a_screen_reader_finds_landmarks_and_tables(show: Open) -> None:
 CONTRAST = """() => {
   const rgb = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
   const light = colour => {
-    const [r, g, b] = colour.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = colour.map(v => v / 255)
+      .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const ground = one => {
@@ -169,7 +176,8 @@ def test_text_has_enough_contrast(show: Open, case: str, scheme: str) -> None:
 
 
 def test_dark_and_light_differ_also_in_the_drawings(show: Open) -> None:
-    colours = """() => [document.querySelector('.inference-report'), document.querySelector('svg.wide text'),
+    colours = """() => [document.querySelector('.inference-report'),
+      document.querySelector('svg.wide text'),
       document.querySelector('svg.wide [style*="--one"]')].map(one => {
         const style = getComputedStyle(one);
         return [style.backgroundColor, style.color, style.fill, style.stroke].join(' ')
@@ -198,8 +206,10 @@ def test_a_phone_gets_a_drawing_of_its_own(show: Open, width: int, shown: str, h
 @pytest.mark.parametrize("case", ["healthy", "troubled", "hostile"])
 def test_labels_stay_within_their_drawing(show: Open, case: str, width: int) -> None:
     outside = show(case, width=width).evaluate(
-        """() => [...document.querySelectorAll('svg text')].filter(one => one.getClientRects().length).filter(one => {
-             const box = one.getBoundingClientRect(), edge = one.closest('svg').getBoundingClientRect();
+        """() => [...document.querySelectorAll('svg text')]
+           .filter(one => one.getClientRects().length).filter(one => {
+             const box = one.getBoundingClientRect();
+             const edge = one.closest('svg').getBoundingClientRect();
              return box.left < edge.left - 1 || box.right > edge.right + 2;
            }).map(one => one.textContent)"""
     )

@@ -1,30 +1,26 @@
-"""The sampler: pages of real servers, what labels may hold, restarts, and its size after days."""
+"""The sampler: increases, restarts, and its size after days; pages are in `tests/facts`."""
 
 from __future__ import annotations
 
 import json
 import math
 import threading
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from client.stub import Handler, Stub
-from flytekitplugins.inference import VLLM
-from flytekitplugins.inference.client.endpoint import About, Endpoint
+from flytekitplugins.inference.client.endpoint import Endpoint, ServerDetails
 from flytekitplugins.inference.client.report import metrics
-from flytekitplugins.inference.client.report.metrics import (
-    Page,
-    Sampler,
-    sampler_of,
-    sampling,
-    scan,
+from flytekitplugins.inference.client.report.json_fields import from_json, to_json
+from flytekitplugins.inference.client.report.metrics import Sampler, sampler_of, sampling
+from flytekitplugins.inference.client.report.snapshots import (
+    LatencySummary,
+    MetricsTimes,
+    MetricsWindow,
 )
-from flytekitplugins.inference.pod.server import METRICS
+from flytekitplugins.inference.facts.metrics_page import MetricsPage
 
-PAGES = Path(__file__).parents[2] / "data" / "metrics"
 NAMES = {
     "requests_running": "x_running",
     "requests_waiting": "x_waiting",
@@ -51,113 +47,38 @@ def sampler(clock: Clock) -> Sampler:
     return Sampler("http://127.0.0.1:1/metrics", NAMES, clock=clock, wall_clock=lambda: 1000.0)
 
 
-def page(**values: float) -> Page:
-    return Page(values=values)
-
-
-def test_every_quantity_of_the_vocabulary_is_known_here() -> None:
-    known = (*metrics.GAUGES, *metrics.RATIOS, *metrics.COUNTERS, *metrics.HISTOGRAMS)
-    assert sorted(known) == sorted(METRICS)
-
-
-def test_a_page_of_vllm() -> None:
-    names = VLLM(gpu=0).server().metric_names
-    found = scan((PAGES / "vllm-cpu.txt").read_text(), names)
-    assert found.values == {
-        "requests_running": 0,
-        "requests_waiting": 0,
-        "kv_cache_usage": 0,
-        "prompt_tokens": 2085,
-        "generation_tokens": 4456,
-        "preemptions": 0,
-    }
-    assert found.buckets["time_to_first_token"][0.25] == 197
-    assert found.buckets["time_to_first_token"][math.inf] == 279
-    assert found.sums["request_latency"] > found.sums["time_to_first_token"] > 63
-
-
-@pytest.mark.parametrize(
-    ("file", "names", "expected"),
-    [
-        (
-            "llamacpp",
-            {
-                "requests_running": "llamacpp:requests_processing",
-                "generation_tokens": "llamacpp:tokens_predicted_total",
-            },
-            {"requests_running": 0, "generation_tokens": 8},
-        ),
-        (
-            "triton",
-            {"requests_waiting": "nv_inference_pending_request_count"},
-            {"requests_waiting": 0},
-        ),
-        (
-            "mlserver",
-            {"requests_running": "rest_server_requests_in_progress"},
-            {"requests_running": 0},
-        ),
-        ("triton", {"kv_cache_usage": "vllm:kv_cache_usage_perc"}, {}),
-    ],
-)
-def test_pages_of_other_servers(
-    file: str, names: Mapping[str, str], expected: Mapping[str, float]
-) -> None:
-    assert scan((PAGES / f"{file}.txt").read_text(), names).values == expected
-
-
-def test_labels_are_summed_and_ratios_averaged() -> None:
-    text = (
-        'x_running{engine="0"} 3\nx_running{engine="1"} 4\nx_cache{engine="0"} '
-        '0.2\nx_cache{engine="1"} 0.6\n'
-    )
-    assert scan(text, NAMES).values == {"requests_running": 7, "kv_cache_usage": pytest.approx(0.4)}
-
-
-@pytest.mark.parametrize(
-    ("line", "value"),
-    [
-        ("x_running 5", 5),
-        ("x_running 5 1700000000000", 5),
-        ('x_running{a="} 9 {"} 5', 5),
-        ('x_running{a="x\\"y z"} 5.5e1 1700000000000', 55),
-        ("x_running NaN", None),
-        ("x_running +Inf", None),
-        ("x_running", None),
-        ("x_running{", None),
-        ("x_running five", None),
-        ("x_running_more 5", None),
-        ("# TYPE x_running gauge", None),
-    ],
-)
-def test_a_line(line: str, value: float | None) -> None:
-    assert scan(line, NAMES).values.get("requests_running") == value
+def page(**values: float) -> MetricsPage:
+    return MetricsPage(values=values)
 
 
 def test_a_histogram_is_told_by_its_quantiles_since_the_first_sample(
     sampler: Sampler, clock: Clock
 ) -> None:
     old = {0.1: 50.0, 1.0: 50.0, math.inf: 50.0}
-    sampler.add(Page(buckets={"time_to_first_token": old}, sums={"time_to_first_token": 5}), 0.0)
+    sampler.add(
+        MetricsPage(buckets={"time_to_first_token": old}, sums={"time_to_first_token": 5}), 0.0
+    )
     new = {0.1: 50.0, 1.0: 150.0, math.inf: 152.0}
-    sampler.add(Page(buckets={"time_to_first_token": new}, sums={"time_to_first_token": 105}), 5.0)
-    summary = sampler.snapshot()["histograms"]["time_to_first_token"]
-    assert summary == {
-        "count": 102,
-        "mean": pytest.approx(100 / 102),
-        "p50": pytest.approx(0.1 + 0.9 * 51 / 100),
-        "p95": pytest.approx(0.1 + 0.9 * 96.9 / 100),
-        "p99": 1.0,
-    }
+    sampler.add(
+        MetricsPage(buckets={"time_to_first_token": new}, sums={"time_to_first_token": 105}), 5.0
+    )
+    summary = sampler.snapshot().histograms["time_to_first_token"]
+    assert summary == LatencySummary(
+        count=102,
+        mean=pytest.approx(100 / 102),
+        p50=pytest.approx(0.1 + 0.9 * 51 / 100),
+        p95=pytest.approx(0.1 + 0.9 * 96.9 / 100),
+        p99=1.0,
+    )
 
 
 def test_what_the_server_did_before_does_not_count(sampler: Sampler) -> None:
     for now, tokens in ((0.0, 1000.0), (5.0, 1600.0), (10.0, 1600.0)):
         sampler.add(page(generation_tokens=tokens, requests_running=0), now)
     snapshot = sampler.snapshot()
-    assert snapshot["totals"] == {"generation_tokens": 600}
-    assert snapshot["series"]["generation_tokens"] == [0, 600, 0]
-    assert snapshot["times"] == {"seen": 10, "idle": 5, "waiting": 0, "cache_full": 0}
+    assert snapshot.totals == {"generation_tokens": 600}
+    assert snapshot.series["generation_tokens"] == (0, 600, 0)
+    assert snapshot.times == MetricsTimes(seen=10, idle=5)
 
 
 def test_a_restarted_server_counts_from_zero(sampler: Sampler) -> None:
@@ -165,8 +86,19 @@ def test_a_restarted_server_counts_from_zero(sampler: Sampler) -> None:
     sampler.add(None, 5.0)
     sampler.add(page(generation_tokens=80), 10.0)
     snapshot = sampler.snapshot()
-    assert (snapshot["totals"]["generation_tokens"], snapshot["restarts"]) == (80, 1)
-    assert (snapshot["answered"], snapshot["unanswered"]) == (2, 1)
+    assert (snapshot.totals["generation_tokens"], snapshot.restarts) == (80, 1)
+    assert (snapshot.answered, snapshot.unanswered) == (2, 1)
+
+
+def test_a_counter_that_a_page_lacks_is_no_restart(sampler: Sampler) -> None:
+    buckets = {1.0: 2.0, math.inf: 2.0}
+    ttft = {"time_to_first_token": buckets}
+    for now, values in enumerate(({"generation_tokens": 500.0}, {}, {"generation_tokens": 580.0})):
+        sampler.add(MetricsPage(values=values, buckets=ttft if values else {}), 5.0 * now)
+    snapshot = sampler.snapshot()
+    assert (snapshot.totals, snapshot.restarts) == ({"generation_tokens": 80}, 0)
+    assert snapshot.histograms == {}
+    assert snapshot.series["generation_tokens"] == (0, None, 80)
 
 
 def test_what_is_absent_is_unknown_and_not_zero(sampler: Sampler) -> None:
@@ -174,11 +106,11 @@ def test_what_is_absent_is_unknown_and_not_zero(sampler: Sampler) -> None:
     sampler.add(None, 5.0)
     sampler.add(page(requests_running=4, kv_cache_usage=0.95), 10.0)
     snapshot = sampler.snapshot()
-    assert snapshot["series"]["requests_running"] == [2, None, 4]
-    assert snapshot["series"]["kv_cache_usage"] == [None, None, 0.95]
-    assert "requests_waiting" not in snapshot["series"]
-    assert snapshot["most"] == {"requests_running": 4, "kv_cache_usage": 0.95}
-    assert (snapshot["times"]["cache_full"], snapshot["times"]["waiting"]) == (5, 0)
+    assert snapshot.series["requests_running"] == (2, None, 4)
+    assert snapshot.series["kv_cache_usage"] == (None, None, 0.95)
+    assert "requests_waiting" not in snapshot.series
+    assert snapshot.most == {"requests_running": 4, "kv_cache_usage": 0.95}
+    assert (snapshot.times.cache_full, snapshot.times.waiting) == (5, 0)
 
 
 def test_days_take_no_more_room_than_an_hour(sampler: Sampler) -> None:
@@ -187,17 +119,17 @@ def test_days_take_no_more_room_than_an_hour(sampler: Sampler) -> None:
             page(requests_running=index % 2 * 10, generation_tokens=7.0 * index), 5.0 * index
         )
     snapshot = sampler.snapshot()
-    cells = len(snapshot["series"]["at"])
+    cells = len(snapshot.series["at"])
     assert metrics.MAX_CELLS / 2 <= cells <= metrics.MAX_CELLS
-    assert sum(snapshot["series"]["seconds"]) == pytest.approx(5 * 39_999)
-    assert sum(snapshot["series"]["generation_tokens"]) == pytest.approx(7 * 39_999)
-    assert snapshot["series"]["requests_running"][5] == pytest.approx(5, abs=0.1)
-    assert snapshot["most"]["requests_running"] == 10
-    assert json.loads(json.dumps(snapshot)) == snapshot
+    assert sum(snapshot.series["seconds"]) == pytest.approx(5 * 39_999)
+    assert sum(snapshot.series["generation_tokens"]) == pytest.approx(7 * 39_999)
+    assert snapshot.series["requests_running"][5] == pytest.approx(5, abs=0.1)
+    assert snapshot.most["requests_running"] == 10
+    assert from_json(MetricsWindow, json.loads(json.dumps(to_json(snapshot)))) == snapshot
 
 
 def test_an_unused_sampler_has_a_snapshot(sampler: Sampler) -> None:
-    assert sampler.snapshot()["series"] == {"at": [], "seconds": []}
+    assert sampler.snapshot().series == {"at": (), "seconds": ()}
 
 
 # Against a server
@@ -215,7 +147,7 @@ def _text(text: str, status: int = 200) -> Any:
 
 
 def _endpoint(stub: Stub, **more: Any) -> Endpoint:
-    about = About(metric_names=NAMES)
+    about = ServerDetails(metric_names=NAMES)
     return Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=about, **more)
 
 
@@ -227,13 +159,13 @@ def test_a_server_is_sampled_while_a_block_lasts(
     with sampling(_endpoint(stub, api_key="secret")) as outer, sampling(_endpoint(stub)) as inner:
         assert outer is inner is not None
         seen = threading.Event()
-        while not outer.snapshot()["answered"]:
+        while not outer.snapshot().answered:
             assert not seen.wait(0.01)
         stub.pages["/metrics"] = _text("x_running 1\nx_tokens_total 25\n")
     assert not [thread for thread in threading.enumerate() if thread.name == "inference-metrics"]
     last = sampler_of(f"{stub.url}/metrics")
     assert last is outer
-    assert last.snapshot()["totals"] == {"generation_tokens": 15}
+    assert last.snapshot().totals == {"generation_tokens": 15}
     assert {headers["authorization"] for path, headers in stub.gets if path == "/metrics"} == {
         "Bearer secret"
     }
@@ -244,7 +176,7 @@ def test_a_server_that_answers_something_else_is_unknown(stub: Stub, answer: Any
     stub.pages["/metrics"] = answer
     sampler = Sampler(f"{stub.url}/metrics", NAMES)
     sampler.sample()
-    assert (sampler.snapshot()["answered"], sampler.snapshot()["unanswered"]) == (0, 1)
+    assert (sampler.snapshot().answered, sampler.snapshot().unanswered) == (0, 1)
 
 
 def test_a_server_that_is_not_there_is_unknown(stub: Stub) -> None:
@@ -252,23 +184,14 @@ def test_a_server_that_is_not_there_is_unknown(stub: Stub) -> None:
     stub.die()
     sampler = Sampler(url, NAMES)
     sampler.sample()
-    assert sampler.snapshot()["unanswered"] == 1
+    assert sampler.snapshot().unanswered == 1
 
 
-@pytest.mark.parametrize("about", [None, About()])
-def test_a_server_without_known_metrics_is_not_asked(stub: Stub, about: About | None) -> None:
+def test_a_server_without_known_metrics_is_not_asked(stub: Stub) -> None:
     with sampling(
-        Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=about)
+        Endpoint(url=stub.url, metrics_url=f"{stub.url}/metrics", about=ServerDetails())
     ) as sampler:
         assert sampler is None
-    with sampling(Endpoint(url=stub.url, about=About(metric_names=NAMES))) as sampler:
+    with sampling(Endpoint(url=stub.url, about=ServerDetails(metric_names=NAMES))) as sampler:
         assert sampler is None
     assert not stub.gets
-
-
-def test_a_page_is_scanned_without_being_parsed() -> None:
-    text = (PAGES / "vllm-cpu.txt").read_text()
-    assert len(text) > 50_000
-    assert not scan(
-        text, {"generation_tokens": "vllm:generation_tokens"}
-    ).values  # the whole name counts

@@ -1,4 +1,7 @@
-"""The page as text: escaping, size, ids, and what it says when something is missing; in a browser: `test_browser`."""
+"""The page as text: escaping, size, ids, and what it says when something is missing.
+
+In a browser: `test_browser`.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,18 @@ from client.report.cases import (
     healthy,
     report_data,
     several,
+    stats,
     troubled,
 )
 from client.stub import Stub
-from flytekitplugins.inference.client.endpoint import About, Endpoint
+from flytekitplugins.inference.client.endpoint import Endpoint, ServerDetails
 from flytekitplugins.inference.client.report import charts, collect, note_batch
 from flytekitplugins.inference.client.report.data import ReportData, ServerData
+from flytekitplugins.inference.client.report.json_fields import to_json
 from flytekitplugins.inference.client.report.markup import Html, element, join
 from flytekitplugins.inference.client.report.page import document, fragment
-from flytekitplugins.inference.client.report.result import HTML_NAME, JSON_NAME, Report
+from flytekitplugins.inference.client.report.report_files import HTML_NAME, JSON_NAME, Report
+from flytekitplugins.inference.client.report.snapshots import BatchStats, RowFailure, ServerInfo
 
 MIB = 2**20
 
@@ -130,7 +136,7 @@ def test_every_case_says_what_state_it_is_in(pages: dict[str, str]) -> None:
     assert "The task failed" in pages["troubled"]
     assert "The function raised ServerNotReadyError: 140 of 4,000 rows failed" in pages["troubled"]
     assert "Finished, " in pages["healthy"]
-    assert "Nothing asked" in pages["unasked"]
+    assert "No requests" in pages["unasked"]
 
 
 def test_several_servers_have_a_section_each(pages: dict[str, str]) -> None:
@@ -213,7 +219,7 @@ def test_drawings_go_where_tables_do_not_help(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_long_texts_are_clipped() -> None:
-    server = replace(almost_empty().servers[0], about={"kind": "x" * 10_000_000, "url": "u"})
+    server = replace(almost_empty().servers[0], about=ServerInfo(kind="x" * 10_000_000, url="u"))
     assert len(fragment(report_data(server))) < MIB
 
 
@@ -233,20 +239,20 @@ def test_texts_are_escaped_and_html_is_not() -> None:
 
 def test_a_report_of_an_endpoint(stub: Stub, tmp_path: Path) -> None:
     start = tmp_path / "cold-start.json"
-    start.write_text(json.dumps(healthy().servers[0].cold_start))
+    start.write_text(json.dumps(to_json(healthy().servers[0].cold_start)))
     endpoint = Endpoint(
-        url=stub.url, cold_start=str(start), about=About(kind="VLLM", gpus=2, model="m")
+        url=stub.url, cold_start=str(start), about=ServerDetails(kind="VLLM", gpus=2, model="m")
     )
-    seen = endpoint.record.begin("POST /v1/x")
-    seen.status = 200
-    endpoint.record.end(seen)
+    request = endpoint.record.begin("POST /v1/x")
+    request.status = 200
+    endpoint.record.end(request)
     note_batch(endpoint.url, {"path": "a", "rows": 1})
     note_batch(endpoint.url, {"path": "a", "rows": 2})
     made = endpoint.report(path=tmp_path / "reports" / "one")
     server = made.data.servers[0]
-    assert server.about == {"kind": "VLLM", "url": stub.url, "model": "m", "gpus": 2}
-    assert server.clients["answered"] == 1
-    assert [one["rows"] for one in server.batches] == [2]
+    assert server.about == ServerInfo(kind="VLLM", url=stub.url, model="m", gpus=2)
+    assert server.clients.answered == 1
+    assert [one.rows for one in server.batches] == [2]
     assert server.cold_start is not None
     assert server.metrics is None
     written = tmp_path / "reports" / "one"
@@ -297,7 +303,7 @@ def test_the_servers_of_remembered_batches_are_bounded_too(monkeypatch: pytest.M
 
 def test_a_summary_that_tells_nothing_makes_a_page() -> None:
     server = ServerData(
-        clients=Run().record.snapshot(), batches=({}, {"concurrency": [{}], "failures": [{}]})
+        clients=stats(Run().record), batches=(BatchStats(), BatchStats(failures=(RowFailure(),)))
     )
     assert "Batch 2" in fragment(ReportData(made=EPOCH, servers=(server,)))
 
@@ -312,14 +318,14 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("failed", "answer"), [(0, "Nothing"), (12, "12 rows")])
 def test_a_batch_without_other_clients_answers_the_questions(failed: int, answer: str) -> None:
     page = fragment(
-        report_data(ServerData(clients=Run().record.snapshot(), batches=(batch(failed=failed),)))
+        report_data(ServerData(clients=stats(Run().record), batches=(batch(failed=failed),)))
     )
     answers = re.findall(r"<dt>(.*?)</dt><dd><strong>(.*?)</strong>", page)
     assert answers[0] == ("Was it fast?", "6.8 rows per s")
     assert answers[2] == ("What failed?", answer)
-    assert "Nothing asked" not in page
+    assert "No requests" not in page
 
 
 def test_the_batch_is_drawn_from_its_summary() -> None:
-    page = fragment(report_data(ServerData(clients=Run().record.snapshot(), batches=(batch(),))))
+    page = fragment(report_data(ServerData(clients=stats(Run().record), batches=(batch(),))))
     assert "4,000 rows in 9 min 52 s" in page

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from .mlserver.serve import MLServer
     from .model_servers import ModelServers
     from .nim.serve import NIM, NIMSecrets
-    from .ollama.serve import Model, Ollama
+    from .ollama.serve import Ollama, OllamaModel
     from .sglang.serve import SGLang
     from .tei.serve import TEI
     from .triton.serve import Triton
@@ -71,12 +71,12 @@ __all__ = [
     "LlamaCpp",
     "MLServer",
     "MissingDependencyError",
-    "Model",
     "ModelInferenceTemplate",
     "ModelServers",
     "NIMSecrets",
     "ObjectStoreModel",
     "Ollama",
+    "OllamaModel",
     "PodDescription",
     "Probe",
     "Probes",
@@ -105,8 +105,8 @@ _ROOMS = {
     "ModelServers": "model_servers",
     "NIM": "nim.serve",
     "NIMSecrets": "nim.serve",
-    "Model": "ollama.serve",
     "Ollama": "ollama.serve",
+    "OllamaModel": "ollama.serve",
     "SGLang": "sglang.serve",
     "TEI": "tei.serve",
     "Triton": "triton.serve",
@@ -116,7 +116,20 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Model":
+        from warnings import warn
+
+        warn(
+            f"{__name__}.Model is Ollama's model; import it as OllamaModel.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return __getattr__("OllamaModel")
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,30 +1,31 @@
 """Every error this package raises, in one tree.
 
 ```
-InferenceError                      base: code, hint, retryable, exit_code
-├── ConfigError (ValueError)        a description is wrong; all problems of one object at once      78
-│   ├── QuantityError               a Kubernetes quantity cannot be read
-│   ├── SpecConflictError           two things of one name differ; both are shown
-│   └── UnsupportedError            the server, its version or this machine lacks what was asked
-├── MissingDependencyError (ImportError)   an optional dependency is absent; names what to install  78
-├── UsageError (ValueError)         a program was called wrongly                                    64
-├── FetchError (OSError)            something could not be brought here                             74
-│   ├── SourceNotFoundError (FileNotFoundError)                                                     66
-│   │   └── RevisionNotFoundError   the source exists, this revision of it does not                 66
-│   ├── InvalidSourceError (ValueError)     it is there, but is not what it should be               66
-│   ├── SourceForbiddenError (PermissionError)                                                      77
-│   │   └── GatedModelError         its owner has not given this account access                     77
-│   ├── DestinationError            the place it should go to cannot be written, or is too small    74
-│   ├── IntegrityError              what arrived is not what was sent               retryable       74
-│   └── SourceUnavailableError (ConnectionError)   no answer, throttled, stalled    retryable       69
-├── BatchFailedError                more rows of a batch failed than were allowed                   65
-└── ServerError                     a model server did not do its part                              69
-    ├── ServerNotReadyError (TimeoutError)  not ready within its budget             retryable
-    └── ServerExitedError           it ended while it was needed
+InferenceError                    base: code, hint, retryable, exit_code
+├── ConfigError (ValueError)      a description is wrong; shows all problems of one object      78
+│   ├── ArgumentError (TypeError) a call takes no such argument; names the one that was meant
+│   ├── QuantityError             a Kubernetes quantity cannot be read
+│   ├── SpecConflictError         two things of one name differ; shows both
+│   └── UnsupportedError          the server, its version or this machine lacks what was asked
+├── MissingDependencyError (ImportError)  an optional dependency is absent; names it            78
+├── UsageError (ValueError)       a program was called wrongly                                  64
+├── FetchError (OSError)          something could not be fetched                                74
+│   ├── SourceNotFoundError (FileNotFoundError)                                                 66
+│   │   └── RevisionNotFoundError     the source exists, but not in this revision               66
+│   ├── InvalidSourceError (ValueError)   it exists, but is not what it should be               66
+│   ├── SourceForbiddenError (PermissionError)                                                  77
+│   │   └── GatedModelError       its owner has not granted this account access                 77
+│   ├── DestinationError          its destination cannot be written, or is too small            74
+│   ├── IntegrityError            what arrived is not what was sent                  retryable  74
+│   └── SourceUnavailableError (ConnectionError)  no answer, throttled, stalled      retryable  69
+├── BatchFailedError              more rows of a batch failed than were allowed                 65
+└── ServerError                   a model server did not do its part                            69
+    ├── ServerNotReadyError (TimeoutError)    not ready within its budget            retryable
+    └── ServerExitedError         it ended while it was needed
 ```
 
 Standard library only: this module also travels to containers that do not have the package
-installed. Exit codes are those of sysexits.h (FreeBSD `sysexits(3)`).
+installed. The numbers are exit codes of programs, those of sysexits.h (FreeBSD `sysexits(3)`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 __all__ = [
+    "ArgumentError",
     "BatchFailedError",
     "ConfigError",
     "DestinationError",
@@ -102,6 +104,13 @@ class ConfigError(InferenceError, ValueError):
         return "\n".join([super().__str__(), *(f"  - {problem}" for problem in self.problems)])
 
 
+class ArgumentError(ConfigError, TypeError):
+    """A call does not take an argument that it was given.
+
+    A `TypeError` too, which is what Python raises for it and what callers expect.
+    """
+
+
 class QuantityError(ConfigError):
     """A text or number is not a Kubernetes quantity."""
 
@@ -127,7 +136,7 @@ class UsageError(InferenceError, ValueError):
 
 
 class FetchError(InferenceError, OSError):
-    """Something could not be brought from where it is to where it is needed."""
+    """Something could not be fetched from where it is to where it is needed."""
 
     exit_code = 74
 
@@ -155,7 +164,7 @@ class SourceForbiddenError(FetchError, PermissionError):
 
 
 class GatedModelError(SourceForbiddenError):
-    """The model is given only to accounts that its owner has accepted, and this one is not among them."""
+    """The model's owner must grant access to each account, and has not to this one."""
 
 
 class DestinationError(FetchError):
@@ -174,9 +183,14 @@ class SourceUnavailableError(FetchError, ConnectionError):
     exit_code = 69
     retryable = True
 
+    retry_after_seconds: float = 0.0
+    """For so long the source wants to be left alone (`Retry-After`); 0 where it did not say."""
+
 
 class BatchFailedError(InferenceError):
-    """More rows of a batch failed than were allowed. What is finished is kept, and a rerun continues.
+    """More rows of a batch failed than were allowed.
+
+    What is finished is kept, and a rerun continues.
 
     Args:
         message: How many failed, and how many were allowed.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from .keywords import nearest
 from .pod.names import label_problem
 from .sidecar_template import ModelInferenceTemplate, PodDescription
 
@@ -39,7 +40,7 @@ class ModelServers(PodDescription):
         servers = ModelServers(
             {
                 "llm": VLLM(model="Qwen/Qwen2.5-0.5B-Instruct", mem="16Gi", startup_timeout="auto"),
-                "embeddings": VLLM(model="BAAI/bge-m3", port=8001, mem="8Gi", startup_timeout="auto"),
+                "embeddings": VLLM(model="BAAI/bge-m3", port=8001, startup_timeout="auto"),
             }
         )
 
@@ -57,6 +58,15 @@ class ModelServers(PodDescription):
         self.settle()
         for name, server in self.members.items():
             object.__setattr__(server, "name", name)
+
+    @classmethod
+    def _belongs_elsewhere(cls, keyword: str) -> str:
+        if keyword in ModelInferenceTemplate.__dataclass_fields__:
+            return f"it belongs to a server, such as VLLM({keyword}=…)"
+        place = super()._belongs_elsewhere(keyword)
+        if place or nearest(keyword, cls.__dataclass_fields__):
+            return place
+        return f'servers are given as a dict: ModelServers({{"{keyword}": VLLM(…)}})'
 
     @property
     def servers(self) -> Mapping[str, ModelInferenceTemplate]:

@@ -19,18 +19,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
+from .client.methods import ClientMethods
+from .client.protocols import Protocol_co
 from .errors import ConfigError
 from .pod import check
 from .pod.assemble import assemble, cold_start_file
 from .pod.compile import Manifest, compile_plan
 from .pod.description import OUR_CONTAINERS, Description
 from .pod.lint import lint
-from .pod.merge import merge_manifests, normalised
+from .pod.merge import merge_manifests, normalise
 from .pod.parts import PRIMARY, Helper, Probe, Probes, Volume
 from .pod.plan import named
 from .pod.secrets import SecretReference
 from .pod.server import Server, Setup
 from .pod.whole_numbers import read_whole_numbers
+from .public_dataclass import PublicDataclass
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from flytekit import PodTemplate, Secret
     from typing_extensions import Self
 
-    from .client.batch import AsyncBatch, BatchResult
     from .client.endpoint import Endpoint
     from .client.report import Report
     from .flyte.local_run import LocalServer
@@ -58,13 +60,17 @@ __all__ = [
 _POD_TYPE_HOOKS: list[Callable[[type[PodDescription]], None]] = []
 """Called with each new kind of pod; how the edge to flytekit learns of them."""
 
+_LOCAL_SERVER_HOOKS: list[Callable[[ModelInferenceTemplate], LocalServer | None]] = []
+"""Asked for a template's server on this machine; how templates learn of local runs, none of which
+there is before the edge has been imported."""
+
 
 class InferenceWarning(UserWarning):
     """Something in a description works, but not everywhere or not as its author may think."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PodDescription:
+class PodDescription(PublicDataclass):
     """A task's pod with its model servers: what can be attached to a task and run on one machine.
 
     Attach it to a task with `@task(task_config=…)`, which also runs it on a machine without a
@@ -80,6 +86,12 @@ class PodDescription:
         super().__init_subclass__(**kwargs)
         for hook in _POD_TYPE_HOOKS:
             hook(cls)
+
+    @classmethod
+    def _belongs_elsewhere(cls, keyword: str) -> str:
+        from .pod.foreign_keywords import place_of
+
+        return place_of(keyword, cls.__dataclass_fields__)
 
     @property
     def servers(self) -> Mapping[str, ModelInferenceTemplate]:
@@ -119,7 +131,7 @@ class PodDescription:
 
     @property
     def primary_image(self) -> str | None:
-        """The image that `base` gives the task's own container, which goes before the task's (flytekit's rule)."""
+        """The image that `base` gives the task's own container; flytekit puts it first."""
         containers = (
             _manifest_of(self.base)["spec"].get("containers", ()) if self.base is not None else ()
         )
@@ -132,7 +144,7 @@ class PodDescription:
 
     @property
     def base_metadata(self) -> Manifest:
-        """The pod's labels and annotations: `base` alone gives them, so that reading them compiles nothing."""
+        """The pod's labels and annotations: `base` alone gives them, so nothing is compiled."""
         metadata: Manifest = (
             _manifest_of(self.base).get("metadata", {}) if self.base is not None else {}
         )
@@ -162,9 +174,9 @@ class PodDescription:
 
     @property
     def pod_template(self) -> PodTemplate:
-        """A new flytekit `PodTemplate`; its `pod_spec` (a `kubernetes.client.V1PodSpec`) is made when first read.
+        """A new flytekit `PodTemplate`, whose `pod_spec` is made when it is first read.
 
-        Reading the `pod_spec` raises what reading `manifest` does.
+        It is a `kubernetes.client.V1PodSpec`. Reading it raises what reading `manifest` does.
         """
         from .flyte.pod_template import default_helper, to_pod_template, warn_of_images
 
@@ -174,7 +186,7 @@ class PodDescription:
     @property
     def secret_requests(self) -> list[Secret]:
         """The `flytekit.Secret`s to give to `@task(secret_requests=…)`."""
-        from .flyte.secrets import to_secret_requests
+        from .flyte.secret_requests import to_secret_requests
 
         return to_secret_requests(self.secret_references)
 
@@ -210,7 +222,7 @@ class PodDescription:
             yield from check.check_base(self.base)
 
     def settle(self) -> None:
-        """End the making of a frozen description: raise what is wrong with it, or keep own copies of all it was given.
+        """End the making of a frozen description: check it, and copy all that it was given.
 
         Whole numbers that were given as text become numbers before anything looks at them.
 
@@ -229,7 +241,7 @@ class PodDescription:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelInferenceTemplate(Description, PodDescription):
+class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol_co]):
     """A model server of any image, run as a native Kubernetes sidecar beside a task.
 
     Attach it to a task with `@task(task_config=template)`, which also runs it on a machine without
@@ -242,7 +254,9 @@ class ModelInferenceTemplate(Description, PodDescription):
 
     Example:
         ```python
-        template = ModelInferenceTemplate(image="registry/my-server:1.0", health_endpoint="/health", port=8080, gpu=0)
+        template = ModelInferenceTemplate(
+            image="registry/my-server:1.0", health_endpoint="/health", port=8080, gpu=0
+        )
         ```
     """
 
@@ -293,24 +307,27 @@ class ModelInferenceTemplate(Description, PodDescription):
         return self.endpoint.url
 
     @property
-    def endpoint(self) -> Endpoint:
-        """Where the server answers and how it is spoken to: address, protocol, model's name, health, metrics.
+    def endpoint(self) -> Endpoint[Protocol_co]:
+        """Where the server answers and how it is spoken to.
+
+        Address, protocol, the model's name, readiness and metrics.
 
         Raises:
             ConfigError: If the variable `INFERENCE_URL` holds no address.
             ServerError: Read in a thread that cannot tell which of several local servers is its
                 function's.
         """
-        from .client.endpoint import About, Endpoint, from_environment
+        from .client.endpoint import Endpoint, ServerDetails, from_environment
 
         server, here = self.server(), self._local_server
         url = here.base_url if here else f"http://localhost:{self.port}"
         metrics_port = server.metrics_port or self.port
-        metrics = f"http://localhost:{here.pod.port(metrics_port) if here else metrics_port}{server.metrics_path}"
+        port = here.pod.port(metrics_port) if here else metrics_port
+        metrics = f"http://localhost:{port}{server.metrics_path}"
         report = cold_start_file(self.name)
         endpoint = Endpoint(
             url=url,
-            protocol=server.model_api,
+            protocol=cast("Protocol_co", server.model_api),
             model=server.served_model_name,
             health_url=f"{url}/{self.health_endpoint.lstrip('/')}"
             if self.health_endpoint
@@ -320,7 +337,7 @@ class ModelInferenceTemplate(Description, PodDescription):
             cold_start=(str(here.pod.path(report)) if here else report)
             if self.startup_timeout
             else None,
-            about=About(
+            about=ServerDetails(
                 name=self.name,
                 kind=type(self).__name__,
                 model=self.model_source.name if self.model_source else "",
@@ -335,11 +352,11 @@ class ModelInferenceTemplate(Description, PodDescription):
         return endpoint.at(elsewhere[0], api_key=elsewhere[1]) if elsewhere else endpoint
 
     def _api_key_here(self) -> str:
-        """Return the server's API key where this process was given it, as a task is by its secret requests."""
+        """Return the server's API key, which a task gets by its secret requests; else nothing."""
         return os.environ.get(self.api_key.variable, "") if self.api_key else ""
 
-    def at(self, url: str, *, api_key: str = "") -> Endpoint:
-        """Return the endpoint of a server of this kind that runs elsewhere; the same clients work with it.
+    def at(self, url: str, *, api_key: str = "") -> Endpoint[Protocol_co]:
+        """Return the endpoint of a server of this kind that runs elsewhere, for the same clients.
 
         Args:
             url: Where its API begins.
@@ -350,40 +367,13 @@ class ModelInferenceTemplate(Description, PodDescription):
         """
         return self.endpoint.at(url, api_key=api_key)
 
-    def client(self, **options: Any) -> Any:
-        """Return a client of the server; see `Endpoint.client`.
-
-        Returns:
-            `openai.OpenAI` for a server with OpenAI's API, `V2Client` for Triton and MLServer, else
-            an HTTP client.
-
-        Raises:
-            MissingDependencyError: If the client's library is not installed.
-        """
-        return self.endpoint.client(**options)
-
-    def async_client(self, **options: Any) -> Any:
-        """As `client`, for asyncio."""
-        return self.endpoint.async_client(**options)
-
-    def batch(self, rows: Any, **options: Any) -> BatchResult:
-        """Ask the server about every row, as many at once as serves it best; see `client.batch.batch`.
-
-        Args:
-            rows: Any iterable, a table or one of its columns, or the path of a `.jsonl` or
-                `.parquet` file.
-            **options: `work=chat(…)`, `output=`, `id=` and so on.
-        """
-        return self.endpoint.batch(rows, **options)
-
-    def abatch(self, rows: Any, **options: Any) -> AsyncBatch:
-        """As `batch`, for asyncio: `await` it for the result, or iterate over it for the records."""
-        return self.endpoint.abatch(rows, **options)
+    def _endpoint(self) -> Endpoint[Protocol_co]:
+        return self.endpoint
 
     @property
     def _local_server(self) -> LocalServer | None:
-        local = sys.modules.get(f"{__package__}.flyte.local_run")
-        return local.server_of(self) if local else None
+        servers = (look_up(self) for look_up in _LOCAL_SERVER_HOOKS)
+        return next((server for server in servers if server is not None), None)
 
     @contextlib.contextmanager
     def run_locally(
@@ -420,12 +410,12 @@ def _manifest_of(base: Any) -> Manifest:
         from .flyte.pod_template import manifest_of
 
         base = manifest_of(base)
-    manifest: Manifest = normalised(base)
+    manifest: Manifest = normalise(base)
     return manifest
 
 
 def _caller_depth() -> int:
-    """Return the `stacklevel` of the first frame outside of this package and of the generated `__init__`."""
+    """Return the `stacklevel` of the first frame outside of this package and of any `__init__`."""
     depth, frame = 1, sys._getframe(1)
     package = __package__ or ""
     while frame.f_back and (

@@ -13,9 +13,9 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .facts.metric_names import QUANTITIES
 from .pod.compile import Manifest
 from .pod.parts import MODEL_SERVER, SERVER_GATE, SERVER_SETUP, Helper
-from .pod.server import METRICS
 from .programs.protocol import MODEL_PATH_VARIABLE, PORT_VARIABLE
 from .sidecar_template import ModelInferenceTemplate
 
@@ -106,11 +106,15 @@ def _metrics(
         yield "there are names of metrics, but no path to read them from"
     if server.metrics_port not in (None, template.port, *server.more_ports):
         yield f"the metrics' port {server.metrics_port} is not among the server's ports"
-    for unknown in sorted(set(server.metric_names) - METRICS):
+    for unknown in sorted(set(server.metric_names) - QUANTITIES):
         yield (
             f"metric_names: there is no quantity {unknown!r}; there are "
-            f"{', '.join(sorted(METRICS))}"
+            f"{', '.join(sorted(QUANTITIES))}"
         )
+    for quantity, name in server.metric_names.items():
+        names = name if isinstance(name, tuple) else (name,)
+        if not names or not all(isinstance(one, str) and one for one in names):
+            yield f"metric_names[{quantity!r}]={name!r} is neither a name nor a tuple of names"
 
 
 def _caches(

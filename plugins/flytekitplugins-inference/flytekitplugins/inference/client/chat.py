@@ -5,23 +5,22 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import distribution, errors
+from .. import errors
+from ..dependencies import requires
+from ..distribution import install_command
 
-try:
+with requires(
+    "openai",
+    "client() of a server that speaks OpenAI's API",
+    hint=f"{install_command('openai')} in the task's image, or take base_url with any client.",
+):
     import openai
-except ImportError as error:
-    raise errors.MissingDependencyError(
-        "client() of a server that speaks OpenAI's API needs the package openai, which is not "
-        "installed.",
-        hint=f"{distribution.install_command('openai')} in the task's image, or take base_url with "
-        "any client.",
-    ) from error
 
 from . import http
 
 if TYPE_CHECKING:
-    from .endpoint import Endpoint
-    from .retry import Limits
+    from .attempts import Limits
+    from .server_address import ServerAddress
 
 _Client = TypeVar("_Client", openai.OpenAI, openai.AsyncOpenAI)
 
@@ -29,12 +28,14 @@ __all__ = ["async_openai_client", "openai_client"]
 
 
 class _UnreachableError(Exception):
-    """What the errors below share: those who catch OpenAI's errors and those who catch this package's get the same."""
+    """What the errors below share.
+
+    Each is one of OpenAI's and one of this package's, so that either may be caught.
+    """
 
     def __init__(self, error: errors.ServerError, request: Any) -> None:
-        BaseException.__init__(
-            self, error.message
-        )  # neither base's own: they do not know each other's arguments
+        # neither base's own `__init__`: they do not know each other's arguments
+        BaseException.__init__(self, error.message)
         self._plain = type(error)
         self.message = error.message
         self.hint = error.hint
@@ -44,23 +45,32 @@ class _UnreachableError(Exception):
         self.param = None
         self.type = None
 
+    @property
+    def code(self) -> str:
+        """The stable name, which is that of this package's error."""
+        return self._plain.__name__
+
     def __reduce__(self) -> Any:  # a request cannot be pickled
         return _plain, (self._plain, self.message, self.hint, self.log_tail)
 
 
-class ServerError(_UnreachableError, errors.ServerError, openai.APIConnectionError):  # type: ignore[misc]
+class OpenAIServerError(_UnreachableError, errors.ServerError, openai.APIConnectionError):  # type: ignore[misc]
     """A server that cannot be spoken to."""
 
 
-class ServerNotReadyError(_UnreachableError, errors.ServerNotReadyError, openai.APIConnectionError):  # type: ignore[misc]
+class OpenAIServerNotReadyError(  # type: ignore[misc]
+    _UnreachableError, errors.ServerNotReadyError, openai.APIConnectionError
+):
     """A server that did not answer, or did not come back, in time."""
 
 
-class ServerExitedError(_UnreachableError, errors.ServerExitedError, openai.APIConnectionError):  # type: ignore[misc]
+class OpenAIServerExitedError(  # type: ignore[misc]
+    _UnreachableError, errors.ServerExitedError, openai.APIConnectionError
+):
     """A server that ended while it was needed."""
 
 
-def openai_client(endpoint: Endpoint, limits: Limits) -> openai.OpenAI:
+def openai_client(endpoint: ServerAddress, limits: Limits) -> openai.OpenAI:
     """Return an `openai.OpenAI` that speaks to an endpoint.
 
     Its errors are OpenAI's; those of the connection are an `openai.APIConnectionError` and a
@@ -70,13 +80,13 @@ def openai_client(endpoint: Endpoint, limits: Limits) -> openai.OpenAI:
     return _detached(openai.OpenAI(http_client=client, **_settings(endpoint, limits)))
 
 
-def async_openai_client(endpoint: Endpoint, limits: Limits) -> openai.AsyncOpenAI:
+def async_openai_client(endpoint: ServerAddress, limits: Limits) -> openai.AsyncOpenAI:
     """As `openai_client`, for asyncio."""
     client = http.async_client(endpoint, limits, http=_library(), convert=_convert)
     return _detached(openai.AsyncOpenAI(http_client=client, **_settings(endpoint, limits)))
 
 
-def _settings(endpoint: Endpoint, limits: Limits) -> dict[str, Any]:
+def _settings(endpoint: ServerAddress, limits: Limits) -> dict[str, Any]:
     return {
         "base_url": f"{endpoint.url}/v1",
         "api_key": endpoint.api_key
@@ -93,10 +103,10 @@ def _detached(client: _Client) -> _Client:
 
 def _convert(error: errors.ServerError, request: Any) -> Exception:
     if isinstance(error, errors.ServerNotReadyError):
-        return ServerNotReadyError(error, request)
+        return OpenAIServerNotReadyError(error, request)
     if isinstance(error, errors.ServerExitedError):
-        return ServerExitedError(error, request)
-    return ServerError(error, request)
+        return OpenAIServerExitedError(error, request)
+    return OpenAIServerError(error, request)
 
 
 def _plain(
@@ -106,7 +116,7 @@ def _plain(
 
 
 def _library() -> Any:
-    """Return the library that the installed client is built on: httpx before version 3, then httpx2."""
+    """Return the library below the installed client: httpx before version 3, then httpx2."""
     bases = openai.DefaultHttpxClient.__mro__
     return next(
         sys.modules[name] for base in bases if (name := base.__module__) in ("httpx", "httpx2")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import urllib.request
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from ..dependencies import requires
 from ..distribution import install_command
-from ..errors import MissingDependencyError, ServerError
-from .health import is_loopback
+from ..errors import ServerError
+from ..facts.address import parse_address, proxy_for
 from .outage import watch_of
 from .record import record_of
 from .transport import AsyncTransport, Transport
@@ -17,8 +17,8 @@ from .transport import AsyncTransport, Transport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .endpoint import Endpoint
-    from .retry import Limits
+    from .attempts import Limits
+    from .server_address import ServerAddress
 
 __all__ = ["async_client", "client", "library"]
 
@@ -34,18 +34,19 @@ def library() -> Any:
     Raises:
         MissingDependencyError: If neither is installed.
     """
-    for name in ("httpx2", "httpx"):
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise MissingDependencyError(
-        "A client needs httpx2 or httpx, and neither is installed.",
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("httpx2")
+    with requires(
+        "httpx2 or httpx",
+        "A client",
         hint=f"{install_command('openai')} (or the extra open-inference) in the task's image.",
-    )
+    ):
+        return importlib.import_module("httpx")
 
 
-def client(endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | None = None) -> Any:
+def client(
+    endpoint: ServerAddress, limits: Limits, *, http: Any, convert: Convert | None = None
+) -> Any:
     """Return a blocking client of `http` for an endpoint.
 
     Args:
@@ -62,7 +63,7 @@ def client(endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | 
 
 
 def async_client(
-    endpoint: Endpoint, limits: Limits, *, http: Any, convert: Convert | None = None
+    endpoint: ServerAddress, limits: Limits, *, http: Any, convert: Convert | None = None
 ) -> Any:
     """As `client`, for asyncio."""
     inner = http.AsyncHTTPTransport(**_options(endpoint, http))
@@ -72,47 +73,36 @@ def async_client(
     )
 
 
-def _options(endpoint: Endpoint, http: Any) -> dict[str, Any]:
+def _options(endpoint: ServerAddress, http: Any) -> dict[str, Any]:
     limits = http.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
-    trust_env = not is_loopback(endpoint.url)
+    address = parse_address(endpoint.url)
     return {
         "limits": limits,
-        "trust_env": trust_env,
-        "proxy": _proxy(endpoint.url) if trust_env else None,
+        "trust_env": not address.is_loopback,
+        # the libraries look for it only where they make the transport themselves
+        "proxy": proxy_for(address),
     }
 
 
-def _settings(endpoint: Endpoint, limits: Limits, http: Any) -> dict[str, Any]:
+def _settings(endpoint: ServerAddress, limits: Limits, http: Any) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
     return {
         "base_url": endpoint.url,
         "headers": headers,
         # no bound for a place in the pool: those who hold one are bounded themselves
         "timeout": http.Timeout(limits.timeout_seconds, connect=CONNECT_SECONDS, pool=None),
-        "trust_env": not is_loopback(endpoint.url),
+        "trust_env": not parse_address(endpoint.url).is_loopback,
         "follow_redirects": True,  # as the OpenAI client does by itself
     }
 
 
 def _parts(
-    endpoint: Endpoint, limits: Limits, http: Any, convert: Convert | None
+    endpoint: ServerAddress, limits: Limits, http: Any, convert: Convert | None
 ) -> dict[str, Any]:
     record = record_of(endpoint.url)
     watch = watch_of(endpoint.health_url or endpoint.url, api_key=endpoint.api_key, record=record)
     parts: dict[str, Any] = {"http": http, "limits": limits, "watch": watch, "record": record}
     return parts if convert is None else {**parts, "convert": convert}
-
-
-def _proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for a host other than this one.
-
-    The libraries look for it only where they make the transport themselves.
-    """
-    parts = urlsplit(url)
-    proxies = urllib.request.getproxies()
-    if urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 if TYPE_CHECKING:

@@ -1,75 +1,40 @@
-"""Asking a server which model it has."""
+"""Asking a server which model it has, with whichever client of httpx2 or httpx is at hand."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, ServerError
-from .health import shown
+from ..errors import ConfigError
+from ..facts.model_list import model_list_request, only_model
 
 if TYPE_CHECKING:
-    from .endpoint import Endpoint
+    from .server_address import ServerAddress
 
-__all__ = ["only_model", "question"]
-
-MAX_SHOWN_MODELS = 8
+__all__ = ["only_model_of", "request_of"]
 
 
-def question(endpoint: Endpoint) -> tuple[str, str, dict[str, Any] | None]:
-    """Return method, path and JSON of the request for a server's list of models.
+def request_of(endpoint: ServerAddress) -> dict[str, Any]:
+    """Return the arguments of the client's `request` for a server's list of models.
 
     Raises:
         ConfigError: Its API has none.
     """
-    if endpoint.protocol == "openai":
-        return "GET", "/v1/models", None
-    if endpoint.protocol == "v2":  # an extension of the protocol that Triton and MLServer have
-        return "POST", "/v2/repository/index", {}
-    raise ConfigError(
-        f"The server at {endpoint.url} has no API that lists models.",
-        hint="Give the name: Endpoint(model=…).",
-    )
+    request = model_list_request(endpoint.protocol)
+    if request is None:
+        raise ConfigError(
+            f"The server at {endpoint.url} has no API that lists models.",
+            hint="Give the name: Endpoint(model=…).",
+        )
+    return {"method": request.method, "url": request.path, "json": request.body}
 
 
-def only_model(endpoint: Endpoint, response: Any) -> str:
+def only_model_of(endpoint: ServerAddress, response: Any) -> str:
     """Return the name of the only model in a server's list.
-
-    Args:
-        endpoint: The server.
-        response: Its answer to the question.
 
     Raises:
         ConfigError: It lists none or several.
         ServerError: It is not a list.
     """
-    names = _names(endpoint, response)
-    if len(names) == 1:
-        return names[0]
-    listed = ", ".join(repr(name) for name in names[:MAX_SHOWN_MODELS]) or "no model"
-    more = f" and {len(names) - MAX_SHOWN_MODELS} more" if len(names) > MAX_SHOWN_MODELS else ""
-    raise ConfigError(
-        f"The server at {endpoint.url} lists {listed}{more}: which one to ask for is not clear.",
-        hint="Name it in the request (model=…) or in the template (its served model name).",
+    return only_model(
+        endpoint.protocol, url=endpoint.url, status=response.status_code, body=response.content
     )
-
-
-def _names(endpoint: Endpoint, response: Any) -> list[str]:
-    method, path, _ = question(endpoint)
-    asked = f"{method} {endpoint.url}{path}"
-    if not response.is_success:
-        raise ServerError(
-            f"{asked} was answered {response.status_code}: {shown(response.content)}."
-        )
-    try:
-        value = response.json()
-        if endpoint.protocol == "openai":
-            models = [model["id"] for model in value["data"]]
-        else:
-            models = [model["name"] for model in value if model.get("state") == "READY"]
-            models = models or [model["name"] for model in value]  # while they are being loaded
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        text = shown(response.content)
-        raise ServerError(
-            f"{asked} was answered with something that is no list of models: {text}."
-        ) from error
-    return [str(name) for name in dict.fromkeys(models)]  # V2 lists each version of a model

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from . import health
 
 if TYPE_CHECKING:
-    from .health import Answer
+    from .health import HealthAnswer
     from .record import Record
 
-__all__ = ["Finding", "Watch", "watch_of"]
+__all__ = ["Finding", "OutageWatch", "watch_of"]
 
 FIRST_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 1.0
@@ -35,7 +35,7 @@ class Finding(Enum):
     """It does not answer."""
 
 
-class Watch:
+class OutageWatch:
     """Looks after one server while requests wait for it; from any thread or event loop.
 
     Args:
@@ -51,7 +51,7 @@ class Watch:
         self._lock = threading.Lock()
         self._waiting = 0
         self._future: concurrent.futures.Future[Finding] | None = None
-        self.last: Answer | None = None
+        self.last: HealthAnswer | None = None
         """What the server answered last; `None` before the first question."""
 
     def wait(self, seconds: float) -> Finding:
@@ -124,11 +124,11 @@ def _in_loop(future: concurrent.futures.Future[Finding]) -> asyncio.Future[Findi
     return here
 
 
-_WATCHES: dict[tuple[str, str], Watch] = {}
+_WATCHES: dict[tuple[str, str], OutageWatch] = {}
 _LOCK = threading.Lock()
 
 
-def watch_of(url: str, *, api_key: str, record: Record) -> Watch:
+def watch_of(url: str, *, api_key: str, record: Record) -> OutageWatch:
     """Return the watch of a readiness address, the same for every client in this process."""
     with _LOCK:
-        return _WATCHES.setdefault((url, api_key), Watch(url, api_key=api_key, record=record))
+        return _WATCHES.setdefault((url, api_key), OutageWatch(url, api_key=api_key, record=record))

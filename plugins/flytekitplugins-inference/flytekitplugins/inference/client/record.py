@@ -1,6 +1,7 @@
-"""What the clients of this process saw of one model server, in constant memory: for a report, and for error messages.
+"""What the clients of this process saw of one model server, in constant memory.
 
-All clients of one address share one record, from any thread or event loop. Standard library only.
+For a report, and for error messages. All clients of one address share one record, from any thread
+or event loop. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Histogram", "Record", "Seen", "Timeline", "record_of"]
+__all__ = ["Histogram", "PendingRequest", "Record", "Timeline", "record_of"]
 
 MAX_FAILURES = 20
 """How many failed requests are kept as examples: the first ones, which tell most."""
@@ -24,7 +25,10 @@ MAX_TEXT = 300
 
 
 class Histogram:
-    """Durations in buckets whose width grows with the duration, so that quantiles are right within 2.5 %."""
+    """Durations in buckets whose width grows with the duration.
+
+    So quantiles are right within 2.5 %, however long or short the durations are.
+    """
 
     SMALLEST_SECONDS = 1e-4
     GROWTH = 1.05
@@ -52,7 +56,7 @@ class Histogram:
         self.max_seconds = max(self.max_seconds, seconds)
 
     def quantile(self, share: float) -> float | None:
-        """Return the duration in seconds that `share` (0 to 1) of all do not exceed, or `None` when there are none."""
+        """Return the seconds that `share` (0 to 1) of all do not exceed; `None` without any."""
         left = math.ceil(share * self.count)
         for index, count in enumerate(self._counts):
             left -= count
@@ -83,7 +87,10 @@ class Histogram:
 
 
 class Timeline:
-    """Counts over time, in at most `CELLS` cells: one second each, until there are too many and two become one."""
+    """Counts over time, in at most `CELLS` cells.
+
+    A cell is a second wide until there are too many; then two become one.
+    """
 
     CELLS = 512
 
@@ -114,10 +121,10 @@ class Timeline:
 
 
 @dataclass(slots=True)
-class Seen:
-    """One request under way; given to every method that says what became of it."""
+class PendingRequest:
+    """A request in flight; given to every method that says what became of it."""
 
-    request: str
+    name: str
     """Method and path, for examples of failures."""
     began: float
     first_byte_seconds: float | None = None
@@ -161,17 +168,25 @@ class Record:
     ) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._began, self._epoch = clock(), wall_clock()
+        self._began = clock()
+        self._epoch = wall_clock()
         self._state = _State()
-        self._latency, self._first_byte = Histogram(), Histogram()
+        self._latency = Histogram()
+        self._first_byte = Histogram()
         self._timeline = Timeline(("begun", "answered", "failed"))
         self._failures: list[dict[str, Any]] = []
         self._outages: list[_Outage] = []
 
     # Requests
 
-    def begin(self, request: str) -> Seen:
-        """Say that a request begins; what it waits for, also for the server's return, is part of its time."""
+    def begin(self, name: str) -> PendingRequest:
+        """Say that a request begins.
+
+        Whatever it waits for is part of its time, also the return of a server that went away.
+
+        Args:
+            name: Its method and path.
+        """
         now = self._clock()
         with self._lock:
             state = self._state
@@ -179,56 +194,57 @@ class Record:
             state.in_flight += 1
             state.most_in_flight = max(state.most_in_flight, state.in_flight)
             self._timeline.add("begun", now - self._began)
-        return Seen(request, now)
+        return PendingRequest(name, now)
 
     def repeat(self, reason: str) -> None:
         """Say that a request is sent once more, because of an error's name or a status."""
         with self._lock:
             self._state.repeats[reason] = self._state.repeats.get(reason, 0) + 1
 
-    def first_byte(self, seen: Seen) -> None:
-        """Say that the first byte of a streamed answer's body has come; later calls change nothing."""
-        if seen.first_byte_seconds is None:
-            seen.first_byte_seconds = self._clock() - seen.began
+    def first_byte(self, request: PendingRequest) -> None:
+        """Say that the first byte of a streamed answer has come; later calls change nothing."""
+        if request.first_byte_seconds is None:
+            request.first_byte_seconds = self._clock() - request.began
 
-    def end(self, seen: Seen, error: BaseException | None = None) -> None:
+    def end(self, request: PendingRequest, error: BaseException | None = None) -> None:
         """Say that a request is over; later calls change nothing.
 
         Args:
-            seen: The request.
+            request: The request.
             error: What broke it off. Without one, its status tells whether it succeeded.
         """
         now = self._clock()
         with self._lock:
-            if seen.is_over:
+            if request.is_over:
                 return
-            seen.is_over = True
-            state, status = self._state, seen.status
+            request.is_over = True
+            state = self._state
             state.in_flight -= 1
+            status = request.status
             if status is not None:
                 state.statuses[status] = state.statuses.get(status, 0) + 1
             if error is None and status is not None and status < 400:
-                self._succeed(seen, now)
+                self._succeed(request, now)
             else:
-                self._fail(seen, now, error)
+                self._fail(request, now, error)
 
-    def _succeed(self, seen: Seen, now: float) -> None:
+    def _succeed(self, request: PendingRequest, now: float) -> None:
         self._state.answered += 1
-        self._latency.add(now - seen.began)
-        if seen.first_byte_seconds is not None:
-            self._first_byte.add(seen.first_byte_seconds)
+        self._latency.add(now - request.began)
+        if request.first_byte_seconds is not None:
+            self._first_byte.add(request.first_byte_seconds)
         self._timeline.add("answered", now - self._began)
 
-    def _fail(self, seen: Seen, now: float, error: BaseException | None) -> None:
+    def _fail(self, request: PendingRequest, now: float, error: BaseException | None) -> None:
         self._state.failed += 1
         self._timeline.add("failed", now - self._began)
-        kind = type(error).__name__ if error is not None else f"status {seen.status}"
+        kind = type(error).__name__ if error is not None else f"status {request.status}"
         self._state.errors[kind] = self._state.errors.get(kind, 0) + 1
         if len(self._failures) < MAX_FAILURES:
             failure = {
                 "at": self._at(now),
-                "seconds": now - seen.began,
-                "request": seen.request,
+                "seconds": now - request.began,
+                "request": request.name,
                 "error": kind,
             }
             self._failures.append(

@@ -1,22 +1,27 @@
-"""Arrays to requests of the Open Inference Protocol and back, compared with what the model takes. No I/O."""
+"""Arrays to requests of the Open Inference Protocol and back, checked against the model. No I/O."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
-
+from ..dependencies import requires
+from ..distribution import install_command
 from ..errors import ConfigError
+
+with requires(
+    "tritonclient[http]",
+    "client() of a server that speaks the Open Inference Protocol",
+    hint=f"{install_command('open-inference')} in the task's image.",
+):
+    import numpy as np
+    from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+    from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .v2 import Metadata
-
-__all__ = ["Tensor", "decode", "encode"]
+__all__ = ["Metadata", "Tensor", "decode", "encode"]
 
 TEXTS = "BYTES"
 """The protocol's name for texts and other strings of bytes."""
@@ -45,6 +50,21 @@ class Tensor:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.datatype} {_shape(self.shape)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What a server says of one of its models."""
+
+    model: str
+    versions: tuple[str, ...] = ()
+    platform: str = ""
+    inputs: tuple[Tensor, ...] = ()
+    """Empty when the server does not say: then nothing is compared, and types are those of the
+    arrays."""
+    outputs: tuple[Tensor, ...] = ()
+    has_binary: bool = False
+    """Whether the server takes and gives tensors as bytes; otherwise they are written as JSON."""
 
 
 def encode(
@@ -209,7 +229,7 @@ def _cast(
 def _from_numbers(
     name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any], datatype: str
 ) -> np.ndarray[Any, Any]:
-    """Return a list's numbers in the model's type: floats rounded as always, but nothing out of range."""
+    """Return a list's numbers in the model's type: floats rounded, and nothing out of range."""
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
     is_out = (cast != array) if dtype.kind in "iu" else np.isinf(cast) & ~np.isinf(array)

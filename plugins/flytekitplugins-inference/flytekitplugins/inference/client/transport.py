@@ -4,7 +4,7 @@ Works with `httpx` and with its successor `httpx2`: the library is a parameter (
 official OpenAI client is built on the one or the other, by its version. Streams of an answer must
 be of the library's own types, so those two classes are made for it.
 
-A request goes through `retry.Attempts`; nothing of an answer that has begun is ever asked again.
+A request goes through `attempts.Attempts`; nothing of an answer that has begun is ever asked again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ServerError
-from .retry import Attempts, Limits
+from .attempts import Attempts, Limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from .outage import Watch
-    from .record import Record, Seen
+    from .outage import OutageWatch
+    from .record import PendingRequest, Record
 
 __all__ = ["AsyncTransport", "Transport"]
 
@@ -49,7 +49,7 @@ class _Layer:
         *,
         http: Any,
         limits: Limits,
-        watch: Watch,
+        watch: OutageWatch,
         record: Record,
         convert: Callable[[ServerError, Any], Exception] = lambda error, request: error,
     ) -> None:
@@ -60,14 +60,19 @@ class _Layer:
         self._record = record
         self._convert = convert
 
-    def _begin(self, request: Any) -> tuple[Attempts, Seen]:
+    def _begin(self, request: Any) -> tuple[Attempts, PendingRequest]:
         attempts = Attempts(
             request, limits=self._limits, watch=self._watch, record=self._record, http=self._http
         )
         return attempts, self._record.begin(f"{request.method} {request.url.path}")
 
     def _accept(
-        self, response: Any, request: Any, attempts: Attempts, seen: Seen, stream_type: Any
+        self,
+        response: Any,
+        request: Any,
+        attempts: Attempts,
+        seen: PendingRequest,
+        stream_type: Any,
     ) -> Any:
         """Return an answer whose body is watched."""
         seen.status = response.status_code
@@ -90,7 +95,7 @@ class _Layer:
         )
         return response
 
-    def _fail(self, error: BaseException, request: Any, seen: Seen) -> BaseException:
+    def _fail(self, error: BaseException, request: Any, seen: PendingRequest) -> BaseException:
         """Put a failure on record and return what is raised."""
         self._record.end(seen, error)
         return self._convert(error, request) if isinstance(error, ServerError) else error
@@ -218,7 +223,7 @@ class _Body:
         request: Any,
         *,
         attempts: Attempts,
-        seen: Seen,
+        seen: PendingRequest,
         is_streamed: bool,
     ) -> None:
         self.inner = inner
@@ -248,7 +253,7 @@ class _Body:
 
 @cache
 def _blocking(http: Any) -> Any:
-    class Watched(http.SyncByteStream):
+    class WatchedStream(http.SyncByteStream):
         def __init__(self, body: _Body) -> None:
             self._body = body
 
@@ -266,12 +271,12 @@ def _blocking(http: Any) -> Any:
             self._body.inner.close()
             self._body.end()  # closed early: the caller had enough
 
-    return Watched
+    return WatchedStream
 
 
 @cache
 def _asynchronous(http: Any) -> Any:
-    class Watched(http.AsyncByteStream):
+    class AsyncWatchedStream(http.AsyncByteStream):
         def __init__(self, body: _Body) -> None:
             self._body = body
 
@@ -289,4 +294,4 @@ def _asynchronous(http: Any) -> Any:
             await self._body.inner.aclose()
             self._body.end()
 
-    return Watched
+    return AsyncWatchedStream

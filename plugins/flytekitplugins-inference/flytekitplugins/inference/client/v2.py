@@ -1,4 +1,6 @@
-"""Clients of the Open Inference Protocol ("V2": Triton, MLServer, KServe), NumPy in and out. Imported when one is made.
+"""Clients of the Open Inference Protocol ("V2": Triton, MLServer, KServe), NumPy in and out.
+
+Imported when a client is made.
 
 How tensors are written and read is `tritonclient`'s (its public `generate_request_body` and
 `parse_response_body`); the requests go through this package's own transport, because tritonclient's
@@ -17,21 +19,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..distribution import install_command
-from ..errors import InferenceError, MissingDependencyError, ServerError
+from ..errors import InferenceError, ServerError
+from ..facts.wording import excerpt
 from . import http
-from .health import shown
-from .models import only_model, question
-
-try:
-    from .tensors import Tensor, decode, encode
-except ImportError as error:
-    raise MissingDependencyError(
-        "client() of a server that speaks the Open Inference Protocol needs the package "
-        "tritonclient, which is not "
-        "installed with its part for HTTP.",
-        hint=f"{install_command('open-inference')} in the task's image.",
-    ) from error
+from .models import only_model_of, request_of
+from .tensors import Metadata, Tensor, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,29 +31,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
-    from .endpoint import Endpoint
-    from .retry import Limits
+    from .attempts import Limits
+    from .server_address import ServerAddress
 
 __all__ = ["AsyncV2Client", "Metadata", "V2Client"]
 
 BINARY = "binary_tensor_data"
 """Triton's name of the extension for tensors as bytes behind the JSON (`GET /v2`, `extensions`).
 MLServer has none (SeldonIO/MLServer#324)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metadata:
-    """What a server says of one of its models."""
-
-    model: str
-    versions: tuple[str, ...] = ()
-    platform: str = ""
-    inputs: tuple[Tensor, ...] = ()
-    """Empty when the server does not say: then nothing is compared, and types are those of the
-    arrays."""
-    outputs: tuple[Tensor, ...] = ()
-    has_binary: bool = False
-    """Whether the server takes and gives tensors as bytes; otherwise they are written as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +54,7 @@ class _Call:
 class _Base:
     """What both clients share."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: ServerAddress) -> None:
         self._endpoint = endpoint
         self._lock = threading.Lock()
         self._metadata: dict[str, Metadata] = {}
@@ -105,7 +82,7 @@ class _Base:
             raise ServerError(
                 f"What {self._endpoint.url} says of the model {model!r} is not metadata of the "
                 "Open Inference "
-                f"Protocol: {shown(str(answer))}."
+                f"Protocol: {excerpt(str(answer))}."
             ) from error
         with self._lock:
             self._metadata[model] = metadata
@@ -139,7 +116,7 @@ class _Base:
                 f"{self._asked(call)} was answered {response.status_code} with something that is "
                 "no result of the "
                 f"Open Inference Protocol ({type(error).__name__}: {error}): "
-                f"{shown(response.content)}."
+                f"{excerpt(response.content)}."
             ) from error
 
     def _json(self, call: _Call, response: Any) -> Any:
@@ -149,7 +126,7 @@ class _Base:
         except ValueError as error:
             raise ServerError(
                 f"{self._asked(call)} was answered {response.status_code}, not with JSON: "
-                f"{shown(response.content)}."
+                f"{excerpt(response.content)}."
             ) from error
         return value
 
@@ -159,9 +136,9 @@ class _Base:
         if response.is_success:
             return
         try:
-            text = shown(str(response.json()["error"]))
+            text = excerpt(str(response.json()["error"]))
         except (ValueError, KeyError, TypeError):
-            text = shown(response.content)
+            text = excerpt(response.content)
         hint = {
             400: "What was sent does not suit the model; metadata() tells what it takes.",
             401: "Give the key of the server: template.at(url, api_key=…).",
@@ -189,7 +166,7 @@ class V2Client(_Base):
         ```
     """
 
-    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+    def __init__(self, endpoint: ServerAddress, limits: Limits) -> None:
         super().__init__(endpoint)
         self._client = http.client(endpoint, limits, http=http.library())
 
@@ -262,8 +239,8 @@ class V2Client(_Base):
 
     def _model(self, model: str) -> str:
         if not model and not self._endpoint.model:
-            method, path, body = question(self._endpoint)
-            self._name(only_model(self._endpoint, self._client.request(method, path, json=body)))
+            response = self._client.request(**request_of(self._endpoint))
+            self._name(only_model_of(self._endpoint, response))
         return model or self._endpoint.model
 
     def _send(self, call: _Call) -> Any:
@@ -275,7 +252,7 @@ class V2Client(_Base):
 class AsyncV2Client(_Base):
     """As `V2Client`, for asyncio."""
 
-    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+    def __init__(self, endpoint: ServerAddress, limits: Limits) -> None:
         super().__init__(endpoint)
         self._client = http.async_client(endpoint, limits, http=http.library())
 
@@ -327,10 +304,8 @@ class AsyncV2Client(_Base):
 
     async def _model(self, model: str) -> str:
         if not model and not self._endpoint.model:
-            method, path, body = question(self._endpoint)
-            self._name(
-                only_model(self._endpoint, await self._client.request(method, path, json=body))
-            )
+            response = await self._client.request(**request_of(self._endpoint))
+            self._name(only_model_of(self._endpoint, response))
         return model or self._endpoint.model
 
     async def _send(self, call: _Call) -> Any:

@@ -1,4 +1,4 @@
-"""The report in a task's Deck: published while the function runs, and completed when it ends, also when it raises.
+"""The report in a task's Deck: published while the function runs, completed when it ends or raises.
 
 Only for tasks with `enable_deck=True`; the others pay nothing. A thread of its own does all of it.
 What goes wrong there is logged once and never reaches the task.
@@ -19,7 +19,7 @@ from flytekit import Deck, FlyteContextManager
 from flytekit.core.context_manager import ExecutionState
 
 from ..client.report.metrics import sampling
-from ..client.report.result import JSON_NAME
+from ..client.report.report_files import JSON_NAME
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -67,8 +67,7 @@ class _Writer:
         self._over = threading.Event()
         self._written = threading.Event()
         self._error = ""
-        # publishing looks for the task's parameters in the context, which a new thread does not
-        # have
+        # publishing looks for the task's parameters in the context, which a new thread lacks
         context = contextvars.copy_context()
         threading.Thread(
             target=context.run, args=(self._run,), name="inference-report", daemon=True
@@ -76,10 +75,9 @@ class _Writer:
 
     def finish(self, error: BaseException | None) -> None:
         """Have the last page made, and wait for it."""
-        raised = getattr(
-            error, "value", None
-        )  # flytekit before 1.14 wraps what the function raised
-        error = raised if isinstance(raised, BaseException) else error
+        # flytekit before 1.14 wraps what the function raised
+        wrapped = getattr(error, "value", None)
+        error = wrapped if isinstance(wrapped, BaseException) else error
         self._error = f"{type(error).__name__}: {error}" if error is not None else ""
         self._over.set()
         self._written.wait(LAST_SECONDS)
@@ -100,19 +98,18 @@ class _Writer:
         pause = FIRST_SECONDS
         while not self._over.wait(pause):
             began = time.monotonic()
-            if (
-                self._is_remote
-            ):  # on one machine each publication would be a file of its own, which nobody looks for
+            # on one machine each publication would be a file of its own, which nobody looks for
+            if self._is_remote:
                 self._deck.page = self._report(running=True).fragment
                 _publish()
             pause = max(INTERVAL_SECONDS, (time.monotonic() - began) / COST_SHARE)
 
     def _write_last(self) -> None:
-        made = self._report(running=False)
-        self._deck.page = made.fragment
+        report = self._report(running=False)
+        self._deck.page = report.fragment
         files = FlyteContextManager.current_context().file_access
         directory = Path(files.get_random_local_directory())
-        page = made.write(directory)
+        page = report.write(directory)
         if not self._is_remote:
             _logger.info("The report on inference is in %s", page)
             return
@@ -138,7 +135,7 @@ def reporting(description: PodDescription) -> Iterator[None]:
     Args:
         description: The pod; its servers run.
     """
-    writer = _started(description)
+    writer = _start_writer(description)
     if writer is None:
         yield
         return
@@ -155,7 +152,7 @@ def reporting(description: PodDescription) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def async_reporting(description: PodDescription) -> AsyncIterator[None]:
     """As `reporting`, while the event loop goes on."""
-    writer = _started(description)
+    writer = _start_writer(description)
     if writer is None:
         yield
         return
@@ -169,7 +166,7 @@ async def async_reporting(description: PodDescription) -> AsyncIterator[None]:
         await asyncio.to_thread(writer.finish, error)
 
 
-def _started(description: PodDescription) -> _Writer | None:
+def _start_writer(description: PodDescription) -> _Writer | None:
     try:
         return _Writer(lambda: [server.endpoint for server in description.servers.values()])
     except Exception:  # a report must not end a task
@@ -183,7 +180,7 @@ def _is_in_task() -> bool:
 
 
 def _publish() -> None:
-    """Upload the Deck as it is; older flytekit has no such thing, and writes it once, at the end."""
+    """Upload the Deck as it is; older flytekit cannot, and writes it once, at the end."""
     publish = getattr(Deck, "publish", None)
     if publish is not None:
         publish()

@@ -29,19 +29,19 @@ def to_pod_spec(spec: Manifest) -> V1PodSpec:
     """
     from kubernetes.client import V1PodSpec
 
-    made: V1PodSpec
+    pod_spec: V1PodSpec
     if hasattr(V1PodSpec, "from_dict"):
-        made = V1PodSpec.from_dict(spec)  # type: ignore[assignment] # None only for None
+        pod_spec = V1PodSpec.from_dict(spec)  # type: ignore[assignment] # None only for None
     else:
-        made = _client().deserialize(_Response(data=json.dumps(spec)), "V1PodSpec")
-    kept = from_pod_spec(made)
-    if kept != spec:
+        pod_spec = _client().deserialize(_Response(data=json.dumps(spec)), "V1PodSpec")
+    read_back = from_pod_spec(pod_spec)
+    if read_back != spec:
         raise UnsupportedError(
-            f"The installed kubernetes client would drop {', '.join(_lost(spec, kept))} from the "
-            "pod.",
+            "The installed kubernetes client would drop "
+            f"{', '.join(_lost(spec, read_back))} from the pod.",
             hint="Each is misspelt, or newer than the client (at least 28.1 is needed).",
         )
-    return made
+    return pod_spec
 
 
 def from_pod_spec(pod_spec: V1PodSpec) -> Manifest:
@@ -61,20 +61,23 @@ class _Response:
 def _client() -> Any:
     from kubernetes.client import ApiClient, Configuration
 
-    return ApiClient(
-        Configuration()
-    )  # an own, empty configuration: no cluster is asked for anything
+    # an empty configuration of its own: no cluster is asked for anything
+    return ApiClient(Configuration())
 
 
 def _lost(before: Any, after: Any, path: str = "spec") -> list[str]:
     """Return the paths that are in `before` but not, or not the same, in `after`."""
     if isinstance(before, dict) and isinstance(after, dict):
         return [
-            lost for key in before for lost in _lost(before[key], after.get(key), f"{path}.{key}")
+            lost_path
+            for key in before
+            for lost_path in _lost(before[key], after.get(key), f"{path}.{key}")
         ]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
         return [
-            lost for index, (one, other) in pairs for lost in _lost(one, other, f"{path}[{index}]")
+            lost_path
+            for index, (one, other) in pairs
+            for lost_path in _lost(one, other, f"{path}[{index}]")
         ]
     return [] if before == after else [path]

@@ -1,15 +1,13 @@
 """A template → its pod on this machine, around a task's function or a `with` block.
 
-Knows both sides, so that `local` needs to know neither templates nor flytekit: it writes the inputs
-as Flyte would, compiles the pod, leases it from `local`, and remembers which port each template
-got, for `base_url`.
+This module knows both sides, so that `local` knows neither templates nor flytekit: it writes the
+inputs as Flyte would, compiles the pod, leases it from `local`, and remembers which port each
+template got, for `base_url`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -20,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Union
 from flytekit import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 
-from .. import local
+from .. import local, sidecar_template
 from ..client.endpoint import from_environment
 from ..errors import ConfigError, ServerError
+from ..pod.compile import Manifest
 from ..pod.parts import MODEL_SERVER, Helper
 from ..pod.plan import named
 
@@ -62,10 +61,12 @@ class LocalServer:
         return list(self.pod.log_tail(named(MODEL_SERVER, self.name), lines))
 
 
-_here: ContextVar[tuple[LocalServer, ...]] = ContextVar("inference_local_servers", default=())
+_context_servers: ContextVar[tuple[LocalServer, ...]] = ContextVar(
+    "inference_local_servers", default=()
+)
 """The servers that run around the current code; what a coroutine sees is its own."""
-_everywhere: list[LocalServer] = []
-"""The same for threads that the user's function starts, which do not inherit the context."""
+_process_servers: list[LocalServer] = []
+"""All of this process: for threads that the user's function starts, which inherit no context."""
 
 
 def server_of(template: ModelInferenceTemplate) -> LocalServer | None:
@@ -75,12 +76,12 @@ def server_of(template: ModelInferenceTemplate) -> LocalServer | None:
         ServerError: Asked from a thread that cannot tell which of several servers is its
             function's.
     """
-    for server in reversed(_here.get()):
+    for server in reversed(_context_servers.get()):
         if _is_same_server(server.template, template):
             return server
     servers = {
         server.port: server
-        for server in tuple(_everywhere)
+        for server in tuple(_process_servers)
         if _is_same_server(server.template, template)
     }
     if len(servers) > 1:
@@ -92,8 +93,14 @@ def server_of(template: ModelInferenceTemplate) -> LocalServer | None:
     return next(iter(servers.values()), None)
 
 
+sidecar_template._LOCAL_SERVER_HOOKS.append(server_of)
+
+
 def _is_same_server(one: ModelInferenceTemplate, other: ModelInferenceTemplate) -> bool:
-    """Whether two descriptions are of one server: `base` is the pod's, and `@task(pod_template=…)` adds it later."""
+    """Whether two descriptions are of one server.
+
+    `base` does not count: it is the pod's, and `@task(pod_template=…)` adds it later.
+    """
     if type(one) is not type(other):
         return False
     names = (field.name for field in fields(one) if field.name != "base")
@@ -117,8 +124,8 @@ def run_locally(
     types = {name: _type_of(value) for name, value in inputs.items()}
     literals = _literals(inputs, types) if _wants_inputs(description) else b""
     with (
-        local.start(**_pod(description, literals, volumes)) as pod,
-        _known(description, pod) as servers,
+        local.start(*_pod(description, literals, volumes)) as pod,
+        _published(description, pod) as servers,
     ):
         yield servers
 
@@ -127,10 +134,11 @@ def run_locally(
 def server_for_task(
     description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]
 ) -> Iterator[Mapping[str, LocalServer]]:
-    """Have the servers of a task run around its function, unless `INFERENCE_URL` names ones that run elsewhere.
+    """Have the servers of a task run around its function.
 
-    They are leased: an equal pod with equal inputs that runs already is used again, and one that
-    nobody uses is stopped after a while.
+    None is started when `INFERENCE_URL` names ones that run elsewhere. They are leased: an equal
+    pod with equal inputs that already runs is used again, and one that nobody uses is stopped after
+    a while.
 
     Args:
         description: The pod.
@@ -140,7 +148,7 @@ def server_for_task(
     if _is_elsewhere(description):
         yield {}
         return
-    with _lease(description, inputs, types) as pod, _known(description, pod) as servers:
+    with _lease(description, inputs, types) as pod, _published(description, pod) as servers:
         yield servers
 
 
@@ -148,17 +156,20 @@ def server_for_task(
 async def async_server_for_task(
     description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]
 ) -> AsyncIterator[Mapping[str, LocalServer]]:
-    """Have the servers of a task run around its `async` function; the event loop goes on while they start."""
+    """Have the servers of a task run around its `async` function.
+
+    The event loop goes on while they start; see `server_for_task`.
+    """
     if _is_elsewhere(description):
         yield {}
         return
     async with _lease(description, inputs, types) as pod:
-        with _known(description, pod) as servers:
+        with _published(description, pod) as servers:
             yield servers
 
 
 def _is_elsewhere(description: PodDescription) -> bool:
-    """Whether the environment names an address for each server, so that none is to be started here."""
+    """Whether the environment names an address for each server, so that none is started here."""
     return all(from_environment(name) for name in description.servers)
 
 
@@ -170,53 +181,51 @@ def _lease(
     description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]
 ) -> local.Lease:
     literals = _literals(inputs, types) if _wants_inputs(description) else b""
-    options = _pod(description, literals, {})
-    described = json.dumps([options["manifest"], options["volumes"]], sort_keys=True)
-    return local.lease(**options, key=hashlib.sha256(described.encode() + literals).hexdigest())
+    return local.lease(*_pod(description, literals, {}))
 
 
 @contextlib.contextmanager
-def _known(description: PodDescription, pod: local.LocalPod) -> Iterator[Mapping[str, LocalServer]]:
-    """Let `base_url` know of the pod's servers."""
+def _published(
+    description: PodDescription, pod: local.LocalPod
+) -> Iterator[Mapping[str, LocalServer]]:
+    """Have `base_url` find the pod's servers as long as the block lasts."""
     servers = {
         name: LocalServer(template=template, pod=pod, name=name)
         for name, template in description.servers.items()
     }
-    token = _here.set((*_here.get(), *servers.values()))
-    _everywhere.extend(servers.values())
+    token = _context_servers.set((*_context_servers.get(), *servers.values()))
+    _process_servers.extend(servers.values())
     try:
         yield servers
     finally:
         for server in servers.values():
-            _everywhere.remove(server)
-        with contextlib.suppress(
-            ValueError
-        ):  # left in another context than entered, as async fixtures are
-            _here.reset(token)
+            _process_servers.remove(server)
+        # async fixtures leave the block in another context than they have entered it in
+        with contextlib.suppress(ValueError):
+            _context_servers.reset(token)
 
 
 def _pod(
     description: PodDescription, literals: bytes, volumes: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return what `local.start` and `local.lease` need to run the pod of `description`."""
+) -> tuple[Manifest, local.LocalSettings]:
+    """Return the pod of `description` and how it is run, for `local.start` and `local.lease`."""
     manifest = description.compile(LOCAL_HELPER)
     manifest["metadata"].setdefault("name", type(description).__name__.lower())
-    known = {volume["name"] for volume in manifest["spec"]["volumes"]}
-    if unknown := set(volumes) - known:
-        listed = ", ".join(sorted(known))
+    names = {volume["name"] for volume in manifest["spec"]["volumes"]}
+    if unknown := set(volumes) - names:
+        listed = ", ".join(sorted(names))
         raise ConfigError(
             f"volumes= names {', '.join(sorted(unknown))}, and the pod has only {listed}."
         )
-    return {
-        "manifest": manifest,
-        "files": {"input": literals},
-        "primary": description.primary_container_name,
-        "volumes": {**_caches(description), **_volumes_of_this_machine(), **volumes},
-    }
+    return manifest, local.LocalSettings(
+        files={"input": literals},
+        primary=description.primary_container_name,
+        volumes={**_caches(description), **_volumes_of_this_machine(), **volumes},
+    )
 
 
 def _caches(description: PodDescription) -> dict[str, str]:
-    """Let a server's `~/.cache` be this machine's, so that a model is downloaded here once and not for each run."""
+    """Let a server's `~/.cache` be this machine's: a model is then downloaded once, not per run."""
     names = [
         named(volume.name, name)
         for name, template in description.servers.items()
@@ -231,7 +240,7 @@ def _cache() -> str:
         return os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     except RuntimeError as error:
         raise ConfigError(
-            "This user has no home directory to keep models in.",
+            "This user has no home directory in which to keep models.",
             hint="Set XDG_CACHE_HOME to a directory.",
         ) from error
 

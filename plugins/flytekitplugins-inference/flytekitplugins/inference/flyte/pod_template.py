@@ -34,15 +34,17 @@ __all__ = [
 
 
 def default_helper() -> Helper:
-    """Return flytekit's default image, the documented one for the input downloader; it lacks this package."""
+    """Return flytekit's default image, the input downloader's; it lacks this package."""
     return Helper(image=DefaultImages.default_image(), bundled=True)
 
 
 class InferencePodTemplate(PodTemplate):
-    """A `PodTemplate` that compiles its `pod_spec` on first use. Adds no dataclass field, so that it hashes as one.
+    """A `PodTemplate` that compiles its `pod_spec` on first use.
+
+    It adds no dataclass field, so that flytekit hashes and compares it like any other.
 
     Args:
-        pod_spec: The pod, when it is known already.
+        pod_spec: The pod, when it is already known.
         primary_container_name: The name of the task's own container.
         labels: Of the pod.
         annotations: Of the pod.
@@ -70,7 +72,9 @@ class InferencePodTemplate(PodTemplate):
 
     @property
     def pod_spec(self) -> V1PodSpec:
-        """The pod as a `kubernetes.client.V1PodSpec`; the same object on each read, the reader's to change.
+        """The pod as a `kubernetes.client.V1PodSpec`.
+
+        Each read returns the same object, which the reader may change.
 
         Raises:
             ConfigError: If the helper's image cannot bring a model.
@@ -108,7 +112,7 @@ def to_pod_template(template: PodDescription, helper: Callable[[], Helper]) -> P
 
 
 def warn_of_images(template: PodDescription) -> None:
-    """Warn the caller's caller of a server's `ImageSpec`: flytekit builds those of regular containers only."""
+    """Warn the caller's caller of an `ImageSpec`: flytekit builds regular containers' only."""
     for server in template.servers.values():
         for name in ("image", "helper_image"):
             if not isinstance(getattr(server, name), str | None):

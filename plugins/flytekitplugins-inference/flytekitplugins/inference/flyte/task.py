@@ -1,7 +1,7 @@
 """`@task(task_config=template)`: the task class behind it.
 
 On registration it adds the server's pod, with the helper containers on the task's own image.
-Outside of a cluster it runs the pod's containers on this machine around the function.
+Outside a cluster it runs the pod's containers on this machine around the function.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
                 )
             task_config = replace(task_config, base=pod_template)
         helper = functools.partial(_unregistered_helper, task_config, kwargs.get("container_image"))
-        own = list(secret_requests or ())
+        requests = list(secret_requests or ())
         super().__init__(
             task_config,
             task_function,
             pod_template=to_pod_template(task_config, helper),
-            secret_requests=own
-            + [secret for secret in task_config.secret_requests if secret not in own],
+            secret_requests=requests
+            + [secret for secret in task_config.secret_requests if secret not in requests],
             **kwargs,
         )
 
@@ -97,7 +97,10 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
     pod_template: PodTemplate
 
     def get_k8s_pod(self, settings: SerializationSettings) -> K8sPod:
-        """Return the pod with what only serialisation knows: images, bound inputs, the accelerator's key."""
+        """Return the pod with what only serialisation knows.
+
+        That is the images, the inputs that are bound, and the accelerator's key.
+        """
         template = _with_registered_images(self.template, settings)
         helper = _helper(template, self.get_image(settings))
         _warn_of_the_other_product(self.container_image, self.template)
@@ -114,23 +117,25 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
     # Execution
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the task: a coroutine for an `async` function, a result or a promise for a plain one."""
+        """Call the task.
+
+        Returns:
+            A coroutine for an `async` function, a result or a promise for a plain one.
+        """
         if self._is_async:
             return super().__call__(*args, **kwargs)
         return PythonFunctionTask.__call__(self, *args, **kwargs)
 
     def execute(self, **kwargs: Any) -> Any:
-        """Run the function, outside of a cluster with the server running around it."""
+        """Run the function; outside a cluster with the server running around it."""
         if self._is_async:
             from flytekit.utils.asyn import loop_manager
 
             return loop_manager.run_sync(self.async_execute, **kwargs)
         with contextlib.ExitStack() as around:
-            if _outside_of_a_cluster():
-                from .local_run import (
-                    # in a cluster, where nothing is started, it is not even imported
-                    server_for_task,
-                )
+            if _is_outside_a_cluster():
+                # in a cluster, where nothing is started, it is not even imported
+                from .local_run import server_for_task
 
                 around.enter_context(
                     server_for_task(self.template, kwargs, self.python_interface.inputs)
@@ -142,9 +147,9 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
             return PythonFunctionTask.execute(self, **kwargs)
 
     async def async_execute(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the `async` function, outside of a cluster with the server running around it."""
+        """Run the `async` function; outside a cluster with the server running around it."""
         async with contextlib.AsyncExitStack() as around:
-            if _outside_of_a_cluster():
+            if _is_outside_a_cluster():
                 from .local_run import async_server_for_task
 
                 servers = async_server_for_task(self.template, kwargs, self.python_interface.inputs)
@@ -161,12 +166,11 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
 
     @property
     def _has_deck(self) -> bool:
-        return (
-            not self._disable_deck
-        )  # `enable_deck` is newer than flytekit 1.13, `disable_deck` warns in later ones
+        # the private name: `enable_deck` is newer than flytekit 1.13, `disable_deck` warns later
+        return not self._disable_deck
 
 
-def _outside_of_a_cluster() -> bool:
+def _is_outside_a_cluster() -> bool:
     state = FlyteContextManager.current_context().execution_state
     return state is not None and state.is_local_execution()
 
@@ -189,7 +193,7 @@ def _warn_of_the_other_product(image: Any, template: PodDescription) -> None:
 def _with_registered_images(
     template: PodDescription, settings: SerializationSettings
 ) -> PodDescription:
-    """Build the images that are given as `ImageSpec`: flytekit itself looks at regular containers only."""
+    """Build images given as `ImageSpec`: flytekit builds those of regular containers only."""
 
     def registered(server: ModelInferenceTemplate) -> ModelInferenceTemplate:
         images = {
@@ -213,7 +217,7 @@ def _with_spec(template: PodDescription, manifest: Manifest) -> PodTemplate:
 
 
 def _helper(template: PodDescription, image: str) -> Helper:
-    """Return what our programs run in: the task's own image, or what `base` gives its container instead."""
+    """Return what our programs run in: the task's image, or what `base` gives its container."""
     return Helper(image=template.primary_image or image, bundled=False)
 
 
@@ -236,13 +240,16 @@ def _let_flyte_see_the_gpu(pod_spec: Manifest, gpu_resource: str, primary: str) 
     for container in pod_spec["containers"]:
         if container["name"] == primary:
             resources = container.setdefault("resources", {})
-            asked = {name for kind in ("requests", "limits") for name in resources.get(kind) or {}}
-            if not any(name in ("gpu", gpu_resource) or name.endswith("/gpu") for name in asked):
+            names = {name for kind in ("requests", "limits") for name in resources.get(kind) or {}}
+            if not any(name in ("gpu", gpu_resource) or name.endswith("/gpu") for name in names):
                 resources["limits"] = {**(resources.get("limits") or {}), "gpu": "0"}
 
 
 def _bound_inputs(command: Sequence[str]) -> list[str]:
-    """Return, of a map task's command, the inputs that are not mapped over (`… -- vars a,b resolver …`)."""
+    """Return the inputs that a map task does not map over.
+
+    Its command tells them: `pyflyte-map-execute … -- vars a,b resolver …`.
+    """
     if "pyflyte-map-execute" not in command:
         return []
     names = command[command.index("vars") + 1]

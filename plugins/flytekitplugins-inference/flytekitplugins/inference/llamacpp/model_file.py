@@ -37,8 +37,8 @@ def gguf_file(model: Model, named: str | None) -> str | None:
         return named
     if isinstance(model, VolumeModel) and model.path.endswith(".gguf"):
         return ""
-    if isinstance(model, ObjectStoreModel) and model.uri.endswith(".gguf"):
-        return model.uri.rpartition("/")[2]
+    if _is_one_file(model):
+        return model.name
     files = [name for name in _included(model) if name.endswith(".gguf")]
     if any(map(_WILD.search, files)):
         return None
@@ -84,12 +84,22 @@ def _part_problems(model: Model, file: str) -> Iterator[str]:
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         yield (
-            f"model_file={file!r} needs {missing[0]!r}{others}, which include= and exclude= of "
-            "the model leave out"
+            f"model_file={file!r} needs {missing[0]!r}{others}, which "
+            + (
+                f"{model.name!r}, one file, does not bring; give the directory of all parts"
+                if _is_one_file(model)
+                else "include= and exclude= of the model leave out"
+            )
         )
 
 
+def _is_one_file(model: Model) -> bool:
+    return isinstance(model, ObjectStoreModel) and model.name.endswith(".gguf")
+
+
 def _is_brought(model: Model, name: str) -> bool:
+    if _is_one_file(model) and name != model.name:
+        return False
     included = not _included(model) or any(
         fnmatch.fnmatchcase(name, pattern) for pattern in _included(model)
     )

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import ConfigError
+from ..facts.metric_names import FAMILIES
 from ..pod import check
 from ..pod.adapters import WithHubToken
 from ..pod.arguments import WithArguments
@@ -38,12 +39,6 @@ IMAGES = {
     "gpu.intel.com": "server-vulkan",
 }
 """By the vendor in `gpu_resource`; `server-cuda` is for CUDA 12, `server-cuda13` for 13."""
-METRIC_NAMES = {
-    "requests_running": "llamacpp:requests_processing",
-    "requests_waiting": "llamacpp:requests_deferred",
-    "prompt_tokens": "llamacpp:prompt_tokens_total",
-    "generation_tokens": "llamacpp:tokens_predicted_total",
-}
 CACHE = "/var/cache/inference"
 MEBIBYTE = 2**20
 LARGEST_CACHE_RAM = 8192
@@ -61,7 +56,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
+class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]):
     """A llama.cpp server beside a task.
 
     Raises:
@@ -93,10 +88,13 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
     request asks for the first as `"lora": [{"id": 0, "scale": 1.0}]`."""
 
     health_endpoint: str | None = "/health"
+    """HTTP path that answers 200 once the model is loaded; becomes the startup probe."""
     port: int = 8080
-    """The port of the image's own health check."""
+    """The port the server listens on; by default that of the image's own health check."""
     cpu: int | float | str = 4
+    """Cores; requests and limits."""
     mem: str = "8Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     option_table = OPTIONS
     exclusive_options = MappingProxyType({"lora": "lora_files", "lora_scaled": "lora_files"})
@@ -135,7 +133,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics" if has_metrics else "",
-            metric_names=METRIC_NAMES if has_metrics else {},
+            metric_names=FAMILIES["llamacpp"] if has_metrics else {},
             hub_token=token,
             volumes=()
             if self.model is not None
@@ -225,10 +223,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate):
                 "no model"
             )
         if self.model is not None and given:
-            yield (
-                f"{given[0]} says which model is loaded, and so does model={self.model!r}; give "
-                "one of them"
-            )
+            yield (f"{given[0]} says which model is loaded, and so does model=; give one of them")
         if isinstance(source := self._sound_source(), get_args(Model)):
             yield from file_problems(source, self.model_file)
 

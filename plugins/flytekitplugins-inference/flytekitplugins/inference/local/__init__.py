@@ -1,15 +1,15 @@
 """Runs a pod manifest on this machine, as processes or containers, with the kubelet's semantics.
 
 ```
-manifest ──▶ plan (pure) ──▶ supervisor (state machine, no threads) ──▶ backend ──▶ processes: shim ──▶ program
-                                container, probes, events                choice      containers: warden
-                                pod: the thread and the public object
-                                pool: pods that are used again
+manifest ──▶ plan (pure) ──▶ supervisor (state machine) ──▶ backend ──▶ processes: shim ──▶ program
+                             container, prober, events       choice     containers: warden
+                             pod: the thread and the public object
+                             pool: pods that are used again
 ```
 
-`start` runs a pod for one `with` block, `lease` lends one that others may use too. Imports the
-standard library and this package's errors and names of programs only: neither flytekit nor
-kubernetes. Linux and macOS.
+`start` runs a pod for one `with` block, `lease` lends one that others may use too. This room
+imports the standard library, this package's errors and facts, and the programs' names only: neither
+flytekit nor kubernetes. It works on Linux and macOS.
 """
 
 from .backend import THIS_MACHINE, Backend, Process
@@ -18,6 +18,7 @@ from .events import Event
 from .launch import start
 from .pod import LocalPod, stop_all
 from .pool import Lease, lease, stop_idle
+from .settings import LocalSettings
 
 __all__ = [
     "THIS_MACHINE",
@@ -26,6 +27,7 @@ __all__ = [
     "Event",
     "Lease",
     "LocalPod",
+    "LocalSettings",
     "Process",
     "lease",
     "start",

@@ -1,9 +1,8 @@
 """The seam between the state machine and what really runs containers.
 
-The state machine knows these protocols only. `processes.ProcessBackend` implements them with
-processes of this machine, `engine_backend.ContainerBackend` with a container engine, beside which
-containers without an image are processes too. All share this machine's network, as the containers
-of a pod share one.
+The state machine knows these protocols only. `ProcessBackend` implements them with processes of
+this machine, `ContainerBackend` with a container runtime, beside which containers without an image
+are processes too. All share this machine's network, as the containers of a pod share one.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from .events import Kind
-    from .plan.local_plan import ContainerPlan, PodPlan
+    from .plan.local_plan import ContainerPlan, LocalPodPlan
 
 THIS_MACHINE = "this-machine"
-"""The image of containers whose programs this machine has: no engine is asked for it."""
+"""The image of containers whose programs this machine has: no runtime is asked for it."""
 
 LineSink = Callable[[str], None]
 """Takes one line that a container has written."""
 
 
-class Report(Protocol):
-    """Records an event of a container, and tells it."""
+class EventSink(Protocol):
+    """Records an event of a container, and shows it."""
 
     def __call__(self, container: str, kind: Kind, detail: str) -> None:
         """Record that something happens now."""
@@ -54,7 +53,11 @@ class Process(Protocol):
         ...
 
     def execute(self, command: Sequence[str], timeout: float) -> tuple[int | None, str]:
-        """Run a command in the container; return its exit code, `None` after `timeout` seconds, and its last line."""
+        """Run a command in the container.
+
+        Returns:
+            Its exit code, or `None` after `timeout` seconds, and its last line.
+        """
         ...
 
 
@@ -69,7 +72,7 @@ class Backend(Protocol):
         """
         ...
 
-    def prepare(self, plan: PodPlan, report: Report) -> None:
+    def prepare(self, plan: LocalPodPlan, report: EventSink) -> None:
         """Check before anything is started that every container can run; bring what that needs.
 
         Args:
@@ -81,7 +84,7 @@ class Backend(Protocol):
         """
         ...
 
-    def start(self, plan: PodPlan, container: ContainerPlan, write_line: LineSink) -> Process:
+    def start(self, plan: LocalPodPlan, container: ContainerPlan, write_line: LineSink) -> Process:
         """Start one container; deliver what it writes line by line, from any thread.
 
         Raises:
@@ -93,6 +96,6 @@ class Backend(Protocol):
         """Return what the last run wrote to its termination log, or nothing."""
         ...
 
-    def clean_up(self, plan: PodPlan) -> None:
-        """Remove what is left of a pod outside of its directory, and in it what this user may not remove."""
+    def clean_up(self, plan: LocalPodPlan) -> None:
+        """Remove what a pod leaves outside its directory, and in it what only root may remove."""
         ...

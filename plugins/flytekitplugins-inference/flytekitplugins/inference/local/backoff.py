@@ -13,13 +13,16 @@ class Backoff:
     second instead of ten, and up to half a minute instead of five, because somebody is watching.
     """
 
-    base: float = 1.0
+    base_seconds: float = 1.0
     """Seconds before the second restart in a row."""
-    cap: float = 30.0
+    cap_seconds: float = 30.0
     """Seconds at most."""
-    reset: float = 600.0
-    """A run of this many seconds is forgiven all before it."""
+    reset_seconds: float = 600.0
+    """A run that lasts so long clears the count of the ends before it."""
 
     def delay(self, ends: int) -> float:
         """Return the seconds before the restart that follows the given number of ends in a row."""
-        return 0.0 if ends <= 1 else min(self.cap, self.base * 2.0 ** min(ends - 2, 32))
+        if ends <= 1:
+            return 0.0
+        doublings = min(ends - 2, 32)  # a float has an end
+        return min(self.cap_seconds, self.base_seconds * 2.0**doublings)

@@ -1,4 +1,7 @@
-"""Which backend runs a pod when the caller names none: processes where that is possible, else a container engine."""
+"""Which backend runs a pod when the caller names none.
+
+Processes where that is possible, otherwise a container runtime.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, MissingDependencyError, UnsupportedError
 from .containers.container_backend import ContainerBackend
-from .containers.docker_api import find_engine
+from .containers.docker_api import find_runtime
 from .events import POD
 from .processes.process_backend import ProcessBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .backend import Backend, Report
-    from .plan.local_plan import PodPlan
+    from .backend import Backend, EventSink
+    from .plan.local_plan import LocalPodPlan
 
 BACKEND_VARIABLE = "INFERENCE_LOCAL_BACKEND"
 """Environment variable that says what runs pods: `processes` or `containers`; unset or empty, what
@@ -22,13 +25,13 @@ this machine can."""
 
 
 def choose_backend(
-    compile_for: Callable[[Backend], PodPlan], report: Report, environ: Mapping[str, str]
-) -> tuple[Backend, PodPlan]:
-    """Return a backend that can run a pod, and what it runs; everything is checked and brought.
+    compile_for: Callable[[Backend], LocalPodPlan], report: EventSink, environ: Mapping[str, str]
+) -> tuple[Backend, LocalPodPlan]:
+    """Return a backend that can run a pod, and the plan that it is ready to run.
 
     Args:
         compile_for: Compiles the pod for a backend.
-        report: Takes what happens meanwhile.
+        report: Takes what happens meanwhile, such as the pull of an image.
         environ: Environment variables.
 
     Raises:
@@ -36,40 +39,46 @@ def choose_backend(
         MissingDependencyError: Containers are asked for, and the `docker` SDK is not installed.
         UnsupportedError: This machine lacks what the pod needs; says what was tried.
     """
-    wanted = environ.get(BACKEND_VARIABLE, "")
-    if wanted not in ("", "processes", "containers"):
+    choice = environ.get(BACKEND_VARIABLE, "")
+    if choice not in ("", "processes", "containers"):
         raise ConfigError(
-            f"{BACKEND_VARIABLE}={wanted!r} must be 'processes' or 'containers', or unset."
+            f"{BACKEND_VARIABLE}={choice!r} must be 'processes' or 'containers', or unset."
         )
-    if wanted == "containers":
-        return prepared(ContainerBackend(find_engine(environ)), compile_for, report)
+    if choice == "containers":
+        return prepare(ContainerBackend(find_runtime(environ)), compile_for, report)
     processes = ProcessBackend()
     plan = compile_for(processes)
     try:
         processes.prepare(plan, report)
     except UnsupportedError as missing:
-        if wanted or not any(
+        if choice or not any(
             ContainerBackend.runs_image(container.image) for container in plan.containers
         ):
             raise
         try:
-            backend = ContainerBackend(find_engine(environ))
+            backend = ContainerBackend(find_runtime(environ))
         except (MissingDependencyError, UnsupportedError) as error:
-            tried = [f"Nor as containers: {' '.join(str(error).split())}"]
-            raise UnsupportedError(missing.message, problems=[*missing.problems, *tried]) from error
+            attempts = [f"Nor as containers: {' '.join(str(error).split())}"]
+            raise UnsupportedError(
+                missing.message, problems=[*missing.problems, *attempts]
+            ) from error
         report(
             POD,
             "noted",
             f"runs as containers of {backend.name}: this machine lacks a program of it",
         )
-        return prepared(backend, compile_for, report)
+        return prepare(backend, compile_for, report)
     return processes, plan
 
 
-def prepared(
-    backend: Backend, compile_for: Callable[[Backend], PodPlan], report: Report
-) -> tuple[Backend, PodPlan]:
-    """Return a backend and the pod compiled for it, checked."""
+def prepare(
+    backend: Backend, compile_for: Callable[[Backend], LocalPodPlan], report: EventSink
+) -> tuple[Backend, LocalPodPlan]:
+    """Return a backend and the plan that it is ready to run.
+
+    Raises:
+        UnsupportedError: It cannot run the pod.
+    """
     plan = compile_for(backend)
     backend.prepare(plan, report)
     return backend, plan

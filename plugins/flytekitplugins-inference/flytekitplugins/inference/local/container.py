@@ -1,9 +1,10 @@
-"""One container of a running pod: its runs, probes and restarts, as the kubelet's pod worker sees them.
+"""One container of a running pod: its runs, probes and restarts.
 
-A container knows nothing of the others and of processes; `Supervisor` gives it its turn. Where it
-differs from a kubelet: the startup probe does not wait for `initialDelaySeconds` and is asked every
-0.25 to 1 s instead of every `periodSeconds`, so that nobody waits ten seconds for a server that is
-up; its budget in seconds is the manifest's.
+It is what the kubelet's pod worker sees of a container; it knows nothing of the others and of
+processes, and `Supervisor` gives it its turn. Where it differs from a kubelet: the startup probe
+does not wait for `initialDelaySeconds` and is asked every 0.25 to 1 s instead of every
+`periodSeconds`, so that nobody waits ten seconds for a server that is up; its budget in seconds is
+the manifest's.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from typing import TYPE_CHECKING
 
 from .events import POD
 from .failures import TAIL_LINES, describe_exit, exited_error
-from .plan.local_plan import ContainerPlan, PodPlan, Role
+from .plan.local_plan import ContainerPlan, LocalPodPlan, Role
 
 if TYPE_CHECKING:
     from ..errors import ServerExitedError
     from .backend import Backend, Process
     from .backoff import Backoff
-    from .container_output import Output
+    from .container_output import PodOutput
     from .events import Clock, History
-    from .probes import Probe, Prober
+    from .plan.probe_plan import ProbePlan
+    from .prober import Prober
 
 _FIRST_PROBE_SECONDS = 0.25
 _SLOWEST_STARTUP_PROBE_SECONDS = 1.0
@@ -42,7 +44,7 @@ class State(Enum):
 class _Schedule:
     """What one probe of one run has said so far."""
 
-    probe: Probe
+    probe: ProbePlan
     due: float
     failures: int = 0
     successes: int = 0
@@ -50,19 +52,19 @@ class _Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class PodContext:
     """What the containers of one pod share."""
 
-    plan: PodPlan
+    plan: LocalPodPlan
     backend: Backend
     history: History
-    output: Output
+    output: PodOutput
     clock: Clock
     prober: Prober
     backoff: Backoff
 
 
-class Container:
+class SupervisedContainer:
     """One container of a running pod.
 
     Args:
@@ -70,7 +72,7 @@ class Container:
         shared: What it shares with the pod's other containers.
     """
 
-    def __init__(self, plan: ContainerPlan, shared: Surroundings) -> None:
+    def __init__(self, plan: ContainerPlan, shared: PodContext) -> None:
         self.plan = plan
         self.state = State.WAITING
         self.exit_code: int | None = None
@@ -197,7 +199,7 @@ class Container:
             self.state = State.ENDED
 
     def poll_end(self) -> bool:
-        """While the pod stops: tell whether nothing of it runs any more; kill it when that is due."""
+        """While the pod stops: tell whether it has ended; kill it when that is due."""
         if self.state is State.RUNNING and self._process is not None:
             code = self._process.poll()
             if code is not None:
@@ -237,7 +239,7 @@ class Container:
         if self.plan.role is not Role.SIDECAR:
             self.state = State.ENDED
             return
-        is_forgiven = now - self.began >= self._shared.backoff.reset
+        is_forgiven = now - self.began >= self._shared.backoff.reset_seconds
         self.crashes = 1 if is_forgiven else self.crashes + 1
         self._ends = 1 if is_forgiven else self._ends + 1
         delay = self._shared.backoff.delay(self._ends)
@@ -251,7 +253,7 @@ class Container:
         self.ready = self.started = False
         self._shared.history.record(self.name, "exited", describe_exit(code, self.exit_reason))
 
-    def _first_delay(self, kind: str, probe: Probe) -> float:
+    def _first_delay(self, kind: str, probe: ProbePlan) -> float:
         return min(_FIRST_PROBE_SECONDS, probe.period) if kind == "startup" else probe.initial_delay
 
     def _pass(self) -> None:

@@ -51,12 +51,12 @@ class LineSplitter:
 
 
 def _as_text(line: bytes) -> str:
-    shown = line.rstrip(b"\r").rpartition(b"\r")[2]
-    text = _CONTROL.sub("", shown.decode("utf-8", "replace"))
+    visible = line.rstrip(b"\r").rpartition(b"\r")[2]
+    text = _CONTROL.sub("", visible.decode("utf-8", "replace"))
     return text if len(text) <= MAX_LINE_CHARACTERS else text[:MAX_LINE_CHARACTERS] + " …"
 
 
-class Output:
+class PodOutput:
     """The lines of all containers of one pod.
 
     Args:
@@ -93,8 +93,8 @@ class Output:
     def tail(self, container: str, lines: int) -> tuple[str, ...]:
         """Return the last lines of a container, oldest first."""
         with self._lock:
-            kept = self._kept.get(container, ())
-            return tuple(kept)[-lines:] if lines > 0 else ()
+            recent = self._kept.get(container, ())
+            return tuple(recent)[-lines:] if lines > 0 else ()
 
 
 def _is_terminal(stream: TextIO) -> bool:

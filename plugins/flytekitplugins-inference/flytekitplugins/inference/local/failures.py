@@ -19,16 +19,16 @@ _NOT_FOUND = 127
 
 
 def describe_exit(code: int, reason: str = "") -> str:
-    """Return an exit code for a person, with the signal it stands for (128 + n, as the kubelet reports it)."""
+    """Return an exit code for a person, with the signal n that a code of 128 + n stands for."""
     name = ""
     with contextlib.suppress(ValueError):
         name = signal.Signals(code - 128).name if code > 128 else ""
-    known = ", ".join(word for word in (name, reason) if word)
-    return f"exit code {code} ({known})" if known else f"exit code {code}"
+    words = ", ".join(word for word in (name, reason) if word)
+    return f"exit code {code} ({words})" if words else f"exit code {code}"
 
 
 def read_termination_message(text: str) -> tuple[str, str]:
-    """Return message and hint of a termination message of this package's programs; two empty texts for any other."""
+    """Return message and hint of a termination message; empty unless a program of ours wrote it."""
     try:
         fields = json.loads(text)
     except ValueError:

@@ -31,7 +31,7 @@ from ..errors import ConfigError, ServerExitedError
 from .events import POD, Event, History
 from .plan.mounts import find_directory
 from .ports import release_ports
-from .supervisor import Phase, Supervisor
+from .supervisor import PodPhase, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .backend import Backend
-    from .container import Container
-    from .container_output import Output
-    from .plan.local_plan import PodPlan
+    from .container import SupervisedContainer
+    from .container_output import PodOutput
+    from .plan.local_plan import LocalPodPlan
 
 
 _KILL_PATIENCE_SECONDS = 10.0
@@ -49,15 +49,15 @@ _live: set[LocalPod] = set()
 
 
 class LocalPod:
-    """A pod that runs on this machine. Made by `start` and `lease`; a context manager that stops it."""
+    """A pod that runs on this machine, made by `start` and `lease`; leaving the block stops it."""
 
     def __init__(
         self,
-        plan: PodPlan,
+        plan: LocalPodPlan,
         supervisor: Supervisor,
         *,
         history: History,
-        output: Output,
+        output: PodOutput,
         backend: Backend,
     ) -> None:
         self._plan = plan
@@ -98,7 +98,7 @@ class LocalPod:
 
     @property
     def env(self) -> Mapping[str, str]:
-        """What the manifest defines in the primary's `env`, with paths and ports of this machine."""
+        """The primary's `env` as the manifest defines it, with paths and ports of this machine."""
         return dict(self._plan.primary_env)
 
     @property
@@ -125,21 +125,21 @@ class LocalPod:
         try:
             return self._plan.ports[container_port]
         except KeyError:
-            known = ", ".join(map(str, self._plan.ports)) or "none"
+            declared = ", ".join(map(str, self._plan.ports)) or "none"
             raise ConfigError(
-                f"No container declares the port {container_port}; declared: {known}."
+                f"No container declares the port {container_port}; declared: {declared}."
             ) from None
 
     def path(self, container_path: str) -> Path:
-        """Return where a path of a mounted volume lies on this machine; the primary's mounts are looked at first.
+        """Return where a path of a mounted volume lies on this machine; the primary's mounts win.
 
         Raises:
             ConfigError: No container mounts a volume there.
         """
         for mounts in (self._plan.primary_mounts, *(plan.mounts for plan in self._plan.containers)):
-            found = find_directory(container_path, mounts)
-            if found is not None:
-                return found
+            directory = find_directory(container_path, mounts)
+            if directory is not None:
+                return directory
         raise ConfigError(
             f"No container of {self.name!r} mounts a volume that holds {container_path!r}."
         )
@@ -167,7 +167,7 @@ class LocalPod:
             ServerExitedError: The pod has stopped, or a sidecar has ended and waits to be
                 restarted.
         """
-        if self._supervisor.phase in (Phase.STOPPING, Phase.STOPPED):
+        if self._supervisor.phase in (PodPhase.STOPPING, PodPhase.STOPPED):
             raise ServerExitedError(f"The pod {self.name!r} is not running any more.")
         error = self._supervisor.find_down()
         if error is not None:
@@ -190,14 +190,14 @@ class LocalPod:
                 self._plan.primary, "ended", f"raised {kind.__name__}" if kind else ""
             )
 
-    def wait_until_settled(self, timeout: float | None = None) -> bool:
+    def wait_until_settled(self, timeout_seconds: float | None = None) -> bool:
         """Wait for a pod whose sidecars may be restarting; return whether they all run.
 
         Args:
-            timeout: Seconds at most; `None` waits until they run or the pod is broken.
+            timeout_seconds: At most so long; `None` waits until they run or the pod is broken.
         """
         self._look()
-        give_up = None if timeout is None else time.monotonic() + timeout
+        give_up = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while (
             not self.is_settled
             and not self.is_broken
@@ -207,47 +207,52 @@ class LocalPod:
         return self.is_settled
 
     def _look(self) -> None:
-        """Have the state machine look at everything now; what ended since it last did would still count as running."""
+        """Have the state machine look at everything now.
+
+        Until it does, what has ended since it last looked counts as running.
+        """
         until = self._steps + 2  # the step under way may have looked already
         while self._steps < until and not self._stopped.is_set():
             self._wake.set()
             time.sleep(0.005)
 
-    def stop(self, *, grace: float | None = None) -> None:
-        """Stop everything and wait for it; nothing happens if it was stopped before, or in a forked process.
+    def stop(self, *, grace_seconds: float | None = None) -> None:
+        """Stop everything and wait until it has ended.
+
+        Does nothing when it was stopped before, and in a forked process.
 
         Args:
-            grace: Seconds between SIGTERM and SIGKILL, in place of `terminationGracePeriodSeconds`.
+            grace_seconds: Between SIGTERM and SIGKILL, in place of
+                `terminationGracePeriodSeconds`.
         """
         if os.getpid() != self._owner:
             return
         try:
-            self.request_stop(grace=grace)
+            self.request_stop(grace_seconds=grace_seconds)
             self._stopped.wait()
-        except (
-            BaseException
-        ):  # a second Ctrl-C, mostly: no more patience, but still no process left behind
+        # a second Ctrl-C, mostly: no more patience, but still no process left behind
+        except BaseException:
             self._request_kill()
             self._stopped.wait(_KILL_PATIENCE_SECONDS)
             raise
 
-    def request_stop(self, *, grace: float | None = None) -> None:
+    def request_stop(self, *, grace_seconds: float | None = None) -> None:
         """Ask for a stop without waiting for it."""
         if os.getpid() == self._owner:
-            self._supervisor.request_stop(grace)
+            self._supervisor.request_stop(grace_seconds)
             self._wake.set()
 
     def _request_kill(self) -> None:
         self._supervisor.request_kill()
         self._wake.set()
 
-    def _container(self, name: str) -> Container:
+    def _container(self, name: str) -> SupervisedContainer:
         for container in self._supervisor.containers:
             if container.name == name:
                 return container
-        known = ", ".join(container.name for container in self._supervisor.containers)
+        names = ", ".join(container.name for container in self._supervisor.containers)
         raise ConfigError(
-            f"The pod {self.name!r} runs no container {name!r} here; it runs {known or 'none'}."
+            f"The pod {self.name!r} runs no container {name!r} here; it runs {names or 'none'}."
         )
 
     def begin(self) -> None:
@@ -263,7 +268,7 @@ class LocalPod:
         try:
             self._thread.start()
             self._initialized.wait()
-            if self._supervisor.phase is not Phase.RUNNING:
+            if self._supervisor.phase is not PodPhase.RUNNING:
                 self._stopped.wait()
                 raise (
                     self._defect
@@ -281,7 +286,7 @@ class LocalPod:
             self._output.write_line(POD, summary)
 
     def _summary(self) -> str:
-        """Say how long the start took, and each container that was waited for; nothing when none was."""
+        """Say how long the start and each container took; nothing when none was waited for."""
         began = {
             event.container: event.seconds
             for event in reversed(self.events)
@@ -299,10 +304,10 @@ class LocalPod:
 
     def _supervise(self) -> None:
         try:
-            while self._supervisor.phase is not Phase.STOPPED:
+            while self._supervisor.phase is not PodPhase.STOPPED:
                 delay = self._supervisor.step()
                 self._steps += 1
-                if self._supervisor.phase is not Phase.STARTING:
+                if self._supervisor.phase is not PodPhase.STARTING:
                     self._initialized.set()
                 self._wake.wait(delay)
                 self._wake.clear()
@@ -324,7 +329,7 @@ class LocalPod:
 
 
 def stop_all() -> None:
-    """Stop every pod of this process, all at the same time. Runs by itself when the interpreter ends."""
+    """Stop every pod of this process at the same time; runs when the interpreter ends."""
     pods = [pod for pod in tuple(_live) if pod._owner == os.getpid()]
     for pod in pods:
         pod.request_stop()

@@ -1,4 +1,4 @@
-"""Pods that are used again: one per key, shared by whoever leases it, stopped when nobody has needed it for a while.
+"""Pods that are used again: one per key, shared by whoever leases it, stopped when idle for long.
 
 For elements of a `map_task`, calls in a `dynamic` and consecutive tasks, which would otherwise load
 the same model again and again. A pool belongs to one process: a forked one begins with an empty
@@ -13,21 +13,19 @@ import json
 import os
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InferenceError
-from .backoff import Backoff
 from .launch import start
-from .supervisor import MAX_RESTARTS
+from .settings import LocalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from .backend import Backend
     from .pod import LocalPod
 
-IDLE_TIMEOUT_SECONDS = 60.0
+IDLE_SECONDS = 60.0
 """How long a pod that nobody uses is kept: longer than a pause between tasks, shorter than one
 between runs."""
 
@@ -65,7 +63,9 @@ class Pool:
             pod.stop()
 
     def acquire(self, key: str, open_pod: Callable[[], LocalPod]) -> tuple[_Entry, LocalPod]:
-        """Return a running pod and its entry, which `release` wants back; start the pod if there is none.
+        """Return a running pod and its entry, which `release` wants back.
+
+        The pod is started if there is none.
 
         Args:
             key: What the pod is known by.
@@ -76,14 +76,18 @@ class Pool:
             try:
                 pod = self._open(key, entry, open_pod) if is_first else self._join(key, entry)
             except BaseException:
-                self.release(key, entry, idle_timeout=0)
+                self.release(key, entry, idle_seconds=0)
                 raise
             if pod is not None:
                 return entry, pod
-            self.release(key, entry, idle_timeout=0)
+            self.release(key, entry, idle_seconds=0)
 
     def _enter(self, key: str) -> tuple[_Entry, bool]:
-        """Count one more user of the key's entry; return it and whether this user is to start the pod."""
+        """Count one more user of the key's entry.
+
+        Returns:
+            The entry, and whether this user is the first, who starts the pod.
+        """
         with self._lock:
             entry = self._entries.get(key)
             is_first = entry is None
@@ -125,18 +129,24 @@ class Pool:
         if self._entries.get(key) is entry:
             del self._entries[key]
 
-    def release(self, key: str, entry: _Entry, idle_timeout: float) -> None:
-        """Count one user less; the last one leaves the pod idle for `idle_timeout` seconds, or stops it."""
+    def release(self, key: str, entry: _Entry, idle_seconds: float) -> None:
+        """Count one user less; the last one leaves the pod idle for a while, or stops it.
+
+        Args:
+            key: What the pod is known by.
+            entry: Its entry.
+            idle_seconds: Seconds that the pod may be idle.
+        """
         if os.getpid() != self._owner:
             return  # a forked process leaves a block that its parent has entered
         with self._lock:
             entry.users -= 1
             if entry.users:
                 return
-            if entry.pod is None or entry.is_stale or idle_timeout <= 0:
+            if entry.pod is None or entry.is_stale or idle_seconds <= 0:
                 self._forget(key, entry)
             else:
-                entry.timer = threading.Timer(idle_timeout, self._expire, (key, entry))
+                entry.timer = threading.Timer(idle_seconds, self._expire, (key, entry))
                 entry.timer.daemon = True
                 if _begin_timer(entry.timer):
                     return
@@ -171,16 +181,16 @@ class Lease:
         pool: Where the pod is kept.
         key: What the pod is known by.
         open_pod: Starts it.
-        idle_timeout: Seconds to keep it after the last user.
+        idle_seconds: Seconds to keep it after the last user.
     """
 
     def __init__(
-        self, pool: Pool, key: str, open_pod: Callable[[], LocalPod], *, idle_timeout: float
+        self, pool: Pool, key: str, open_pod: Callable[[], LocalPod], *, idle_seconds: float
     ) -> None:
         self._pool = pool
         self._key = key
         self._open_pod = open_pod
-        self._idle_timeout = idle_timeout
+        self._idle_seconds = idle_seconds
         self._held: tuple[_Entry, LocalPod] | None = None
 
     def __enter__(self) -> LocalPod:
@@ -196,7 +206,7 @@ class Lease:
         held, self._held = self._held, None
         if held is not None:
             held[1].end_body(kind)
-            self._pool.release(self._key, held[0], self._idle_timeout)
+            self._pool.release(self._key, held[0], self._idle_seconds)
 
     async def __aenter__(self) -> LocalPod:
         import asyncio
@@ -242,59 +252,30 @@ _pool = Pool()
 
 def lease(
     manifest: Mapping[str, Any],
+    settings: LocalSettings = LocalSettings(),  # noqa: B008 - frozen
     *,
     key: str = "",
-    variables: Mapping[str, str] | None = None,
-    files: Mapping[str, bytes] | None = None,
-    idle_timeout: float = IDLE_TIMEOUT_SECONDS,
-    primary: str = "primary",
-    volumes: Mapping[str, str | os.PathLike[str]] | None = None,
-    startup_timeout: float | None = None,
-    backoff: Backoff = Backoff(),  # noqa: B008 - frozen
-    max_restarts: int = MAX_RESTARTS,
-    output: TextIO | None = None,
-    backend: Backend | None = None,
+    idle_seconds: float = IDLE_SECONDS,
 ) -> Lease:
-    """Lend a pod of this process for as long as a `with` or `async with` block lasts; start it if none has that key.
+    """Lend a pod of this process for as long as a `with` or `async with` block lasts.
 
-    Two threads that ask for one key at the same time get one pod, and both wait for it. A pod whose
-    sidecar is being restarted is waited for; one that is beyond hope is replaced.
+    It is started if none has that key. Two threads that ask for one key at the same time get one
+    pod, and both wait for it. A pod whose sidecar is being restarted is waited for; one that is
+    beyond hope is replaced.
 
     Args:
-        manifest: As for `start`; looked at only when the pod is started.
+        manifest: As for `start`; read only when the pod is started.
+        settings: As for `start`.
         key: What the pod is known by. It must differ whenever something that the pod reads differs,
-            its inputs too. Empty: a digest of the manifest, the variables and the files.
-        idle_timeout: Seconds to keep the pod after its last user; 0 stops it at once.
-        variables: As for `start`.
-        files: As for `start`.
-        primary: As for `start`.
-        volumes: As for `start`.
-        startup_timeout: As for `start`.
-        backoff: As for `start`.
-        max_restarts: As for `start`.
-        output: As for `start`.
-        backend: As for `start`.
+            its inputs too. Empty: a digest of the manifest and of the settings' variables, files
+            and volumes.
+        idle_seconds: Seconds to keep the pod after its last user; 0 stops it at once.
 
     Returns:
         A context manager that gives the running pod; entering it raises what `start` raises.
     """
-    key = key or _digest(manifest, variables or {}, files or {})
-
-    def open_pod() -> LocalPod:
-        return start(
-            manifest,
-            variables=variables,
-            files=files,
-            primary=primary,
-            volumes=volumes,
-            startup_timeout=startup_timeout,
-            backoff=backoff,
-            max_restarts=max_restarts,
-            output=output,
-            backend=backend,
-        )
-
-    return Lease(_pool, key, open_pod, idle_timeout=idle_timeout)
+    key = key or _digest(manifest, settings)
+    return Lease(_pool, key, lambda: start(manifest, settings), idle_seconds=idle_seconds)
 
 
 def stop_idle() -> None:
@@ -302,16 +283,17 @@ def stop_idle() -> None:
     _pool.stop_idle()
 
 
-def _digest(
-    manifest: Mapping[str, Any], variables: Mapping[str, str], files: Mapping[str, bytes]
-) -> str:
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    text = json.dumps([manifest, variables, digests], sort_keys=True, default=str)
+def _digest(manifest: Mapping[str, Any], settings: LocalSettings) -> str:
+    """Return what differs when something differs that the pod can read."""
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in settings.files.items()}
+    parts = [manifest, settings.variables, files, settings.volumes]
+    text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _begin_anew() -> None:
-    global _pool  # noqa: PLW0603 - a forked process must not share its parent's pods, nor a lock held by its threads
+    # a forked process must not share its parent's pods, nor a lock that its parent's threads hold
+    global _pool  # noqa: PLW0603
     _pool = Pool()
 
 

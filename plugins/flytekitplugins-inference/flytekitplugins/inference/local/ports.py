@@ -12,45 +12,66 @@ import contextlib
 import errno
 import fcntl
 import os
+import random
 import socket
 import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import UnsupportedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+_CHOICE = range(28000, 32768)
+"""What a busy port is replaced with: below the ports that Linux (from 32768) and macOS (from 49152)
+give to connections and to sockets that ask for any. One of those may be taken by a connection of
+anybody while the server loads, and no lock of ours prevents that.
+https://docs.kernel.org/networking/ip-sysctl.html (ip_local_port_range)
+"""
 
 _lock = threading.Lock()
 _reserved: dict[int, tuple[int, Path]] = {}
 """Port to its locked file."""
 
 
-def reserve_ports(wanted: Iterable[int]) -> dict[int, int]:
-    """Choose and reserve a port of this machine for each wanted one.
+def reserve_ports(container_ports: Iterable[int]) -> dict[int, int]:
+    """Choose and reserve a port of this machine for each container port.
 
     Args:
-        wanted: Container ports of one pod.
+        container_ports: Those of one pod.
 
     Returns:
         Port on this machine by container port; give its values back with `release_ports`.
+
+    Raises:
+        UnsupportedError: No port is left to replace a busy one with.
     """
-    chosen: dict[int, int] = {}
+    ports: dict[int, int] = {}
     with _lock:
-        for port in dict.fromkeys(wanted):
-            chosen[port] = port if _reserve(port) else _reserve_any()
-    return chosen
+        try:
+            for port in dict.fromkeys(container_ports):
+                ports[port] = port if _reserve(port) else _reserve_any()
+        except UnsupportedError:
+            _release(ports.values())
+            raise
+    return ports
 
 
 def release_ports(ports: Mapping[int, int]) -> None:
     """Give reserved ports back."""
     with _lock:
-        for port in ports.values():
-            file, path = _reserved.pop(port, (None, None))
-            if file is not None and path is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-                os.close(file)
+        _release(ports.values())
+
+
+def _release(ports: Iterable[int]) -> None:
+    for port in ports:
+        file, path = _reserved.pop(port, (None, None))
+        if file is not None and path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            os.close(file)
 
 
 def _reserve(port: int) -> bool:
@@ -93,12 +114,14 @@ def _can_bind(host: str, port: int) -> bool:
 
 
 def _reserve_any() -> int:
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind(("0.0.0.0", 0))
-            port = int(probe.getsockname()[1])
+    # At random, so that processes which start at once do not all try the same ones.
+    for port in random.sample(_CHOICE, len(_CHOICE)):
         if _reserve(port):
             return port
+    raise UnsupportedError(
+        f"Every port from {_CHOICE[0]} to {_CHOICE[-1]} is in use or reserved for another pod.",
+        hint="End what listens on them: `ss -ltnp` on Linux, `lsof -iTCP -sTCP:LISTEN` on macOS.",
+    )
 
 
 def _forget() -> None:

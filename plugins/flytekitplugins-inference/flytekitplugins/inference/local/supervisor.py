@@ -1,4 +1,4 @@
-"""The state machine of a pod: what starts when, what its end means, and in which order everything stops.
+"""The state machine of a pod: what starts when, what its end means, in which order all stops.
 
 No threads and no processes here: `step` does what is due and says when it wants to be called again.
 Requests may come from any thread; they set a flag that the next step reads.
@@ -8,7 +8,7 @@ once its startup probe has succeeded, without one at once; a sidecar that has st
 nothing back when it ends later; at the end one container after the other, last started first, all
 within one grace period, and two seconds for each that is left when it is over. What differs,
 because somebody waits: a start that does not get on ends with an error, after the startup probe's
-budget (or `startup_timeout`), or when a sidecar has ended more than `max_restarts` times in a row.
+budget (or `startup_seconds`), or when a sidecar has ended more than `max_restarts` times in a row.
 
 Source: KEP-753 (sidecar containers); kubernetes `pkg/kubelet/kuberuntime`, v1.36.
 """
@@ -19,16 +19,15 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from .container import Container, State, Surroundings
+from .container import PodContext, State, SupervisedContainer
 from .events import POD
 from .failures import TAIL_LINES, describe_exit, not_ready_error
 from .plan.local_plan import Role
+from .settings import MAX_RESTARTS
 
 if TYPE_CHECKING:
     from ..errors import InferenceError, ServerExitedError
 
-MAX_RESTARTS = 3
-"""Restarts in a row before a start is given up."""
 MINIMUM_GRACE_SECONDS = 2.0
 """What a container gets even when the pod's grace period is used up (kubelet
 `minimumGracePeriodInSeconds`)."""
@@ -41,7 +40,7 @@ _STUCK_SECONDS = (
 )
 
 
-class Phase(Enum):
+class PodPhase(Enum):
     """Where a pod is in its life."""
 
     STARTING = "starting"
@@ -55,26 +54,28 @@ class Supervisor:
 
     Args:
         shared: What its containers share.
-        startup_timeout: Seconds for the whole start, in place of the startup probes' own budgets.
+        startup_seconds: Seconds for the whole start, in place of the startup probes' own budgets.
         max_restarts: Restarts in a row before a start is given up.
     """
 
     def __init__(
         self,
-        shared: Surroundings,
+        shared: PodContext,
         *,
-        startup_timeout: float | None = None,
+        startup_seconds: float | None = None,
         max_restarts: int = MAX_RESTARTS,
     ) -> None:
-        self.phase = Phase.STARTING
+        self.phase = PodPhase.STARTING
         self.failure: InferenceError | None = None
-        self.containers = tuple(Container(plan, shared) for plan in shared.plan.containers)
+        self.containers = tuple(
+            SupervisedContainer(plan, shared) for plan in shared.plan.containers
+        )
         self._shared = shared
-        self._startup_timeout = startup_timeout
+        self._startup_seconds = startup_seconds
         self._max_restarts = max_restarts
         self._began = shared.clock()
         self._progress_at = self._began + _FIRST_PROGRESS_SECONDS
-        self._begun: list[Container] = []  # in order of start
+        self._begun: list[SupervisedContainer] = []  # in order of start
         self._stop_by = 0.0
         self._reported: dict[str, int] = {}
         self._stop_requested = False
@@ -87,7 +88,7 @@ class Supervisor:
     @property
     def is_settled(self) -> bool:
         """Whether every sidecar runs and has started: what the primary may count on."""
-        return self.phase is Phase.RUNNING and all(
+        return self.phase is PodPhase.RUNNING and all(
             container.started
             for container in self.containers
             if container.plan.role is Role.SIDECAR
@@ -96,7 +97,7 @@ class Supervisor:
     @property
     def is_broken(self) -> bool:
         """Whether the pod is beyond hope: it stops, or a sidecar ends again and again."""
-        return self.phase in (Phase.STOPPING, Phase.STOPPED) or any(
+        return self.phase in (PodPhase.STOPPING, PodPhase.STOPPED) or any(
             container.crashes > self._max_restarts for container in self.containers
         )
 
@@ -116,7 +117,7 @@ class Supervisor:
 
     def kill_all(self) -> None:
         """Send SIGKILL to everything and wait for it: the way out when a step itself has failed."""
-        self.phase = Phase.STOPPED
+        self.phase = PodPhase.STOPPED
         for container in self._begun:
             container.give_up()
             container.kill()
@@ -140,19 +141,19 @@ class Supervisor:
 
     def step(self) -> float:
         """Do what is due; return the seconds until the next step is wanted."""
-        if self._stop_requested and self.phase in (Phase.STARTING, Phase.RUNNING):
+        if self._stop_requested and self.phase in (PodPhase.STARTING, PodPhase.RUNNING):
             self._begin_stop()
-        if self.phase in (Phase.STARTING, Phase.RUNNING):
+        if self.phase in (PodPhase.STARTING, PodPhase.RUNNING):
             for container in self._begun:
                 container.step()
             self._report_ends()
-            if self.phase is Phase.STARTING:
+            if self.phase is PodPhase.STARTING:
                 self._advance()
             else:
                 self._restart_overdue()
             if self.failure:
                 self._begin_stop()
-        if self.phase is Phase.STOPPING:
+        if self.phase is PodPhase.STOPPING:
             self._step_stop()
         return _STEP_SECONDS
 
@@ -175,7 +176,7 @@ class Supervisor:
         if blocking and not self.failure:
             self._show_progress(blocking)
 
-    def _begin(self, container: Container) -> None:
+    def _begin(self, container: SupervisedContainer) -> None:
         self._begun.append(container)
         self._progress_at = self._shared.clock() + _FIRST_PROGRESS_SECONDS
         container.start()
@@ -184,7 +185,7 @@ class Supervisor:
         for container in self.containers:
             if container.plan.role is Role.BESIDE:
                 self._begin(container)
-        self.phase = Phase.RUNNING
+        self.phase = PodPhase.RUNNING
 
     def _find_failure(self) -> InferenceError | None:
         for container in self._begun:
@@ -201,8 +202,8 @@ class Supervisor:
         waiting = next((container for container in self._begun if not container.is_settled), None)
         if waiting is None:
             return None
-        timed_out = self._startup_timeout is not None and self._waited() >= self._startup_timeout
-        overdue = self._startup_timeout is None and waiting.is_overdue
+        timed_out = self._startup_seconds is not None and self._waited() >= self._startup_seconds
+        overdue = self._startup_seconds is None and waiting.is_overdue
         if not timed_out and not overdue:
             return None
         seconds = self._waited() if timed_out else self._shared.clock() - waiting.began
@@ -212,14 +213,14 @@ class Supervisor:
     def _waited(self) -> float:
         return self._shared.clock() - self._began
 
-    def _show_progress(self, blocking: Container) -> None:
+    def _show_progress(self, blocking: SupervisedContainer) -> None:
         now = self._shared.clock()
         if now < self._progress_at:
             return
         self._progress_at = now + _PROGRESS_SECONDS
         startup = blocking.plan.startup
-        if self._startup_timeout is not None:
-            time = f"{self._waited():.0f} s of at most {self._startup_timeout:.0f} s"
+        if self._startup_seconds is not None:
+            time = f"{self._waited():.0f} s of at most {self._startup_seconds:.0f} s"
         elif startup:
             time = f"{now - blocking.began:.0f} s of at most {startup.budget:.0f} s"
         else:
@@ -247,7 +248,7 @@ class Supervisor:
                 container.restart_overdue(self._shared.plan.grace)
 
     def _begin_stop(self) -> None:
-        self.phase = Phase.STOPPING
+        self.phase = PodPhase.STOPPING
         self._stop_by = self._shared.clock() + self._grace
         for container in self.containers:
             container.give_up()
@@ -269,11 +270,11 @@ class Supervisor:
             self._finish()
 
     def _finish(self) -> None:
-        self.phase = Phase.STOPPED
+        self.phase = PodPhase.STOPPED
         self._shared.history.record(POD, "stopped")
 
 
-def _awaited(container: Container) -> str:
+def _awaited(container: SupervisedContainer) -> str:
     """Return what is waited for, with the last answer where there is one."""
     if container.plan.role is Role.INIT:
         return "its end"

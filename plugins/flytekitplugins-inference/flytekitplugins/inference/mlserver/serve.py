@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 from urllib.parse import quote
 
-from ..pod.assemble import STARTUP_FAILURE_THRESHOLD
+from ..errors import ConfigError
+from ..facts.metric_names import FAMILIES
+from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod.model import HuggingFaceModel, RegisteredModel
 from ..pod.named_models import model_name_problems, port_problems, update_options
 from ..pod.names import path_problem
@@ -29,11 +32,6 @@ CACHE = "/opt/mlserver/.cache"
 """The image's own place for caches; metrics and environments of models go there too, and must be
 writable."""
 MLFLOW_RUNTIME = "mlserver_mlflow.MLflowRuntime"
-METRIC_NAMES = {
-    "requests_running": "rest_server_requests_in_progress",
-    "request_latency": "rest_server_request_duration_seconds",
-}
-"""`mlserver/rest/app.py`: starlette_exporter's names behind `metrics_rest_server_prefix`."""
 _START = """\
 if [ -n "${CONDA_PATH-}" ]; then
   . "$CONDA_PATH/etc/profile.d/conda.sh"
@@ -47,7 +45,7 @@ Other images have neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLServer(ModelInferenceTemplate):
+class MLServer(ModelInferenceTemplate[Literal["v2"]]):
     """An MLServer beside a task.
 
     It serves folders with a `model-settings.json` each, or the bare files of one model.
@@ -77,13 +75,15 @@ class MLServer(ModelInferenceTemplate):
     """The port of the metrics."""
 
     health_endpoint: str | None = "/v2/health/ready"
-    """Also 200 when there is no model at all; a model that is named is asked for as well."""
+    """HTTP path of the startup probe. It also answers 200 when there is no model at all; a model
+    that is named is asked for as well."""
     port: int = 8080
+    """The port the server listens on."""
     gpu: int = 0
-    """Most runtimes use none."""
+    """Number of GPUs; most runtimes use none."""
     mem: str = "4Gi"
-    """The server and each of its workers (`MLSERVER_PARALLEL_WORKERS`, 1) load the model's
-    libraries."""
+    """Memory; requests and limits. The server and each of its workers (`MLSERVER_PARALLEL_WORKERS`,
+    1) load the model's libraries."""
 
     template_variables = MappingProxyType(
         {
@@ -124,7 +124,7 @@ class MLServer(ModelInferenceTemplate):
             more_models=names[1:],
             metrics_path="/metrics",
             metrics_port=self.metrics_port,
-            metric_names=METRIC_NAMES,
+            metric_names=FAMILIES["mlserver"],
             update_options=update_options("mlserver", self.port, names),
             volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             security_context={"runAsUser": USER, "runAsNonRoot": True},
@@ -206,7 +206,10 @@ class MLServer(ModelInferenceTemplate):
             )
 
     def _is_registered(self) -> bool:
-        return isinstance(self.model, RegisteredModel) or str(self.model).startswith("models:/")
+        try:
+            return isinstance(self.model_source, RegisteredModel)
+        except ConfigError:  # told by the base
+            return False
 
     def cautions(self) -> Iterator[str]:
         """Yield what works, but not as its author may think."""

@@ -6,16 +6,20 @@ NVIDIA/k8s-nim-operator `api/apps/v1alpha1/nimservice_types.go`.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from ..errors import ConfigError
+from ..facts.metric_names import FAMILIES, united
+from ..facts.model_reference import parse_model_reference
 from ..pod import check
 from ..pod.names import path_problem, subdomain_problem
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
 from ..pod.server import Adapters, Server
+from ..public_dataclass import PublicDataclass
 from ..sidecar_template import ModelInferenceTemplate
 
 __all__ = ["NIM", "NIMSecrets"]
@@ -26,22 +30,12 @@ CACHE = "/opt/nim/.cache"
 USER = 1000
 """The image's user; its cache must be writable for it (NVIDIA/nim-deploy#15)."""
 PEFT_SOURCE = "NIM_PEFT_SOURCE"
-METRIC_NAMES = {
-    "requests_running": "num_requests_running",
-    "requests_waiting": "num_requests_waiting",
-    "kv_cache_usage": "gpu_cache_usage_perc",
-    "prompt_tokens": "prompt_tokens_total",
-    "generation_tokens": "generation_tokens_total",
-    "time_to_first_token": "time_to_first_token_seconds",
-    "inter_token_latency": "time_per_output_token_seconds",
-    "request_latency": "e2e_request_latency_seconds",
-}
-"""Of NIM 1.x (docs.nvidia.com, "Observability"); 2.x and later have the names of their back end."""
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?\Z")
+METRIC_NAMES = united(*(FAMILIES[name] for name in ("nim", "vllm", "sglang")))
+"""NIM 2.x and later tell the metrics of their back end by its own names."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NIMSecrets:
+class NIMSecrets(PublicDataclass):
     """NIM's secrets, by their names."""
 
     ngc_secret_key: str
@@ -79,7 +73,7 @@ class NIMSecrets:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NIM(ModelInferenceTemplate):
+class NIM(ModelInferenceTemplate[Literal["openai"]]):
     """A NIM server beside a task.
 
     Raises:
@@ -98,10 +92,13 @@ class NIM(ModelInferenceTemplate):
     secrets: NIMSecrets
     """The names of NIM's secrets; required."""
     health_endpoint: str | None = "v1/health/ready"
+    """HTTP path that answers 200 once the model is loaded; becomes the startup probe."""
     mem: str = "20Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
     ephemeral_storage: str | None = "20Gi"
+    """Disk for what the server writes outside of volumes; requests and limits."""
     shm_size: str | None = "16Gi"
-    """Counts within `mem`."""
+    """Size of `/dev/shm`, in memory; counts within `mem`."""
     hf_repo_ids: Sequence[str] | None = None
     """Hugging Face repositories of LoRA adapters, `owner/name` or `owner/name@revision`."""
     lora_adapter_mem: str | None = None
@@ -196,11 +193,7 @@ class NIM(ModelInferenceTemplate):
             )
             return
         for repository in self.hf_repo_ids or ():
-            if not isinstance(repository, str) or not _REPOSITORY.match(repository):
-                yield (
-                    f"hf_repo_ids: {repository!r} is not a Hugging Face repository; expected "
-                    "'owner/name'"
-                )
+            yield from _repository_problems(repository)
         names = Counter(
             _adapter_name(repository)
             for repository in self.hf_repo_ids
@@ -233,3 +226,13 @@ def _adapter_name(repository: str) -> str:
     It holds the owner, so that two owners may use one name.
     """
     return repository.partition("@")[0].replace("/", "--")
+
+
+def _repository_problems(repository: object) -> Iterator[str]:
+    if not isinstance(repository, str):
+        yield f"hf_repo_ids: {repository!r} is not a text such as 'owner/name'"
+        return
+    try:
+        parse_model_reference(f"hf://{repository}")
+    except ConfigError as error:
+        yield f"hf_repo_ids: {error}"

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import ConfigError
+from ..facts.model_reference import has_scheme
+from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod import check
 from ..pod import model as sources
 from ..pod.parts import EnvVar, Probe, Probes, Volume
@@ -25,9 +27,10 @@ from ..programs.ollama.recipe import (
     name_problem,
 )
 from ..programs.protocol import MODELFILE_VARIABLE, MODELS_DIRECTORY
+from ..public_dataclass import PublicDataclass
 from ..sidecar_template import ModelInferenceTemplate
 
-__all__ = ["Model", "Ollama"]
+__all__ = ["Model", "Ollama", "OllamaModel"]
 
 IMAGE = "ollama/ollama:0.33.3"
 """For NVIDIA's GPUs and for CPUs. The newest of the 0.33 line that package repositories list
@@ -39,11 +42,10 @@ HOME = "/ollama"
 `/root/.ollama`."""
 MAX_MODELFILE_BYTES = 100_000
 """Linux takes 128 KiB for one variable (`MAX_ARG_STRLEN`)."""
-_SCHEMES = ("hf://", "s3://", "gs://", "abfs://", "abfss://", "file://", "models:/", "input:")
 
 
 @dataclass(frozen=True)
-class Model:
+class OllamaModel(PublicDataclass):
     """A model of Ollama, by what it is made of."""
 
     name: str
@@ -62,8 +64,12 @@ class Model:
     it is left out."""
 
 
+Model = OllamaModel
+"""The name that documents of version 0 use."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Ollama(ModelInferenceTemplate):
+class Ollama(ModelInferenceTemplate[Literal["openai"]]):
     """An Ollama server beside a task, ready when it has its model and has loaded it.
 
     Raises:
@@ -76,23 +82,25 @@ class Ollama(ModelInferenceTemplate):
     """
 
     # wider than the inherited field; `model_source` answers for it everywhere
-    model: Model | sources.Model | str | None = None  # type: ignore[assignment]
-    """Required: a name of Ollama's library, a `Model`, or where files come from (a type of
+    model: OllamaModel | sources.Model | str | None = None  # type: ignore[assignment]
+    """Required: a name of Ollama's library, an `OllamaModel`, or where files come from (a type of
     `pod.model`, or a text with a scheme such as `"hf://owner/name"`)."""
     models_volume: Mapping[str, Any] | None = None
     """The volume that keeps Ollama's models, as Kubernetes writes a source, e.g. a claim: pods then
     do not pull them again. `None`: each pod has its own."""
     health_endpoint: str | None = "/api/version"
-    """Answers as soon as the server listens; the model is looked after by `server-setup`, before
-    the task starts."""
+    """HTTP path of the startup probe. It answers as soon as the server listens; `server-setup` sees
+    to the model before the task starts."""
     port: int = 11434
+    """The port the server listens on; Ollama's own default."""
     mem: str = "15Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     image_vendors = frozenset({"nvidia.com", "gpu", "amd.com"})
     template_variables = MappingProxyType({"OLLAMA_HOST": "give port= instead"})
 
     def __post_init__(self) -> None:
-        modelfile = self.model.modelfile if isinstance(self.model, Model) else None
+        modelfile = self.model.modelfile if isinstance(self.model, OllamaModel) else None
         if isinstance(modelfile, str) and has_placeholders(modelfile):
             object.__setattr__(self, "download_inputs", True)  # what it asks for is brought
         super().__post_init__()
@@ -103,14 +111,14 @@ class Ollama(ModelInferenceTemplate):
         return ROCM_IMAGE if self.gpu and str(self.gpu_resource).startswith("amd.com/") else IMAGE
 
     @property
-    def recipe(self) -> Model | None:
-        """The model as a `Model`, however it was given."""
-        if isinstance(self.model, Model) or self.model is None:
+    def recipe(self) -> OllamaModel | None:
+        """The model as an `OllamaModel`, however it was given."""
+        if isinstance(self.model, OllamaModel) or self.model is None:
             return self.model
-        if isinstance(self.model, str) and not self.model.startswith(_SCHEMES):
-            return Model(name=self.model)
+        if isinstance(self.model, str) and not has_scheme(self.model):
+            return OllamaModel(name=self.model)
         source = sources.parse_model(self.model) if isinstance(self.model, str) else self.model
-        return Model(name=getattr(source, "name", ""), source=source)
+        return OllamaModel(name=getattr(source, "name", ""), source=source)
 
     @property
     def model_source(self) -> sources.Model | None:
@@ -144,7 +152,7 @@ class Ollama(ModelInferenceTemplate):
             # it listens within seconds; the usual ten between two questions would be lost at each
             # start
             probes=Probes(
-                startup=Probe(period_seconds=2, failure_threshold=100),
+                startup=Probe(period_seconds=2, failure_threshold=STARTUP_FAILURE_THRESHOLD),
                 liveness=Probe(path="/api/version"),
             ),
             model_api="openai",
@@ -155,7 +163,7 @@ class Ollama(ModelInferenceTemplate):
         )
 
     def _setup(self) -> Setup:
-        recipe = self.recipe or Model(name="")
+        recipe = self.recipe or OllamaModel(name="")
         budget, source = self.startup_seconds, self.model_source
         is_loaded = source is not None and not isinstance(source, sources.VolumeModel)
         # `$$` is one `$` once Kubernetes has expanded it
@@ -188,7 +196,7 @@ class Ollama(ModelInferenceTemplate):
         if recipe is None:
             yield (
                 "model is missing: name one of Ollama's library, such as model='llama3.2:1b', "
-                "or give a Model(…)"
+                "or give an OllamaModel(…)"
             )
             return
         yield from check.check_quantity("model: cpu", recipe.cpu)
@@ -197,7 +205,7 @@ class Ollama(ModelInferenceTemplate):
             yield f"model: the name must be a text, not {recipe.name!r}"
         elif problem := name_problem(recipe.name):
             yield f"model: {problem}" + (
-                "; give Model(name, source=…)" if recipe.source is not None else ""
+                "; give OllamaModel(name, source=…)" if recipe.source is not None else ""
             )
         if recipe.modelfile is not None:
             has_source = recipe.source is not None

@@ -1,4 +1,4 @@
-"""What a pod is: description values → plan → manifest. Pure; standard library only.
+"""What a pod is: description → plan → manifest. Pure; standard library only.
 
 | module | from → to |
 |---|---|
@@ -6,14 +6,20 @@
 | `whole_numbers` | numbers given as text → numbers |
 | `names` | the rules for names, ports and paths, each with the sentence that states it |
 | `parts` | the values that a plan is made of |
-| `server` | what the room of one kind of server answers |
 | `secrets` | a secret's prefix, group and key → environment variables |
 | `check` | what a user gave → problems |
+| `model` | where a model comes from → its path, volumes, budget, arguments of the loader |
+| `description` | what is told about one model server → problems, and what follows from the fields |
+| `server` | what the room of one kind of server answers |
+| `arguments` | for servers that are told everything by their command line: field and checks |
+| `adapters` | for servers that take LoRA adapters: field and checks |
 | `flags` | a dictionary of options → a server's command line |
 | `arguments`, `adapters` | what servers with a command line, or with LoRA adapters, share |
 | `named_models` | what servers of a repository of named models share |
 | `bundle` | the programs' modules → one text that travels in a pod spec |
-| `plan` | a server and what stands around it → containers in order, volumes |
+| `helpers` | the containers that run our own programs |
+| `assemble` | descriptions → the containers of each server → the plan of the pod |
+| `plan` | servers and what stands around them → containers in order, volumes |
 | `compile` | plan → manifest (plain dictionaries, camelCase) |
 | `merge` | the user's own manifest + ours, by name, add-only |
 | `lint` | manifest → problems |

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ..errors import ConfigError
+from ..facts.model_reference import InputReference, parse_model_reference
 from . import check
 from .description import Description
 from .parts import EnvVar
@@ -60,7 +62,7 @@ class WithAdapters(WithHubToken):
 
     lora_adapters: Mapping[str, str] | None = None
     """LoRA adapters to bring and serve: the name under which requests ask for one →
-    `owner/name[@revision]` of the hub, or a prefix of a store."""
+    `owner/name[@revision]` of the hub, or another place that `model=` may name as a text."""
     lora_adapter_mem: str = "2Gi"
     """Memory of the container that downloads the adapters."""
 
@@ -92,8 +94,18 @@ class WithAdapters(WithHubToken):
                     f"lora_adapters: {name!r} is not a name; expected letters, digits, '.', '_' "
                     "and '-'"
                 )
-            if not isinstance(source, str) or not source:
-                yield (
-                    f"lora_adapters[{name!r}] must be 'owner/name' or a prefix of a store, not "
-                    f"{source!r}"
-                )
+            yield from (f"lora_adapters[{name!r}]: {why}" for why in _source_problems(source))
+
+
+def _source_problems(source: object) -> Iterator[str]:
+    if not isinstance(source, str):
+        yield f"expected a text such as 'owner/name', not a {type(source).__name__}"
+        return
+    try:
+        reference = parse_model_reference(source)
+    except ConfigError as error:
+        yield str(error)
+        return
+    if isinstance(reference, InputReference):
+        # the container that brings adapters starts before, or together with, the one for inputs
+        yield f"{source!r} is an input of the task, and inputs arrive only after the adapters"

@@ -132,8 +132,8 @@ class WithArguments(Description):
             own, value = getattr(self, field), self.argument(option)
             if own and value is not None:
                 yield (
-                    f"arg_dict has {option} {value!r}, the template has {field}={own!r}; give one "
-                    "of them"
+                    f"arg_dict has {option} {value!r} and the template has {field}= as well; give "
+                    "one of them"
                 )
 
     def _address_problems(self) -> Iterator[str]:

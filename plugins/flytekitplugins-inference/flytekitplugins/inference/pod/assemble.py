@@ -1,4 +1,4 @@
-"""Description → group: the containers of one model server. Group(s) → the plan of the whole pod."""
+"""Descriptions → the containers of each model server → the plan of the whole pod."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..programs.protocol import (
     COLD_START_FILE,
     INPUTS_FILE,
@@ -34,13 +35,10 @@ from .helpers import (
 )
 from .model import TaskInputModel, VolumeModel, refuse_bare_helper, volumes_of
 from .parts import MODEL_SERVER, Container, EnvVar, Helper, PodPlan, Probe, Probes, Volume
-from .plan import Group, named, plan_pod
+from .plan import ServerContainers, named, plan_pod
 from .quantity import format_quantity, parse_quantity
 
 __all__ = ["assemble", "cold_start_file"]
-
-STARTUP_FAILURE_THRESHOLD = 100
-"""Documented: with a period of 10 s, a server has about 16 minutes to load its model."""
 
 
 def assemble(
@@ -63,12 +61,12 @@ def assemble(
         ConfigError: If the helper's image cannot bring a model.
         SpecConflictError: If two servers want something different of the pod.
     """
-    helpers = {name: _helper(described, helper) for name, described in servers.items()}
-    periods = [described.grace_period_seconds for described in servers.values()]
+    helpers = {name: _helper(description, helper) for name, description in servers.items()}
+    periods = [description.grace_period_seconds for description in servers.values()]
     return plan_pod(
         {
-            name: _Assembly(described, helpers[name], name).group()
-            for name, described in servers.items()
+            name: _Assembly(description, helpers[name], name).containers()
+            for name, description in servers.items()
         },
         downloader=_downloader(servers, helpers, bound_inputs),
         primary=primary,
@@ -83,22 +81,26 @@ def image_name(image: Any) -> str:
     return image if isinstance(image, str) else str(image.image_name())
 
 
-def _helper(described: Description, helper: Helper) -> Helper:
-    own = described.helper_image
+def _helper(description: Description, helper: Helper) -> Helper:
+    own = description.helper_image
     return helper if own is None else Helper(image=image_name(own), bundled=False)
 
 
 def _downloader(
     servers: Mapping[str, Description], helpers: Mapping[str, Helper], bound_inputs: Iterable[str]
 ) -> Container | None:
-    """Return the one downloader of the pod, with the largest resources that a server wants for it."""
-    wanting = {name: described for name, described in servers.items() if described.download_inputs}
+    """Return the pod's one downloader, with the largest resources that a server wants for it."""
+    wanting = {
+        name: description for name, description in servers.items() if description.download_inputs
+    }
     if not wanting:
         return None
-    cpu = _largest(described.download_inputs_cpu for described in wanting.values())
-    memory = _largest(described.download_inputs_mem for described in wanting.values())
+    cpu = _largest(description.download_inputs_cpu for description in wanting.values())
+    memory = _largest(description.download_inputs_mem for description in wanting.values())
     budgets = [
-        bound for described in servers.values() if (bound := described.startup_seconds) is not None
+        bound
+        for description in servers.values()
+        if (bound := description.startup_seconds) is not None
     ]
     return input_downloader(
         helpers[next(iter(wanting))],
@@ -109,7 +111,7 @@ def _downloader(
 
 
 def _start(seconds: int) -> tuple[EnvVar, ...]:
-    """Return the variable by which every container that ends knows when the start has to be over."""
+    """Return the variable that tells every container that ends when the start has to be over."""
     return (
         EnvVar(
             name=START_VARIABLE, value=json.dumps({"seconds": seconds, "clock": START_CLOCK_FILE})
@@ -125,35 +127,35 @@ class _Assembly:
     """Makes the containers of one description.
 
     Args:
-        described: A description without problems.
+        description: A description without problems.
         helper: The image that our own programs run in.
         name: The server's name in a pod with several.
     """
 
-    def __init__(self, described: Description, helper: Helper, name: str) -> None:
-        self._is = described
+    def __init__(self, description: Description, helper: Helper, name: str) -> None:
+        self._description = description
         self._helper = helper
         self._name = name
-        self._server = described.server()
-        self._source = described.model_source
-        token = described.hub_token
+        self._server = description.server()
+        self._source = description.model_source
+        token = description.hub_token
         # what reaches hubs, stores and registries: tokens, and the user's own variables
         self._loader_env = (
             *(token.env("HF_TOKEN") if token else ()),
             *(
                 EnvVar(name=name, value=value)
-                for name, value in (described.model_loader_env or {}).items()
+                for name, value in (description.model_loader_env or {}).items()
             ),
         )
-        key = described.api_key
+        key = description.api_key
         self._api_key = (
             key.env(self._server.api_key_variable) if key and self._server.api_key_variable else ()
         )
 
-    def group(self) -> Group:
+    def containers(self) -> ServerContainers:
         server = self._server
-        return Group(
-            server=self._model_server(),
+        return ServerContainers(
+            model_server=self._model_server(),
             preflight=self._preflight(),
             adapters=self._adapters(),
             loader=self._loader(),
@@ -163,9 +165,11 @@ class _Assembly:
             model_gate=self._model_gate(),
             gate=self._gate(),
             volumes=(
-                *volumes_of(self._source, self._is.model_cache, has_adapters=bool(server.adapters)),
+                *volumes_of(
+                    self._source, self._description.model_cache, has_adapters=bool(server.adapters)
+                ),
                 *(*server.volumes, *adapter_volumes(server.adapters)),
-                *(*self._shm(), *self._is.volumes),
+                *(*self._shm(), *self._description.volumes),
             ),
             image_pull_secrets=server.image_pull_secrets,
             enable_service_links=server.enable_service_links,
@@ -174,7 +178,7 @@ class _Assembly:
 
     @property
     def _is_gated(self) -> bool:
-        return self._is.startup_timeout is not None
+        return self._description.startup_timeout is not None
 
     @property
     def _is_loaded(self) -> bool:
@@ -182,25 +186,31 @@ class _Assembly:
 
     @property
     def _writes_to_a_lent_volume(self) -> bool:
-        """Whether the loader, which is no root, writes to a volume that root may own, as that of a new claim."""
-        return self._is.model_cache is not None and (self._is_loaded or bool(self._server.adapters))
+        """Whether the loader, which is not root, writes to a volume that root may own.
+
+        The volume of a new claim does.
+        """
+        return self._description.model_cache is not None and (
+            self._is_loaded or bool(self._server.adapters)
+        )
 
     @property
     def _start(self) -> tuple[EnvVar, ...]:
-        bound = self._is.startup_seconds
+        bound = self._description.startup_seconds
         return () if bound is None else _start(bound)
 
     # The server
 
     def _model_server(self) -> Container:
-        described, server = self._is, self._server
+        description = self._description
+        server = self._server
         return Container(
             name=MODEL_SERVER,
-            image=image_name(described.image or described.default_image),
+            image=image_name(description.image or description.default_image),
             command=self._command,
-            args=(*server.args, *(described.args or ())),
+            args=(*server.args, *(description.args or ())),
             env=self._environment(),
-            port=described.port,
+            port=description.port,
             more_ports=server.more_ports,
             resources=self._resources(),
             probes=self._probes(),
@@ -210,65 +220,70 @@ class _Assembly:
 
     @property
     def _command(self) -> tuple[str, ...]:
-        return tuple(self._is.command or self._server.command)
+        return tuple(self._description.command or self._server.command)
 
     def _environment(self) -> tuple[EnvVar, ...]:
-        described, server = self._is, self._server
+        description = self._description
+        server = self._server
         ours = [
-            EnvVar(name=name, value=str(described.port))
+            EnvVar(name=name, value=str(description.port))
             for name in (PORT_VARIABLE, *server.port_variables)
         ]
-        if described.model_path is not None:
-            ours.append(EnvVar(name=MODEL_PATH_VARIABLE, value=described.model_path))
-        user = described.env or {}
-        replaced = (
+        if description.model_path is not None:
+            ours.append(EnvVar(name=MODEL_PATH_VARIABLE, value=description.model_path))
+        user = description.env or {}
+        defaults = (
             variable
             for variable in (*ours, *self._api_key, *server.env)
             if variable.name not in user
         )
-        return (*replaced, *(EnvVar(name=name, value=value) for name, value in user.items()))
+        return (*defaults, *(EnvVar(name=name, value=value) for name, value in user.items()))
 
     def _resources(self) -> dict[str, str]:
-        described = self._is
+        description = self._description
         quantities: dict[str, str | float | None] = {
-            "cpu": described.cpu,
-            "memory": described.mem,
-            "ephemeral-storage": described.ephemeral_storage,
-            described.gpu_resource: described.gpu or None,
+            "cpu": description.cpu,
+            "memory": description.mem,
+            "ephemeral-storage": description.ephemeral_storage,
+            description.gpu_resource: description.gpu or None,
         }
         return {
             name: format_quantity(value) for name, value in quantities.items() if value is not None
         }
 
     def _probes(self) -> Probes:
-        own, servers = self._is.probes or Probes(), self._server.probes
-        usual = (
-            Probe(failure_threshold=STARTUP_FAILURE_THRESHOLD) if self._is.health_endpoint else None
+        own, servers = self._description.probes or Probes(), self._server.probes
+        default = (
+            Probe(failure_threshold=STARTUP_FAILURE_THRESHOLD)
+            if self._description.health_endpoint
+            else None
         )
         return Probes(
-            startup=self._asking(
-                own.startup or (usual and servers.startup) or usual, servers.startup
+            startup=self._with_path(
+                own.startup or (default and servers.startup) or default, servers.startup
             ),
-            readiness=self._asking(own.readiness, servers.readiness),
-            liveness=self._asking(own.liveness, servers.liveness),
+            readiness=self._with_path(own.readiness, servers.readiness),
+            liveness=self._with_path(own.liveness, servers.liveness),
         )
 
-    def _asking(self, probe: Probe | None, servers: Probe | None) -> Probe | None:
-        """Return `probe` with the path that it lacks."""
+    def _with_path(self, probe: Probe | None, servers: Probe | None) -> Probe | None:
+        """Return `probe` with the path it lacks: the server's own, else the health endpoint."""
         if probe is None or probe.path is not None or probe.command:
             return probe
-        return replace(probe, path=(servers.path if servers else None) or self._is.health_endpoint)
+        return replace(
+            probe, path=(servers.path if servers else None) or self._description.health_endpoint
+        )
 
     def _security(self) -> dict[str, Any]:
         context = {
             **LEAST_PRIVILEGE,
             **self._server.security_context,
-            **(self._is.security_context or {}),
+            **(self._description.security_context or {}),
         }
         return {key: value for key, value in context.items() if value is not None}
 
     def _shm(self) -> tuple[Volume, ...]:
-        size = self._is.shm_size or self._server.shm_size
+        size = self._description.shm_size or self._server.shm_size
         if size is None:
             return ()
         source = {"emptyDir": {"medium": "Memory", "sizeLimit": format_quantity(size)}}
@@ -280,13 +295,13 @@ class _Assembly:
         variables = tuple(
             dict.fromkeys((*self._token_variables(), *self._api_key, *self._loader_env))
         )
-        own = self._is.model_loader_env or {}
+        own = self._description.model_loader_env or {}
         required = [
             variable.name
             for variable in variables
             if variable.value is not None and variable.name not in own
         ]
-        sources = self._sources_to_look_at()
+        sources = self._reachable_sources()
         if not self._is_gated or not (required or sources):
             return None
         return preflight(
@@ -299,11 +314,11 @@ class _Assembly:
 
     @property
     def _cache_limit(self) -> tuple[str, ...]:
-        limit = self._is.model_cache_limit
+        limit = self._description.model_cache_limit
         return ("--cache-limit", format_quantity(limit)) if limit is not None else ()
 
-    def _sources_to_look_at(self) -> tuple[str, ...]:
-        """Return the sources of model and adapters, without those that are there only later: inputs and volumes."""
+    def _reachable_sources(self) -> tuple[str, ...]:
+        """Return the sources of model and adapters, save inputs and volumes, which come later."""
         server, source = self._server, self._source
         model = (
             ()
@@ -314,7 +329,7 @@ class _Assembly:
         return model + adapter_sources(None if self._helper.bundled else server.adapters)
 
     def _token_variables(self) -> tuple[EnvVar, ...]:
-        """Return those of the server's variables that bring its secrets, and those that refer to them."""
+        """Return the server's variables that bring its secrets, or refer to them."""
         secret = {reference.variable for reference in self._server.secrets}
         return tuple(
             variable
@@ -335,11 +350,12 @@ class _Assembly:
         )
 
     def _loader(self) -> Container | None:
-        described, source = self._is, self._source
+        description = self._description
+        source = self._source
         if source is None or isinstance(source, VolumeModel):
             return None
         refuse_bare_helper(source, self._helper)
-        interval = seconds(described.update_interval)
+        interval = seconds(description.update_interval)
         updates = (
             ("--update-interval", str(interval), *self._server.update_options) if interval else ()
         )
@@ -353,39 +369,40 @@ class _Assembly:
         )
 
     def _loader_resources(self) -> dict[str, str]:
-        described = self._is
+        description = self._description
         return {
-            "cpu": format_quantity(described.model_loader_cpu),
-            "memory": format_quantity(described.model_loader_mem),
+            "cpu": format_quantity(description.model_loader_cpu),
+            "memory": format_quantity(description.model_loader_mem),
         }
 
     def _model_gate(self) -> Container | None:
-        """Return what holds back a server that cannot wait by itself until its model is there, or ends the pod."""
-        bound = self._is.startup_seconds
+        """Return what holds back a server that cannot wait by itself for its model."""
+        bound = self._description.startup_seconds
         if bound is None or self._command or not self._is_loaded:
             return None
         return model_gate(self._helper, timeout_seconds=bound, env=self._start)
 
     def _gate(self) -> Container | None:
-        described, server = self._is, self._server
-        bound = described.startup_seconds
+        description = self._description
+        server = self._server
+        bound = description.startup_seconds
         if bound is None:
             return None
-        path = "/" + described.health_endpoint.lstrip("/") if described.health_endpoint else ""
+        path = "/" + description.health_endpoint.lstrip("/") if description.health_endpoint else ""
         options: tuple[str, ...] = ()
         if server.served_model_name and server.model_api != "none" and server.lists_models:
             options += ("--api", server.model_api)
-            wanted = (server.served_model_name, *server.more_models)
-            options += tuple(word for name in wanted for word in ("--model", name))
+            names = (server.served_model_name, *server.more_models)
+            options += tuple(word for name in names for word in ("--model", name))
         if self._is_loaded:
             options += ("--models", MODELS_DIRECTORY)
-        if described.download_inputs:
+        if description.download_inputs:
             options += ("--inputs", INPUTS_FILE)
         if self._api_key:
             options += ("--token-env", server.api_key_variable)
         return server_gate(
             self._helper,
-            url=f"http://localhost:{described.port}{path}",
+            url=f"http://localhost:{description.port}{path}",
             timeout_seconds=bound,
             report=cold_start_file(self._name),
             options=options,

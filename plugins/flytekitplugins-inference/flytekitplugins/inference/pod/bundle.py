@@ -1,4 +1,4 @@
-"""The programs' modules as one deterministic text that travels in a pod spec, and the few lines that start them there.
+"""The programs' modules as one deterministic text that travels in a pod spec, and its bootstrap.
 
 For images that lack this package, such as the documented default of the input downloader. The text
 is a zip archive (without compression: zlib's output differs between builds), compressed by bzip2
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..programs.protocol import PROGRAMS_VARIABLE
 
@@ -31,7 +31,8 @@ with open(archive, "wb") as file:
     file.write(bz2.decompress(base64.b64decode(os.environ["{PROGRAMS_VARIABLE}"])))
 sys.path.insert(0, archive)
 sys.argv.pop(0)
-runpy.run_module("{_NAME.replace("/", ".")}.programs." + sys.argv[0], run_name="__main__", alter_sys=True)
+runpy.run_module("{_NAME.replace("/", ".")}.programs." + sys.argv[0], \
+run_name="__main__", alter_sys=True)
 """
 """Given to `python -c`, with the program's name and its arguments behind it.
 
@@ -42,7 +43,9 @@ SIGTERM: `sigterm`.
 
 @functools.lru_cache
 def programs_bundle(program: str) -> str:
-    """Return one program, with all it imports of ours, as base64 text; the same bytes for the same sources everywhere.
+    """Return one program, with all it imports of ours, as base64 text.
+
+    The same sources give the same text everywhere.
 
     Args:
         program: Its name, such as `download_inputs`.
@@ -55,7 +58,7 @@ def programs_bundle(program: str) -> str:
     namespace = f"{_NAME.partition('/')[0]}/"
     sources = {namespace: b"", f"{_NAME}/__init__.py": b""}
     for path in sorted(_modules(program)):
-        sources[f"{_NAME}/{path.relative_to(_PACKAGE).as_posix()}"] = path.read_bytes()
+        sources[f"{_NAME}/{path.relative_to(_PACKAGE).as_posix()}"] = _code(path)
     return base64.b64encode(bz2.compress(_archive(sources))).decode("ascii")
 
 
@@ -66,12 +69,12 @@ def _modules(program: str) -> set[Path]:
     it starts as a process of its own.
     """
     modules: set[Path] = set()
-    wanted = [_PACKAGE / "programs" / f"{program}.py"]
-    while wanted:
-        path = wanted.pop()
+    pending = [_PACKAGE / "programs" / f"{program}.py"]
+    while pending:
+        path = pending.pop()
         if path not in modules:
             modules.add(path)
-            wanted += [*_imports(path), *_packages(path)]
+            pending += [*_imports(path), *_packages(path)]
     return modules
 
 
@@ -96,6 +99,32 @@ def _packages(path: Path) -> Iterator[Path]:
     """Yield the `__init__.py` of each package that the module at `path` lies in, but the root's."""
     inner = path.relative_to(_PACKAGE).parents
     return (_PACKAGE / package / "__init__.py" for package in inner if package.name)
+
+
+def _code(path: Path) -> bytes:
+    """Return a module's source with blank lines where docstrings stand.
+
+    Every pod carries it, and a third of it is docstrings; a traceback's line numbers stay true.
+    """
+    import ast
+
+    source = path.read_bytes()
+    lines = source.splitlines(keepends=True)
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and len(body) > 1:
+            for docstring in filter(_is_docstring, body):
+                count = docstring.end_lineno - docstring.lineno + 1
+                lines[docstring.lineno - 1 : docstring.end_lineno] = [b"\n"] * count
+    return b"".join(lines)
+
+
+def _is_docstring(node: Any) -> bool:
+    """Whether a statement is a text alone: of a module, class or function, or below a field."""
+    import ast
+
+    constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return constant and isinstance(node.value.value, str)
 
 
 def _archive(sources: dict[str, bytes]) -> bytes:

@@ -33,25 +33,9 @@ __all__ = [
 VOLUME_KINDS = frozenset(
     (
         *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "hostPath", "image", "nfs"),
-        *(
-            "persistentVolumeClaim",
-            "projected",
-            "secret",
-            "awsElasticBlockStore",
-            "azureDisk",
-            "azureFile",
-        ),
-        *(
-            "cephfs",
-            "cinder",
-            "fc",
-            "flexVolume",
-            "gcePersistentDisk",
-            "glusterfs",
-            "iscsi",
-            "portworxVolume",
-        ),
-        *("rbd", "vsphereVolume"),
+        *("persistentVolumeClaim", "projected", "secret", "awsElasticBlockStore", "azureDisk"),
+        *("azureFile", "cephfs", "cinder", "fc", "flexVolume", "gcePersistentDisk", "glusterfs"),
+        *("iscsi", "portworxVolume", "rbd", "vsphereVolume"),
     )
 )
 """k8s.io/api `core/v1/types.go` (v0.36), VolumeSource."""
@@ -176,16 +160,18 @@ def check_environment(field: str, env: Any, reserved: Mapping[str, str]) -> Iter
 
 
 def check_command(name: str, command: Any) -> Iterator[str]:
-    """Check a command or arguments: a list of texts, not one text. What looks like a token is not repeated."""
+    """Check a command or arguments: a list of texts, not one text.
+
+    What looks like a token is not repeated.
+    """
     if isinstance(command, str):
         try:
             words = shlex.split(command)
         except ValueError:
             words = command.split()
-        given = masked(
+        yield masked(
             f"{name}={command!r} is one text, and no shell will split it; give {name}={words!r}"
         )
-        yield given
     elif not isinstance(command, (list, tuple)):
         yield f"{name} must be a list of texts, not a {type(command).__name__}"
     else:
@@ -214,7 +200,7 @@ def check_probes(probes: Any) -> Iterator[str]:
 
 
 def check_base(base: Any) -> Iterator[str]:
-    """Check the pod that a template starts from: a `v1/Pod` dictionary, or something with a `pod_spec`."""
+    """Check the pod that a template starts from: a `v1/Pod` dictionary or a `PodTemplate`."""
     if not isinstance(base, Mapping):
         if not hasattr(base, "pod_spec"):
             yield f"base must be a PodTemplate or a v1/Pod dictionary, not a {type(base).__name__}"

@@ -165,7 +165,7 @@ class Description:
 
     @property
     def default_image(self) -> str:
-        """The image when none is given, for the hardware that is asked for; empty when one has to be given."""
+        """The image, for the hardware asked for, when none is given; empty where one must be."""
         return ""
 
     def server(self) -> Server:
@@ -202,14 +202,17 @@ class Description:
         yield from self._class_problems()
 
     def cautions(self) -> Iterator[str]:
-        """Yield what works, but not everywhere or not as its author may think; only without problems."""
+        """Yield what works, but not everywhere or not as its author may think.
+
+        Only called on a description without problems.
+        """
         for secret in self.secret_references:
             yield from secret.warnings()
 
     # Checks
 
     def _class_problems(self) -> Iterator[str]:
-        """Find new defaults in a subclass that is no dataclass, which Python would ignore without a word."""
+        """Find new defaults in a subclass that is no dataclass, which Python would ignore."""
         for cls in type(self).__mro__:
             if "__dataclass_fields__" in vars(cls):
                 return
@@ -309,8 +312,10 @@ class Description:
     @property
     def secret_references(self) -> tuple[SecretReference, ...]:
         """Every secret of the pod, each once."""
-        own = (self.hub_token, self.api_key)
-        return tuple(dict.fromkeys((*self.server().secrets, *(secret for secret in own if secret))))
+        optional = (self.hub_token, self.api_key)
+        return tuple(
+            dict.fromkeys((*self.server().secrets, *(secret for secret in optional if secret)))
+        )
 
     @property
     def api_key(self) -> SecretReference | None:

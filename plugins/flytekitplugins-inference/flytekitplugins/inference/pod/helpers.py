@@ -1,4 +1,4 @@
-"""The containers that run our own programs, and how a server's command waits for what they bring."""
+"""The containers that run our own programs, and how a server waits for what they bring."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..programs.protocol import (
     READY_FILE,
 )
 from .bundle import BOOTSTRAP, programs_bundle
+from .model import refuse_bare_adapters
 from .parts import (
     INPUT_DOWNLOADER,
     LORA_DOWNLOADER,
@@ -71,8 +72,9 @@ HUB_CLIENT = ("huggingface_hub==2.4.0", "requests==2.34.2")
 _INSTALL = """\
 packages=; while [ "$1" != -- ]; do packages="$packages $1"; shift; done; shift
 python -m pip install --quiet --disable-pip-version-check --target /tmp/site $packages || {
-  echo '{"version": 1, "program": "load_model", "error": "MissingDependencyError", "message": "The client of the hub \
-could not be installed when the pod started.", "hint": "Give helper_image=, an image that holds this package."}' >&2
+  echo '{"version": 1, "program": "load_model", "error": "MissingDependencyError", "message": \
+"The client of the hub could not be installed when the pod started.", "hint": \
+"Give helper_image=, an image that holds this package."}' >&2
   exit 69
 }
 PYTHONPATH=/tmp/site exec "$@"
@@ -208,6 +210,7 @@ def lora_downloader(
     )
     if not helper.bundled:
         return container
+    refuse_bare_adapters(adapters.sources)
     install = (*("sh", "-c", _INSTALL, "install"), *HUB_CLIENT, "--", *container.command)
     return replace(container, image=PYTHON_IMAGE, command=install)
 
@@ -220,14 +223,16 @@ def preflight(
     resources: Mapping[str, str],
     env: tuple[EnvVar, ...],
 ) -> Container:
-    """Return the first init container, which ends the pod before a large image is pulled when the start cannot succeed.
+    """Return the first init container, which checks whether the start can succeed.
+
+    Where it cannot, it ends the pod before a large image is pulled.
 
     Args:
         helper: The image it runs in.
         required: The variables that must have arrived.
         sources: The model and the adapters, as the loader's arguments; none when they cannot be
             looked at from here.
-        resources: Requests and limits, those of the loader: whether they suffice is looked at too.
+        resources: Requests and limits, those of the loader: whether they suffice is checked too.
         env: Its variables: those of the loader and of the server's secrets.
     """
     words = tuple(word for name in required for word in ("--require-env", name))
@@ -259,7 +264,9 @@ def server_setup(helper: Helper, setup: Setup, *, env: tuple[EnvVar, ...]) -> Co
 
 
 def model_gate(helper: Helper, *, timeout_seconds: int, env: tuple[EnvVar, ...]) -> Container:
-    """Return the init container that holds back what comes after it until the model is there, or ends the pod.
+    """Return the init container that holds back what comes after it until the model is there.
+
+    It ends the pod when the model does not come in time.
 
     Args:
         helper: The image it runs in.

@@ -47,14 +47,16 @@ def lint(manifest: Manifest, *, ours: Collection[str] | None = None) -> list[str
         ours: The containers to look into; the others are their authors' own. `None` looks into all.
     """
     spec = manifest["spec"]
-    found = [problem for check in (_names, _volumes, _ports) for problem in check(spec)]
+    problems = [problem for check in (_names, _volumes, _ports) for problem in check(spec)]
     for container in _containers(spec):
-        if ours is None or container.get("name") in ours:
-            problems = (
-                problem for check in _CONTAINER_CHECKS for problem in check(container, spec)
-            )
-            found.extend(f"container {container.get('name')!r}: {problem}" for problem in problems)
-    return found
+        name = container.get("name")
+        if ours is None or name in ours:
+            problems += [
+                f"container {name!r}: {problem}"
+                for check in _CONTAINER_CHECKS
+                for problem in check(container, spec)
+            ]
+    return problems
 
 
 def _containers(spec: Manifest) -> list[Manifest]:
@@ -80,14 +82,14 @@ def _names(spec: Manifest) -> Iterator[str]:
 
 
 def _volumes(spec: Manifest) -> Iterator[str]:
-    known = {volume.get("name") for volume in spec.get("volumes", ())}
+    names = {volume.get("name") for volume in spec.get("volumes", ())}
     for volume in spec.get("volumes", ()):
         sources = [key for key in volume if key != "name"]
         if len(sources) != 1:
             yield f"volume {volume.get('name')!r} needs exactly one source, not {sources or 'none'}"
     for container in _containers(spec):
         for mount in container.get("volumeMounts", ()):
-            if mount["name"] not in known:
+            if mount["name"] not in names:
                 yield (
                     f"container {container['name']!r} mounts {mount['name']!r}, which is no "
                     "volume of the pod"
@@ -95,7 +97,7 @@ def _volumes(spec: Manifest) -> Iterator[str]:
 
 
 def _ports(spec: Manifest) -> Iterator[str]:
-    """All containers of a pod share one network: a port belongs to one of them."""
+    """Find ports that two containers want: all containers of a pod share one network."""
     owners: dict[Any, str] = {}
     for container in _containers(spec):
         for port in container.get("ports", ()):
@@ -112,9 +114,9 @@ def _ports(spec: Manifest) -> Iterator[str]:
 
 
 def _mounts(container: Manifest, spec: Manifest) -> Iterator[str]:
-    given = [mount.get("mountPath") for mount in container.get("volumeMounts", ())]
-    yield from (problem for path in given if (problem := path_problem(path)))
-    paths = [posixpath.normpath(path) for path in given if isinstance(path, str)]
+    mount_paths = [mount.get("mountPath") for mount in container.get("volumeMounts", ())]
+    yield from (problem for path in mount_paths if (problem := path_problem(path)))
+    paths = [posixpath.normpath(path) for path in mount_paths if isinstance(path, str)]
     yield from (
         f"{path!r} is mounted {count} times" for path, count in Counter(paths).items() if count > 1
     )
@@ -139,7 +141,7 @@ def _resources(container: Manifest, spec: Manifest) -> Iterator[str]:
 
 
 def _memory_volumes(container: Manifest, spec: Manifest) -> Iterator[str]:
-    """Pages of a memory-backed volume count against the memory limit of the container that writes them."""
+    """Find volumes in memory that do not fit: their pages count against the writer's limit."""
     limit_text = ((container.get("resources") or {}).get("limits") or {}).get("memory")
     limit = _quantity(limit_text)
     volumes = {
@@ -155,8 +157,7 @@ def _memory_volumes(container: Manifest, spec: Manifest) -> Iterator[str]:
         places = " and ".join(f"{path} of {size}" for path, size in in_memory)
         yield (
             f"its memory limit of {limit_text} cannot hold {places} in memory and the program "
-            "beside it; "
-            f"raise mem above that or lower shm_size"
+            "beside it; raise mem above that or lower shm_size"
         )
 
 
@@ -196,7 +197,7 @@ def _environment(container: Manifest, spec: Manifest) -> Iterator[str]:
 
 
 def _late_references(name: str, value: str, names: list[Any], index: int) -> Iterator[str]:
-    """Kubernetes expands `$(X)` in a value only when X comes earlier in the list (kubernetes#90466)."""
+    """Find `$(X)` before X, where Kubernetes does not expand it (kubernetes#90466)."""
     for reference in _REFERENCE.findall(value):
         if reference in names[index:] and reference not in names[:index]:
             yield (

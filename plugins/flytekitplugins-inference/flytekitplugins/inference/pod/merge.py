@@ -1,4 +1,7 @@
-"""The user's own manifest + ours. By name, add-only: nothing is overwritten, and a difference is an error."""
+"""The user's own manifest + ours, by name, add-only.
+
+Nothing is overwritten, and a difference is an error.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ..errors import SpecConflictError
 from .compile import Manifest
 from .secrets import masked
 
-__all__ = ["merge_manifests", "normalised"]
+__all__ = ["merge_manifests", "normalise"]
 
 _KEYS = {
     "initContainers": "name",
@@ -50,18 +53,18 @@ def merge_manifests(base: Manifest, ours: Manifest) -> Manifest:
     return merged  # type: ignore[no-any-return]
 
 
-def normalised(value: Any) -> Any:
-    """Return a user's manifest as ours are: without nulls, and with texts for quantities (`cpu: 2` in YAML)."""
+def normalise(value: Any) -> Any:
+    """Return a user's manifest as ours are: without nulls, and with quantities as texts.
+
+    YAML reads `cpu: 2` as a number.
+    """
     if isinstance(value, Mapping):
-        kept = {key: normalised(item) for key, item in value.items() if item is not None}
+        fields = {key: normalise(item) for key, item in value.items() if item is not None}
         for kind in ("requests", "limits"):
-            if isinstance(kept.get(kind), dict):
-                kept[kind] = {
-                    name: item if isinstance(item, str) else str(item)
-                    for name, item in kept[kind].items()
-                }
-        return kept
-    return [normalised(item) for item in value] if isinstance(value, (list, tuple)) else value
+            if isinstance(fields.get(kind), dict):
+                fields[kind] = {name: str(item) for name, item in fields[kind].items()}
+        return fields
+    return [normalise(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _merge(base: Any, ours: Any, path: str, conflicts: list[str]) -> Any:
@@ -80,7 +83,10 @@ def _merge(base: Any, ours: Any, path: str, conflicts: list[str]) -> Any:
 
 
 def _of_another_kind(base: Mapping[str, Any], ours: Mapping[str, Any], path: str) -> bool:
-    """Whether the two are alternatives of which Kubernetes allows one: sources, values, a probe's handlers."""
+    """Whether the two are alternatives of which Kubernetes allows one.
+
+    Those are a volume's sources, a variable's values, and a probe's handlers.
+    """
     if _ALTERNATIVES.search(path):
         return base.keys() != ours.keys()
     return path.endswith("Probe") and base.keys() & _HANDLERS != ours.keys() & _HANDLERS

@@ -1,20 +1,30 @@
-"""Where a model comes from: one small type per source, and the plain texts that stand for them.
+"""Where a model comes from: one small type for each kind of source.
 
 Each type knows how the model loader is told about it (`source`), or, for a volume that already
-holds the model, that there is nothing to load. What a server reads is the same for all:
-`MODEL_PATH`.
+holds the model, that there is nothing to load. The texts that stand for them are those of
+`facts.model_reference`. What a server reads is the same for all: `MODEL_PATH`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union, get_args
 
 from ..errors import ConfigError
+from ..facts.model_reference import (
+    FileReference,
+    HubReference,
+    InputReference,
+    ModelReference,
+    RegistryReference,
+    StoreReference,
+    WebReference,
+    parse_model_reference,
+)
 from ..programs.protocol import MODEL_CACHE_DIRECTORY, MODEL_PATH, MODELS_DIRECTORY
+from ..public_dataclass import PublicDataclass
 from .check import check_quantity
 from .names import path_problem
 from .parts import (
@@ -43,31 +53,25 @@ __all__ = [
     "model_problems",
     "parse_model",
     "path_of",
+    "refuse_bare_adapters",
     "refuse_bare_helper",
     "startup_budget",
     "volumes_of",
 ]
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+\Z")
-_REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[\w.-]+))\Z")
-_STORES = ("s3://", "gs://", "abfs://", "abfss://", "file://")
 START_SECONDS = 1800
-"""The budget of a start whose model's size is not known."""
+"""The budget of a start whose model's size is unknown."""
 SLOW_BYTES_PER_SECOND = 100 * 2**20
 """A slow but working path: a tenth of a network volume's 1 GiB/s."""
 VOLUME, CACHE_VOLUME = "inference-models", "inference-model-cache"
-FORMS = (
-    "'owner/name', 's3://bucket/prefix', 'file:///path', 'models:/name/3', "
-    "'models:/name@alias' or 'input:name'"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HuggingFaceModel:
-    """A repository of the Hugging Face hub."""
+class HuggingFaceModel(PublicDataclass):
+    """A repository of a Hugging Face hub."""
 
     repo: str
-    """`owner/name`."""
+    """`owner/name`, or only `name` for the few repositories without an owner."""
     revision: str | None = None
     """Branch, tag or commit; `None` is the default branch. A commit starts from the cache without a
     network."""
@@ -78,8 +82,7 @@ class HuggingFaceModel:
     secret: HFSecret | None = None
     """The token for a gated or private repository; `VLLM` and `NIM` bring their own."""
     size: str | None = None
-    """What it takes on disk, such as `"15Gi"`, if known: for the budget of the start and the check
-    of free space."""
+    """What it takes on disk, such as `"15Gi"`, if known: for the budget of the start."""
 
     @property
     def name(self) -> str:
@@ -94,8 +97,8 @@ class HuggingFaceModel:
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with it."""
-        if not _REPOSITORY.match(self.repo):
-            yield f"model: {self.repo!r} is not a Hugging Face repository; expected 'owner/name'"
+        revision = f"@{self.revision}" if self.revision is not None else ""
+        yield from _text_problems(f"hf://{self.repo}{revision}", HubReference)
         if self.secret is not None and not isinstance(self.secret, HFSecret):
             yield (
                 "model: secret must be an HFSecret(hf_token_key=…), not a "
@@ -106,42 +109,57 @@ class HuggingFaceModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectStoreModel:
-    """All files below a prefix of an object store."""
+class ObjectStoreModel(PublicDataclass):
+    """All files below a prefix of an object store, or one file of a store or web server."""
 
     uri: str
-    """`s3://`, `gs://`, `abfs://` or `file://`; read with the credentials of the task."""
+    """`s3://`, `gs://` or `abfs://`, read with the credentials of the task; `https://` of one file,
+    read without any; `file://`, a path where the loader runs."""
     include: tuple[str, ...] = ()
+    """Patterns of the files to load, such as `*.safetensors`; all when empty."""
     exclude: tuple[str, ...] = ()
+    """Patterns of the files to leave out."""
     size: str | None = None
     """As for a repository of the hub."""
 
     @property
     def name(self) -> str:
-        """What the model is called: the last part of the prefix."""
-        return self.uri.rstrip("/").rpartition("/")[2]
+        """What the model is called: the last part of the address, without a query."""
+        try:
+            return parse_model_reference(str(self.uri)).name
+        except ConfigError:  # told by `problems`
+            return ""
 
     @property
     def source(self) -> tuple[str, ...]:
         """The loader's arguments."""
-        return (self.uri, *_patterns(self.include, self.exclude))
+        return (parse_model_reference(self.uri).text, *_patterns(self.include, self.exclude))
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with it."""
-        if not self.uri.startswith(_STORES) or not self.uri.partition("://")[2].strip("/"):
+        yield from _text_problems(self.uri, StoreReference, WebReference, FileReference)
+        own = (MODELS_DIRECTORY, MODEL_CACHE_DIRECTORY)
+        path = self.uri.removeprefix("file://") if isinstance(self.uri, str) else ""
+        if f"{path}/".startswith(tuple(f"{directory}/" for directory in own)):
             yield (
-                f"model: {self.uri!r} is not a prefix in a store; expected one such as "
-                "'s3://bucket/prefix'"
+                f"model: {path!r} lies below {own[0]} or {own[1]}, which hold only what the loader "
+                "brings; a model that is on a volume already is a VolumeModel(volume=…, path=…)"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegisteredModel:
-    """A model of an MLflow registry, by version or alias."""
+class RegisteredModel(PublicDataclass):
+    """A model of an MLflow registry, by exactly one of version, alias and stage."""
 
     name: str
+    """The model's name in the registry."""
     version: int | None = None
+    """Its version, from 1 on; either this or `alias`."""
     alias: str | None = None
+    """Such as `champion`."""
+    stage: str | None = None
+    """Such as `Production`, or `latest` for the newest version. MLflow has deprecated stages in
+    favour of aliases."""
 
     def __post_init__(self) -> None:
         read_whole_numbers(self)
@@ -149,25 +167,31 @@ class RegisteredModel:
     @property
     def source(self) -> tuple[str, ...]:
         """The loader's arguments."""
-        return (
-            f"models:/{self.name}@{self.alias}"
-            if self.alias
-            else f"models:/{self.name}/{self.version}",
+        reference = RegistryReference(
+            model=self.name, version=self.version, alias=self.alias or "", stage=self.stage or ""
         )
+        return (reference.text,)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with it."""
-        if (self.version is None) == (self.alias is None):
-            yield f"model: the registered model {self.name!r} needs either a version or an alias"
+        given = [value for value in (self.version, self.alias, self.stage) if value is not None]
+        if len(given) != 1:
+            yield (
+                f"model: the registered model {self.name!r} needs exactly one of version, alias "
+                "and stage"
+            )
         elif self.version is not None and (type(self.version) is not int or self.version < 1):
             yield (
-                f"model: version={self.version!r} of {self.name!r} must be a whole number from 1 on"
+                f"model: version={self.version!r} of {self.name!r} must be a whole number, 1 or "
+                "greater"
             )
+        else:
+            yield from _text_problems(self.source[0], RegistryReference)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskInputModel:
-    """A `FlyteFile` or `FlyteDirectory` that is an input of the task; needs `download_inputs=True`."""
+class TaskInputModel(PublicDataclass):
+    """A `FlyteFile` or `FlyteDirectory` among the task's inputs; needs `download_inputs=True`."""
 
     input: str
     """The input's name."""
@@ -184,13 +208,12 @@ class TaskInputModel:
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with it."""
-        if not self.input.isidentifier():
-            yield f"model: {self.input!r} is not the name of a task's input"
+        yield from _text_problems(f"input:{self.input}", InputReference)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeModel:
-    """A model that lies on a volume already: a claim, a directory of the node, an OCI image volume."""
+class VolumeModel(PublicDataclass):
+    """A model that is on a volume already: a claim, a directory of the node, an OCI image."""
 
     volume: Mapping[str, Any] = field(default_factory=dict)
     """The volume's source as Kubernetes writes it, e.g. `{"persistentVolumeClaim": {"claimName":
@@ -224,21 +247,36 @@ def parse_model(text: str) -> Model:
     Raises:
         ConfigError: If it stands for none; names the forms there are.
     """
-    if match := _REGISTERED.match(text):
-        version = match["version"]
+    reference = parse_model_reference(text)
+    if isinstance(reference, HubReference):
+        return HuggingFaceModel(repo=reference.repository, revision=reference.revision or None)
+    if isinstance(reference, RegistryReference):
         return RegisteredModel(
-            name=match["name"], version=int(version) if version else None, alias=match["alias"]
+            name=reference.model,
+            version=reference.version,
+            alias=reference.alias or None,
+            stage=reference.stage or None,
         )
-    if text.startswith("input:"):
-        return TaskInputModel(input=text.removeprefix("input:"))
-    if text.startswith(_STORES):
-        return ObjectStoreModel(uri=text)
-    repo, _, revision = text.removeprefix("hf://").partition("@")
-    if _REPOSITORY.match(repo):
-        return HuggingFaceModel(repo=repo, revision=revision or None)
-    is_path = text.startswith(("/", ".", "~"))
-    path = "A path of this machine is written 'file:///absolute/path'. " if is_path else ""
-    raise ConfigError(f"model={text!r} is not understood.", hint=f"{path}Expected {FORMS}.")
+    if isinstance(reference, InputReference):
+        return TaskInputModel(input=reference.input)
+    return ObjectStoreModel(uri=reference.text)
+
+
+def _text_problems(text: object, *kinds: type[ModelReference]) -> Iterator[str]:
+    """Yield why the loader would refuse `text`, or take it for something else."""
+    if not isinstance(text, str):
+        yield f"model: the address must be a text, not a {type(text).__name__}"
+        return
+    try:
+        reference = parse_model_reference(text)
+    except ConfigError as error:
+        yield f"model: {error}"
+        return
+    if not isinstance(reference, kinds):
+        yield (
+            f"model: {reference.label!r} is no address of a store; give model={reference.label!r} "
+            "as a text, or the type for it"
+        )
 
 
 def _patterns(include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[str, ...]:
@@ -291,7 +329,9 @@ def path_of(model: Model) -> str:
 def volumes_of(
     model: Model | None, cache: Mapping[str, Any] | None, *, has_adapters: bool
 ) -> tuple[Volume, ...]:
-    """Return the volumes on which models lie: written by the containers that bring them, read-only for everybody else.
+    """Return the volumes on which models lie.
+
+    The containers that bring models write there; for all others they are read-only.
 
     Args:
         model: Where the model comes from.
@@ -303,23 +343,23 @@ def volumes_of(
     writers = ((LORA_DOWNLOADER,) if has_adapters else ()) + (
         (MODEL_LOADER,) if _is_loaded(model) else ()
     )
-    found: list[Volume] = []
+    volumes: list[Volume] = []
     if isinstance(model, VolumeModel):
-        lent = Volume(
+        claimed = Volume(
             name=VOLUME,
             source=model.volume,
             mount_path=MODELS_DIRECTORY,
             read_only=True,
             containers=readers,
         )
-        found.append(lent)
+        volumes.append(claimed)
     elif model is not None:
-        found += _written(VOLUME, {"emptyDir": {}}, MODELS_DIRECTORY, (MODEL_LOADER,), readers)
+        volumes += _written(VOLUME, {"emptyDir": {}}, MODELS_DIRECTORY, (MODEL_LOADER,), readers)
     if writers:
-        found += _written(
+        volumes += _written(
             CACHE_VOLUME, cache or {"emptyDir": {}}, MODEL_CACHE_DIRECTORY, writers, readers
         )
-    return tuple(found)
+    return tuple(volumes)
 
 
 def _is_loaded(model: Model | None) -> bool:
@@ -342,7 +382,9 @@ def _written(
 
 
 def refuse_bare_helper(model: Model, helper: Helper) -> None:
-    """Refuse an image that cannot bring `model`: flytekit's own reads stores, but has no client of hubs and registries.
+    """Refuse an image that cannot bring `model`.
+
+    flytekit's own image reads stores and web servers, but has no client of hubs and registries.
 
     Raises:
         ConfigError: If the helper's image lacks this package, and with it the client.
@@ -355,3 +397,20 @@ def refuse_bare_helper(model: Model, helper: Helper) -> None:
             hint=f"Give helper_image= (usually the task's own image; image_spec("
             f"{extras[type(model)]!r}, …) makes one), or attach by @task(task_config=…).",
         )
+
+
+def refuse_bare_adapters(adapters: Mapping[str, str]) -> None:
+    """Refuse adapters that a plain Python image, into which only a hub's client comes, cannot read.
+
+    Raises:
+        ConfigError: One is in an object store or a registry.
+    """
+    for name, source in adapters.items():
+        reference = parse_model_reference(source)
+        if isinstance(reference, StoreReference | RegistryReference):
+            raise ConfigError(
+                f"The adapter {name!r} ({reference.label}) needs a helper image with the client "
+                "of its store.",
+                hint="Give helper_image= (usually the task's own image), or attach by "
+                "@task(task_config=…).",
+            )

@@ -1,4 +1,6 @@
-"""The rules for names, ports and paths: a predicate's answer is the sentence that states the broken rule, or `None`.
+"""The rules for names, ports and paths.
+
+Each predicate answers with the sentence that states the broken rule, or with `None`.
 
 Sources: kubernetes.io "Object Names and IDs"; k8s.io/apimachinery
 `pkg/util/validation/validation.go` (v0.31).
@@ -26,7 +28,7 @@ def label_problem(name: object) -> str | None:
 
 
 def subdomain_problem(name: object) -> str | None:
-    """Say what keeps `name` from being a DNS-1123 subdomain (names of Kubernetes objects, such as secrets)."""
+    """Say what keeps `name` from being a DNS-1123 subdomain (names of objects, such as secrets)."""
     if isinstance(name, str) and len(name) <= 253 and _SUBDOMAIN.match(name):
         return None
     return (

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..public_dataclass import PublicDataclass
 from .whole_numbers import read_whole_numbers
 
 __all__ = [
@@ -38,7 +39,7 @@ TMP_VOLUME = "tmp"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EnvVar:
+class EnvVar(PublicDataclass):
     """`env[]` of a container: a value, or a key of a Kubernetes secret that may be absent."""
 
     name: str
@@ -57,12 +58,13 @@ class Mount:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Volume:
+class Volume(PublicDataclass):
     """A volume of the pod and where it is mounted.
 
     Example:
         ```python
-        Volume(name="models", source={"persistentVolumeClaim": {"claimName": "models"}}, mount_path="/models")
+        claim = {"persistentVolumeClaim": {"claimName": "models"}}
+        Volume(name="models", source=claim, mount_path="/models")
         ```
     """
 
@@ -73,12 +75,13 @@ class Volume:
     mount_path: str
     """Absolute path in each container that mounts it."""
     read_only: bool = False
+    """Whether these containers mount it read-only."""
     containers: tuple[str, ...] = (MODEL_SERVER,)
     """Names of the containers that mount it; `"primary"` is the task's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Probe:
+class Probe(PublicDataclass):
     """A probe: HTTP GET on `path`, else a `command` in the container, else a TCP connection."""
 
     path: str | None = None
@@ -88,24 +91,28 @@ class Probe:
     command: tuple[str, ...] = ()
     """Run in the container; success is exit code 0."""
     initial_delay_seconds: int = 0
+    """Seconds between the container's start and the first probe."""
     period_seconds: int = 10
-    """Kubernetes' default."""
+    """Seconds between two probes; 10 is Kubernetes' default."""
     timeout_seconds: int = 5
-    """Kubernetes' default is 1, which a busy server misses."""
+    """Seconds that an answer may take; Kubernetes' default is 1, which a busy server misses."""
     failure_threshold: int = 3
-    """Kubernetes' default."""
+    """Failures in a row after which the kubelet acts; 3 is Kubernetes' default."""
 
     def __post_init__(self) -> None:
         read_whole_numbers(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Probes:
+class Probes(PublicDataclass):
     """The model server's probes; `None` leaves the template's own choice."""
 
     startup: Probe | None = None
+    """Holds back the containers after the server, and the other probes, until it succeeds."""
     readiness: Probe | None = None
+    """Whether the pod counts as ready; Flyte does not look at it."""
     liveness: Probe | None = None
+    """Starts the server anew when it fails."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,7 +41,7 @@ from .parts import (
     Volume,
 )
 
-__all__ = ["Group", "named", "plan_pod"]
+__all__ = ["ServerContainers", "named", "plan_pod"]
 
 _SHARED_MOUNTS = (
     Mount(volume=SHARED_VOLUME, path=SHARED_DIRECTORY),
@@ -50,10 +50,10 @@ _SHARED_MOUNTS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
+class ServerContainers:
     """One model server, the containers around it, and what they ask of the pod."""
 
-    server: Container
+    model_server: Container
     preflight: Container | None = None
     """Looks for what will be missed later; ends at once."""
     adapters: Container | None = None
@@ -75,7 +75,7 @@ class Group:
     @property
     def can_wait(self) -> bool:
         """Whether the server's command can be made to wait; an image's own entry point cannot."""
-        return self.gate is not None and bool(self.server.command)
+        return self.gate is not None and bool(self.model_server.command)
 
 
 def named(name: str, server: str) -> str:
@@ -84,7 +84,7 @@ def named(name: str, server: str) -> str:
 
 
 def plan_pod(
-    groups: Mapping[str, Group],
+    servers: Mapping[str, ServerContainers],
     *,
     downloader: Container | None,
     primary: str,
@@ -93,7 +93,7 @@ def plan_pod(
     """Return the plan of a pod.
 
     Args:
-        groups: Its model servers by name; of a single server the name is empty.
+        servers: Its model servers by name; of a single server the name is empty.
         downloader: Brings the task's inputs onto the shared volumes.
         primary: Name of the task's own container.
         termination_grace_period_seconds: Between SIGTERM and SIGKILL.
@@ -101,103 +101,111 @@ def plan_pod(
     Raises:
         SpecConflictError: If two servers want something different of the pod.
     """
-    renamed = [_renamed(group, name) for name, group in groups.items()]
-    volumes = [volume for group in renamed for volume in group.volumes]
-    shared = _SHARED_MOUNTS if downloader or any(group.gate for group in renamed) else ()
+    members = [_with_name(server, name) for name, server in servers.items()]
+    volumes = [volume for server in members for volume in server.volumes]
+    shared = _SHARED_MOUNTS if downloader or any(server.gate for server in members) else ()
     if downloader:
-        renamed = [_with_inputs(group) for group in renamed]
+        members = [_with_inputs(server) for server in members]
+    has_no_links = any(server.enable_service_links is False for server in members)
     return PodPlan(
         init_containers=tuple(
-            _mounted(container, shared, volumes) for container in _in_order(renamed, downloader)
+            _with_mounts(container, shared, volumes) for container in _in_order(members, downloader)
         ),
-        primary=_mounted(Container(name=primary), shared, volumes, alias=PRIMARY),
+        primary=_with_mounts(Container(name=primary), shared, volumes, alias=PRIMARY),
         volumes={
             SHARED_VOLUME: {"emptyDir": {}},
             TMP_VOLUME: {"emptyDir": {}},
             **_sources(volumes),
         },
         image_pull_secrets=tuple(
-            dict.fromkeys(name for group in renamed for name in group.image_pull_secrets)
+            dict.fromkeys(name for server in members for name in server.image_pull_secrets)
         ),
-        enable_service_links=False
-        if any(group.enable_service_links is False for group in renamed)
-        else None,
-        fs_group=_fs_group(groups),
+        enable_service_links=False if has_no_links else None,
+        fs_group=_fs_group(servers),
         termination_grace_period_seconds=termination_grace_period_seconds,
     )
 
 
-def _in_order(groups: Sequence[Group], downloader: Container | None) -> Iterator[Container]:
-    waiting = [group for group in groups if group.can_wait]
-    held_back = [group for group in groups if not group.can_wait]
+def _in_order(
+    servers: Sequence[ServerContainers], downloader: Container | None
+) -> Iterator[Container]:
+    waiting = [server for server in servers if server.can_wait]
+    held_back = [server for server in servers if not server.can_wait]
     before, after = (downloader, None) if held_back else (None, downloader)
     needed = (INPUTS_FILE,) if after else ()
     order = (
-        *(group.preflight for group in groups),
-        *(group.adapters for group in groups),
+        *(server.preflight for server in servers),
+        *(server.adapters for server in servers),
         before,
-        *(part for group in waiting for part in (group.loader, _waiting(group, needed))),
-        *(part for group in held_back for part in (group.loader, group.model_gate, group.server)),
+        *(part for server in waiting for part in (server.loader, _that_waits(server, needed))),
+        *(
+            part
+            for server in held_back
+            for part in (server.loader, server.model_gate, server.model_server)
+        ),
         after,
-        *(group.setup for group in groups),
-        *(group.gate for group in groups),
+        *(server.setup for server in servers),
+        *(server.gate for server in servers),
     )
-    is_gated = any(group.gate for group in groups)
-    return (_unprobed(container) if is_gated else container for container in order if container)
+    containers = (container for container in order if container)
+    if any(server.gate for server in servers):
+        return map(_without_startup_probe, containers)
+    return containers
 
 
-def _waiting(group: Group, needed: tuple[str, ...]) -> Container:
-    """Return the server with a command that waits for the files which others bring."""
-    files = ((READY_FILE,) if group.loader else ()) + needed
-    return replace(group.server, command=waiting_for(files, group.server.command))
+def _that_waits(server: ServerContainers, needed: tuple[str, ...]) -> Container:
+    """Return the model server with a command that waits for the files which others bring."""
+    files = ((READY_FILE,) if server.loader else ()) + needed
+    container = server.model_server
+    return replace(container, command=waiting_for(files, container.command))
 
 
-def _unprobed(container: Container) -> Container:
-    """In front of a gate a startup probe would keep it from running at all."""
+def _without_startup_probe(container: Container) -> Container:
+    """Return `container` as it stands before a gate, which a startup probe would hold back."""
     probes = container.probes
     if probes.startup is None:
         return container
     return replace(container, probes=Probes(readiness=probes.readiness, liveness=probes.liveness))
 
 
-def _with_inputs(group: Group) -> Group:
+def _with_inputs(server: ServerContainers) -> ServerContainers:
     inputs = EnvVar(name=INPUTS_VARIABLE, value=INPUTS_FILE)
-    setup = group.setup and replace(group.setup, env=(inputs, *group.setup.env))
-    return replace(
-        group, server=replace(group.server, env=(inputs, *group.server.env)), setup=setup
-    )
+    setup = server.setup and replace(server.setup, env=(inputs, *server.setup.env))
+    container = server.model_server
+    container = replace(container, env=(inputs, *container.env))
+    return replace(server, model_server=container, setup=setup)
 
 
-def _mounted(
+def _with_mounts(
     container: Container, shared: tuple[Mount, ...], volumes: Iterable[Volume], alias: str = ""
 ) -> Container:
     names = {container.name, alias}
-    own = dict.fromkeys(  # two servers may lend the primary the same volume
+    volume_mounts = dict.fromkeys(  # two servers may lend the primary the same volume
         Mount(volume=volume.name, path=volume.mount_path, read_only=volume.read_only)
         for volume in volumes
         if names.intersection(volume.containers)
     )
-    return replace(container, mounts=(*container.mounts, *shared, *own))
+    return replace(container, mounts=(*container.mounts, *shared, *volume_mounts))
 
 
-def _renamed(group: Group, server: str) -> Group:
-    """Return `group` with the server's name behind each name of ours, save what the pod has once."""
-    if not server:
-        return group
-    parts = ("server", "preflight", "adapters", "loader", "model_gate", "setup", "gate")
-    containers: dict[str, Any] = {part: getattr(group, part) for part in parts}
+def _with_name(server: ServerContainers, name: str) -> ServerContainers:
+    """Return `server` with its name behind each name of ours, except what the pod has once."""
+    if not name:
+        return server
+    parts = ("model_server", "preflight", "adapters", "loader", "model_gate", "setup", "gate")
+    containers: dict[str, Any] = {part: getattr(server, part) for part in parts}
     return replace(
-        group,
+        server,
         **{
-            part: replace(one, name=named(one.name, server))
-            for part, one in containers.items()
-            if one
+            part: replace(container, name=named(container.name, name))
+            for part, container in containers.items()
+            if container
         },
-        volumes=tuple(_renamed_volume(volume, server) for volume in group.volumes),
+        volumes=tuple(_volume_with_name(volume, name) for volume in server.volumes),
     )
 
 
-def _renamed_volume(volume: Volume, server: str) -> Volume:
+def _volume_with_name(volume: Volume, server: str) -> Volume:
     is_ours = volume.name.startswith(OUR_PREFIX)
     common = (PRIMARY, INPUT_DOWNLOADER)
     return replace(
@@ -221,14 +229,16 @@ def _sources(volumes: Iterable[Volume]) -> dict[str, Mapping[str, Any]]:
     return sources
 
 
-def _fs_group(groups: Mapping[str, Group]) -> int | None:
+def _fs_group(servers: Mapping[str, ServerContainers]) -> int | None:
     """Return the group that owns the pod's volumes; Kubernetes knows one for the whole pod."""
-    wanted = {name: group.fs_group for name, group in groups.items() if group.fs_group is not None}
-    if len(set(wanted.values())) > 1:
-        listed = ", ".join(f"{name} {number}" for name, number in wanted.items())
+    fs_groups = {
+        name: server.fs_group for name, server in servers.items() if server.fs_group is not None
+    }
+    if len(set(fs_groups.values())) > 1:
+        listed = ", ".join(f"{name} {number}" for name, number in fs_groups.items())
         raise SpecConflictError(
             f"The servers of one pod need volumes of different groups (fsGroup): {listed}.",
             hint="Put them into tasks of their own, or give one of them an image of the other's "
             "user.",
         )
-    return next(iter(wanted.values()), None)
+    return next(iter(fs_groups.values()), None)

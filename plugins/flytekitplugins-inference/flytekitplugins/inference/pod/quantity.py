@@ -49,7 +49,7 @@ def parse_quantity(text: str) -> Fraction:
 
 
 def format_quantity(value: str | float) -> str:
-    """Return `value` as Kubernetes writes it: a text is kept, `2` becomes `"2"`, `0.5` becomes `"500m"`.
+    """Return `value` as Kubernetes writes it: a text as it is, `2` as `"2"`, `0.5` as `"500m"`.
 
     Raises:
         QuantityError: If `value` is not a quantity, or finer than a thousandth.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ..public_dataclass import PublicDataclass
 from .names import env_name_problem, subdomain_problem
 from .parts import EnvVar
 
@@ -34,7 +35,7 @@ _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}\Z")
 
 
 def looks_like_a_token(text: str) -> bool:
-    """Whether `text` holds the value of a secret: a token of the hub, of NGC, of an API, of a cloud."""
+    """Whether `text` holds a secret's value: a token of the hub, of NGC, of an API, of a cloud."""
     return _TOKEN.search(text) is not None
 
 
@@ -63,14 +64,13 @@ class SecretReference:
         return bool(self.group) and subdomain_problem(self.group) is None
 
     def env(self, *names: str) -> tuple[EnvVar, ...]:
-        """Return the variables that make the secret known under `names`, in the order that Kubernetes expands."""
+        """Return the variables that bring the secret under `names`, in the order of expansion."""
         declared = (EnvVar(name=self.variable, secret_name=self.group, secret_key=self.key),)
         references = tuple(EnvVar(name=name, value=f"$({self.variable})") for name in names)
         return (declared if self.in_kubernetes else ()) + references
 
     def problems(self) -> list[str]:
         """Return what keeps the secret from being delivered at all."""
-        found = []
         if any(
             isinstance(part, str) and looks_like_a_token(part)
             for part in (self.key, self.group, self.prefix)
@@ -79,50 +79,46 @@ class SecretReference:
                 "what was given looks like a token; give the names under which the platform keeps "
                 "it, not its value"
             ]
+        problems = []
         if self.group is not None and not (isinstance(self.group, str) and self.group):
-            found.append(f"the secret's group must be a text or None, not {self.group!r}")
+            problems.append(f"the secret's group must be a text or None, not {self.group!r}")
         for name, value in (("key", self.key), ("prefix", self.prefix)):
             if not isinstance(value, str) or (name == "key" and not value):
-                found.append(f"the secret's {name} must be a text, not {value!r}")
-        if not found and not _KEY.match(self.key):
-            found.append(
+                problems.append(f"the secret's {name} must be a text, not {value!r}")
+        if not problems and not _KEY.match(self.key):
+            problems.append(
                 f"the secret's key {self.key!r} has characters other than letters, digits, '-', "
                 "'_' and '.'"
             )
-        elif not found and (problem := env_name_problem(self.variable)):
-            found.append(f"the secret would be delivered as {problem}")
-        return found
+        elif not problems and (problem := env_name_problem(self.variable)):
+            problems.append(f"the secret would be delivered as {problem}")
+        return problems
 
     def warnings(self) -> list[str]:
         """Return what may keep the secret from arriving on some platforms."""
-        found = []
+        warnings = []
         if not self.group:
-            found.append(
+            warnings.append(
                 f"The secret {self.key!r} has no group. Flyte 1.x requires one and defines "
-                f"{self.variable} too late "
-                "for the server, which then sees an unexpanded reference; give the group, which "
-                "names the "
-                "Kubernetes secret."
+                f"{self.variable} too late for the server, which then sees an unexpanded "
+                "reference; give the group, which names the Kubernetes secret."
             )
         elif not self.in_kubernetes:
-            found.append(
+            warnings.append(
                 f"The group {self.group!r} cannot be the name of a Kubernetes secret, so "
-                f"{self.variable} is only "
-                "referred to. That works where the platform defines it before the container's own "
-                "variables; "
-                "Flyte 1.x defines it after them."
+                f"{self.variable} is only referred to. That works where the platform defines it "
+                "before the container's own variables; Flyte 1.x defines it after them."
             )
         if "-" in self.variable or "." in self.variable:
-            found.append(
+            warnings.append(
                 f"{self.variable} contains '-' or '.'. Kubernetes accepts that, but dash and "
-                "busybox shells drop "
-                "such variables; prefer '_' in the prefix, group and key."
+                "busybox shells drop such variables; prefer '_' in the prefix, group and key."
             )
-        return found
+        return warnings
 
 
 @dataclass(frozen=True, kw_only=True)
-class APIKeySecret:
+class APIKeySecret(PublicDataclass):
     """The key that a server asks of its clients, by the name of its secret."""
 
     key: str
@@ -138,7 +134,7 @@ class APIKeySecret:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HFSecret:
+class HFSecret(PublicDataclass):
     """The Hugging Face token, by the name of its secret."""
 
     secrets_prefix: str = FLYTE_PREFIX

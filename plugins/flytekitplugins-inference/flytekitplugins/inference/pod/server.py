@@ -6,31 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..facts.metric_names import MetricNames
+from ..public_dataclass import PublicDataclass
 from .parts import EnvVar, Probes, Volume
 from .secrets import SecretReference
 
-__all__ = ["METRICS", "Adapters", "Server", "Setup"]
-
-METRICS = frozenset(
-    {
-        "requests_running",  # gauge
-        "requests_waiting",  # gauge
-        "kv_cache_usage",  # gauge, 0 to 1
-        "prompt_tokens",  # counter
-        "generation_tokens",  # counter
-        "preemptions",  # counter
-        "time_to_first_token",  # histogram, seconds
-        "inter_token_latency",  # histogram, seconds
-        "request_latency",  # histogram, seconds, from its arrival to its last token
-        "queue_time",  # histogram, seconds
-    }
-)
-"""The quantities by which a report and a router judge any server; each server calls them something
-else."""
+__all__ = ["Adapters", "Server", "Setup"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adapters:
+class Adapters(PublicDataclass):
     """LoRA adapters that an init container downloads to a volume, which the server reads."""
 
     sources: Mapping[str, str]
@@ -42,7 +27,7 @@ class Adapters:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
+class Setup(PublicDataclass):
     """A run of one of this package's programs against the started server.
 
     It is the init container `server-setup`: the task starts once it has ended well.
@@ -52,13 +37,15 @@ class Setup:
     """The program, by its module's name in `programs`: `create_model` has a server with Ollama's
     API pull or create a model."""
     args: tuple[str, ...]
+    """Its arguments."""
     env: tuple[EnvVar, ...] = ()
+    """Its environment variables."""
     resources: Mapping[str, str]
     """Requests and limits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Server:
+class Server(PublicDataclass):
     """What one kind of model server needs; all that a template's `server()` says of it.
 
     What every server has (image, resources, port, the user's own variables, volumes and probes) is
@@ -100,9 +87,10 @@ class Server:
     """Path of its Prometheus metrics; empty when it has none."""
     metrics_port: int | None = None
     """The port of its metrics, when it is not the template's."""
-    metric_names: Mapping[str, str] = field(default_factory=dict)
-    """Its name for each quantity of `METRICS` that it tells; one that is missing here it does not
-    tell."""
+    metric_names: MetricNames = field(default_factory=dict)
+    """Its name for each quantity (`facts.metric_names.QUANTITIES`) that it tells, for reports and
+    batches; where versions differ, all names, the newest first. One that is missing here it does
+    not tell."""
     setup: Setup | None = None
     """What one of our programs does to it once it runs, before the task starts."""
     update_options: tuple[str, ...] = ()
@@ -115,6 +103,7 @@ class Server:
     shm_size: str | None = None
     """`/dev/shm` unless the user sizes it; `None` leaves the container runtime's 64 MiB."""
     image_pull_secrets: tuple[str, ...] = ()
+    """Names of the Kubernetes secrets with which its image is pulled."""
     enable_service_links: bool | None = None
     """`False` for a server that reads variables which a Service of an unlucky name would inject."""
     fs_group: int | None = None

@@ -19,20 +19,23 @@ _PLAIN = re.compile(r"(0|[1-9][0-9]{0,17})\Z")
 or fraction."""
 
 
-def read_whole_numbers(made: Any) -> None:
-    """Replace each plain text of `made`, a frozen dataclass, by its number where the field is declared as `int`.
+def read_whole_numbers(instance: Any) -> None:
+    """Replace plain texts by their numbers where a frozen dataclass declares its field as `int`.
 
     A field that takes texts too (`int | float | str`, a quantity) keeps its own grammar, and any
     other text stays for the checks, which repeat what was given.
     """
-    for field in fields(made):
-        value = getattr(made, field.name)
+    for field in fields(instance):
+        value = getattr(instance, field.name)
         if isinstance(value, str) and _is_whole_number(field.type) and _PLAIN.match(value):
-            object.__setattr__(made, field.name, int(value))
+            object.__setattr__(instance, field.name, int(value))
 
 
 def _is_whole_number(declared: Any) -> bool:
-    """Whether a declaration, which is a text under `from __future__ import annotations`, admits `int` and no `str`."""
+    """Whether a declaration admits `int` and no `str`.
+
+    It is a text under `from __future__ import annotations`.
+    """
     if isinstance(declared, str):
         kinds = {part.strip() for part in declared.split("|")}
     else:

@@ -1,9 +1,11 @@
-"""Gives a started Ollama its model: pulled by name, created from a Modelfile, or made of files; then loaded.
+"""Gives a running Ollama its model, and has it loaded.
+
+The model is pulled by its name, created from a Modelfile, or made of files.
 
     python -m flytekitplugins.inference.programs.create_model http://localhost:11434 --name llama3.2
 
 runs as a regular init container behind the server, and ends with 0 when the server has the model
-and has loaded it. What is there already, on a volume that outlives the pod, is not brought again; a
+and has loaded it. What is already there, on a volume that outlives the pod, is not fetched again; a
 rerun after a kill continues.
 
 Facts: ollama/ollama v0.33.3, `server/routes.go`, `server/create.go`, `server/download.go`.
@@ -17,16 +19,14 @@ if __name__ == "__main__":  # before all else is imported
     end_at_once()
 
 import argparse
-import contextlib
 import json
 import math
-import os
-import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     ConfigError,
@@ -35,9 +35,10 @@ from ..errors import (
     ServerExitedError,
     ServerNotReadyError,
     SourceUnavailableError,
-    UsageError,
 )
-from .main import run
+from ..facts.background import BackgroundCall
+from .command_line import PROGRESS_SECONDS, CommandLine, count, positive_seconds, say
+from .main import start
 from .ollama.api import OllamaApi, RefusedError
 from .ollama.files import OllamaFile, adapter_files, digest_of, model_files
 from .ollama.modelfile import Command, decode_modelfile, fill_inputs, parse_modelfile
@@ -46,26 +47,27 @@ from .ollama.recipe import Recipe, listed_name, name_problem, to_recipe
 from .protocol import INPUTS_VARIABLE, MODELFILE_VARIABLE
 from .retry import Retry
 from .server.loader_watch import LoaderWatch
-from .server.server_probe import Api, Call, ServerProbe, parse_address
-from .start_budget import StartBudget, start_budget, telling
+from .server.server_probe import Api, ProbeAnswer, ServerProbe, server_address
+from .start_budget import StartBudget, enforced, start_budget, telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-
 PROGRAM = "create_model"
 WAIT_SECONDS = 300.0
 """How long the server may take to listen where the whole is not bounded; it was started before."""
-PROGRESS_SECONDS = 5.0
+SERVER_HINT = "The log of model-server tells why; exit code 137 means that its memory limit is low."
 BUDGET_HINT = (
     "Raise startup_timeout; or keep the model on a volume (models_volume), so that it is there."
 )
 KEEP_ALIVE = -1
 """The model stays until the first request, from which on the server's OLLAMA_KEEP_ALIVE counts."""
 
+_say = partial(say, PROGRAM)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class CreationConfig:
     """What the command line says."""
 
     url: str
@@ -76,7 +78,6 @@ class Config:
     source: Path | None
     """What was brought: relative paths begin there."""
     models: Path | None
-    timeout_seconds: float
     stall_seconds: float
     retry: Retry
 
@@ -86,23 +87,23 @@ class Creation:
 
     Args:
         config: What to create.
-        budget: What the whole start may take, of which some is over.
+        budget: What the whole start may take; the caller enforces it.
     """
 
-    def __init__(self, config: Config, budget: StartBudget | None) -> None:
+    def __init__(self, config: CreationConfig, budget: StartBudget) -> None:
         self._config = config
-        self._started = time.monotonic() - (budget.spent if budget else 0.0)
+        self._budget = budget
         self._doing = "Waiting for Ollama to listen"
-        self._address = parse_address(config.url.rstrip("/") + "/api/version")
+        self._address = server_address(config.url.rstrip("/") + "/api/version")
         self._api = OllamaApi(self._address)
 
     def run(self) -> None:
         """Bring the model to the server and into memory.
 
         Raises:
-            InferenceError: Something failed, or took longer than it may.
+            InferenceError: Something failed.
         """
-        with telling(lambda: f"{self._doing} was not over.", hint=BUDGET_HINT):
+        with telling(lambda: f"{self._doing} had not finished.", lambda: BUDGET_HINT):
             self._bring()
 
     def _bring(self) -> None:
@@ -117,28 +118,13 @@ class Creation:
         self._load()
         self._verify()
 
-    # Time
-
-    def _left(self, doing: str) -> float:
-        """Return the seconds that are left for all.
-
-        Raises:
-            ServerNotReadyError: None are.
-        """
-        self._doing = doing
-        left = self._config.timeout_seconds - (time.monotonic() - self._started)
-        if left <= 0:
-            raise ServerNotReadyError(
-                f"{doing} was not over after {self._config.timeout_seconds:.0f} s, the whole "
-                "start's budget.",
-                hint=BUDGET_HINT,
-            )
-        return left
-
-    def _again(
+    def _retry(
         self, doing: str, action: Callable[[], None], reached: Callable[[], int] = lambda: 0
     ) -> None:
-        """Try until it succeeds; an attempt that got further than those before it counts as the first."""
+        """Try until it succeeds.
+
+        An attempt that gets further than those before it counts as the first.
+        """
         attempt, best = 0, 0
         while True:
             try:
@@ -150,36 +136,38 @@ class Creation:
                     raise
                 _say(f"{doing} failed, trying again: {error.message}")
             self._config.retry.wait(attempt, threading.Event())
-            self._left(doing)
 
     def _wait(self) -> None:
-        """Wait until the server listens; it waits for the model loader, if there is one."""
-        budget = self._config.timeout_seconds
-        budget = WAIT_SECONDS if math.isinf(budget) else budget
+        """Wait until the server listens; it waits for the model loader, if there is one.
+
+        Raises:
+            ServerNotReadyError: It does not within `WAIT_SECONDS`, where the budget has no bound.
+        """
         loader = LoaderWatch(self._config.models) if self._config.models else None
         tick = loader.check if loader else lambda: None
         probe = ServerProbe(self._address, model="", api=Api.NONE, token="", tick=tick)
-        while not (answer := probe.ask_readiness(5.0)).is_ready:
-            spent = time.monotonic() - self._started
-            if spent >= budget:
-                message = (
-                    f"Ollama did not answer within {spent:.0f} s. {answer.asked} {answer.text}."
-                )
-                hint = (
-                    "The log of model-server tells why; exit code 137 means that its memory "
-                    "limit is low."
-                )
-                raise ServerNotReadyError(
-                    f"{message} {loader.state if loader else ''}".strip(),
-                    hint=(loader and loader.hint) or hint,
-                )
-            tick()
-            time.sleep(0.25)
+        answer: ProbeAnswer | None = None
+
+        def state(within: str = "") -> str:
+            last = f" {answer.asked} {answer.text}." if answer else ""
+            return f"Ollama did not answer{within}.{last} {loader.state if loader else ''}".strip()
+
+        def hint() -> str:
+            return (loader.hint if loader else "") or SERVER_HINT
+
+        is_bounded = math.isfinite(self._budget.seconds)
+        with telling(state, hint):
+            while not (answer := probe.ask_readiness(5.0)).is_ready:
+                if not is_bounded and self._budget.spent >= WAIT_SECONDS:
+                    raise ServerNotReadyError(state(f" within {WAIT_SECONDS:.0f} s"), hint=hint())
+                tick()
+                time.sleep(0.25)
 
     # Pulling
 
     def _pull(self, name: str) -> None:
         """Have the server pull a model that it does not have."""
+        self._doing = "Pulling"
         if _has(self._ask("/api/tags"), name):
             _say(f"present model={name}")
             return
@@ -187,15 +175,10 @@ class Creation:
         stall = self._config.stall_seconds
 
         def pull() -> None:
-            pull_model(
-                self._api, name, progress, stall_seconds=stall, tick=lambda: self._left("Pulling")
-            )
+            pull_model(self._api, name, progress, stall_seconds=stall)
 
-        self._again("pulling", pull, lambda: progress.done)
-        _say(
-            f"pulled model={name} mb={progress.done / 1e6:.0f} "
-            f"seconds={time.monotonic() - self._started:.0f}"
-        )
+        self._retry("pulling", pull, lambda: progress.done)
+        _say(f"pulled model={name} mb={progress.done / 1e6:.0f} seconds={self._budget.spent:.0f}")
 
     # Creating
 
@@ -206,22 +189,23 @@ class Creation:
         if recipe.base:
             body["from"] = listed_name(recipe.base)
             self._pull(body["from"])
-        for field, found in files.items():
-            if found:
-                body[field] = {file.name: self._uploaded(file) for file in found}
-        self._again("creating", lambda: self._create_once(body))
+        self._doing = "Giving Ollama the model's files"
+        for field, members in files.items():
+            if members:
+                body[field] = {file.name: self._upload(file) for file in members}
+        self._doing = "Creating the model"
+        self._retry("creating", lambda: self._create_once(body))
         _say(f"created model={self._config.name}")
 
-    def _uploaded(self, file: OllamaFile) -> str:
+    def _upload(self, file: OllamaFile) -> str:
         """Give the server a file that it does not have and return its digest."""
         digest = digest_of(file.path, self._counting("hashing", file))
 
         def upload() -> None:
-            left = self._left("Giving Ollama the model's files")
             if not self._api.has_blob(digest):
-                sent = self._counting("uploading", file)
+                count_bytes = self._counting("uploading", file)
                 try:
-                    self._api.upload(digest, file.path, sent, seconds=min(QUIET_SECONDS, left))
+                    self._api.upload(digest, file.path, count_bytes, seconds=QUIET_SECONDS)
                 except RefusedError as error:
                     if error.status != 400:
                         raise
@@ -230,7 +214,7 @@ class Creation:
                     ) from error
 
         try:
-            self._again("uploading", upload)
+            self._retry("uploading", upload)
         except RefusedError as error:
             hint = (
                 "Give the volume of Ollama's models more space, or look into the log of "
@@ -242,23 +226,14 @@ class Creation:
         return digest
 
     def _counting(self, doing: str, file: OllamaFile) -> Callable[[int], None]:
-        """Return what counts bytes of a file, says how far they are, and ends what takes too long."""
-        progress = PullProgress(f"{doing} file={file.name}", file.path.stat().st_size)
-
-        def count(size: int) -> None:
-            progress.add(size)
-            self._left("Giving Ollama the model's files")
-
-        return count
+        """Return what counts the bytes of a file and logs how far they are."""
+        return PullProgress(f"{doing} file={file.name}", file.path.stat().st_size).add
 
     def _create_once(self, body: dict[str, Any]) -> None:
-        status, doing = "", "Creating the model"
-        stream = self._api.stream(
-            "/api/create", body, patience_seconds=min(QUIET_SECONDS, self._left(doing))
-        )
+        status = ""
+        stream = self._api.stream("/api/create", body, patience_seconds=QUIET_SECONDS)
         try:
             for event in stream.events():
-                stream.patience_seconds = min(QUIET_SECONDS, self._left(doing))
                 if event.get("status") not in ("", status, None):
                     status = str(event["status"])
                     _say(f"creating status={status}")
@@ -275,21 +250,23 @@ class Creation:
     # Loading
 
     def _load(self) -> None:
-        """Have the server load the model: an empty request does, for text or, for a model without that, embeddings."""
+        """Have the server load the model, which an empty request does.
+
+        The request is for text or, where the model generates none, for embeddings.
+        """
+        self._doing = "Loading the model"
         name = self._config.name
         body: dict[str, Any] = {"model": name, "keep_alive": KEEP_ALIVE}
-        self._left("Loading the model")
         try:
-            known = self._api.post("/api/show", {"model": name}).get("capabilities") or [
+            capabilities = self._api.post("/api/show", {"model": name}).get("capabilities") or [
                 "completion"
             ]
-            is_text = "completion" in known
+            is_text = "completion" in capabilities
             path = "/api/generate" if is_text else "/api/embed"
             body |= {"stream": False} if is_text else {"input": list[str]()}
-            call = Call(lambda: self._api.post(path, body, seconds=QUIET_SECONDS))
+            call = BackgroundCall(lambda: self._api.post(path, body, seconds=QUIET_SECONDS))
             since = time.monotonic()
             while not call.wait(PROGRESS_SECONDS):
-                self._left("Loading the model")
                 _say(f"loading model={name} seconds={time.monotonic() - since:.0f}")
             call.result()
         except RefusedError as error:
@@ -312,20 +289,17 @@ class Creation:
                 f"Ollama has no {name} although it was created.",
                 hint="See the log of model-server.",
             )
-        loaded = _find(self._ask("/api/ps"), name)
-        if loaded is None:
+        entry = _find(self._ask("/api/ps"), name)
+        if entry is None:
             raise ServerError(
                 f"Ollama unloaded {name} at once.",
                 hint="Another model may have taken its memory: see the log of model-server, "
                 "OLLAMA_MAX_LOADED_MODELS.",
             )
-        size = int(loaded.get("size") or 0)
-        in_vram = int(loaded.get("size_vram") or 0)
+        size = int(entry.get("size") or 0)
+        in_vram = int(entry.get("size_vram") or 0)
         share = f" on_gpu={in_vram / size:.0%}" if size else ""
-        _say(
-            f"ready model={name} seconds={time.monotonic() - self._started:.1f} "
-            f"mb={size / 1e6:.0f}{share}"
-        )
+        _say(f"ready model={name} seconds={self._budget.spent:.1f} mb={size / 1e6:.0f}{share}")
 
     def _ask(self, path: str) -> dict[str, Any]:
         """Return the answer to a question that is safe to ask again."""
@@ -339,7 +313,7 @@ class Creation:
                     raise
                 raise SourceUnavailableError(error.message) from error
 
-        self._again(f"GET {path}", ask)
+        self._retry(f"GET {path}", ask)
         return answers[-1]
 
 
@@ -370,13 +344,13 @@ def _has(models: Mapping[str, Any], name: str) -> bool:
 
 
 def _find(models: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """Return what a list of models says of `name`; Ollama's names do not tell upper from lower case."""
-    found = (
+    """Return what a list of models says of `name`; Ollama ignores the case of names."""
+    matches = (
         model
         for model in models.get("models") or ()
         if str(model.get("name", "")).lower() == name.lower()
     )
-    return next(found, None)
+    return next(matches, None)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -391,18 +365,18 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     commands: tuple[Command, ...] = ()
     if text or parsed.source:
         commands = fill_inputs(parse_modelfile(text, default_from=parsed.source), _inputs(environ))
-    budget = start_budget(environ)
-    config = Config(
+    config = CreationConfig(
         url=parsed.url,
         name=listed_name(parsed.name),
         commands=commands,
         source=Path(parsed.source) if parsed.source else None,
         models=parsed.models,
-        timeout_seconds=min(parsed.timeout, budget.seconds) if budget else parsed.timeout,
         stall_seconds=parsed.stall_timeout,
         retry=Retry(attempts=parsed.attempts, backoff_seconds=parsed.backoff),
     )
-    Creation(config, budget).run()
+    budget = start_budget(environ, timeout_seconds=parsed.timeout)
+    with enforced(PROGRAM, budget):
+        Creation(config, budget).run()
     return 0
 
 
@@ -423,14 +397,9 @@ def _inputs(environ: Mapping[str, str]) -> dict[str, Any] | None:
     return inputs
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"See {PROGRAM} --help.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=PROGRAM, description="Give a started Ollama its model, and have it loaded."
+def _parser() -> CommandLine:
+    parser = CommandLine(
+        prog=PROGRAM, description="Give a running Ollama its model, and have it loaded."
     )
     add = parser.add_argument
     add("url", metavar="URL", help="the server's address, such as http://localhost:11434")
@@ -460,22 +429,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--timeout",
-        type=_positive,
+        type=positive_seconds,
         default=math.inf,
         metavar="SECONDS",
         help="what all may take (no bound)",
     )
     add(
         "--stall-timeout",
-        type=_positive,
+        type=positive_seconds,
         default=60.0,
         metavar="SECONDS",
         help="how long a pull may stand still (%(default)s)",
     )
-    add("--attempts", type=_count, default=6, help="how often what fails is tried (%(default)s)")
+    add("--attempts", type=count(), default=6, help="how often what fails is tried (%(default)s)")
     add(
         "--backoff",
-        type=_positive,
+        type=positive_seconds,
         default=1.0,
         metavar="SECONDS",
         help="bound of the first wait (%(default)s)",
@@ -496,24 +465,5 @@ def _text(path: str) -> str:
         raise argparse.ArgumentTypeError(f"{path!r} cannot be read: {error}") from error
 
 
-def _positive(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (value := float(text)) < math.inf:
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-
-
-def _count(text: str) -> int:
-    if text.isascii() and text.isdecimal() and int(text):
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-
-
-def _say(text: str) -> None:
-    print(f"{PROGRAM} {text}", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    code = run(PROGRAM, main, sys.argv[1:], os.environ)
-    sys.stderr.flush()
-    os._exit(code)  # not sys.exit, which would wait for a thread that waits for an answer
+    start(PROGRAM, main)

@@ -26,7 +26,7 @@ def make_root(directory: Path) -> None:
 
 
 def make_directories(root: Path, directory: Path) -> None:
-    """Make `directory` below `root`, readable by everybody; replace links and files that are in the way."""
+    """Make `directory` below `root`, readable by everybody; replace links and files in its way."""
     for path in [*reversed(directory.relative_to(root).parents), directory.relative_to(root)][1:]:
         place = root / path
         if place.is_symlink() or place.is_file():
@@ -69,8 +69,7 @@ def owner_hint() -> str:
     """Return what to do about a directory that this process may not write."""
     return (
         "The volume belongs to another user: set fsGroup (the template does it for claims; "
-        "hostPath volumes need their "
-        f"owner set to uid {os.getuid()})."
+        f"hostPath volumes need their owner set to uid {os.getuid()})."
     )
 
 

@@ -1,9 +1,9 @@
-"""The input downloader: a Flyte task's inputs as plain JSON and local files, before the task begins.
+"""The input downloader: a Flyte task's inputs as plain JSON and local files, before it begins.
 
     python -m flytekitplugins.inference.programs.download_inputs {{.input}}
 
 reads `inputs.pb`, fetches every file that it names and writes `inputs.json`: values as they are,
-and absolute paths where files were. `inputs.json` appears when everything is here, never before. A
+and absolute paths in place of files. `inputs.json` appears once everything is here, never before. A
 rerun continues.
 """
 
@@ -14,31 +14,31 @@ if __name__ == "__main__":  # before all else is imported
 
     end_at_once()
 
-import argparse
 import itertools
-import os
-import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from ..errors import InferenceError, InvalidSourceError, SourceNotFoundError, UsageError
+from ..facts.address import mask, scheme_of, without_credentials
+from .command_line import CommandLine, count, say, seconds
 from .disk import write_json, writing
 from .inputs.input_reader import InputReader, combined, item_index
 from .inputs.values import Content, Kind, Reference, dotted, leaves, replace
 from .local_names import folder_name, relative_paths, safe_name
-from .main import run
+from .main import start
 from .protocol import INPUTS_DIRECTORY, INPUTS_FILE, VERSION
 from .retry import Crew, Retry
-from .start_budget import telling
+from .start_budget import enforced, start_budget, telling
 from .stores.flyte_stores import Stores
-from .stores.store import SourceChangedError, mask, scheme, without_credentials
-from .transfer.transfers import Delivered, Delivery, Progress, Transfer
+from .stores.store import SourceChangedError
+from .transfer.transfers import Delivered, Delivery, Transfer, TransferProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PROGRAM = "download_inputs"
 HEAD_BYTES = 256 * 1024
@@ -51,8 +51,11 @@ MAX_ROUNDS = 3
 """How often the sources are looked at because some were replaced meanwhile."""
 
 
+_say = partial(say, PROGRAM)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class DownloadConfig:
     """What the command line and the environment say."""
 
     uri: str
@@ -67,8 +70,8 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What a reference turned out to be, and where it goes."""
+class Placement:
+    """What a reference leads to, and where it goes."""
 
     reference: Reference
     path: str
@@ -96,7 +99,7 @@ class Downloader:
         environ: Environment variables with Flyte's storage configuration.
     """
 
-    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+    def __init__(self, config: DownloadConfig, environ: Mapping[str, str]) -> None:
         self._config = config
         self._stores = Stores(environ, connections=config.jobs, stall_seconds=config.stall_seconds)
         self._crew = Crew(config.jobs)
@@ -116,7 +119,7 @@ class Downloader:
             self._stores, config.directory, jobs=config.jobs, retry=config.retry, tick=_report
         )
         local: dict[Any, str] = {}
-        wanted = []
+        references = []
         for leaf in leaves(tree):
             if isinstance(leaf, Content):
                 path = f"{folder_name(leaf.path)}/value.bin"
@@ -125,26 +128,31 @@ class Downloader:
             elif self._is_skipped(leaf):
                 local[leaf] = leaf.uri
             else:
-                wanted.append(leaf)
+                references.append(leaf)
         with telling(lambda: f"{transfer.progress} of the inputs had arrived."):
-            found, delivered = self._fetch(transfer, wanted)
-        local.update({item.reference: str(config.directory / item.path) for item in found})
-        self._write(replace(tree, local), found, delivered)
+            placements, delivered = self._fetch(transfer, references)
+        local.update({item.reference: str(config.directory / item.path) for item in placements})
+        self._write(replace(tree, local), placements, delivered)
         transfer.close()
 
     def _fetch(
         self, transfer: Transfer, references: Sequence[Reference]
-    ) -> tuple[list[Found], list[Delivered]]:
-        """Look at all sources, then fetch them; begin again when some were replaced between the two."""
+    ) -> tuple[list[Placement], list[Delivered]]:
+        """Look at all sources, then fetch them.
+
+        Begins again when a source was replaced between the two.
+        """
         for last in (False,) * (MAX_ROUNDS - 1) + (True,):
             heads = itertools.islice(
                 itertools.repeat(HEAD_BYTES), MAX_HEADS if transfer.is_fresh else 0
             )
-            found = self._find_all(references, heads)
-            for item in found:
+            placements = self._place_all(references, heads)
+            for item in placements:
                 if item.is_directory:
                     transfer.prune(item.path, {delivery.path for delivery in item.deliveries})
-            outcome = transfer.fetch([delivery for item in found for delivery in item.deliveries])
+            outcome = transfer.fetch(
+                [delivery for item in placements for delivery in item.deliveries]
+            )
             if not outcome.failures:
                 break
             if last or not all(
@@ -152,54 +160,54 @@ class Downloader:
             ):
                 owners = {
                     delivery.path: item.reference.path
-                    for item in found
+                    for item in placements
                     for delivery in item.deliveries
                 }
                 raise combined(
                     [(owners[delivery.path], error) for delivery, error in outcome.failures]
                 )
-        return found, outcome.delivered
+        return placements, outcome.delivered
 
-    def _find_all(self, references: Sequence[Reference], heads: Iterator[int]) -> list[Found]:
-        found: dict[Reference, Found] = {}
+    def _place_all(self, references: Sequence[Reference], heads: Iterator[int]) -> list[Placement]:
+        placements: dict[Reference, Placement] = {}
 
-        def look(reference: Reference) -> None:
+        def place(reference: Reference) -> None:
             head_bytes = next(heads, 0)
-            found[reference] = self._config.retry.call(
-                lambda: self._find(reference, head_bytes), self._crew.stop
+            placements[reference] = self._config.retry.call(
+                lambda: self._place(reference, head_bytes), self._crew.stop
             )
 
-        with telling(lambda: f"{len(found)} of {len(references)} inputs were looked up."):
-            failures = self._crew.map(look, references)
+        with telling(lambda: f"{len(placements)} of {len(references)} inputs were looked up."):
+            failures = self._crew.map(place, references)
         if failures:
             raise combined([(reference.path, error) for reference, error in failures])
-        return [found[reference] for reference in references]
+        return [placements[reference] for reference in references]
 
-    def _find(self, reference: Reference, head_bytes: int) -> Found:
+    def _place(self, reference: Reference, head_bytes: int) -> Placement:
         is_folder = reference.kind is Kind.EITHER and reference.uri.endswith("/")
         if reference.kind is Kind.DIRECTORY or is_folder:
-            return self._find_directory(reference)
+            return self._place_directory(reference)
         try:
             source = self._stores.stat(reference.uri, head_bytes)
         except (SourceNotFoundError, InvalidSourceError) as error:
-            if reference.kind is Kind.FILE or scheme(reference.uri) in ("http", "https"):
+            if reference.kind is Kind.FILE or scheme_of(reference.uri) in ("http", "https"):
                 raise
             try:
-                return self._find_directory(reference)
+                return self._place_directory(reference)
             except InferenceError:
                 raise error from None
         path = _path(reference)
         delivery = Delivery(source=source, path=path)
-        return Found(reference=reference, path=path, deliveries=(delivery,), is_directory=False)
+        return Placement(reference=reference, path=path, deliveries=(delivery,), is_directory=False)
 
-    def _find_directory(self, reference: Reference) -> Found:
+    def _place_directory(self, reference: Reference) -> Placement:
         path = _path(reference)
         sources = dict(self._stores.find(reference.uri))
         names = relative_paths(sources)
         deliveries = tuple(
             Delivery(source=sources[key], path=f"{path}/{names[key]}") for key in sorted(sources)
         )
-        return Found(reference=reference, path=path, deliveries=deliveries, is_directory=True)
+        return Placement(reference=reference, path=path, deliveries=deliveries, is_directory=True)
 
     def _is_skipped(self, reference: Reference) -> bool:
         name = dotted(reference.path)
@@ -207,8 +215,12 @@ class Downloader:
             name == skip or name.startswith((f"{skip}.", f"{skip}[")) for skip in self._config.skip
         )
 
-    def _write(self, values: Any, found: Sequence[Found], delivered: Sequence[Delivered]) -> None:
-        owners = {delivery.path: item.reference for item in found for delivery in item.deliveries}
+    def _write(
+        self, values: Any, placements: Sequence[Placement], delivered: Sequence[Delivered]
+    ) -> None:
+        owners = {
+            delivery.path: item.reference for item in placements for delivery in item.deliveries
+        }
         files = [
             FileRecord(
                 input=dotted(owners[item.delivery.path].path),
@@ -241,15 +253,16 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         UsageError: The arguments are wrong.
         InferenceError: An input cannot be brought here.
     """
-    parsed = _parser().parse_args(argv)
+    parser = _parser()
+    parsed = parser.parse_args(argv)
     if "{{" in parsed.uri or not parsed.uri:
         raise UsageError(
             f"{parsed.uri!r} is not an address.",
             hint="Flyte replaces {{.input}} in a container's arguments only.",
         )
     if not Path(parsed.output).absolute().name:
-        raise UsageError(f"--output {parsed.output} is not a file.", hint=f"See {PROGRAM} --help.")
-    config = Config(
+        raise UsageError(f"--output {parsed.output} is not a file.", hint=parser.hint)
+    config = DownloadConfig(
         uri=parsed.uri,
         output=Path(parsed.output).absolute(),
         directory=Path(parsed.directory).absolute(),
@@ -260,17 +273,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         skip=frozenset(parsed.skip),
         index=item_index(environ),
     )
-    Downloader(config, environ).run()
+    with enforced(PROGRAM, start_budget(environ)):
+        Downloader(config, environ).run()
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"See {PROGRAM} --help.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> CommandLine:
+    parser = CommandLine(
         prog=PROGRAM,
         description="Bring a Flyte task's inputs here: values as JSON, files beside it.",
     )
@@ -290,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--jobs",
-        type=_within(int, 1, MAX_JOBS),
+        type=count(MAX_JOBS),
         default=16,
         metavar="N",
         help="parts fetched at once (%(default)s)",
@@ -311,21 +320,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--attempts",
-        type=_within(int, 1),
+        type=count(),
         default=8,
         metavar="N",
         help="tries of each part (%(default)s)",
     )
     add(
         "--backoff",
-        type=_within(float, 0),
+        type=seconds(),
         default=0.5,
         metavar="SECONDS",
         help="longest first wait (%(default)s)",
     )
     add(
         "--stall-timeout",
-        type=_within(float, 0.01),
+        type=seconds(0.01),
         default=45.0,
         metavar="SECONDS",
         help="silence that is a failure (%(default)s)",
@@ -333,24 +342,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _within(
-    kind: type[int] | type[float], least: float, most: float = sys.float_info.max
-) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not least <= value <= most:
-            raise ValueError
-        return value
-
-    parse.__name__ = f"{kind.__name__} of at least {least:g}" + (
-        f", at most {most:g}" if most < 1e9 else ""
-    )
-    return parse
-
-
 def _path(reference: Reference) -> str:
-    """Return where a reference goes, relative to the root: a directory of its own, and its base name."""
-    is_http = scheme(reference.uri) in ("http", "https")
+    """Return where a reference goes, relative to the root: its own directory, and its base name."""
+    is_http = scheme_of(reference.uri) in ("http", "https")
     address = without_credentials(reference.uri).partition("?" if is_http else "?versionId=")[0]
     _, separator, rest = address.partition("://")
     path = rest.partition("/")[2] if separator else address  # a host is no name
@@ -360,7 +354,7 @@ def _path(reference: Reference) -> str:
     return f"{folder_name(reference.path)}/{safe_name(unquote(name) if is_http else name)}"
 
 
-def _report(progress: Progress) -> None:
+def _report(progress: TransferProgress) -> None:
     rate = progress.bytes / max(time.monotonic() - progress.started, 0.001)
     _say(
         f"progress files={progress.files}/{progress.total_files} bytes={progress.bytes} "
@@ -368,11 +362,5 @@ def _report(progress: Progress) -> None:
     )
 
 
-def _say(text: str) -> None:
-    print(f"{PROGRAM} {text}", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    code = run(PROGRAM, main, sys.argv[1:], os.environ)
-    sys.stderr.flush()
-    os._exit(code)  # not sys.exit, which would wait for threads that wait for a store
+    start(PROGRAM, main)

@@ -7,8 +7,6 @@ from pathlib import Path, PurePosixPath
 NO_LIMIT_BYTES = 2**60
 """Larger values mean "no limit": cgroup v1 has no word for it and says 2**63 rounded down to a
 page."""
-
-
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -18,10 +16,10 @@ def boot_id() -> str:
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int | None:
-    """Return the smallest limit that holds for this process, or the machine's memory; None when nothing tells.
+    """Return the smallest limit that holds for this process, or the machine's memory.
 
-    Source: kernel documentation, `admin-guide/cgroup-v2.rst` (`memory.max`) and
-    `cgroup-v1/memory.rst`.
+    `None` when nothing tells. Source: kernel documentation, `admin-guide/cgroup-v2.rst`
+    (`memory.max`) and `cgroup-v1/memory.rst`.
 
     Args:
         root: Where `/proc` and `/sys` lie.

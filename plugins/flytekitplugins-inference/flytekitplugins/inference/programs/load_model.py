@@ -1,4 +1,4 @@
-"""The model loader: a model, or LoRA adapters, as complete and verified files for the server beside it.
+"""The model loader: a model, or LoRA adapters, as complete and verified files for the server.
 
     python -m flytekitplugins.inference.programs.load_model Qwen/Qwen2.5-0.5B-Instruct
 
@@ -24,30 +24,33 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 import traceback
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import MissingDependencyError, ServerError, UsageError
+from ..facts.background import BackgroundCall
+from ..facts.model_reference import MODEL_FORMS
 from . import model_wait
-from .main import Terminated, run
+from .command_line import CommandLine, count, say, seconds
+from .main import Terminated, start
 from .model.cache import ModelCache
-from .model.fetcher import Fetcher, Obtained
+from .model.fetcher import Fetcher, FetchResult
 from .model.lease import Heartbeat
 from .model.notify import KINDS, parse_notifier
 from .model.publication import Publication, describe, is_published, swap_link, target_of
-from .model.source import Reading, Selection
+from .model.source import Selection, SourceAccess
 from .model.source_check import ANSWER_SECONDS, check, check_retry
 from .model.targets import Target, adapter_targets, model_target
 from .model.updater import Updater, update_record
 from .protocol import MODEL_CACHE_DIRECTORY, MODELS_DIRECTORY, START_VARIABLE, termination_message
 from .retry import Retry
-from .start_budget import BudgetSpent, release, telling
+from .start_budget import BudgetSpent, enforced, release, start_budget, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 PROGRAM = "load_model"
 RENEWAL_SECONDS = 30.0
@@ -63,6 +66,8 @@ _UNITS = {
     "Gi": 2**30,
     "Ti": 2**40,
 }
+
+_say = partial(say, PROGRAM)
 
 
 class Loader:
@@ -94,11 +99,11 @@ class Loader:
         self._staging = Path(options.cache).absolute() / f".staging-{self._fetcher.holder}"
         self._updater = Updater(self._fetcher, self._notifiers, _say)
         self._targets = self._make_targets(environ)
-        self._fresh: list[Obtained] = []
+        self._downloads: list[FetchResult] = []
 
     def _make_targets(self, environ: Mapping[str, str]) -> list[Target]:
         options = self._options
-        reading = Reading(
+        access = SourceAccess(
             environ=environ,
             connections=options.jobs,
             stall_seconds=options.stall_timeout,
@@ -115,19 +120,19 @@ class Loader:
                         include=tuple(options.include), exclude=tuple(options.exclude)
                     ),
                     link=self._publication.current,
-                    reading=reading,
+                    access=access,
                     staging=self._staging,
                 )
             )
         if options.adapter:
             directory = Path(options.adapters_directory).absolute()
             targets += adapter_targets(
-                options.adapter, directory=directory, reading=reading, staging=self._staging
+                options.adapter, directory=directory, access=access, staging=self._staging
             )
         return targets
 
     def check(self) -> None:
-        """Tell whether `start` can succeed; writes nothing."""
+        """Check whether `start` can succeed; writes nothing."""
         cache = Path(self._options.cache).absolute()
         check(
             self._targets,
@@ -155,22 +160,22 @@ class Loader:
 
     def _publish(self, target: Target, fields: dict[str, Any], *, is_serving: bool) -> None:
         with telling(lambda: f"{target.source.label} was being looked up."):
-            found = self._fetcher.obtain(target.source, target.selection, target.check)
-        if not found.is_from_cache:
-            self._fresh.append(found)
-        if is_serving and self._notifiers and not is_published(found.version, target.link):
+            model = self._fetcher.fetch(target.source, target.selection, target.check)
+        if not model.is_from_cache:
+            self._downloads.append(model)
+        if is_serving and self._notifiers and not is_published(model.version, target.link):
             try:  # the container was restarted, its server was not
-                self._updater.replace(target, found, fields)
+                self._updater.replace(target, model, fields)
             except ServerError as error:
                 fields["updates"]["last_error"] = f"{target.name}: {error.code}: {error.message}"
                 _say(f"refused target={target.name} reason={error.message!r}")
             return
-        with found.phase("publish"):
-            swap_link(target.link, found.version.files)
-        target.describe_in(fields, describe(target.source.label, target.source.ref, found))
+        with model.phase("publish"):
+            swap_link(target.link, model.version.files)
+        target.describe_in(fields, describe(target.source.label, target.source.ref, model))
         _say(
-            f"published target={target.name} revision={found.version.revision} "
-            f"cache={found.is_from_cache}"
+            f"published target={target.name} revision={model.version.revision} "
+            f"cache={model.is_from_cache}"
         )
 
     def poll(self) -> None:
@@ -183,18 +188,18 @@ class Loader:
             self._updater.keep(fields)
             self._updater.poll(self._targets, fields)
             self._publication.write(fields)
-        except (
-            Exception
-        ) as error:  # the server goes on with what it has, and the next look may be a better one
+        # whatever it is, the server goes on with what it has, and the next look may succeed
+        except Exception as error:
             traceback.print_exc()
             _say(f"poll failed error={type(error).__name__}")
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def sync(self) -> None:
-        """Have what was downloaded written through to the disk, behind the back of whoever reads it already."""
-        for found in self._fresh:
-            _run_aside(found.version.sync)
+        """Write what was downloaded through to the disk, while the server already reads it."""
+        for model in self._downloads:
+            # in a thread: SIGTERM, which the main thread hears, ends the waiting at once
+            BackgroundCall(model.version.sync).wait()
 
     def wait(self, argv: Sequence[str], waiter: str) -> NoReturn:
         """Become the small process that waits: for SIGTERM, or for the next look at the source.
@@ -238,22 +243,8 @@ def _module() -> str:
     return f"{__package__}.load_model"
 
 
-def _run_aside(action: Callable[[], object]) -> None:
-    """Run an action in a thread and wait for it, so that SIGTERM, which the main thread hears, ends the waiting."""
-    has_ended = threading.Event()
-
-    def run() -> None:
-        try:
-            action()
-        finally:
-            has_ended.set()
-
-    threading.Thread(target=run, daemon=True).start()
-    has_ended.wait()
-
-
 def _path_of_package() -> str:
-    """Return PYTHONPATH with the directory or archive that this package was imported from in front."""
+    """Return PYTHONPATH, behind the directory or archive that this package was imported from."""
     root = str(Path(__file__).absolute().parents[3])
     rest = [
         entry
@@ -264,7 +255,9 @@ def _path_of_package() -> str:
 
 
 def _waiter() -> str:
-    """Return the text of `model_wait`, which is started without this package: that would double its memory.
+    """Return the text of `model_wait`.
+
+    It is started without this package, which would double its memory.
 
     Raises:
         MissingDependencyError: Only its bytecode is here.
@@ -294,23 +287,27 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         UsageError: The arguments are wrong.
         InferenceError: The model cannot be brought here.
     """
-    signal.pthread_sigmask(
-        signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT}
-    )  # the waiting process blocks them
-    options = _parser().parse_args(argv)
+    # the waiting process, which starts this one for each look, blocks them
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    parser = _parser()
+    options = parser.parse_args(argv)
     if not options.source and not options.adapter:
-        raise UsageError(
-            "There is neither a model nor an adapter to load.", hint=f"See {PROGRAM} --help."
-        )
+        raise UsageError("There is neither a model nor an adapter to load.", hint=parser.hint)
     if bool(options.adapter) != bool(options.adapters_directory):
-        raise UsageError("--adapter and --adapters-directory need each other.")
-    if options.check:
-        options.stall_timeout = min(options.stall_timeout, ANSWER_SECONDS)
-        Loader(options, environ).check()
-        return 0
-    if options.require_env:
-        raise UsageError("--require-env goes with --check only.")
-    loader = Loader(options, environ)
+        raise UsageError("--adapter and --adapters-directory need each other.", hint=parser.hint)
+    if options.require_env and not options.check:
+        raise UsageError("--require-env goes with --check only.", hint=parser.hint)
+    with enforced(PROGRAM, start_budget(environ)):
+        if options.check:
+            options.stall_timeout = min(options.stall_timeout, ANSWER_SECONDS)
+            Loader(options, environ).check()
+        else:
+            _load(Loader(options, environ), options, argv)
+    return 0
+
+
+def _load(loader: Loader, options: argparse.Namespace, argv: Sequence[str]) -> None:
+    """Publish, or look for updates once; then wait, in place of this program, unless `--once`."""
     try:
         waiter = "" if options.once else _waiter()  # before anything is downloaded
         loader.poll() if options.poll else loader.start()
@@ -323,29 +320,20 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     loader.sync()
     if not options.once:
         loader.wait(argv, waiter)
-    return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"See {PROGRAM} --help.")
+def _forms() -> str:
+    """Return the explanation of SOURCE, each form on a line with its meaning below."""
+    lines = [f"  {', '.join(form.texts)}\n      {form.meaning}" for form in MODEL_FORMS]
+    return "\n".join(["A SOURCE is one of", *lines])
 
 
-SOURCES = """\
-A SOURCE is one of
-  owner/name[@revision], hf://owner/name[@revision]   a repository of a Hugging Face hub (HF_ENDPOINT, HF_TOKEN)
-  s3://bucket/prefix, gs://…, abfs://…, file://…      all below a prefix, or one file
-  models:/name/version, models:/name@alias            a model of an MLflow registry (MLFLOW_TRACKING_URI)
-  input:NAME                                          a file or directory among the task's inputs
-"""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> CommandLine:
+    parser = CommandLine(
         prog=PROGRAM,
         description="Bring a model or LoRA adapters here: complete, verified, cached, and "
         "replaced as a whole.",
-        epilog=SOURCES,
+        epilog=_forms(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -396,7 +384,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--update-interval",
-        type=_at_least(float, 0),
+        type=seconds(),
         default=0.0,
         metavar="SECONDS",
         help="look for new revisions",
@@ -408,11 +396,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KIND=URL",
         help=f"who is told: {', '.join(KINDS)}",
     )
-    named = (
+    model_name_help = (
         "what the server calls the model (last part of SOURCE); repeatable where SOURCE holds "
         "several"
     )
-    add("--model-name", action="append", default=[], metavar="NAME", help=named)
+    add("--model-name", action="append", default=[], metavar="NAME", help=model_name_help)
     add("--once", action="store_true", help="end when everything is published")
     add(
         "--check",
@@ -423,41 +411,30 @@ def _parser() -> argparse.ArgumentParser:
     add("--require-env", action="append", default=[], metavar="NAME", help=variable)
     add(
         "--jobs",
-        type=_at_least(int, 1),
+        type=count(),
         default=8,
         metavar="N",
         help="parts fetched at once (%(default)s)",
     )
     add(
         "--attempts",
-        type=_at_least(int, 1),
+        type=count(),
         default=8,
         metavar="N",
         help="tries of each part (%(default)s)",
     )
     add(
         "--backoff",
-        type=_at_least(float, 0),
+        type=seconds(),
         default=0.5,
         metavar="SECONDS",
         help="longest first wait (%(default)s)",
     )
     stall = "silence that is a failure (%(default)s)"
-    add("--stall-timeout", type=_at_least(float, 0.01), default=45.0, metavar="SECONDS", help=stall)
+    add("--stall-timeout", type=seconds(0.01), default=45.0, metavar="SECONDS", help=stall)
     add("--poll", action="store_true", help=argparse.SUPPRESS)
     add("--holder", default="", help=argparse.SUPPRESS)
     return parser
-
-
-def _at_least(kind: type[int] | type[float], bound: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not bound <= value < float("inf"):
-            raise ValueError
-        return value
-
-    parse.__name__ = f"{kind.__name__} of at least {bound:g}"
-    return parse
 
 
 def _size(text: str) -> int:
@@ -469,11 +446,5 @@ def _size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def _say(text: str) -> None:
-    print(f"{PROGRAM} {text}", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    code = run(PROGRAM, main, sys.argv[1:], os.environ)
-    sys.stderr.flush()
-    os._exit(code)  # not sys.exit, which would wait for threads that wait for a source
+    start(PROGRAM, main)

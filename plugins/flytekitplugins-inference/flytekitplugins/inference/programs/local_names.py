@@ -23,7 +23,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def safe_name(name: str) -> str:
-    """Return `name` as one path component: not empty, no separator, UTF-8, at most `MAX_NAME_BYTES` long."""
+    """Return `name` as one path component: UTF-8, not empty, of at most `MAX_NAME_BYTES`."""
     if name.strip(".") == "":  # "", ".", ".." and the like
         return name.replace(".", "%2E") or "unnamed"
     encoded = "".join(_encoded(char) if _is_unsafe(char) else char for char in name)
@@ -77,9 +77,8 @@ def relative_paths(keys: Iterable[str]) -> dict[str, str]:
     unavailable = set(parents)
     for key in ordered:
         path, salt = wished[key], key
-        while (
-            path in unavailable
-        ):  # a new name in the same directory: no directory becomes taken by it
+        # a new name in the same directory, so that no directory becomes taken by it
+        while path in unavailable:
             path = _renamed(wished[key], salt)
             salt += "~"
         unavailable.add(path)
@@ -101,10 +100,10 @@ def _relative(key: str) -> str:
 
 
 def folder_name(path: tuple[str | int, ...]) -> str:
-    """Return a directory name for the value at `path` of the inputs; different paths have different names.
+    """Return the name of the directory for the value at `path` of the inputs.
 
-    Ordinary names read `rows.3.image`. Others have a hash behind `~`, a character that ordinary
-    ones cannot have.
+    Different paths have different names. Ordinary names read `rows.3.image`. Others have a hash
+    behind `~`, a character that ordinary ones cannot have.
     """
     plain = all(isinstance(part, int) or _PLAIN.fullmatch(part) for part in path)
     name = ".".join(str(part) for part in path)

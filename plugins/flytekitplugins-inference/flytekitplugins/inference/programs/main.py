@@ -1,4 +1,4 @@
-"""How every program starts and ends: SIGTERM, the budget of the start, exit code and termination message."""
+"""How every program starts and ends: its process, SIGTERM, exit code and termination message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from ..errors import InferenceError, MissingDependencyError
 from .protocol import ExitCode, termination_message, write_termination_message
-from .start_budget import enforced
+from .sigterm import end_at_once
 
 Main = Callable[[Sequence[str], Mapping[str, str]], int]
 """A program: `(argv without the program's name, environment) -> exit code`; raises `InferenceError`
@@ -24,42 +24,53 @@ class Terminated(BaseException):
     """SIGTERM arrived. Not an `Exception`, so that no retry loop swallows it."""
 
 
-def run(
-    program: str,
-    main: Main,
-    argv: Sequence[str],
-    environ: Mapping[str, str],
-    *,
-    spare_seconds: float = 0.0,
-) -> int:
+def start(program: str, main: Main) -> NoReturn:
+    """Be this process: run `main` on its arguments and environment, and end with the exit code.
+
+    Args:
+        program: The program's name, used in the termination message.
+        main: The program.
+    """
+    code = run(program, main, sys.argv[1:], os.environ)
+    sys.stderr.flush()
+    os._exit(code)  # not sys.exit, which would wait for threads that wait for an answer
+
+
+def run(program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run `main` and turn however it ends into an exit code and one line of JSON on stderr.
+
+    The first SIGTERM raises `Terminated` in `main`, which puts things in order. A second one, or
+    one that arrives when `main` has ended, ends the process at once.
 
     Args:
         program: The program's name, used in the termination message.
         main: The program.
         argv: Its arguments, without the program's name.
         environ: Its environment variables.
-        spare_seconds: How long after the start's budget it may still run, because it keeps that
-            itself.
     """
     if sys.stderr is None:  # closed by the caller; print(file=None) would write to stdout
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
     try:
-        signal.signal(signal.SIGTERM, _raise_terminated)
-        with enforced(program, environ, spare_seconds):
-            return main(argv, environ)
+        try:
+            signal.signal(signal.SIGTERM, _raise_terminated)
+            return _exit_code(program, main, argv, environ)
+        finally:
+            end_at_once()
+    # out here, because either may arrive while the end of `main` is being told
     except Terminated:
         return ExitCode.TERMINATED
     except KeyboardInterrupt:
-        return 130
+        return ExitCode.INTERRUPTED
+
+
+def _exit_code(program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    try:
+        return main(argv, environ)
     except InferenceError as error:
         return _fail(program, error, error.exit_code)
     except ModuleNotFoundError as error:
-        return _fail(
-            program,
-            MissingDependencyError(f"{error}.", hint="Install it in this image."),
-            ExitCode.CONFIG,
-        )
+        absent = MissingDependencyError(f"{error}.", hint="Install it in this image.")
+        return _fail(program, absent, ExitCode.CONFIG)
     except Exception as error:  # the one broad except: a defect must end with a message too
         traceback.print_exc()
         return _fail(program, error, ExitCode.SOFTWARE)
@@ -73,4 +84,5 @@ def _fail(program: str, error: Exception, exit_code: int) -> int:
 
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    end_at_once()
     raise Terminated

@@ -1,4 +1,4 @@
-"""Waits, in as little memory as Python takes: what is left of the model loader once the model is there.
+"""Waits, in as little memory as Python takes: what the model loader becomes when it is done.
 
     python -I -S -c <this text> SECONDS RENEWAL_SECONDS [LEASE ...] -- [COMMAND ...]
 

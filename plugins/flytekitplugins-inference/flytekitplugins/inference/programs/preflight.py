@@ -1,4 +1,4 @@
-"""What must hold before anything large is pulled or started: variables, permission, space and memory.
+"""What must hold before anything large is pulled: variables, permissions, space and memory.
 
 Each check returns its problems as errors, so that all of them end up in one message.
 """
@@ -41,7 +41,10 @@ def combined(problems: Sequence[InferenceError]) -> InferenceError:
 
 
 def variable_problems(names: Sequence[str], environ: Mapping[str, str]) -> list[InferenceError]:
-    """Return an error for each variable that holds nothing, or still names another one; never with its value."""
+    """Return an error for each variable that holds nothing, or only names another one.
+
+    An error never shows a value.
+    """
     problems: list[InferenceError] = []
     for name in dict.fromkeys(names):
         value = environ.get(name)
@@ -81,19 +84,19 @@ def token(name: str, environ: Mapping[str, str]) -> str:
 
 
 def write_problems(directories: Sequence[Path]) -> list[InferenceError]:
-    """Return an error for each place where this user may not make one of `directories`, or write in it.
+    """Return an error for each place where this user may not make or write one of `directories`.
 
-    A mount that is read-only is none: it is so here, and will not be for who has the same user and
-    writes.
+    A read-only mount is no problem: the container that writes has the same user and a writable one.
     """
     places = (
-        next(path for path in (wanted, *wanted.parents) if path.exists()) for wanted in directories
+        next(path for path in (directory, *directory.parents) if path.exists())
+        for directory in directories
     )
     return [
         DestinationError(
             f"{place} cannot be written by user {os.geteuid()}: its owner is user "
-            f"{place.stat().st_uid}, group "
-            f"{place.stat().st_gid}, its mode {stat.S_IMODE(place.stat().st_mode):o}.",
+            f"{place.stat().st_uid}, group {place.stat().st_gid}, its mode "
+            f"{stat.S_IMODE(place.stat().st_mode):o}.",
             hint=owner_hint(),
         )
         for place in dict.fromkeys(places)
@@ -102,9 +105,10 @@ def write_problems(directories: Sequence[Path]) -> list[InferenceError]:
 
 
 def _access_error(directory: Path) -> int:
-    """Return why the kernel would not let this user write in `directory`, 0 when it would; `os.access` hides that.
+    """Return why the kernel would not let this user write in `directory`; 0 when it would.
 
-    Owner, mode and access lists come before the mount: `do_faccessat`, Linux 6.12 `fs/open.c`.
+    `os.access` hides the reason. Owner, mode and access lists come before the mount:
+    `do_faccessat`, Linux 6.12 `fs/open.c`.
     """
     import ctypes  # costs a megabyte, and is needed here only
 

@@ -29,11 +29,16 @@ MODELS_DIRECTORY = "/models"
 """Where the model loader publishes: private to the pod, read-only for the server."""
 MODEL_PATH = f"{MODELS_DIRECTORY}/current"
 """The model; a link to one complete version, swapped as a whole."""
-READY_FILE = f"{MODELS_DIRECTORY}/.ready"
+READY_NAME = ".ready"
+READY_FILE = f"{MODELS_DIRECTORY}/{READY_NAME}"
 """Present once `MODEL_PATH` is."""
+METADATA_NAME = "metadata.json"
+"""Beside it, what the model is and what bringing it took."""
+ERROR_NAME = "error.json"
+"""Beside it, the loader's termination message, once it failed."""
 STARTS_NAME = ".starts"
-"""Beside it, how often the loader has started since it last brought something, left an error or was
-told to end."""
+"""Name of a file beside it: how often the loader has started since it last brought something, left
+an error or was told to end."""
 MODEL_CACHE_DIRECTORY = "/model-cache"
 """Where complete versions are kept; possibly a volume that many pods share."""
 COLD_START_FILE = f"{SHARED_DIRECTORY}/cold-start.json"
@@ -81,10 +86,14 @@ class ExitCode(IntEnum):
     CONFIG = 78
     TERMINATED = 143
     """Ended by SIGTERM, as a shell reports it (128 + 15)."""
+    INTERRUPTED = 130
+    """Ended by Ctrl-C, as a shell reports it (128 + 2)."""
 
 
 def termination_message(program: str, error: BaseException) -> str:
-    """Return one line of JSON, at most `MAX_TERMINATION_MESSAGE_BYTES` long, that says why a program ended.
+    """Return one line of JSON that says why a program ended.
+
+    It takes `MAX_TERMINATION_MESSAGE_BYTES` at most.
 
     Args:
         program: The program's name, e.g. `download_inputs`.
@@ -111,22 +120,20 @@ def termination_message(program: str, error: BaseException) -> str:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """Return `text`, or as much of its beginning as takes `limit` bytes in JSON together with an ellipsis."""
+    """Return `text`, or as much of its beginning as takes `limit` bytes of JSON with a `…`."""
     if len(text) <= limit and len(json.dumps(text)) <= limit:
         return text
-    lengths = range(min(len(text), limit))
-    return (
-        text[
-            : bisect.bisect_right(lengths, limit, key=lambda n: len(json.dumps(text[:n] + "…"))) - 1
-        ]
-        + "…"
-    )
+
+    def size(length: int) -> int:
+        return len(json.dumps(text[:length] + "…"))
+
+    longest = bisect.bisect_right(range(min(len(text), limit)), limit, key=size) - 1
+    return text[:longest] + "…"
 
 
 def write_termination_message(line: str) -> None:
     """Leave `line` where the kubelet looks for it; do nothing where there is no such place."""
     path = os.environ.get(TERMINATION_LOG_VARIABLE, TERMINATION_LOG)
-    with contextlib.suppress(
-        OSError
-    ):  # outside a pod there is no such place; the caller's log has the line too
+    # outside a pod there is no such place; the caller's log has the line too
+    with contextlib.suppress(OSError):
         Path(path).write_text(line, encoding="utf-8")

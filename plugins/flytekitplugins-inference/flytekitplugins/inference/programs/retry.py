@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import InferenceError
+from ..errors import InferenceError, SourceUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,13 +33,36 @@ class Retry:
     """Upper bound of the first wait; each further one is twice as long."""
     max_backoff_seconds: float = 20.0
     """Upper bound of every wait."""
+    max_retry_after_seconds: float = 300.0
+    """The longest wish of a source to be left alone that is granted. The hub counts requests in
+    windows of five minutes."""
     until: float = math.inf
-    """After this moment of `time.monotonic()`, `call` begins no further try."""
+    """After this moment of `time.monotonic()`, no further try begins."""
 
-    def wait(self, attempt: int, stop: threading.Event) -> None:
-        """Wait after the failed attempt number `attempt` (from 1), or until `stop` is set."""
+    def gives_up(self, attempt: int, error: InferenceError) -> bool:
+        """Return whether attempt number `attempt` (from 1), which failed so, was the last one.
+
+        It is when the source wants to be left alone for longer than this may go on: an attempt
+        before then would be refused as well.
+        """
+        wish = retry_after_of(error)
+        is_over = time.monotonic() + wish >= self.until or wish > self.max_retry_after_seconds
+        return is_over or not error.retryable or attempt >= self.attempts
+
+    def wait(
+        self, attempt: int, stop: threading.Event, *, error: InferenceError | None = None
+    ) -> None:
+        """Wait before the next attempt, or until `stop` is set.
+
+        Args:
+            attempt: The number of the one that failed, from 1.
+            stop: See above.
+            error: How it failed; what the source said of it may make the wait longer.
+        """
         bound = min(self.max_backoff_seconds, self.backoff_seconds * 2 ** (attempt - 1))
-        stop.wait(random.uniform(0, bound))  # noqa: S311 (no secret)
+        # a little more than the source asks for: others were told the same
+        wish = retry_after_of(error) * random.uniform(1, 1.1)  # noqa: S311 (no secret)
+        stop.wait(max(random.uniform(0, bound), wish))  # noqa: S311 (no secret)
 
     def call(self, action: Callable[[], _T], stop: threading.Event) -> _T:
         """Return what `action` returns; try again on retryable errors."""
@@ -48,11 +71,16 @@ class Retry:
             try:
                 return action()
             except InferenceError as error:
-                is_over = attempt >= self.attempts or time.monotonic() >= self.until
-                if not error.retryable or is_over or stop.is_set():
+                if self.gives_up(attempt, error) or stop.is_set():
                     raise
-            self.wait(attempt, stop)
+                failure = error
+            self.wait(attempt, stop, error=failure)
             attempt += 1
+
+
+def retry_after_of(error: InferenceError | None) -> float:
+    """Return for how many seconds a source wants to be left alone, as its error says; often 0."""
+    return error.retry_after_seconds if isinstance(error, SourceUnavailableError) else 0.0
 
 
 class Crew:

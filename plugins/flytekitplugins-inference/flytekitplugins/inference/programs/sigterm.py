@@ -1,4 +1,4 @@
-"""SIGTERM while a program is still being imported, which takes seconds on a loaded node.
+"""SIGTERM while a program is being imported, which takes seconds on a loaded node.
 
 Without a handler the first process of a container does not hear it at all (`pid_namespaces(7)`), so
 that the pod waits for its whole grace period, and any other process dies without its exit code.
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def end_at_once() -> None:
-    """Have SIGTERM end this process, which has nothing to put in order yet, until `main.run` has it raise."""
+    """Have SIGTERM end this process, which has nothing to put in order.
+
+    So it is before `main.run` has the signal raise, and again when `main` has ended.
+    """
     signal.signal(signal.SIGTERM, _end)
 
 

@@ -1,8 +1,9 @@
-"""What all containers before the task's own may take together: one clock for the whole start, and its end.
+"""What all containers before the task's own may take together: one clock for the whole start.
 
 The first program of a start leaves the time at which it began in a file that all containers see.
 The programs that come later count from there, so that images, inputs, models and the server share
-one budget.
+one budget. The environment variable `INFERENCE_START` brings it; `--timeout` of a command line
+shortens it. Both end up in one `StartBudget`, the only thing that a program asks for the time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ REPEAT_SECONDS = 5.0
 
 
 class BudgetSpent(BaseException):
-    """The whole start took too long. Not an `Exception`, so that no retry loop swallows it; see `telling`."""
+    """The whole start took too long; see `telling`.
+
+    Not an `Exception`, so that no retry loop swallows it.
+    """
 
     doing = ""
     """What was under way, in whole sentences."""
@@ -43,8 +47,11 @@ class StartBudget:
     """The time of the whole start."""
 
     seconds: float
+    """What it may take; infinite where nothing bounds it."""
     begun: float
     """By the clock that all containers of a node share (`CLOCK_MONOTONIC`)."""
+    is_shared: bool
+    """Whether the start began with another program, or may have, rather than with this one."""
 
     @property
     def spent(self) -> float:
@@ -57,15 +64,19 @@ class StartBudget:
         return self.seconds - self.spent
 
 
-def start_budget(environ: Mapping[str, str]) -> StartBudget | None:
-    """Return the budget that this program was given, if any; the first program of a start sets its clock.
+def start_budget(environ: Mapping[str, str], *, timeout_seconds: float = math.inf) -> StartBudget:
+    """Return the budget of this program; the first program of a start sets the clock for all.
+
+    Args:
+        environ: The program's environment variables.
+        timeout_seconds: What the command line says; the shorter of the two counts.
 
     Raises:
         UsageError: The variable does not hold what it should.
     """
     text = environ.get(START_VARIABLE)
     if text is None:
-        return None
+        return StartBudget(seconds=timeout_seconds, begun=_now(), is_shared=False)
     try:
         fields = json.loads(text)
         seconds, clock = fields["seconds"], fields["clock"]
@@ -77,7 +88,9 @@ def start_budget(environ: Mapping[str, str]) -> StartBudget | None:
     if not is_right:
         example = json.dumps({"seconds": 900, "clock": START_CLOCK_FILE})
         raise UsageError(f"{START_VARIABLE} holds {text[:200]!r}.", hint=f"Write it as {example}.")
-    return StartBudget(seconds=seconds, begun=_begun(Path(clock)))
+    return StartBudget(
+        seconds=min(seconds, timeout_seconds), begun=_begun(Path(clock)), is_shared=True
+    )
 
 
 def _begun(clock: Path) -> float:
@@ -93,9 +106,9 @@ def _begun(clock: Path) -> float:
         try:
             file = os.open(clock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError:
-            found = _read(clock)
-            if found is not None and found <= moment:
-                return found
+            begun = _read(clock)
+            if begun is not None and begun <= moment:
+                return begun
             write_json(clock, fields)
         else:
             with os.fdopen(file, "w", encoding="utf-8") as opened:
@@ -113,37 +126,40 @@ def _read(clock: Path) -> float | None:
 
 
 @contextlib.contextmanager
-def enforced(program: str, environ: Mapping[str, str], spare_seconds: float) -> Iterator[None]:
-    """End the block, which runs in the main thread, with `BudgetSpent` when this program's budget is over.
+def enforced(program: str, budget: StartBudget, *, spare_seconds: float = 0.0) -> Iterator[None]:
+    """End the block, which runs in the main thread, when the budget is over.
+
+    It ends by `BudgetSpent`, which leaves this as an error that can be told.
 
     Args:
-        program: Its name.
-        environ: Its environment variables.
-        spare_seconds: For so much longer the block is let alone, because it keeps the time itself.
+        program: The program's name.
+        budget: Its budget.
+        spare_seconds: For so much longer the block is let alone, because it asks the budget itself.
 
     Raises:
         ServerNotReadyError: The budget was over; says what the program was doing.
-        UsageError: The variable does not hold what it should.
     """
-    budget = start_budget(environ)
-    if budget is None:
-        yield
-        return
     try:
         try:
-            signal.signal(signal.SIGALRM, _raise_spent)
-            # a timer of 0 would be none: what has no time left hears of it at once
-            seconds = max(budget.left + spare_seconds, spare_seconds, 1e-6)
-            signal.setitimer(signal.ITIMER_REAL, seconds, REPEAT_SECONDS)
+            _arm(budget, spare_seconds)
             yield
         finally:
             release()
     except BudgetSpent as spent:
         message = (
             f"The start has {budget.seconds:g} s and began {budget.spent:.0f} s ago; "
-            f"{program} was not done."
+            f"{program} had not finished."
         )
         raise ServerNotReadyError(f"{message} {spent.doing}".strip(), hint=spent.hint) from None
+
+
+def _arm(budget: StartBudget, spare_seconds: float) -> None:
+    if math.isinf(budget.seconds):
+        return
+    signal.signal(signal.SIGALRM, _raise_spent)
+    # a timer of 0 would be none: what has no time left hears of it at once
+    seconds = max(budget.left + spare_seconds, spare_seconds, 1e-6)
+    signal.setitimer(signal.ITIMER_REAL, seconds, REPEAT_SECONDS)
 
 
 def release() -> None:
@@ -152,18 +168,19 @@ def release() -> None:
 
 
 @contextlib.contextmanager
-def telling(doing: Callable[[], str], hint: str = "") -> Iterator[None]:
+def telling(doing: Callable[[], str], hint: Callable[[], str] = lambda: "") -> Iterator[None]:
     """Have the end of the budget tell what the block was doing; of several, the innermost.
 
     Args:
         doing: Returns whole sentences.
-        hint: What to do about it, when it is more than to raise the budget.
+        hint: Returns what to do about it, when it is more than to raise the budget.
     """
     try:
         yield
     except BudgetSpent as spent:
         if not spent.doing:
-            spent.doing, spent.hint = doing(), hint or spent.hint
+            spent.doing = doing()
+            spent.hint = hint() or spent.hint
         raise
 
 

@@ -1,7 +1,7 @@
 """The server gate: waits until a model server is ready, and says why when it will not be.
 
     python -m flytekitplugins.inference.programs.wait_for_server http://localhost:8000/health
-    --timeout 600
+        --timeout 600
 
 runs as a regular init container behind the server. It ends with 0 when the server is ready, or with
 an error that ends the pod: when the budget is over, or earlier when it is sure. Without an address
@@ -16,15 +16,12 @@ if __name__ == "__main__":  # before all else is imported
 
     end_at_once()
 
-import argparse
-import contextlib
-import math
-import os
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from ..errors import (
     DestinationError,
@@ -33,24 +30,27 @@ from ..errors import (
     ServerNotReadyError,
     UsageError,
 )
+from ..facts.readiness import HEALTH_SECONDS
+from .command_line import CommandLine, positive_seconds, say
 from .disk import write_json
-from .main import Terminated, run
+from .main import Terminated, start
 from .preflight import combined, token, variable_problems
 from .protocol import START_VARIABLE
 from .server.loader_watch import LoaderWatch
-from .server.server_probe import Address, Answer, Api, ServerProbe, parse_address
+from .server.server_probe import Api, ServerProbe, server_address
 from .server.start_report import report, start_phases, table
-from .start_budget import BudgetSpent, start_budget, telling
+from .start_budget import BudgetSpent, StartBudget, enforced, start_budget, telling
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
 
+    from ..facts.address import Address
+    from .server.server_probe import ProbeAnswer
+
 PROGRAM = "wait_for_server"
-MAX_REQUEST_SECONDS = 21.0
-"""SGLang's health call generates a token and answers after up to 20 s
-(`SGLANG_HEALTH_CHECK_TIMEOUT`, 0.5)."""
 MIN_REQUEST_SECONDS = 1.0
-"""The last question, too, has time for an answer: better a second late than without one to tell."""
+"""The last question, too, has time for an answer: better a second late than with none to tell."""
 SPARE_SECONDS = 2.0
 """So long after the budget the last question and its answer are over."""
 MAX_CLOSINGS = 3
@@ -58,20 +58,20 @@ MAX_CLOSINGS = 3
 once."""
 SERVER_HINT = (
     "Read the log of model-server. If it was still loading, raise startup_timeout; if it ended, "
-    "look at its exit code "
-    "(137: memory limit) and its arguments (host and port)."
+    "look at its exit code (137: memory limit) and its arguments (host and port)."
 )
-FIRST_PROGRESS_SECONDS = 3.0
-PROGRESS_SECONDS = 10.0
+FIRST_LOG_SECONDS = 3.0
+LOG_SECONDS = 10.0
+"""Waiting changes less than work does, so it is logged less often."""
+_say = partial(say, PROGRAM)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class GateConfig:
     """What the command line says."""
 
     address: Address | None
     """The server's; without one only the model is waited for."""
-    timeout_seconds: float
     interval_seconds: float
     wanted: tuple[str, ...]
     """The models that the server must have."""
@@ -88,24 +88,22 @@ class Gate:
 
     Args:
         config: What to wait for.
-        environ: Environment variables, of which some are required; one may tell when the whole
-            start began.
+        environ: Environment variables, of which some are required.
+        budget: What the whole start may take. The gate asks it, so that the last question still
+            gets its answer; the caller enforces it `SPARE_SECONDS` later.
     """
 
-    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
-        self._config, self._environ = config, environ
-        budget = start_budget(environ)
-        self._before = budget.spent if budget else 0.0
+    def __init__(self, config: GateConfig, environ: Mapping[str, str], budget: StartBudget) -> None:
+        self._config = config
+        self._environ = environ
+        self._budget = budget
+        self._before = budget.spent if budget.is_shared else 0.0
         """Seconds that were over when the gate began."""
-        self._timeout = (
-            min(config.timeout_seconds, budget.seconds) if budget else config.timeout_seconds
-        )
         self._entered = time.time()
-        self._started = time.monotonic() - self._before
-        self._next_progress = time.monotonic() + FIRST_PROGRESS_SECONDS
+        self._next_log = time.monotonic() + FIRST_LOG_SECONDS
         self._loader = LoaderWatch(config.models) if config.models else None
-        self._answer: Answer | None = None
-        self._first_answer: Answer | None = None
+        self._answer: ProbeAnswer | None = None
+        self._first_answer: ProbeAnswer | None = None
         self._is_open = False
         self._was_open = False
         self._closings = 0
@@ -140,16 +138,16 @@ class Gate:
                 self._wait_for_server(self._config.address)
             elif self._loader:
                 self._wait_for_model(self._loader)
-        _say(f"ready seconds={self._spent():.1f}")
+        _say(f"ready seconds={self._budget.spent:.1f}")
 
     def _wait_for_model(self, loader: LoaderWatch) -> None:
         while not loader.is_ready:
             self._tick()
-            if self._left() <= 0:
+            if self._budget.left <= 0:
                 raise ServerNotReadyError(
                     f"The model was not there {self._when()}. {loader.state}", hint=loader.hint
                 )
-            self._pause(min(self._config.interval_seconds, self._left()))
+            self._pause(min(self._config.interval_seconds, self._budget.left))
 
     def _wait_for_server(self, address: Address) -> None:
         config = self._config
@@ -167,15 +165,9 @@ class Gate:
                     self._first_answer = answer if answer.is_ready else None
             if answer.is_ready:
                 return
-            if self._left() <= 0:
+            if self._budget.left <= 0:
                 raise self._not_ready(answer)
-            self._pause(min(config.interval_seconds, self._left()))
-
-    def _spent(self) -> float:
-        return time.monotonic() - self._started
-
-    def _left(self) -> float:
-        return self._timeout - self._spent()
+            self._pause(min(config.interval_seconds, self._budget.left))
 
     def _when(self) -> str:
         before = (
@@ -183,13 +175,13 @@ class Gate:
             if self._before >= 1
             else ""
         )
-        return f"after {self._spent():.0f} s{before}"
+        return f"after {self._budget.spent:.0f} s{before}"
 
     def _last(self) -> str:
         return f"{self._answer.asked} {self._answer.text}" if self._answer else "no answer yet"
 
     def _request_seconds(self) -> float:
-        return min(max(self._left(), MIN_REQUEST_SECONDS), MAX_REQUEST_SECONDS)
+        return min(max(self._budget.left, MIN_REQUEST_SECONDS), HEALTH_SECONDS)
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -197,7 +189,7 @@ class Gate:
             time.sleep(min(left, 0.5))
             self._tick()
 
-    def _note(self, answer: Answer) -> Answer:
+    def _note(self, answer: ProbeAnswer) -> ProbeAnswer:
         """Remember an answer, and count how often the port closed.
 
         Raises:
@@ -212,8 +204,8 @@ class Gate:
             if self._closings >= MAX_CLOSINGS:
                 raise ServerExitedError(
                     "The model server starts and ends again: the server's port opened and closed "
-                    f"{self._closings} "
-                    f"times in {self._spent():.0f} s. {answer.asked} {answer.text}.",
+                    f"{self._closings} times in {self._budget.spent:.0f} s. "
+                    f"{answer.asked} {answer.text}.",
                     hint="The log of model-server tells why it ends; exit code 137 means that its "
                     "memory limit is low.",
                 )
@@ -223,12 +215,13 @@ class Gate:
         """Look at the loader, and say now and then what is waited for."""
         if self._loader:
             self._loader.check()
-        if time.monotonic() >= self._next_progress:
-            self._next_progress = time.monotonic() + PROGRESS_SECONDS
+        if time.monotonic() >= self._next_log:
+            self._next_log = time.monotonic() + LOG_SECONDS
             last = self._last() if self._config.address else "the model is not there yet"
-            _say(f"waiting seconds={self._spent():.0f} budget={self._timeout:g} last: {last}")
+            spent, seconds = self._budget.spent, self._budget.seconds
+            _say(f"waiting seconds={spent:.0f} budget={seconds:g} last: {last}")
 
-    def _not_ready(self, answer: Answer) -> ServerNotReadyError:
+    def _not_ready(self, answer: ProbeAnswer) -> ServerNotReadyError:
         parts = [
             f"The model server was not ready {self._when()}.",
             f"{answer.asked} {answer.text}.",
@@ -243,12 +236,14 @@ class Gate:
         return ServerNotReadyError(" ".join(parts), hint=hint)
 
     def _report(self, outcome: str) -> None:
-        config, started = self._config, self._entered - self._before
-        ended = started + self._spent()
+        config = self._config
+        started = self._entered - self._before
+        ended = started + self._budget.spent
         phases = start_phases(
             started=self._entered,
             ended=ended,
-            oldest=started - (0 if self._before else self._timeout),
+            # on a clock of its own the gate does not know how long before it the start began
+            oldest=started - (0 if self._budget.is_shared else self._budget.seconds),
             models=config.models,
             inputs=config.inputs,
             first_answer_seconds=self._first_answer.seconds if self._first_answer else None,
@@ -270,26 +265,28 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         UsageError: The arguments are wrong.
         InferenceError: The server is not ready, or something it needs is missing.
     """
-    parsed = _parser().parse_args(argv)
+    parser = _parser()
+    parsed = parser.parse_args(argv)
     if parsed.preflight:
         _refuse(
+            parser,
             parsed,
             ("url", "timeout", "model", "models", "inputs", "report", "token_env"),
             "does not go with --preflight",
         )
+        start_budget(environ)  # the preflight is the first program of a start: it sets the clock
         if problems := variable_problems(parsed.require_env, environ):
             raise combined(problems)
         return 0
     if parsed.timeout is None or (parsed.url is None and parsed.models is None):
         raise UsageError(
             "URL and --timeout are needed; --models where there is no URL.",
-            hint=f"See {PROGRAM} --help.",
+            hint=parser.hint,
         )
     if parsed.url is None:
-        _refuse(parsed, ("model", "inputs", "report", "token_env"), "needs a URL")
-    config = Config(
-        address=None if parsed.url is None else parse_address(parsed.url),
-        timeout_seconds=parsed.timeout,
+        _refuse(parser, parsed, ("model", "inputs", "report", "token_env"), "needs a URL")
+    config = GateConfig(
+        address=None if parsed.url is None else server_address(parsed.url),
         interval_seconds=parsed.interval,
         wanted=tuple(parsed.model),
         api=Api(parsed.api),
@@ -299,17 +296,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         variables=tuple(parsed.require_env),
         token_variable=parsed.token_env,
     )
-    Gate(config, environ).run()
+    budget = start_budget(environ, timeout_seconds=parsed.timeout)
+    with enforced(PROGRAM, budget, spare_seconds=SPARE_SECONDS):
+        Gate(config, environ, budget).run()
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"See {PROGRAM} --help.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> CommandLine:
+    parser = CommandLine(
         prog=PROGRAM,
         description="Wait until a model server is ready, and say why when it will not be.",
     )
@@ -322,7 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--timeout",
-        type=_positive,
+        type=positive_seconds,
         metavar="SECONDS",
         help=f"the budget; from the start's beginning where {START_VARIABLE} is set",
     )
@@ -336,7 +330,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--interval",
-        type=_positive,
+        type=positive_seconds,
         default=0.25,
         metavar="SECONDS",
         help="pause between questions (%(default)s)",
@@ -367,25 +361,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _refuse(parsed: argparse.Namespace, names: Sequence[str], reason: str) -> None:
-    given = [name for name in names if getattr(parsed, name)]
-    if given:
-        option = "URL" if given[0] == "url" else f"--{given[0].replace('_', '-')}"
-        raise UsageError(f"{option} {reason}.", hint=f"See {PROGRAM} --help.")
-
-
-def _positive(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (value := float(text)) < math.inf:
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-
-
-def _say(text: str) -> None:
-    print(f"{PROGRAM} {text}", file=sys.stderr, flush=True)
+def _refuse(
+    parser: CommandLine, parsed: argparse.Namespace, names: Sequence[str], reason: str
+) -> None:
+    options = [name for name in names if getattr(parsed, name)]
+    if options:
+        option = "URL" if options[0] == "url" else f"--{options[0].replace('_', '-')}"
+        raise UsageError(f"{option} {reason}.", hint=parser.hint)
 
 
 if __name__ == "__main__":
-    code = run(PROGRAM, main, sys.argv[1:], os.environ, spare_seconds=SPARE_SECONDS)
-    sys.stderr.flush()
-    os._exit(code)  # not sys.exit, which would wait for a thread that waits for an answer
+    start(PROGRAM, main)

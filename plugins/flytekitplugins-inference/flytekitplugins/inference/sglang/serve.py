@@ -10,8 +10,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
+from ..facts.metric_names import FAMILIES
+from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod.adapters import WithAdapters
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
@@ -33,19 +35,6 @@ AMD_IMAGES = {
     f"{IMAGE}-rocm10-mi30x": "MI300X and MI325X",
     f"{IMAGE}-rocm10-mi35x": "MI350X and MI355X",
 }
-METRIC_NAMES = {
-    "requests_running": "sglang:num_running_reqs",
-    "requests_waiting": "sglang:num_queue_reqs",
-    "kv_cache_usage": "sglang:token_usage",
-    "prompt_tokens": "sglang:prompt_tokens_total",
-    "generation_tokens": "sglang:generation_tokens_total",
-    "preemptions": "sglang:num_retracted_requests_total",
-    "time_to_first_token": "sglang:time_to_first_token_seconds",
-    "inter_token_latency": "sglang:inter_token_latency_seconds",
-    "request_latency": "sglang:e2e_request_latency_seconds",
-    "queue_time": "sglang:queue_time_seconds",
-}
-"""`sglang/srt/observability/metrics_collector.py`, 0.5.23."""
 CACHE = "/var/cache/inference"
 """Not `/root/.cache`: the image may bring kernels there, which a volume would hide."""
 HEALTH_TIMEOUT = 25
@@ -66,7 +55,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
+class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]]):
     """An SGLang server beside a task.
 
     A request asks for an adapter as `model="<model>:<adapter>"`.
@@ -85,13 +74,15 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
     `host` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
-    """Generates a token. `/ready` tells of the token generated at the start only, and 0.5.19 lacks
-    it."""
+    """HTTP path of the startup probe. Generates a token; `/ready` tells of the token generated at
+    the start only, and 0.5.19 lacks it."""
     port: int = 30000
-    """SGLang's own default."""
+    """The port the server listens on; SGLang's own default."""
     cpu: int | float | str = 4
-    """Tokenizer, scheduler and detokenizer are processes that want a core each."""
+    """Cores; requests and limits. Tokenizer, scheduler and detokenizer are processes that want a
+    core each."""
     mem: str = "16Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     option_table = OPTIONS
     model_option = "model_path"
@@ -140,11 +131,15 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate):
                 EnvVar(name="SGLANG_CACHE_DIR", value=f"{CACHE}/sglang"),
             ),
             secrets=(token,) if token else (),
-            probes=Probes(startup=Probe(timeout_seconds=HEALTH_TIMEOUT, failure_threshold=100)),
+            probes=Probes(
+                startup=Probe(
+                    timeout_seconds=HEALTH_TIMEOUT, failure_threshold=STARTUP_FAILURE_THRESHOLD
+                )
+            ),
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics" if has_metrics else "",
-            metric_names=METRIC_NAMES if has_metrics else {},
+            metric_names=FAMILIES["sglang"] if has_metrics else {},
             shm_size=f"{min(2 * self.gpu, 8)}Gi"
             if self.gpu
             else "4Gi",  # what workers exchange, as in vLLM

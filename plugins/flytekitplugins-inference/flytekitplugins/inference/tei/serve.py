@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
+from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithHubToken
 from ..pod.arguments import EVERY_ADDRESS, WithArguments
 from ..pod.flags import OptionTable, render_options
@@ -35,11 +36,6 @@ IMAGES: Mapping[str, str] = {
 """By the vendor of `gpu_resource`. `cuda-` holds a build for each architecture from Turing to
 Blackwell and takes the one that fits when it starts; images for one architecture are smaller
 (`image=`)."""
-METRIC_NAMES = {
-    "requests_waiting": "te_queue_size",
-    "request_latency": "te_request_duration",
-    "queue_time": "te_request_queue_duration",
-}
 CACHE = "/data"
 """The images' own place for what they download."""
 
@@ -55,7 +51,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
+class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]):
     """A Text Embeddings Inference server beside a task.
 
     Raises:
@@ -73,10 +69,12 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
     than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
-    """Answers once the model is loaded and has embedded a test batch: the server listens no
-    sooner."""
+    """HTTP path of the startup probe. It answers once the model is loaded and has embedded a test
+    batch: the server listens no sooner."""
     cpu: int | float | str = 2
+    """Cores; requests and limits."""
     mem: str = "8Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     option_table = OPTIONS
     image_vendors = frozenset(IMAGES)
@@ -138,7 +136,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate):
             served_model_name=self.served_name(),
             lists_models=False,
             metrics_path="/metrics",
-            metric_names=METRIC_NAMES,
+            metric_names=FAMILIES["tei"],
             # a Service named "prometheus" would inject PROMETHEUS_PORT=tcp://…, an option's
             # variable
             enable_service_links=False,

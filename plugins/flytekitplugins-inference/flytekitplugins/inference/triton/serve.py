@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
+from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithHubToken
 from ..pod.arguments import WithArguments
 from ..pod.model import HuggingFaceModel
@@ -36,14 +37,12 @@ USER = 1000
 """`triton-server`, made "to run triton as non-root" (build.py); the image itself starts as root."""
 HOME = "/home/triton-server"
 """The image lacks it; back ends keep their caches below it."""
-METRIC_NAMES = {"requests_waiting": "nv_inference_pending_request_count"}
-"""docs/user_guide/metrics.md; what else it tells is cumulative, by model and version."""
 MODES = ("none", "explicit", "poll")
 _REMOTE = ("s3://", "gs://", "as://")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Triton(WithArguments, WithHubToken, ModelInferenceTemplate):
+class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]]):
     """A Triton server beside a task.
 
     It serves a model repository: a directory with one folder for each model.
@@ -77,12 +76,15 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate):
     """Options of `tritonserver`, with `_` or `-`. Options newer than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/v2/health/ready"
-    """With strict readiness, which is Triton's default: 200 once all models are loaded."""
+    """HTTP path of the startup probe. With strict readiness, which is Triton's default, it answers
+    200 once all models are loaded."""
     cpu: int | float | str = 2
+    """Cores; requests and limits."""
     mem: str = "8Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
     termination_grace_period: int | timedelta | None = 45
-    """More than the server waits for requests in flight before it ends (`exit_timeout_secs`,
-    30)."""
+    """Seconds between SIGTERM and SIGKILL for all containers: more than the server waits for
+    requests in flight before it ends (`exit_timeout_secs`, 30)."""
 
     option_table = OPTIONS
     host_option = "http_address"
@@ -126,7 +128,7 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate):
             more_models=names[1:],
             metrics_path="/metrics" if has_metrics else "",
             metrics_port=self.metrics_port if has_metrics else None,
-            metric_names=METRIC_NAMES if has_metrics else {},
+            metric_names=FAMILIES["triton"] if has_metrics else {},
             update_options=update_options("triton", self.port, self._updated()),
             volumes=(Volume(name="inference-cache", mount_path=HOME),),
             # the Python back end keeps tensors there, by default 1 MB and more for each instance of

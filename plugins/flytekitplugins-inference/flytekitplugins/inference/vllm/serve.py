@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
+from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithAdapters
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
@@ -28,19 +29,6 @@ ROCM_IMAGE = "vllm/vllm-openai-rocm:v0.33.0"
 CPU_IMAGE = "vllm/vllm-openai-cpu:v0.33.0"
 """The images of the release whose options `options.py` holds (docs.vllm.ai, "Using Docker",
 November 2026)."""
-METRIC_NAMES = {
-    "requests_running": "vllm:num_requests_running",
-    "requests_waiting": "vllm:num_requests_waiting",
-    "kv_cache_usage": "vllm:kv_cache_usage_perc",
-    "prompt_tokens": "vllm:prompt_tokens_total",
-    "generation_tokens": "vllm:generation_tokens_total",
-    "preemptions": "vllm:num_preemptions_total",
-    "time_to_first_token": "vllm:time_to_first_token_seconds",
-    "inter_token_latency": "vllm:inter_token_latency_seconds",
-    "request_latency": "vllm:e2e_request_latency_seconds",
-    "queue_time": "vllm:request_queue_time_seconds",
-}
-"""`vllm/v1/metrics/loggers.py`, 0.33.0."""
 CACHE = "/root/.cache"
 """Holds both caches below; the image's user is root."""
 
@@ -59,7 +47,7 @@ OPTIONS = OptionTable.read(
 
 
 @dataclass(frozen=True, kw_only=True)
-class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
+class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]]):
     """A vLLM server beside a task.
 
     Raises:
@@ -77,8 +65,11 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
     `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
+    """HTTP path that answers 200 once the model is loaded; becomes the startup probe."""
     cpu: int | float | str = 2
+    """Cores; requests and limits."""
     mem: str = "10Gi"
+    """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     option_table = OPTIONS
     model_option = "model"
@@ -123,7 +114,7 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate):
             model_api="openai",
             served_model_name=name,
             metrics_path="/metrics",
-            metric_names=METRIC_NAMES,
+            metric_names=FAMILIES["vllm"],
             shm_size=self._shared_memory(),
             hub_token=token,
             adapters=self.adapters(),

@@ -1,4 +1,4 @@
-"""Who sends the requests: built-in works through aiohttp, the user's function through the endpoint's own client."""
+"""Sends the requests: through aiohttp; a function uses the endpoint's own client."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ...errors import ConfigError, MissingDependencyError, UnsupportedError
+from ...dependencies import requires
+from ...errors import UnsupportedError
+from ...facts.metric_names import MetricNames
+from ...facts.metrics_page import MAX_PAGE_BYTES, queue_length
+from ...facts.model_list import MAX_LIST_BYTES, only_model
+from ...facts.readiness import is_answering
 from ..record import record_of
 from .faults import Fault, fault_of_status, shortened
 from .rows import Row
-from .work import Answer, FunctionWork, HttpWork, Work
+from .work import FunctionWork, HttpWork, RowAnswer, Work
 
 _PROBE_SECONDS = 5.0
-_QUEUES = re.compile(
-    r"^(?:vllm:num_requests_waiting|sglang:num_queue_reqs|llamacpp:requests_deferred|num_requests_waiting"
-    r"|te_queue_size|tgi_queue_size|nv_inference_pending_request_count)(?:\{[^}]*\})? ([0-9.eE+]+)",
-    re.MULTILINE,
-)
-"""Requests that wait inside a server: vLLM 0.33, SGLang 0.5, llama.cpp, NIM 1.x, TEI 1.9, TGI 3.3,
-Triton 2.71."""
+_NO_SUCH_ROUTE = frozenset({404, 405, 501})
 
 
-class Endpoint(Protocol):
+class BatchEndpoint(Protocol):
     """What a batch needs to know of a model server."""
 
     @property
@@ -48,6 +47,10 @@ class Endpoint(Protocol):
         """Answers with Prometheus metrics; None when there are none."""
 
     @property
+    def metric_names(self) -> MetricNames:
+        """Its names for each quantity of its metrics."""
+
+    @property
     def api_key(self) -> str:
         """Sent as a bearer token; empty for none."""
 
@@ -68,7 +71,7 @@ class Caller:
         MissingDependencyError: aiohttp is not installed.
     """
 
-    def __init__(self, endpoint: Endpoint, work: Work, *, deadline: float) -> None:
+    def __init__(self, endpoint: BatchEndpoint, work: Work, *, deadline: float) -> None:
         self._aiohttp = _import_aiohttp()
         self._endpoint = endpoint
         self._work = work
@@ -103,19 +106,25 @@ class Caller:
     async def find_model(self) -> str:
         """Return the model's name, asking the server when the endpoint does not say it.
 
+        It stays empty for a server without this route: one that has a single model may do without.
+
         Raises:
-            ConfigError: The server lists several.
+            ConfigError: The server lists none or several.
+            ServerError: What it answers is no list.
             Fault: The server does not answer.
         """
         if not self._model and isinstance(self._work, HttpWork):
             async with self._session.get(f"{self._origin}/v1/models") as response:
-                text = await response.text(errors="replace")
-                if response.status >= 500 or response.status == 429:
-                    raise fault_of_status(response.status, text, response.headers)
-            self._model = _only_model(text, self._endpoint.url)
+                status = response.status
+                body = await _bounded(response.content, MAX_LIST_BYTES)
+            if status in _NO_SUCH_ROUTE:
+                return ""
+            if status >= 500 or status == 429:
+                raise fault_of_status(status, body.decode(errors="replace"), response.headers)
+            self._model = only_model("openai", url=self._endpoint.url, status=status, body=body)
         return self._model or self._endpoint.model
 
-    async def call(self, row: Row) -> Answer:
+    async def call(self, row: Row) -> RowAnswer:
         """Return the answer for a row.
 
         Raises:
@@ -126,33 +135,35 @@ class Caller:
         output = await asyncio.wait_for(
             self._work.function(self._client, row.value), self._deadline
         )
-        return Answer(output)
+        return RowAnswer(output)
 
     async def is_up(self) -> bool:
-        """Return whether the server answers its health check, or anything at all where it has none."""
+        """Return whether the server answers its health check, or anything where it has none."""
         timeout = self._aiohttp.ClientTimeout(total=_PROBE_SECONDS)
         try:
             async with self._session.get(
                 self._endpoint.health_url or self._origin, timeout=timeout
             ) as response:
-                return response.status < 500 or not self._endpoint.health_url
+                return is_answering(response.status) or not self._endpoint.health_url
         except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError):
             return False
 
     async def queue_length(self) -> int | None:
-        """Return how many requests wait inside the server, None when its metrics do not say."""
+        """Return how many requests wait inside the server, None when its metrics do not say.
+
+        A hint, which ends no batch, whatever the server answers.
+        """
+        if not self._endpoint.metrics_url:
+            return None
         timeout = self._aiohttp.ClientTimeout(total=_PROBE_SECONDS)
         try:
-            async with self._session.get(
-                self._endpoint.metrics_url or self._origin, timeout=timeout
-            ) as response:
-                return (
-                    parse_queue_length(await response.text(errors="replace"))
-                    if response.status == 200
-                    else None
-                )
-        except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError):
+            async with self._session.get(self._endpoint.metrics_url, timeout=timeout) as response:
+                if response.status != 200:
+                    return None
+                page = await _read(response.content, MAX_PAGE_BYTES + 1)
+        except (self._aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError):
             return None
+        return queue_length(page.decode(errors="replace"), self._endpoint.metric_names)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -162,13 +173,13 @@ class Caller:
         if asyncio.iscoroutine(result):
             await result
 
-    async def _post(self, work: HttpWork, row: Row) -> Answer:
+    async def _post(self, work: HttpWork, row: Row) -> RowAnswer:
         body = work.body(row.position, row.value, self._model)
         if not body["model"]:
             del body["model"]
         try:
             data = json.dumps(body).encode()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise Fault(
                 "invalid_row", f"Row {row.position + 1} has no form as JSON: {error}."
             ) from error
@@ -185,42 +196,39 @@ class Caller:
 
     async def _send(self, path: str, data: bytes) -> tuple[Any, bytes]:
         """Return an answer and its body, and put the request on record."""
-        seen = self._record.begin(f"POST {path}")
+        entry = self._record.begin(f"POST {path}")
         try:
             async with self._session.post(self._origin + path, data=data) as response:
                 raw = await response.read()
         except BaseException as error:
-            self._record.end(seen, error)
+            self._record.end(entry, error)
             raise
-        seen.status = response.status
-        self._record.end(seen)
+        entry.status = response.status
+        self._record.end(entry)
         return response, raw
 
 
-def parse_queue_length(text: str) -> int | None:
-    """Return the sum of what a page of Prometheus metrics says of waiting requests, None when it says nothing."""
-    values = [float(value) for value in _QUEUES.findall(text)]
-    return round(sum(values)) if values else None
+async def _read(stream: Any, most: int) -> bytes:
+    """Return the first bytes of a body."""
+    body = b""
+    while len(body) < most and (part := await stream.read(most - len(body))):
+        body += part
+    return body
 
 
-def _only_model(text: str, url: str) -> str:
-    """Return the only model of a list; nothing when it is no list, as of a server of one model without that route."""
-    try:
-        names = list(dict.fromkeys(str(model["id"]) for model in json.loads(text)["data"]))
-    except (ValueError, LookupError, TypeError):
-        return ""
-    if len(names) > 1:
-        message = (
-            f"The server at {url} lists {', '.join(map(repr, names[:8]))}: which one to ask "
-            "for is not clear."
-        )
-        raise ConfigError(message, hint="Name it: chat(model=…), or in the template.")
-    return names[0] if names else ""
+async def _bounded(content: Any, limit: int) -> bytes:
+    """Return a body's first bytes: whatever answers at this address may be no model server."""
+    body = bytearray()
+    while len(body) < limit and (block := await content.read(limit - len(body))):
+        body += block
+    return bytes(body)
 
 
 def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
     try:
         return json.loads(raw)
+    except RecursionError as error:
+        raise Fault("invalid_answer", "The answer is JSON that is nested too deeply.") from error
     except ValueError as error:
         text = raw.decode(errors="replace")
         kind = headers.get("Content-Type", "of no type").partition(";")[0]
@@ -228,19 +236,15 @@ def _parse(raw: bytes, headers: Mapping[str, str]) -> Any:
             raise Fault(
                 "invalid_answer", f"The answer is broken JSON ({error}): {shortened(text)}"
             ) from error
-        seen = shortened(re.sub(r"<[^>]*>", " ", text), 120) or "nothing"
+        quoted = shortened(re.sub(r"<[^>]*>", " ", text), 120) or "nothing"
         message = (
             f"The answer is {kind}, not JSON; does another program answer at this address? "
-            f"It says: {seen}"
+            f"It says: {quoted}"
         )
         raise Fault("not_json", message) from error
 
 
 def _import_aiohttp() -> Any:
-    try:
+    with requires("aiohttp", "batch(…)", hint="pip install aiohttp"):
         import aiohttp
-    except ImportError as error:
-        raise MissingDependencyError(
-            "batch needs the package aiohttp.", hint="pip install aiohttp"
-        ) from error
     return aiohttp

@@ -10,19 +10,25 @@ this attempt's place only.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from .journal import Finished, Journal
+from .threads import Worker
 
 SEGMENT_BYTES = 4 << 20
 _ROWS_AT_ONCE = 1000
+_LEAST_SECONDS = 1.0
+_MOST_SECONDS = 5.0
+"""Between two uploads."""
 
 
 def current_checkpoint() -> Any:
@@ -84,7 +90,11 @@ class CheckpointedJournal:
         return self._journal.count() - before
 
     def collect(self) -> bool:
-        """Append new results to the segment on this disk; return whether it is full and there may be more."""
+        """Append new results to the segment on this disk.
+
+        Returns:
+            Whether the segment is full, so that there may be more results for the next one.
+        """
         results = self._journal.since(self._copied)
         path = self._segment_path()
         size = path.stat().st_size if path.exists() else 0
@@ -108,7 +118,14 @@ class CheckpointedJournal:
         return self._segment != segment
 
     def upload(self, warn: Callable[[str], None]) -> bool:
-        """Upload what changed; return whether all is there. A failure is told, and no reason to stop the work."""
+        """Upload what changed.
+
+        A failure is no reason to stop the work: it is told to `warn`, and the next upload tries
+        again.
+
+        Returns:
+            Whether all is there now.
+        """
         for segment in sorted(self._changed):
             try:
                 self._changed.discard(segment)
@@ -130,6 +147,50 @@ class CheckpointedJournal:
 
     def _segment_path(self) -> Path:
         return Path(self._directory.name, f"{self._prefix}{self._segment:06d}.jsonl")
+
+
+class CheckpointSaver:
+    """Saves a run's checkpoint now and then, while the run goes on.
+
+    Args:
+        checkpoint: What is saved; None when the run has none, and then nothing happens.
+        disk: The journal's thread.
+        uploader: The thread that uploads.
+        say: Writes a line for people.
+    """
+
+    def __init__(
+        self,
+        checkpoint: CheckpointedJournal | None,
+        *,
+        disk: Worker,
+        uploader: Worker,
+        say: Callable[[str], None],
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._disk = disk
+        self._uploader = uploader
+        self._say = say
+        self._began = time.monotonic()
+
+    async def run(self) -> None:
+        """Save every one to five seconds."""
+        while self._checkpoint is not None:
+            # Half a percent of the work, so that with the upload's own time at most one percent of
+            # it is lost.
+            elapsed = time.monotonic() - self._began
+            await asyncio.sleep(min(_MOST_SECONDS, max(_LEAST_SECONDS, 0.005 * elapsed)))
+            await self.save()
+
+    async def save(self) -> None:
+        """Save all results that are in the journal."""
+        if self._checkpoint is None:
+            return
+        more = True
+        while more:
+            more = await self._disk.call(self._checkpoint.collect)
+            if not await self._uploader.call(self._checkpoint.upload, self._say):
+                return
 
 
 def _read_segment(path: Path) -> Iterator[Finished]:

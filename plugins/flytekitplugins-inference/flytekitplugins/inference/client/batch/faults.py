@@ -11,20 +11,22 @@
 | `invalid_answer` | broken JSON, or JSON that is not what this route answers | yes | yes |
 | `server_error` | 5xx | yes | yes |
 | `disconnected` | the connection broke, also in the middle of an answer | yes | yes |
-| `timeout` | no answer within the deadline | yes, and fewer requests at once | yes |
-| `overloaded` | 429 or 503 | yes, without counting, and fewer requests at once | yes |
+| `timeout` | no answer within the deadline | yes | yes |
+| `overloaded` | 429 or 503 | yes, without counting while the server refuses others too | yes |
 | `unreachable` | nothing listens at the address | once it does again | yes |
+
+`timeout` and `overloaded` also say something about the server's load: `recent_requests`.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal, get_args
 
-Kind = Literal[
+from ...facts.retry_after import parse_retry_after
+
+FaultKind = Literal[
     "invalid_row",
     "duplicate_id",
     "rejected",
@@ -38,7 +40,7 @@ Kind = Literal[
     "overloaded",
     "unreachable",
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 FINAL = frozenset({"invalid_row", "duplicate_id", "rejected"})
 """The same row would fail in the same way again."""
 RETRYABLE = frozenset(
@@ -70,10 +72,10 @@ class Fault(Exception):  # noqa: N818, it says what happened to a row and is not
     """
 
     def __init__(
-        self, kind: Kind, message: str, *, status: int | None = None, retry_after: float = 0.0
+        self, kind: FaultKind, message: str, *, status: int | None = None, retry_after: float = 0.0
     ) -> None:
         super().__init__(message)
-        self.kind: Kind = kind
+        self.kind: FaultKind = kind
         self.message = message
         self.status = status
         self.retry_after = retry_after
@@ -103,15 +105,15 @@ def fault_of_status(status: int, text: str, headers: Mapping[str, str]) -> Fault
     """
     kind: Any = _TRANSIENT_STATUS.get(status, "server_error" if status >= 500 else "rejected")
     message = f"The server answered with status {status}: {shortened(text) or 'nothing more'}"
-    return Fault(
-        kind, message, status=status, retry_after=parse_retry_after(headers.get("Retry-After", ""))
-    )
+    wanted = parse_retry_after(headers.get("Retry-After"))
+    return Fault(kind, message, status=status, retry_after=wanted or 0.0)
 
 
 def fault_of_exception(error: Exception) -> Fault:
-    """Return what an exception means: of aiohttp, of the official `openai` client, of httpx, or any other.
+    """Return what an exception means.
 
-    Libraries that are not imported cannot have raised it, so none is imported here.
+    It may be of aiohttp, of the official `openai` client, of httpx, or any other. Libraries that
+    are not imported cannot have raised it, so none is imported here.
     """
     if isinstance(error, Fault):
         return error
@@ -155,19 +157,6 @@ _BREAKS = (
 )
 
 
-def parse_retry_after(text: str) -> float:
-    """Return the seconds that a `Retry-After` header asks for, 0 when it says nothing (RFC 9110, 10.2.3)."""
-    text = text.strip()
-    digits = text.replace(".", "", 1)
-    if digits.isascii() and digits.isdecimal():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds()) if moment.tzinfo else 0.0
-
-
 def shortened(text: str, length: int = _SHOWN) -> str:
     """Return `text` in one line of at most `length` characters."""
     line = " ".join(text[: 4 * length].split())
@@ -184,7 +173,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _is(error: BaseException, *names: str) -> bool:
     for name in names:
         module, _, attribute = name.rpartition(".")
-        known = getattr(sys.modules.get(module), attribute, None)
-        if isinstance(known, type) and isinstance(error, known):
+        class_ = getattr(sys.modules.get(module), attribute, None)
+        if isinstance(class_, type) and isinstance(error, class_):
             return True
     return False

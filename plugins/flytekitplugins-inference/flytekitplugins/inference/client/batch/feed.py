@@ -1,4 +1,4 @@
-"""The input as the engine takes it: whatever has come so far, never more than a few hundred values ahead."""
+"""The input as a run takes it: whatever has come so far, at most a few hundred values ahead."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a function is known by between runs: its code and all that it holds, in a form that every process makes alike.
+"""What a function is known by between runs: its code and all that it holds.
 
-What it looks up while it runs, such as its module's globals and the functions that it calls by
-name, is not part of it.
+Every process makes the same form of them. What it looks up while it runs, such as its module's
+globals and the functions that it calls by name, is not part of it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ _BUILT_IN = (types.BuiltinFunctionType, types.WrapperDescriptorType, types.Metho
 
 
 def code_digest(function: Any) -> str:
-    """Return a digest of what a function does; comments, line numbers and the place of its file do not count.
+    """Return a digest of what a function does.
 
-    It is another one each time when the function holds something that cannot be compared, so that
-    no run takes over the answers of a function that may have been another.
+    Comments, line numbers and the place of its file do not count. It is another one each time when
+    the function holds something that cannot be compared, so that no run takes over the answers of a
+    function that may have been another.
     """
     digest, unknown = _digest(function)
     return f"not comparable: {', '.join(unknown)} ({uuid.uuid4().hex[:16]})" if unknown else digest
@@ -113,13 +114,13 @@ class _Former:
 
     def _named(self, value: Any, name: str) -> Any:
         owner = getattr(value, "__self__", None)
-        held = (
+        values = (
             None if owner is None or isinstance(owner, types.ModuleType) else self.form(owner, name)
         )
         return [
             getattr(value, "__module__", None),
             getattr(value, "__qualname__", value.__name__),
-            held,
+            values,
         ]
 
     def _function(self, function: types.FunctionType) -> Any:
@@ -144,17 +145,17 @@ class _Former:
         return self.form(value, repr(name))
 
     def _object(self, value: Any, name: str) -> Any:
-        """Return the form of what a pickle would keep of an object, and of what it does when it is called."""
+        """Return the form of what a pickle would keep of an object, and of its `__call__`."""
         call = getattr(type(value), "__call__", None)  # noqa: B004, the function itself is wanted
         called = self.form(call, name) if isinstance(call, types.FunctionType) else None
         try:
             reduce = copyreg.dispatch_table.get(type(value))
-            kept = reduce(value) if reduce is not None else value.__reduce_ex__(4)
+            reduced = reduce(value) if reduce is not None else value.__reduce_ex__(4)
         except Exception:  # whatever a class raises for what has no form outside its process
             self.unknown[f"{name} (of type {type(value).__name__})"] = None
             return None
-        if isinstance(kept, str):
-            return [type(value).__module__, kept, called]
-        parts = [*kept, *(None for _ in range(5 - len(kept)))]
+        if isinstance(reduced, str):
+            return [type(value).__module__, reduced, called]
+        parts = [*reduced, *(None for _ in range(5 - len(reduced)))]
         lists = [None if part is None else list(part) for part in parts[3:5]]
         return [self.form([*parts[:3], *lists], name), called]

@@ -1,7 +1,7 @@
-"""What is finished, on disk: survives a kill at any moment, and brings answers that come in any order into order.
+"""What is finished, on disk: survives a kill at any moment, and brings answers into order.
 
 An SQLite file: it keeps a million keys out of memory, refuses a key twice, and after `kill -9`
-holds exactly what was committed. It is the only copy of an answer that the engine keeps: the output
+holds exactly what was committed. It is the only copy of an answer that a run keeps: the output
 is written from here, in order, so a straggler that holds the order up costs disk, not memory.
 
     results   key → record, across runs
@@ -77,9 +77,9 @@ class Journal:
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = _open(path)
-            found = self._read_parameters()
-            if found is not None and (not resume or found != self._parameters):
-                self.changed = _differences(found, self._parameters)
+            before = self._read_parameters()
+            if before is not None and (not resume or before != self._parameters):
+                self.changed = _differences(before, self._parameters)
                 self._database.close()
                 _move_away(path)
                 self._database = _open(path)
@@ -91,10 +91,13 @@ class Journal:
         """Results that were there."""
 
     def register(self, rows: list[Row]) -> tuple[list[Row], list[bool]]:
-        """Note rows of this run; return those to work on, and for each of the others whether it failed.
+        """Note rows of this run.
 
         A row whose id an earlier one has gets a fault. Rows of equal content are told apart by
         their count.
+
+        Returns:
+            The rows to work on, and for each of the others whether it failed.
         """
         todo, resumed = [], []
         with _writing(self.path), self._transaction():
@@ -119,7 +122,7 @@ class Journal:
             self._database.executemany(statement, values)
 
     def in_order(self, first: int) -> Iterator[tuple[int, bool, str]]:
-        """Yield position, failed and record of the rows from `first` up to the first that is not finished."""
+        """Yield position, failed and record of rows, up to one that is not finished."""
         columns = "position, failed, record FROM seen LEFT JOIN results USING (key)"
         cursor = self._database.execute(
             f"SELECT {columns} WHERE position >= ? ORDER BY position", [first]
@@ -137,8 +140,8 @@ class Journal:
             "ORDER BY number",
             [number],
         )
-        for found, key, content, keep, failed, record in cursor:
-            yield found, Finished(key, content, bool(keep), bool(failed), record)
+        for added, key, content, keep, failed, record in cursor:
+            yield added, Finished(key, content, bool(keep), bool(failed), record)
 
     def count(self) -> int:
         """Return how many results it holds."""
@@ -149,7 +152,7 @@ class Journal:
         self._database.close()
 
     def _note(self, row: Row) -> bool | None:
-        """Return whether an earlier run's result for the row is a failure, None when there is no result to keep."""
+        """Return whether the row's earlier result is a failure; None when none is kept."""
         key, occurrence = row.key, 0
         while not self._insert_seen(row):
             if row.id is not None:
@@ -165,12 +168,12 @@ class Journal:
                 continue
             occurrence = occurrence + 1 if occurrence else self._occurrences(key)
             row.key = key + occurrence.to_bytes(5, "big")
-        found = self._database.execute(
+        result = self._database.execute(
             "SELECT content, keep, failed FROM results WHERE key = ?", [row.key]
         ).fetchone()
-        if found is None:
+        if result is None:
             return None
-        content, keep, failed = found
+        content, keep, failed = result
         if keep and content == row.content:
             return bool(failed)
         self._database.execute("DELETE FROM results WHERE key = ?", [row.key])
@@ -227,9 +230,9 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _claim(database: sqlite3.Connection) -> None:
     """Mark a new file as ours; refuse one of another program."""
-    (found,) = database.execute("PRAGMA application_id").fetchone()
+    (application_id,) = database.execute("PRAGMA application_id").fetchone()
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and found != _APPLICATION_ID:
+    if tables and application_id != _APPLICATION_ID:
         raise sqlite3.DatabaseError("file is not a database of this program")
     database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
 

@@ -11,7 +11,8 @@ tests run it against simulated servers.
    as good several times, for latency's sake: a limit that is too low costs throughput, one that is
    too high only latency, which a batch does not mind.
 3. Back off: when the server sheds load (429, 503) or does not answer in time, go down at once, at
-   most once per round trip, and come back slowly.
+   most once per round trip, and come back slowly. A single request says little about the load, so
+   this goes by the share of the recent ones: `recent_requests`.
 
 Throughput is measured by Little's law, N / R: requests in flight over the time that one takes,
 weighted by size (tokens, where known). Unlike counting answers in a window it needs no time to
@@ -22,6 +23,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count, takewhile
+
+from .in_flight import InFlight
+from .recent_requests import RecentRequests
 
 RAMP_GAIN = 1.05
 """Doubling goes on while it brings at least this factor."""
@@ -39,13 +43,14 @@ MAX_PATIENCE = 16
 """Epochs between two tries of a neighbour, once nothing has changed for long."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ticket:
     """One request that is in flight."""
 
+    number: int
     epoch: int
-    in_flight: int
-    """With it."""
+    active: int
+    """Requests in flight with it, without stragglers."""
     sent_at: float
 
 
@@ -98,10 +103,11 @@ class Limiter:
         self._measured: dict[int, _Throughput] = {}
         self._shortest_epoch = shortest_epoch
         self._queued = 0
+        self._recent = RecentRequests()
         self._lowered_at = float("-inf")
         self.paused_until = float("-inf")
         """No request is sent before, because the server asked for that."""
-        self.in_flight = 0
+        self._in_flight = InFlight()
         self._now: float | None = None
         self._epoch = 0
         self._began: float | None = None
@@ -118,6 +124,16 @@ class Limiter:
         return self._steps[self._at]
 
     @property
+    def in_flight(self) -> int:
+        """Requests that are in flight."""
+        return len(self._in_flight)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may be sent. Stragglers use up the ceiling, not the limit."""
+        return self._in_flight.active < self.limit and len(self._in_flight) < self.ceiling
+
+    @property
     def settled(self) -> bool:
         """Whether the ramp is over."""
         return not self._ramping
@@ -125,8 +141,8 @@ class Limiter:
     def send(self, now: float) -> Ticket:
         """Count a request that is sent now."""
         self._advance(now)
-        self.in_flight += 1
-        return Ticket(self._epoch, self.in_flight, now)
+        number = self._in_flight.send()
+        return Ticket(number, self._epoch, self._in_flight.active, now)
 
     def answered(self, ticket: Ticket, now: float, *, size: float = 1.0) -> None:
         """Count an answer.
@@ -136,13 +152,15 @@ class Limiter:
             now: The time, on the clock of `send`.
             size: What the answer cost the server: tokens, or one where they are unknown.
         """
-        self._leave(now)
+        self._leave(ticket, now)
+        self._in_flight.answered(self.limit)
+        self._recent.add(refused=False, limit=self.limit)
         # Without enough input the limit is not what holds the server back, so nothing is learned
         # about it. Nor from the first of a burst, which saw the server emptier than it is at this
         # limit; the ramp has no time for that.
         if (
             ticket.epoch != self._epoch
-            or ticket.in_flight < (0.75 if self._ramping else 0.9) * self.limit
+            or ticket.active < (0.75 if self._ramping else 0.9) * self.limit
         ):
             return
         self._answers += 1
@@ -155,20 +173,37 @@ class Limiter:
 
     def failed(self, ticket: Ticket, now: float) -> None:
         """Count a request that ended without saying anything about the server's load."""
-        self._leave(now)
+        self._leave(ticket, now)
 
-    def overloaded(self, ticket: Ticket, now: float, *, retry_after: float = 0.0) -> None:
-        """Go down because the server shed this request (429, 503) or did not answer it in time.
+    def refused(
+        self, ticket: Ticket, now: float, *, retry_after: float = 0.0, again: bool = False
+    ) -> bool:
+        """Count a request that the server shed (429, 503) or did not answer in time.
+
+        When it refuses a good part of what it gets, the limit goes down, and nothing is sent for as
+        long as the server asks.
 
         Args:
             ticket: What `send` returned.
             now: The time.
             retry_after: Seconds for which the server wants to be left alone.
+            again: Whether this was returned for the same row before: then it is nothing new.
+
+        Returns:
+            Whether it is this request that the server refuses, since it answers nearly all others.
         """
-        self._leave(now)
+        self._leave(ticket, now)
+        if again:
+            return self._recent.show_health
+        if ticket.sent_at >= self._lowered_at:  # otherwise: the same overload, seen again
+            self._recent.add(refused=True, limit=self.limit)
+            if not self._recent.show_overload(self._in_flight.active):
+                return self._recent.show_health
+            self._back_off(now)
         self.paused_until = max(self.paused_until, now + retry_after)
-        if ticket.sent_at < self._lowered_at:
-            return  # sent before the limit was lowered: the same overload, seen again
+        return False
+
+    def _back_off(self, now: float) -> None:
         self._lowered_at = now
         self._ramping = False
         self._cap_patience = min(2 * self._cap_patience, 8 * MAX_PATIENCE)
@@ -176,19 +211,20 @@ class Limiter:
         self._measured = {step: seen for step, seen in self._measured.items() if step <= self._cap}
         lower = [step for step, limit in enumerate(self._steps) if limit <= 0.7 * self.limit]
         self._go(max(lower, default=0), now)
+        self._recent.clear()
         self._clean_epochs = 0
 
     def queue_seen(self, waiting: int) -> None:
-        """Note how many requests wait inside the server, as its metrics say: while some do, more do not help."""
+        """Note how many requests wait inside the server: while some do, more do not help."""
         self._queued = waiting
 
-    def _leave(self, now: float) -> None:
+    def _leave(self, ticket: Ticket, now: float) -> None:
         self._advance(now)
-        self.in_flight -= 1
+        self._in_flight.leave(ticket.number)
 
     def _advance(self, now: float) -> None:
         if self._now is not None:
-            self._held += self.in_flight * (now - self._now)
+            self._held += self._in_flight.active * (now - self._now)
         if self._began is None:
             self._began = now
         self._now = now
@@ -220,16 +256,16 @@ class Limiter:
             self._go(step, now)
 
     def _note(self, rate: float) -> None:
-        seen = self._measured.get(self._at)
-        if seen is None:
+        earlier = self._measured.get(self._at)
+        if earlier is None:
             self._measured[self._at] = _Throughput(
                 rate, self._epoch, measured=int(not self._ramping)
             )
-        elif abs(rate - seen.rate) > DRIFT * seen.rate:  # the rows or the server have changed
+        elif abs(rate - earlier.rate) > DRIFT * earlier.rate:  # the rows or the server have changed
             self._measured = {self._at: _Throughput(rate, self._epoch, measured=1)}
             self._patience = 1
         else:
-            seen.update(rate, self._epoch)
+            earlier.update(rate, self._epoch)
 
     def _recover_cap(self) -> None:
         self._clean_epochs += 1
@@ -279,19 +315,19 @@ class Limiter:
         return self._queued > max(1, self.limit // 4)
 
     def _best(self) -> int:
-        """Return the chosen step, one that is better by more than noise, or a lower one that is as good."""
-        seen = {step: one for step, one in self._measured.items() if step <= self._cap}
-        if not seen:
+        """Return the chosen step, one that is clearly better, or a lower one that is as good."""
+        measured = {step: one for step, one in self._measured.items() if step <= self._cap}
+        if not measured:
             return min(self._at, self._cap)
-        best = max(seen, key=lambda step: (seen[step].likely, -step))
-        chosen = seen.get(self._chosen)
-        if chosen is None or chosen.likely < GOOD_ENOUGH * seen[best].likely:
+        best = max(measured, key=lambda step: (measured[step].likely, -step))
+        chosen = measured.get(self._chosen)
+        if chosen is None or chosen.likely < GOOD_ENOUGH * measured[best].likely:
             return best
-        known = {step for step, one in seen.items() if one.measured >= MEASURED_ENOUGH}
+        trusted = {step for step, one in measured.items() if one.measured >= MEASURED_ENOUGH}
         lower = (
             step
-            for step in known
-            if self._chosen in known and seen[step].rate >= AS_GOOD * chosen.rate
+            for step in trusted
+            if self._chosen in trusted and measured[step].rate >= AS_GOOD * chosen.rate
         )
         return min((*lower, self._chosen))
 

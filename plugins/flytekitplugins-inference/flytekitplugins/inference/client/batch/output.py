@@ -29,9 +29,11 @@ RECORD_FIELDS = (
 )
 """What a record has. `output` or `error` is null."""
 _ROW_GROUP = 8192
+_UNFIT = (TypeError, ValueError, OverflowError)
+"""What pyarrow raises for a value that its column cannot hold; its own errors extend these."""
 
 
-class Output(Protocol):
+class OutputFile(Protocol):
     """A result file in the making."""
 
     path: Path
@@ -49,7 +51,7 @@ class Output(Protocol):
         """Let go of the file, finished or not."""
 
 
-def open_output(path: Path, *, vectors: bool = False) -> Output:
+def open_output(path: Path, *, vectors: bool = False) -> OutputFile:
     """Return the writer for a path, by its suffix.
 
     Args:
@@ -156,13 +158,33 @@ class ParquetOutput:
 
     def _write_group(self) -> None:
         pyarrow = import_pyarrow()
-        if self._records:
-            self._writer.write_table(pyarrow.Table.from_pylist(self._records, schema=self._schema))
-            self._records = []
+        if not self._records:
+            return
+        try:
+            table = pyarrow.Table.from_pylist(self._records, schema=self._schema)
+        except _UNFIT:
+            records = [self._fitting(record) for record in self._records]
+            table = pyarrow.Table.from_pylist(records, schema=self._schema)
+        self._writer.write_table(table)
+        self._records = []
+
+    def _fitting(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return a record, or in place of one that does not fit the columns what is wrong with it.
+
+        Such a record comes from a journal that an earlier version wrote.
+        """
+        pyarrow = import_pyarrow()
+        try:
+            pyarrow.Table.from_pylist([record], schema=self._schema)
+        except _UNFIT as error:
+            message = f"The answer does not fit the columns of a Parquet file: {error}"
+            fault = {"kind": "invalid_output", "message": message, "status": None}
+            return {"index": record["index"], "id": record["id"], "error": fault}
+        return record
 
 
 def _encodable(value: Any) -> Any:
-    """Return a value with each half of a surrogate pair in its texts escaped, since Parquet's texts are UTF-8."""
+    """Return a value with halves of surrogate pairs escaped: Parquet's texts are UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return (

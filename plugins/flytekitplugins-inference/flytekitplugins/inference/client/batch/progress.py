@@ -9,6 +9,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from ...facts.wording import duration
+
 _WINDOW_SECONDS = 10.0
 """Rates are those of this long."""
 _PLAIN_SECONDS = 15.0
@@ -139,13 +141,3 @@ def render(counts: Counts, rates: Rates, *, bar: bool) -> str:
     if total is not None and rates.rows > 0:
         parts.append(f"ETA {duration(max(total - done, 0) / rates.rows)}")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people write it: `42 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .engine import Failure, Point
+from ...dependencies import requires
 from .output import read_output
+from .records import Failure
+from .series import Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +71,12 @@ class BatchResult:
         return self.rows
 
     def to_pandas(self) -> Any:
-        """Return the records as a pandas DataFrame with the index as its index; for results that fit into memory."""
-        import pandas
+        """Return the records as a pandas DataFrame, with `index` as its index.
+
+        For results that fit into memory.
+        """
+        with requires("pandas", "to_pandas()", hint="pip install pandas, or iterate over it."):
+            import pandas
 
         is_parquet = self.path.suffix == ".parquet"
         frame = pandas.read_parquet(self.path) if is_parquet else pandas.DataFrame(list(self))

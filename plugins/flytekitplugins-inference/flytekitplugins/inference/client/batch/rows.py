@@ -20,11 +20,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ...dependencies import requires
 from ...distribution import install_command
 from ...errors import (
     ConfigError,
     InvalidSourceError,
-    MissingDependencyError,
     SourceNotFoundError,
     UnsupportedError,
 )
@@ -55,10 +55,13 @@ class Row:
     """Requests that were made for it and count."""
     overloaded_since: float | None = None
     """When the server first refused it for being busy, in this run."""
+    refusals: int = 0
+    """Times that the server refused it, or left it unanswered, while it answered nearly all
+    others."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RowSource:
     """An input that was opened."""
 
     values: Iterator[Any] | AsyncIterator[Any]
@@ -67,7 +70,7 @@ class Source:
     """How many there are, where that is known beforehand."""
 
 
-def open_rows(rows: Any) -> Source:
+def open_rows(rows: Any) -> RowSource:
     """Return the rows of any input that `batch` takes.
 
     Args:
@@ -92,11 +95,11 @@ def open_rows(rows: Any) -> Source:
             hint="A single row goes into a list: [row].",
         )
     if isinstance(rows, AsyncIterable):
-        return Source(aiter(rows), None)
-    return Source(iter(rows), len(rows) if isinstance(rows, Sized) else None)
+        return RowSource(aiter(rows), None)
+    return RowSource(iter(rows), len(rows) if isinstance(rows, Sized) else None)
 
 
-def _open_file(path: Path) -> Source:
+def _open_file(path: Path) -> RowSource:
     if path.is_dir():
         raise SourceNotFoundError(
             f"rows={str(path)!r} is a directory.", hint="Name a .jsonl or .parquet file."
@@ -107,7 +110,7 @@ def _open_file(path: Path) -> Source:
             hint="A single text goes into a list: [text]." if " " in str(path) else "",
         )
     if path.suffix in (".jsonl", ".ndjson"):
-        return Source(_json_lines(path), None)
+        return RowSource(_json_lines(path), None)
     if path.suffix == ".parquet":
         return _open_parquet(path)
     raise UnsupportedError(
@@ -124,7 +127,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
                 continue
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 quoted = shortened(line.decode(errors="replace"), 80)
                 yield Fault(
                     "invalid_row",
@@ -138,38 +141,40 @@ def import_pyarrow() -> Any:
     Raises:
         MissingDependencyError: It is not installed.
     """
-    try:
+    with requires(
+        "pyarrow", "A Parquet file", hint=f"{install_command('batch')}, or use .jsonl files."
+    ):
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Parquet files need the package pyarrow, which is not installed.",
-            hint=f"{install_command('batch')}, or use .jsonl files.",
-        ) from error
     return pyarrow
 
 
-def _open_parquet(path: Path) -> Source:
+def _open_parquet(path: Path) -> RowSource:
     pyarrow = import_pyarrow()
     try:
         file = pyarrow.parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise InvalidSourceError(f"{path} is not a Parquet file: {error}") from error
     batches = file.iter_batches(batch_size=_TABLE_ROWS)
-    return Source(
+    return RowSource(
         chain.from_iterable(batch.to_pylist() for batch in batches), file.metadata.num_rows
     )
 
 
-def _open_table(rows: Any) -> Source | None:
-    """Return the rows of a table, None when `rows` is none. Told by its library's name, so that none is imported."""
+def _open_table(rows: Any) -> RowSource | None:
+    """Return the rows of a table, None when `rows` is none.
+
+    Its library's name tells, so that no library is imported.
+    """
     match _library_and_type(rows):
         case "pandas", "DataFrame":
             parts = (
                 rows.iloc[first : first + _TABLE_ROWS] for first in range(0, len(rows), _TABLE_ROWS)
             )
-            return Source(chain.from_iterable(part.to_dict("records") for part in parts), len(rows))
+            return RowSource(
+                chain.from_iterable(part.to_dict("records") for part in parts), len(rows)
+            )
         case "polars", "DataFrame":
-            return Source(rows.iter_rows(named=True), len(rows))
+            return RowSource(rows.iter_rows(named=True), len(rows))
         case "polars", "LazyFrame":
             raise UnsupportedError(
                 "rows is a polars LazyFrame, which has no rows yet.", hint="Pass frame.collect()."
@@ -177,18 +182,18 @@ def _open_table(rows: Any) -> Source | None:
     return None
 
 
-def _open_arrow(rows: Any) -> Source | None:
+def _open_arrow(rows: Any) -> RowSource | None:
     match _library_and_type(rows):
         case "pyarrow", "Table":
-            return Source(_arrow_rows(rows.to_batches(_TABLE_ROWS)), rows.num_rows)
+            return RowSource(_arrow_rows(rows.to_batches(_TABLE_ROWS)), rows.num_rows)
         case "pyarrow", "RecordBatch":
-            return Source(_arrow_rows([rows]), rows.num_rows)
+            return RowSource(_arrow_rows([rows]), rows.num_rows)
         case "pyarrow", "RecordBatchReader":
-            return Source(_arrow_rows(rows), None)
+            return RowSource(_arrow_rows(rows), None)
         case "pyarrow", name if name.endswith("Dataset"):
-            return Source(_arrow_rows(rows.to_batches(batch_size=_TABLE_ROWS)), None)
+            return RowSource(_arrow_rows(rows.to_batches(batch_size=_TABLE_ROWS)), None)
         case "pyarrow", name if name.endswith("Array"):
-            return Source((value.as_py() for value in rows), len(rows))
+            return RowSource((value.as_py() for value in rows), len(rows))
     return None
 
 
@@ -218,23 +223,28 @@ def identify(value: Any, position: int, id_source: IdSource | None) -> Row:
         row.content = _digest(_canonical(value, position, needed=id_source is None))
         row.key = row.content
         if id_source is not None:
-            row.id = _read_id(value, position, id_source)
-            row.key = _digest(json.dumps(["id", row.id]).encode())
+            row_id = _read_id(value, position, id_source)
+            row.key = _digest(json.dumps(["id", row_id]).encode())
+            row.id = row_id
     except Fault as fault:
         row.fault = fault
+    except Exception as error:  # a row's own methods may raise anything
+        said = shortened(f"{type(error).__name__}: {error}")
+        row.fault = Fault("invalid_row", f"{describe(position, value)}; reading it raised {said}")
+    if row.fault is not None:
         row.key = _digest(b"position %d" % position)
     return row
 
 
 def describe(position: int, value: Any) -> str:
-    """Return how a message names a row: by its number, from 1 as editors count lines, and what it is."""
+    """Return how a message names a row: its number, from 1 as editors count, and what it is."""
     return f"Row {position + 1} is {_described(value)}"
 
 
 def _read_id(value: Any, position: int, id_source: IdSource) -> RowId:
     if callable(id_source):
         try:
-            found = id_source(value)
+            row_id = id_source(value)
         except Exception as error:
             raise Fault(
                 "invalid_row", f"{describe(position, value)}; id= raised {error!r} for it."
@@ -245,14 +255,14 @@ def _read_id(value: Any, position: int, id_source: IdSource) -> RowId:
             f"{describe(position, value)}; expected a mapping with the column {id_source!r}.",
         )
     else:
-        found = value[id_source]
-    found = found.item() if hasattr(found, "item") else found
-    if isinstance(found, bool) or not isinstance(found, (str, int)):
+        row_id = value[id_source]
+    row_id = row_id.item() if hasattr(row_id, "item") else row_id
+    if isinstance(row_id, bool) or not isinstance(row_id, (str, int)):
         raise Fault(
             "invalid_row",
-            f"Row {position + 1} has the id {found!r}; expected a text or a whole number.",
+            f"Row {position + 1} has the id {row_id!r}; expected a text or a whole number.",
         )
-    return found
+    return row_id
 
 
 def _canonical(value: Any, position: int, *, needed: bool) -> bytes:
@@ -298,4 +308,7 @@ def _described(value: Any) -> str:
     if isinstance(value, Mapping):
         columns = ", ".join(repr(column) for column in list(value)[:8])
         return f"a {type(value).__name__} with {columns or 'no columns'}"
-    return f"of type {type(value).__name__}: {shortened(repr(value), 60)}"
+    try:
+        return f"of type {type(value).__name__}: {shortened(repr(value), 60)}"
+    except Exception:  # nested too deeply, or its own `__repr__` raises
+        return f"of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a batch runs: it is stopped in order, and then they have their usual effect.
+"""SIGINT and SIGTERM stop a batch in order; then they have their usual effect.
 
 The handlers here do not raise. An exception out of a handler may leave any lock of the interrupted
 thread between two states; on Python 3.10 to 3.12, out of `Thread.join`, it marks the thread as
@@ -28,12 +28,13 @@ class Interruption:
 
 @contextlib.contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[Interruption]:
-    """Let SIGTERM and Ctrl-C call `stop` while the block runs, and have their usual effect after it.
+    """Let SIGTERM and Ctrl-C call `stop` while the block runs.
 
-    A further SIGTERM changes nothing, since what is stopped in order ends by itself. Ctrl-C after
-    the first signal has its usual effect at once. A signal that is ignored stays so. Only the main
-    thread may set handlers; in others nothing happens. flytekit sets one for SIGINT when it is
-    imported, which ends the process (`FlyteContextManager.initialize`).
+    They have their usual effect after it. A further SIGTERM changes nothing, since what is stopped
+    in order ends by itself. Ctrl-C after the first signal has its usual effect at once. A signal
+    that is ignored stays so. Only the main thread may set handlers; in others nothing happens.
+    flytekit sets one for SIGINT when it is imported, which ends the process
+    (`FlyteContextManager.initialize`).
 
     Args:
         stop: Begins to stop what runs in the block; called within a signal handler.

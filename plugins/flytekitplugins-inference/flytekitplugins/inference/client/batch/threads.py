@@ -1,8 +1,4 @@
-"""One thread that does what must not hold up the event loop, one call after another.
-
-Unlike those of an executor it is a daemon: an input that never yields its next row does not keep a
-process alive after Ctrl-C.
-"""
+"""Threads and tasks that work beside each other."""
 
 from __future__ import annotations
 
@@ -17,7 +13,10 @@ Result = TypeVar("Result")
 
 
 class Worker:
-    """A thread for blocking calls.
+    """A thread that does what must not hold up the event loop, one call after another.
+
+    Unlike those of an executor it is a daemon: a disk or a store that never answers does not keep a
+    process alive after Ctrl-C.
 
     Its calls see the context variables of where it was made: flytekit keeps the task's context in
     one.
@@ -66,3 +65,19 @@ class Worker:
     def _run(self) -> None:
         while (work := self._calls.get()) is not None:
             work()
+
+
+async def until_done(work: list[asyncio.Task[None]], beside: list[asyncio.Task[None]]) -> None:
+    """Return when all of `work` is done; raise as soon as anything fails."""
+    pending = {*work, *beside}
+    while not pending.isdisjoint(work):
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+
+async def end_tasks(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

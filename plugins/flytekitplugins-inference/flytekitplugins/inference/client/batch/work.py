@@ -1,4 +1,4 @@
-"""What is done with each row: chat, completion, embeddings, structured output, or a function of the user's own.
+"""What is done with each row: chat, completion, embeddings, structured output, or a function.
 
 A work makes one request of a row and reads its answer; it sends nothing. The routes are OpenAI's,
 as vLLM, SGLang, llama.cpp, NIM, Ollama and TEI serve them.
@@ -6,21 +6,27 @@ as vLLM, SGLang, llama.cpp, NIM, Ollama and TEI serve them.
 
 from __future__ import annotations
 
+import base64
 import importlib
 import inspect
 import json
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, Literal
 
+from ...dependencies import requires
 from ...distribution import install_command
-from ...errors import ConfigError, MissingDependencyError
+from ...errors import ConfigError
 from .faults import Fault, shortened
 from .identity import code_digest, unwrapped
 from .rows import describe
 
 RowFunction = Callable[[Any, Any], Awaitable[Any]]
 """`async def f(client, row)`: what it returns, as JSON has it, is the row's output."""
+_MOST_TOKENS = 2**63
+"""Counts are 64-bit numbers in the output."""
 _NOT_IN_A_BATCH = {
     "stream": "a row's answer is read as a whole",
     "n": "a row has one output",
@@ -31,7 +37,7 @@ _NOT_IN_A_BATCH = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RowAnswer:
     """What became of one row."""
 
     output: Any
@@ -44,7 +50,10 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class HttpWork:
-    """One request to a route of the model server per row. Made by `chat`, `completion`, `embeddings`, `structured`."""
+    """One request to a route of the model server per row.
+
+    `chat`, `completion`, `embeddings` and `structured` make it.
+    """
 
     kind: Literal["chat", "completion", "embeddings", "structured"]
     path: str
@@ -58,7 +67,7 @@ class HttpWork:
     """The pydantic model that a structured output is validated by."""
 
     def identity(self) -> dict[str, Any]:
-        """Return all that an answer depends on besides the row and the model: other values, other answers."""
+        """Return all that an answer depends on besides the row and the model."""
         facts = {
             "work": self.kind,
             "column": self.column,
@@ -76,42 +85,42 @@ class HttpWork:
             Fault: The row is not what this work takes.
         """
         content = self._content(position, value)
-        made: dict[str, Any]
+        request: dict[str, Any]
         if self.kind == "completion":
-            made = {"prompt": content}
+            request = {"prompt": content}
         elif self.kind == "embeddings":
-            made = {"input": content}
+            request = {"input": content}
         else:
-            made = {"messages": self._messages(position, content)}
-        return {"model": model, **self.parameters, **made}
+            request = {"messages": self._messages(position, content)}
+        return {"model": model, **self.parameters, **request}
 
-    def read(self, answer: Any) -> Answer:
+    def read(self, answer: Any) -> RowAnswer:
         """Return what the server's JSON says.
 
         Raises:
             Fault: It is not an answer of this route, or the output does not fit the schema.
         """
         try:
-            usage = answer.get("usage") or {}
-            prompt = usage.get("prompt_tokens") or 0
-            completion = usage.get("completion_tokens") or 0
+            usage = answer.get("usage")
             if self.kind == "embeddings":
-                return Answer(answer["data"][0]["embedding"], prompt, completion)
+                vector = _vector(answer["data"][0]["embedding"])
+                return RowAnswer(vector, _tokens(usage, "prompt_tokens"))
             choice = answer["choices"][0]
             text = choice["text"] if self.kind == "completion" else choice["message"].get("content")
             reason = choice.get("finish_reason")
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            quoted = shortened(json.dumps(answer))
-            message = f"The answer is JSON, but not that of {self.path}: {quoted}"
+            if not isinstance(text, (str, NoneType)) or not isinstance(reason, (str, NoneType)):
+                raise TypeError("a text and a finish_reason")
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            message = f"The answer is JSON, but not that of {self.path}: {_quoted(answer)}"
             raise Fault("invalid_answer", message) from error
         if text is None:
             raise Fault(
                 "invalid_output", f"The answer has no text; its finish_reason is {reason!r}."
             )
-        return Answer(
+        return RowAnswer(
             self._validated(text, reason) if self.schema is not None else text,
-            prompt,
-            completion,
+            _tokens(usage, "prompt_tokens"),
+            _tokens(usage, "completion_tokens"),
             reason,
         )
 
@@ -162,7 +171,7 @@ class HttpWork:
                 return self.model_type.model_validate_json(text).model_dump(mode="json")
             value = json.loads(text)
             _validate(value, self.schema)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             said = f"{shortened(str(error))}{cut} The text is: {shortened(text)}"
             raise Fault("invalid_output", f"The text does not fit the schema: {said}") from error
         return value
@@ -175,7 +184,7 @@ class FunctionWork:
     function: RowFunction
 
     def identity(self) -> dict[str, Any]:
-        """Return the function's name and a digest of what it does: a changed function makes other outputs."""
+        """Return the function's name and a digest of what it does."""
         function = unwrapped(self.function)
         name = getattr(function, "__qualname__", type(function).__qualname__)
         return {"work": "function", "function": name, "code": code_digest(self.function)}
@@ -219,7 +228,10 @@ def completion(
 def embeddings(
     *, column: str | None = None, path: str = "/v1/embeddings", **parameters: Any
 ) -> HttpWork:
-    """Ask `/v1/embeddings`; the output is the vector, a list of numbers. Arguments as those of `chat`."""
+    """Ask `/v1/embeddings`; the output is the vector, a list of numbers.
+
+    Arguments as those of `chat`.
+    """
     return HttpWork(kind="embeddings", path=path, column=column, parameters=_checked(parameters))
 
 
@@ -256,7 +268,7 @@ def structured(
     else:
         raise ConfigError(f"schema={schema!r} is neither a pydantic model nor a JSON schema.")
     name = str(schema.get("title", "output")).replace(" ", "_")
-    wanted = {
+    response_format = {
         "type": "json_schema",
         "json_schema": {"name": name, "schema": schema, "strict": True},
     }
@@ -265,7 +277,7 @@ def structured(
         path=path,
         column=column,
         system=system,
-        parameters={**_checked(parameters), "response_format": wanted},
+        parameters={**_checked(parameters), "response_format": response_format},
         schema=schema,
         model_type=model_type,
     )
@@ -293,6 +305,38 @@ def as_work(work: Any) -> Work:
             f"work={work!r} cannot be called with (client, row): {error}; {takes}."
         ) from error
     return FunctionWork(work)
+
+
+def _tokens(usage: Any, name: str) -> int:
+    """Return a count of tokens, 0 where the server says none that makes sense."""
+    count = usage.get(name) if isinstance(usage, Mapping) else None
+    if not isinstance(count, int) or isinstance(count, bool):
+        return 0
+    return count if 0 <= count < _MOST_TOKENS else 0
+
+
+def _vector(embedding: Any) -> list[float]:
+    """Return an embedding as numbers; `encoding_format="base64"` has it as 32-bit floats.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(embedding, str):
+        raw = base64.b64decode(embedding, validate=True)
+        if len(raw) % 4:
+            raise ValueError("no whole 32-bit floats")
+        embedding = list(struct.unpack(f"<{len(raw) // 4}f", raw))
+    is_vector = isinstance(embedding, list) and embedding
+    if not is_vector or not all(type(number) in (float, int) for number in embedding):
+        raise ValueError("no vector of numbers")
+    return list(embedding)
+
+
+def _quoted(answer: Any) -> str:
+    try:
+        return shortened(json.dumps(answer))
+    except RecursionError:
+        return "it is nested too deeply"
 
 
 def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -326,12 +370,9 @@ def _validate(value: Any, schema: Any) -> None:
 
 
 def _jsonschema() -> Any:
-    try:
+    with requires(
+        "jsonschema",
+        "Validating by a JSON schema",
+        hint=f"{install_command('batch')}, or pass a pydantic model.",
+    ):
         return importlib.import_module("jsonschema")
-    except ImportError as error:
-        message = (
-            "Validating by a JSON schema needs the package jsonschema, which is not installed."
-        )
-        raise MissingDependencyError(
-            message, hint=f"{install_command('batch')}, or pass a pydantic model."
-        ) from error

@@ -99,7 +99,7 @@ def draw(charts: Sequence[Chart]) -> list[dict[str, str]] | None:
         "MPLBACKEND": "svg",
     }
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             input=json.dumps(list(charts), allow_nan=False),
             capture_output=True,
@@ -109,7 +109,7 @@ def draw(charts: Sequence[Chart]) -> list[dict[str, str]] | None:
             timeout=TIMEOUT_SECONDS,
             check=True,
         )
-        drawn: list[dict[str, str]] = json.loads(done.stdout)
+        drawings: list[dict[str, str]] = json.loads(process.stdout)
     except subprocess.CalledProcessError as error:
         _logger.warning(
             "The report has no charts, as drawing them failed: %s", error.stderr[-500:].strip()
@@ -118,7 +118,7 @@ def draw(charts: Sequence[Chart]) -> list[dict[str, str]] | None:
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         _logger.warning("The report has no charts, as drawing them failed: %s", error)
         return None
-    return drawn
+    return drawings
 
 
 # The other process
@@ -133,11 +133,11 @@ def _main() -> None:
         {"axes.spines.top": False, "axes.spines.right": False, "path.simplify": True}
     )
     charts: list[Chart] = json.load(sys.stdin)
-    drawn = [
+    drawings = [
         {name: _svg(chart, width, f"c{index}{name[0]}") for name, width in WIDTHS.items()}
         for index, chart in enumerate(charts)
     ]
-    json.dump(drawn, sys.stdout)
+    json.dump(drawings, sys.stdout)
 
 
 def _svg(chart: Chart, width: int, prefix: str) -> str:
@@ -165,7 +165,7 @@ def _svg(chart: Chart, width: int, prefix: str) -> str:
 
 
 def _dress(axes: Any, chart: Chart) -> None:
-    ink, muted = COLOURS["ink"], COLOURS["muted"]
+    muted = COLOURS["muted"]
     axes.patch.set_alpha(0)
     axes.tick_params(colors=muted, labelcolor=muted, length=3)
     for spine in axes.spines.values():
@@ -179,7 +179,7 @@ def _dress(axes: Any, chart: Chart) -> None:
     axes.set_axisbelow(True)
     if chart["kind"] != "lines":
         axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", labelcolor=ink, length=0)
+        axes.tick_params(axis="y", labelcolor=COLOURS["ink"], length=0)
 
 
 def _draw_lines(axes: Any, chart: Chart, width: int) -> None:
@@ -243,20 +243,18 @@ def _draw_timeline(axes: Any, chart: Chart, width: int) -> None:
             color=COLOURS[bar["colour"]],
             linewidth=0,
         )
-        is_right = ended > 0.72 * end
-        inside = is_right and began < 0.3 * end
-        at, align = (began, "right") if is_right and not inside else (ended, "left")
-        if inside:
-            at, align = ended, "right"
-        shift = -5 if align == "right" else 5
+        # The text stands behind its bar; before one that reaches far to the right; within one that
+        # leaves no place on either side.
+        is_far_right = ended > 0.72 * end
+        is_inside = is_far_right and began < 0.3 * end
         axes.annotate(
             bar["text"],
-            (at, row),
-            xytext=(shift, 0),
+            (began if is_far_right and not is_inside else ended, row),
+            xytext=(-5 if is_far_right else 5, 0),
             textcoords="offset points",
             va="center",
-            ha=align,
-            color=COLOURS["page"] if inside else COLOURS["ink"],
+            ha="right" if is_far_right else "left",
+            color=COLOURS["page"] if is_inside else COLOURS["ink"],
             annotation_clip=False,
         )
     axes.set_yticks(
@@ -297,41 +295,29 @@ def _draw_ranges(axes: Any, chart: Chart, width: int) -> None:
     low = min(min(bar["values"]) for bar in bars)
     high = max(max(bar["values"]) for bar in bars)
     axes.set_xlim(max(low, 1e-6) * 0.7, max(high, 1e-6) * 1.5)
-    decades = max(high, 1e-6) / max(low, 1e-6)
-    subs = (
-        (1.0,)
-        if decades > (100 if width < 400 else 1000)
-        else (1.0, 2.0, 5.0)
-        if decades < 10
-        else (1.0, 3.0)
-    )
+    subs = _ticks_in_a_decade(max(high, 1e-6) / max(low, 1e-6), is_wide=width >= 400)
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8 if width > 400 else 5))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick_duration))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", which="minor", length=0)
 
 
+def _ticks_in_a_decade(ratio: float, *, is_wide: bool) -> tuple[float, ...]:
+    """Return the multiples of a power of ten that are labelled, by the ratio of the axis' ends."""
+    if ratio > (1000 if is_wide else 100):
+        return (1.0,)
+    return (1.0, 2.0, 5.0) if ratio < 10 else (1.0, 3.0)
+
+
 _DRAWERS = {"lines": _draw_lines, "timeline": _draw_timeline, "ranges": _draw_ranges}
+_MINUTE = 60
+_HOUR = 3600
 _TIME_STEPS = (
-    1,
-    2,
-    5,
-    10,
-    15,
-    30,
-    60,
-    120,
-    300,
-    600,
-    900,
-    1800,
-    3600,
-    7200,
-    14400,
-    28800,
-    43200,
-    86400,
+    *(1, 2, 5, 10, 15, 30),
+    *(minutes * _MINUTE for minutes in (1, 2, 5, 10, 15, 30)),
+    *(hours * _HOUR for hours in (1, 2, 4, 8, 12, 24)),
 )
+"""Seconds between two labels of a time axis."""
 
 
 def _time_locator(end: float, most: int) -> Any:
@@ -346,29 +332,24 @@ def _are_whole(lines: Sequence[Line]) -> bool:
 
 
 def _tick_time(seconds: float, _: Any) -> str:
-    if seconds < 60 or seconds % 60:
-        return (
-            f"{seconds:g} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02} min"
-        )
-    if seconds < 3600 or seconds % 3600:
-        return (
-            f"{seconds / 60:g} min"
-            if seconds < 3600
-            else f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02} h"
-        )
+    """Return a moment in the largest unit in which it is whole: `45 s`, `1:30 min`, `2 h`."""
+    if seconds < 60:
+        return f"{seconds:g} s"
+    if seconds % 60:
+        return f"{int(seconds // 60)}:{int(seconds % 60):02} min"
+    if seconds < 3600:
+        return f"{seconds / 60:g} min"
+    if seconds % 3600:
+        return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02} h"
     return f"{seconds / 3600:g} h"
 
 
 def _tick_duration(seconds: float, _: Any) -> str:
     if seconds < 0.999e-3:
         return f"{seconds * 1e6:.3g} µs"
-    return (
-        f"{seconds * 1e3:.3g} ms"
-        if seconds < 0.999
-        else f"{seconds:.3g} s"
-        if seconds < 999
-        else f"{seconds:.0f} s"
-    )
+    if seconds < 0.999:
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 999 else f"{seconds:.0f} s"
 
 
 def _tick_number(value: float, _: Any) -> str:

@@ -1,28 +1,26 @@
-"""The numbers of a report: frozen, plain JSON, and what can be computed from them without asking anybody.
+"""The numbers of a report: frozen, and what can be computed from them without asking anybody.
 
 What a task, a server or a model wrote is in here as it came; escaping belongs to `page`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any
+
+from .json_fields import to_json
+from .snapshots import BatchStats, ClientStats, ColdStart, MetricsWindow, ServerInfo
 
 __all__ = [
     "VERSION",
     "Advice",
-    "Phase",
+    "IdleTime",
     "ReportData",
     "ServerData",
-    "asked",
-    "idle",
-    "in_flight",
+    "idle_time",
     "most_in_flight",
-    "phases",
+    "request_count",
 ]
 
 VERSION = 1
@@ -38,7 +36,7 @@ class Advice:
     severity: int
     """3: something failed; 2: time or money is lost; 1: good to know."""
     title: str
-    """What was found, as a sentence without a full stop."""
+    """What is the case, as a sentence without a full stop."""
     evidence: str
     """The numbers it rests on."""
     action: str
@@ -51,18 +49,14 @@ class ServerData:
 
     name: str = ""
     """Its name in a pod with several."""
-    about: dict[str, Any] = field(default_factory=dict)
-    """What was started: `kind`, `url`, `model`, `image`, `gpus`, `cpu`, `mem`; what is not known is
-    missing."""
-    cold_start: dict[str, Any] | None = None
-    """The server gate's report: `phases` (each with `name`, `seconds`, `started`, `ended`),
-    `total_seconds`, `outcome`. `None` where no gate waited."""
-    clients: dict[str, Any] = field(default_factory=dict)
-    """`Record.snapshot()`: what the clients of this process saw."""
-    batches: tuple[dict[str, Any], ...] = ()
-    """`BatchResult.summary()` of each batch, in the order in which they ended."""
-    metrics: dict[str, Any] | None = None
-    """`Sampler.snapshot()`: what the server said of itself. `None` where it was not sampled."""
+    about: ServerInfo = field(default_factory=ServerInfo)
+    cold_start: ColdStart | None = None
+    """`None` where no gate waited."""
+    clients: ClientStats = field(default_factory=ClientStats)
+    batches: tuple[BatchStats, ...] = ()
+    """In the order in which they ended."""
+    metrics: MetricsWindow | None = None
+    """`None` where they were not sampled."""
     advice: tuple[Advice, ...] = ()
     """The most urgent first."""
 
@@ -83,7 +77,10 @@ class ReportData:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it; what JSON does not have (NaN, infinity) is `None`."""
-        value: dict[str, Any] = _plain(asdict(self))
+        value: dict[str, Any] = to_json(self)
+        for server in value["servers"]:
+            about = server["about"].items()
+            server["about"] = {name: fact for name, fact in about if fact not in ("", None)}
         return value
 
     def to_json(self) -> str:
@@ -91,100 +88,56 @@ class ReportData:
         return json.dumps(self.to_dict(), allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, str | int | None) else str(value)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Phase:
-    """A part of a cold start; both times in seconds since its first part began."""
-
-    name: str
-    began: float
-    ended: float
-
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return self.ended - self.began
-
-
-def phases(cold_start: dict[str, Any] | None) -> list[Phase]:
-    """Return the parts of a cold start in the order in which they began; those without readable times are left out."""
-    spans: list[tuple[str, float, float]] = []
-    for phase in (cold_start or {}).get("phases", ()):
-        with contextlib.suppress(ValueError):
-            began, ended = (
-                datetime.fromisoformat(phase[key]).timestamp() for key in ("started", "ended")
-            )
-            spans.append((phase["name"], began, max(began, ended)))
-    first = min((began for _, began, _ in spans), default=0.0)
-    return sorted(
-        (
-            Phase(name=name, began=began - first, ended=ended - first)
-            for name, began, ended in spans
-        ),
-        key=lambda phase: (phase.began, phase.ended),
-    )
-
-
-def asked(server: ServerData) -> int:
-    """Return how many requests the task made, as far as is known: those of its clients, and the rows of batches."""
-    rows = (batch.get("rows") for batch in server.batches)
-    return int(server.clients.get("requests", 0)) + sum(
-        count for count in rows if isinstance(count, int)
-    )
+def request_count(server: ServerData) -> int:
+    """Return how many requests the task made: those of its clients, and the rows of batches."""
+    return server.clients.requests + sum(batch.rows for batch in server.batches)
 
 
 def most_in_flight(server: ServerData) -> int:
-    """Return how many requests the task had under way at most, by its clients and its batches."""
-    points = (
-        point.get("in_flight")
-        for batch in server.batches
-        for point in batch.get("concurrency") or ()
-    )
-    most = max((count for count in points if isinstance(count, int)), default=0)
-    return max(most, int(server.clients.get("most_in_flight", 0)))
+    """Return how many requests the task had in flight at most, by its clients and its batches."""
+    points = (point.in_flight or 0 for batch in server.batches for point in batch.concurrency)
+    return max(server.clients.most_in_flight, max(points, default=0))
 
 
-def in_flight(clients: dict[str, Any]) -> list[int]:
-    """Return how many requests were under way at the end of each cell of the clients' timeline."""
-    timeline = clients["timeline"]
-    under_way = 0
-    counts = []
-    for begun, answered, failed in zip(
-        timeline["begun"], timeline["answered"], timeline["failed"], strict=True
-    ):
-        under_way += begun - answered - failed
-        counts.append(under_way)
-    return counts
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdleTime:
+    """For how many of the seconds that were observed a server had nothing to do."""
+
+    seconds: float
+    observed: float
+    is_told_by_server: bool
+    """By its metrics; otherwise by what the clients sent."""
+
+    @property
+    def source(self) -> str:
+        """Who says so, as a sentence continues behind `by`."""
+        return "its own metrics" if self.is_told_by_server else "what the clients sent"
 
 
-def idle(server: ServerData) -> tuple[float, float, str] | None:
-    """Return the seconds in which the server had nothing to do, the seconds seen, and who says so.
+def idle_time(server: ServerData) -> IdleTime | None:
+    """Return for how long the server was idle.
 
     The server's own metrics go first: they know of requests from elsewhere. Without them, a cell of
-    the clients' timeline in which no request was under way was idle.
+    the clients' timeline in which no request was in flight was idle.
 
     Returns:
-        `None` when neither was seen for as long as a cell.
+        `None` when neither was observed for as long as a cell.
     """
-    times = (server.metrics or {}).get("times", {})
-    if times.get("seen"):
-        return times["idle"], times["seen"], "server"
+    if server.metrics and server.metrics.times.seen:
+        times = server.metrics.times
+        return IdleTime(seconds=times.idle, observed=times.seen, is_told_by_server=True)
     clients = server.clients
-    if not clients.get("requests"):
+    if not clients.requests:
         return None
-    width = clients["timeline"]["cell_seconds"]
-    counts = in_flight(clients)
-    begun = clients["timeline"]["begun"]
-    busy = sum(1 for before, new in zip([0, *counts], begun, strict=False) if before or new)
-    cells = max(int(clients["seconds"] / width), len(begun))
-    quiet_after = cells - len(begun) if counts and not counts[-1] else 0
-    return float((len(begun) - busy + quiet_after) * width), float(cells * width), "clients"
+    timeline = clients.timeline
+    counts = timeline.in_flight()
+    pairs = zip([0, *counts], timeline.begun, strict=False)
+    busy = sum(1 for before, new in pairs if before or new)
+    cells = max(int(clients.seconds / timeline.cell_seconds), len(counts))
+    # behind the timeline's end nothing happened: what was in flight still is
+    quiet_after = cells - len(counts) if counts and not counts[-1] else 0
+    return IdleTime(
+        seconds=float((len(counts) - busy + quiet_after) * timeline.cell_seconds),
+        observed=float(cells * timeline.cell_seconds),
+        is_told_by_server=False,
+    )

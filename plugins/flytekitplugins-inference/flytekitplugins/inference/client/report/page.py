@@ -6,16 +6,19 @@ change. It is read without a script; values behind a drawing are in a table behi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ...distribution import install_command
+from ...facts.wording import duration
 from .. import record
 from . import charts
-from .data import Advice, ReportData, ServerData, idle
+from .data import Advice, ReportData, ServerData, idle_time
 from .markup import Html, clipped, element, join
 from .panels import Panel, Table, origin, panels
 from .style import BODY_STYLE, STYLE
-from .words import clock, count, duration, number, share, times
+from .words import clock, count, number, share, times
 
 __all__ = ["MAX_BYTES", "document", "fragment"]
 
@@ -43,11 +46,11 @@ def document(content: str) -> str:
 
 def fragment(data: ReportData) -> str:
     """Return the report as HTML that brings its own style and fits into any page, below 1 MiB."""
-    drawn, missing = _drawn(
+    drawings, missing = _drawings(
         [panel for server in data.servers[:DRAWN_SERVERS] for panel in panels(server, 1)]
     )
     for rows in (60, 20, 4):
-        page = _page(data, rows, drawn, missing)
+        page = _page(data, rows, drawings, missing)
         if len(page.encode()) <= MAX_BYTES:
             return page
     return _page(
@@ -55,43 +58,38 @@ def fragment(data: ReportData) -> str:
     )
 
 
-def _page(data: ReportData, rows: int, drawn: Sequence[Drawing | None], missing: str) -> Html:
+def _page(data: ReportData, rows: int, drawings: Sequence[Drawing | None], missing: str) -> Html:
     servers = data.servers[:MAX_SERVERS]
-    drawings, sections = iter(drawn), []
+    rest = iter(drawings)
+    sections = []
     for index, server in enumerate(servers):
-        shown = panels(server, rows)
-        sections.append(
-            _server(
-                server, [(panel, next(drawings, None)) for panel in shown], index, len(servers) == 1
-            )
-        )
-    left = len(data.servers) - len(servers)
-    more = (
-        [_el("p", f"{count(left, 'more server')} in the numbers beside this page.", class_="note")]
-        if left
-        else []
-    )
+        figures = [(panel, next(rest, None)) for panel in panels(server, rows)]
+        sections.append(_server(server, figures, index, len(servers) == 1))
+    others = len(data.servers) - len(servers)
+    if others:
+        text = f"{count(others, 'more server')} in the numbers beside this page."
+        sections.append(_el("p", text, class_="note"))
     return _el(
         "div",
         Html(f"<style>{STYLE}</style>"),
-        _el("main", _header(data), *sections, *more, _footer(data, missing)),
+        _el("main", _header(data), *sections, _footer(missing)),
         class_="inference-report",
         lang="en",
     )
 
 
-def _drawn(shown: list[Panel]) -> tuple[list[Drawing | None], str]:
+def _drawings(shown: list[Panel]) -> tuple[list[Drawing | None], str]:
     """Return the drawings of panels, and why there are none."""
-    wanted = [panel.chart for panel in shown if panel.chart is not None]
-    if not wanted:
+    requested = [panel.chart for panel in shown if panel.chart is not None]
+    if not requested:
         return [], ""
     if not charts.is_available():
         return [], f"Drawings need matplotlib in the task's image: {install_command('report')}"
-    drawings = charts.draw(wanted)
+    drawings = charts.draw(requested)
     if drawings is None:
         return [], "The drawings could not be made; the task's log tells why."
-    made = iter(drawings)
-    return [next(made) if panel.chart is not None else None for panel in shown], ""
+    rest = iter(drawings)
+    return [None if panel.chart is None else next(rest) for panel in shown], ""
 
 
 def _header(data: ReportData) -> Html:
@@ -110,20 +108,19 @@ def _header(data: ReportData) -> Html:
 
 
 def _server(
-    server: ServerData, shown: list[tuple[Panel, Drawing | None]], index: int, is_single: bool
+    server: ServerData,
+    panels_with_drawings: list[tuple[Panel, Drawing | None]],
+    index: int,
+    is_single: bool,
 ) -> Html:
-    title = (
-        []
-        if is_single
-        else [_el("h2", server.name or str(server.about.get("url", "server")), class_="server")]
-    )
     level = "h2" if is_single else "h3"
+    title = server.name or server.about.url or "server"
     figures = [
         _figure(panel, drawing, f"s{index}p{place}", level)
-        for place, (panel, drawing) in enumerate(shown)
+        for place, (panel, drawing) in enumerate(panels_with_drawings)
     ]
     parts = [
-        *title,
+        *([] if is_single else [_el("h2", title, class_="server")]),
         _subtitle(server),
         _answers(server),
         *_advice(server, level),
@@ -137,23 +134,27 @@ def _server(
 
 def _subtitle(server: ServerData) -> Html:
     about = server.about
-    gpus = about.get("gpus")
-    words = [
-        str(about.get("kind", "")),
-        str(about.get("model", "")),
-        (count(gpus, "GPU") if gpus else "no GPU") if isinstance(gpus, int) else "",
-        f"start {duration(server.cold_start['total_seconds'])}"
-        if server.cold_start and isinstance(server.cold_start.get("total_seconds"), int | float)
-        else "",
-    ]
-    return _el(
-        "p",
-        " · ".join(clipped(word, 120) for word in words if word) or str(about.get("url")),
-        class_="subtitle",
-    )
+    words = [about.kind, about.model]
+    if about.gpus is not None:
+        words.append(count(about.gpus, "GPU") if about.gpus else "no GPU")
+    if server.cold_start and server.cold_start.total_seconds is not None:
+        words.append(f"start {duration(server.cold_start.total_seconds)}")
+    text = " · ".join(clipped(word, 120) for word in words if word)
+    return _el("p", text or about.url, class_="subtitle")
 
 
 # The first screen
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A question and its answer."""
+
+    question: str
+    answer: str
+    explanation: str
+    mood: str = ""
+    """`good`, `warn`, `bad` or `unknown`: how it is coloured."""
 
 
 def _answers(server: ServerData) -> Html:
@@ -163,118 +164,103 @@ def _answers(server: ServerData) -> Html:
         *(
             _el(
                 "div",
-                _el("dt", asked),
-                _el("dd", _el("strong", answer), _el("span", more)),
-                class_=f"card {mood}",
+                _el("dt", card.question),
+                _el("dd", _el("strong", card.answer), _el("span", card.explanation)),
+                class_=f"card {card.mood}",
             )
-            for asked, answer, more, mood in cards
+            for card in cards
         ),
         class_="answers",
     )
 
 
-def _speed(server: ServerData) -> tuple[str, str, str, str]:
-    asked = "Was it fast?"
+def _speed(server: ServerData) -> _Card:
+    question = "Was it fast?"
     clients = server.clients
-    latency = clients.get("latency_seconds", {})
-    if not latency.get("count") and server.batches:
-        batch = server.batches[-1]
-        rows, tokens = (_known(batch.get(key)) for key in ("rows_per_second", "tokens_per_second"))
-        more = (
-            f"The last batch: {_known(batch.get('rows')):,.0f} rows in "
-            f"{duration(_known(batch.get('duration')))}"
-        )
-        return (
-            asked,
-            f"{number(rows)} rows per s",
-            more + (f", {number(tokens)} tokens per second." if tokens else "."),
-            "",
-        )
-    if not latency.get("count"):
-        return asked, "No answer yet", "Nothing was answered, so nothing is known.", "unknown"
-    metrics = server.metrics or {}
-    tokens = metrics.get("totals", {}).get("generation_tokens")
-    rate = f"{number(clients['answered'] / max(clients['seconds'], 1e-9))} answers per second"
-    if tokens and metrics["seconds"]:
-        rate += f", {number(tokens / metrics['seconds'])} tokens per second written"
-    return (
-        asked,
-        f"{duration(latency['p50'])} median",
-        f"99 % within {duration(latency['p99'])}; {rate}.",
-        "",
+    latency = clients.latency_seconds
+    if latency.p50 is not None and latency.p99 is not None:
+        rate = f"{number(clients.answered / max(clients.seconds, 1e-9))} answers per second"
+        metrics = server.metrics
+        tokens = metrics.totals.get("generation_tokens") if metrics else None
+        if tokens and metrics and metrics.seconds:
+            rate += f", {number(tokens / metrics.seconds)} tokens per second written"
+        explanation = f"99 % within {duration(latency.p99)}; {rate}."
+        return _Card(question, f"{duration(latency.p50)} median", explanation)
+    if not server.batches:
+        explanation = "Nothing was answered, so nothing is known."
+        return _Card(question, "No answer yet", explanation, "unknown")
+    batch = server.batches[-1]
+    explanation = f"The last batch: {batch.rows:,.0f} rows in {duration(batch.duration)}"
+    if batch.tokens_per_second:
+        explanation += f", {number(batch.tokens_per_second)} tokens per second"
+    return _Card(question, f"{number(batch.rows_per_second)} rows per s", f"{explanation}.")
+
+
+def _busy(server: ServerData) -> _Card:
+    question = "Was the server busy?"
+    idle = idle_time(server)
+    if idle is None:
+        explanation = "It got no requests, or not for long enough."
+        return _Card(question, "Not known", explanation, "unknown")
+    is_idle = idle.seconds > 0.3 * idle.observed and idle.observed >= 30
+    return _Card(
+        question,
+        f"{share(idle.observed - idle.seconds, idle.observed)} of the time",
+        f"Idle {duration(idle.seconds)} of {duration(idle.observed)}, by {idle.source}.",
+        "warn" if is_idle else "",
     )
 
 
-def _busy(server: ServerData) -> tuple[str, str, str, str]:
-    asked = "Was the server busy?"
-    known = idle(server)
-    if known is None:
-        return asked, "Not known", "It was asked nothing, or not for long enough.", "unknown"
-    quiet, seen, who = known
-    source = "by its own metrics" if who == "server" else "by what the clients sent"
-    mood = "warn" if quiet > 0.3 * seen and seen >= 30 else ""
-    return (
-        asked,
-        f"{share(seen - quiet, seen)} of the time",
-        f"Idle {duration(quiet)} of {duration(seen)}, {source}.",
-        mood,
-    )
-
-
-def _failed(server: ServerData) -> tuple[str, str, str, str]:
-    asked = "What failed?"
+def _failed(server: ServerData) -> _Card:
+    question = "What failed?"
     clients = server.clients
-    failed = clients.get("failed", 0)
-    away = clients.get("outage_count", 0)
-    if not clients.get("requests") and server.batches:
-        rows, lost = (
-            sum(_known(batch.get(key)) for batch in server.batches) for key in ("rows", "failed")
-        )
-        if not lost:
-            return asked, "Nothing", f"{count(int(rows), 'row')} of batches.", "good"
-        return (
-            asked,
-            count(int(lost), "row"),
-            f"{share(lost, rows)} of {rows:,.0f} of batches.",
-            "bad",
-        )
-    if not clients.get("requests"):
-        return asked, "Nothing asked", "No client of this task sent a request.", "unknown"
-    repeats = sum(clients.get("repeats", {}).values())
-    retold = f"{count(repeats, 'repetition')}; " if repeats else ""
-    outages = f"the server went away {times(away)}." if away else "the server was always there."
-    if not failed:
-        return (
-            asked,
-            "Nothing",
-            f"{count(clients['requests'], 'request')}; {retold}{outages}",
-            "warn" if away else "good",
-        )
-    answer = count(failed, "request")
-    return (
-        asked,
-        answer,
-        f"{share(failed, clients['requests'])} of {clients['requests']:,}; {retold}{outages}",
+    if not clients.requests:
+        return _failed_rows(question, server)
+    repeats = sum(clients.repeats.values())
+    history = f"{count(repeats, 'repetition')}; " if repeats else ""
+    history += (
+        f"the server went away {times(clients.outage_count)}."
+        if clients.outage_count
+        else "the server was always there."
+    )
+    if not clients.failed:
+        explanation = f"{count(clients.requests, 'request')}; {history}"
+        return _Card(question, "Nothing", explanation, "warn" if clients.outage_count else "good")
+    part = share(clients.failed, clients.requests)
+    return _Card(
+        question,
+        count(clients.failed, "request"),
+        f"{part} of {clients.requests:,}; {history}",
         "bad",
     )
 
 
-def _known(value: object) -> float:
-    return value if isinstance(value, int | float) else 0
+def _failed_rows(question: str, server: ServerData) -> _Card:
+    """Return what failed where only batches asked."""
+    if not server.batches:
+        explanation = "No client of this task sent a request."
+        return _Card(question, "No requests", explanation, "unknown")
+    rows = sum(batch.rows for batch in server.batches)
+    failed = sum(batch.failed for batch in server.batches)
+    if not failed:
+        return _Card(question, "Nothing", f"{count(rows, 'row')} of batches.", "good")
+    explanation = f"{share(failed, rows)} of {rows:,} of batches."
+    return _Card(question, count(failed, "row"), explanation, "bad")
 
 
-def _change(server: ServerData) -> tuple[str, str, str, str]:
-    asked = "What should change?"
+def _change(server: ServerData) -> _Card:
+    question = "What should change?"
     if not server.advice:
-        seen = idle(server)
-        if seen is None or seen[1] < 30:
-            return asked, "Too early to say", "The numbers are too few for advice.", "unknown"
-        return asked, "Nothing stands out", "No rule found a reason to change anything.", "good"
+        idle = idle_time(server)
+        if idle is None or idle.observed < 30:
+            explanation = "The numbers are too few for advice."
+            return _Card(question, "Too early to say", explanation, "unknown")
+        explanation = "No rule found a reason to change anything."
+        return _Card(question, "Nothing stands out", explanation, "good")
     first = server.advice[0]
-    answer = "One thing" if len(server.advice) == 1 else f"{len(server.advice)} things"
-    return (
-        asked,
-        answer,
+    return _Card(
+        question,
+        "One thing" if len(server.advice) == 1 else f"{len(server.advice)} things",
         f"First: {_lowered(first.title)}.",
         "bad" if first.severity == 3 else "warn",
     )
@@ -316,7 +302,9 @@ def _one_advice(advice: Advice) -> list[Html]:
 def _figure(panel: Panel, drawing: Drawing | None, name: str, level: str) -> Html:
     parts = [_el(level, panel.title, id=name), _el("p", panel.sentence)]
     if drawing is not None:
-        both = (Html(_of_panel(svg, name, kind)) for kind, svg in drawing.items())
+        both = (
+            Html(svg.replace("<svg ", f'<svg class="{kind}" ', 1)) for kind, svg in drawing.items()
+        )
         parts.append(
             _el(
                 "div",
@@ -336,10 +324,6 @@ def _figure(panel: Panel, drawing: Drawing | None, name: str, level: str) -> Htm
     return _el("section", *parts, class_="figure", aria_labelledby=name)
 
 
-def _of_panel(svg: str, name: str, kind: str) -> str:
-    return svg.replace("<svg ", f'<svg class="{kind}" ', 1)
-
-
 def _table(table: Table) -> Html:
     head = _el("tr", *(_el("th", text, scope="col") for text in table.head))
     rows = [
@@ -350,124 +334,127 @@ def _table(table: Table) -> Html:
         )
         for row in table.rows
     ]
-    made = _el("table", _el("caption", table.caption), _el("thead", head), _el("tbody", *rows))
-    return _el("div", made, class_="scroll", tabindex=0, role="region", aria_label=table.caption)
+    whole = _el("table", _el("caption", table.caption), _el("thead", head), _el("tbody", *rows))
+    return _el("div", whole, class_="scroll", tabindex=0, role="region", aria_label=table.caption)
 
 
 def _failures(server: ServerData, level: str) -> list[Html]:
+    tables = (
+        *_failed_requests(server),
+        _failed_rows_of_batches(server),
+        _counts("Retried requests, by reason", "Reason", server.clients.repeats),
+    )
+    parts = [_table(table) for table in tables if table.rows]
+    if not parts:
+        return []
+    return [_el(level, "Failures and repetitions"), _el("div", *parts, class_="tables")]
+
+
+def _failed_requests(server: ServerData) -> tuple[Table, Table]:
+    """Return the failed requests by kind, and examples."""
     clients = server.clients
     began = origin(server)
-    parts: list[Html] = []
-    rows: tuple[tuple[str, ...], ...]
-    examples = clients.get("failures") or []
-    if clients.get("errors"):
-        kinds = sorted(clients["errors"].items(), key=lambda item: -item[1])
-        rows = tuple((kind, f"{many:,}") for kind, many in kinds[:20])
-        parts.append(
-            _table(Table(caption="Failed requests by kind", head=("Kind", "Times"), rows=rows))
-        )
-    if examples:
-        rows = tuple(
-            (
-                duration(max(one["at"] - began, 0)),
-                one["error"],
-                one["request"],
-                duration(one["seconds"]),
-                one["text"] or "nothing",
-            )
-            for one in examples
-        )
-        caption = (
-            f"The first {len(rows)} failed requests" if len(rows) > 1 else "The failed request"
-        )
-        head = ("After", "Kind", "Request", "Took", "What was said")
-        parts.append(_table(Table(caption=caption, head=head, rows=rows)))
-    rows_failed = tuple(
+    kinds = dict(sorted(clients.errors.items(), key=lambda item: -item[1]))
+    rows = tuple(
         (
-            f"row {one.get('index')}",
-            str(one.get("id")),
-            str(one.get("kind", "")),
-            str(one.get("message", "")),
+            duration(max(failure.at - began, 0)),
+            failure.error,
+            failure.request,
+            duration(failure.seconds),
+            failure.text or "nothing",
         )
-        for batch in server.batches
-        for one in batch.get("failures") or ()
-    )[:40]
-    if rows_failed:
-        columns = ("Row", "Id", "Kind", "What was said")
-        parts.append(
-            _table(
-                Table(caption="The first failed rows of batches", head=columns, rows=rows_failed)
-            )
-        )
-    if clients.get("repeats"):
-        rows = tuple(
-            (f"{reason}", f"{many:,}") for reason, many in list(clients["repeats"].items())[:20]
-        )
-        caption = "Requests sent once more, by reason"
-        parts.append(_table(Table(caption=caption, head=("Reason", "Times"), rows=rows)))
-    return (
-        [_el(level, "Failures and repetitions"), _el("div", *parts, class_="tables")]
-        if parts
-        else []
+        for failure in clients.failures
     )
+    caption = f"The first {len(rows)} failed requests" if len(rows) > 1 else "The failed request"
+    head = ("After", "Kind", "Request", "Took", "Message")
+    return (
+        _counts("Failed requests by kind", "Kind", kinds),
+        Table(caption=caption, head=head, rows=rows),
+    )
+
+
+def _failed_rows_of_batches(server: ServerData) -> Table:
+    rows = (
+        (f"row {failure.index}", str(failure.id), failure.kind, failure.message)
+        for batch in server.batches
+        for failure in batch.failures
+    )
+    return Table(
+        caption="The first failed rows of batches",
+        head=("Row", "Id", "Kind", "Message"),
+        rows=tuple(itertools.islice(rows, 40)),
+    )
+
+
+def _counts(caption: str, head: str, counts: Mapping[str, int]) -> Table:
+    rows = tuple((name, f"{value:,}") for name, value in list(counts.items())[:20])
+    return Table(caption=caption, head=(head, "Times"), rows=rows)
 
 
 def _outages(server: ServerData, level: str) -> list[Html]:
     clients = server.clients
-    many = clients.get("outage_count", 0)
-    restarts = (server.metrics or {}).get("restarts", 0)
-    if not many and not restarts:
+    restarts = server.metrics.restarts if server.metrics else 0
+    if not clients.outage_count and not restarts:
         return []
     began = origin(server)
     parts = []
-    if many:
+    if clients.outage_count:
         rows = tuple(
             (
-                f"{duration(max(one['began'] - began, 0))} ({clock(one['began'])})",
-                "not back" if one["ended"] is None else duration(one["ended"] - one["began"]),
+                f"{duration(max(outage.began - began, 0))} ({clock(outage.began)})",
+                "not back" if outage.ended is None else duration(outage.ended - outage.began),
             )
-            for one in clients["outages"]
+            for outage in clients.outages
         )
         parts.append(
             _table(Table(caption="Times without an answer", head=("After", "For"), rows=rows))
         )
-        if many > record.MAX_OUTAGES:
-            parts.append(
-                _el("p", f"{many - record.MAX_OUTAGES:,} later ones are not listed.", class_="note")
-            )
+        others = clients.outage_count - record.MAX_OUTAGES
+        if others > 0:
+            parts.append(_el("p", f"{others:,} later ones are not listed.", class_="note"))
     if restarts:
         parts.append(
-            _el("p", f"Its counters began anew {times(restarts)}: so often it was started again.")
+            _el(
+                "p",
+                f"Its counters went back to zero {times(restarts)}: it was restarted that often.",
+            )
         )
     return [_el(level, "Outages and restarts"), *parts]
 
 
 def _details(server: ServerData, level: str) -> Html:
     about = server.about
-    names = {
-        "url": "Address", "kind": "Template", "model": "Model", "image": "Image", "gpus": "GPUs", "cpu": "CPU",
-        "mem": "Memory",
-    }  # fmt: skip
-    rows = [(label, str(about[key])) for key, label in names.items() if key in about]
-    metrics = server.metrics
-    if metrics is None:
-        told = "not sampled"
-    else:
-        asked = metrics["answered"] + metrics["unanswered"]
-        told = f"asked {times(asked)}, answered {times(metrics['answered'])}"
-    rows.append(("Metrics", told))
-    rows += [
-        (f"Answers with status {status}", f"{many:,}")
-        for status, many in server.clients.get("statuses", {}).items()
-    ]
-    table = Table(caption="What ran", head=("What", "Value"), rows=tuple(rows))
+    facts = (
+        ("Address", about.url),
+        ("Template", about.kind),
+        ("Model", about.model),
+        ("Image", about.image),
+        ("GPUs", "" if about.gpus is None else str(about.gpus)),
+        ("CPU", about.cpu),
+        ("Memory", about.mem),
+        ("Metrics", _sampling(server)),
+        *(
+            (f"Answers with status {status}", f"{answers:,}")
+            for status, answers in server.clients.statuses.items()
+        ),
+    )
+    rows = tuple((label, fact) for label, fact in facts if fact)
+    table = Table(caption="What ran", head=("What", "Value"), rows=rows)
     return join(_el(level, "The server"), _table(table))
 
 
-def _footer(data: ReportData, missing: str) -> Html:
-    made = (
+def _sampling(server: ServerData) -> str:
+    metrics = server.metrics
+    if metrics is None:
+        return "not sampled"
+    samples = metrics.answered + metrics.unanswered
+    return f"asked {times(samples)}, answered {times(metrics.answered)}"
+
+
+def _footer(missing: str) -> Html:
+    text = (
         "Times of day are UTC. Durations count from the moment in which the task's first "
         "client was made."
     )
     parts = [_el("p", missing, class_="missing")] if missing else []
-    return _el("footer", *parts, _el("p", made))
+    return _el("footer", *parts, _el("p", text))

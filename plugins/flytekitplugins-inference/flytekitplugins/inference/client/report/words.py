@@ -4,23 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-__all__ = ["clock", "count", "duration", "number", "share", "times"]
-
-
-def duration(seconds: float) -> str:
-    """Return a time: `850 µs`, `42 ms`, `3.1 s`, `4 min 5 s`, `2 h 3 min`."""
-    if seconds < 0.0009995:
-        return f"{seconds * 1e6:.0f} µs" if seconds > 0 else "0 s"
-    if seconds < 0.9995:
-        milliseconds = seconds * 1e3
-        return f"{milliseconds:.1f} ms" if milliseconds < 9.95 else f"{milliseconds:.0f} ms"
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+__all__ = ["clock", "count", "number", "share", "times"]
 
 
 def number(value: float) -> str:

@@ -1,1 +1,1 @@
-"""Containers as containers of an engine that speaks the Docker API."""
+"""Containers as containers of a runtime that speaks the Docker API."""

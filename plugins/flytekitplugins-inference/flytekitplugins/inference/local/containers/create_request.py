@@ -1,4 +1,4 @@
-"""How a container of a plan is asked of an engine: the arguments of `docker run`, as data.
+"""How a container of a plan is asked of a runtime: the arguments of `docker run`, as data.
 
 Pure, save for one look at whether the pod has files.
 """
@@ -18,33 +18,33 @@ from .docker_api import OWNER_LABEL, POD_LABEL
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..plan.local_plan import ContainerPlan, PodPlan
-    from ..plan.mounts import Mount
-    from .docker_api import Facts
+    from ..plan.local_plan import ContainerPlan, LocalPodPlan
+    from ..plan.mounts import LocalMount
+    from .docker_api import RuntimeFacts
 
 LIMITS = ("mem_limit", "memswap_limit", "cpu_period", "cpu_quota")
-"""The host's arguments that an engine may refuse and a container can do without."""
+"""The host's arguments that a runtime may refuse and a container can do without."""
 _PERIOD_MICROSECONDS = 100_000  # the kernel's default; the quota is a part of it
 _counter = itertools.count(1)
 
 
-def create_arguments(plan: PodPlan, container: ContainerPlan, facts: Facts) -> dict[str, Any]:
-    """Return how a container of a pod is made: the arguments of `Engine.create`.
+def create_arguments(
+    plan: LocalPodPlan, container: ContainerPlan, facts: RuntimeFacts
+) -> dict[str, Any]:
+    """Return how a container of a pod is made: the arguments of `ContainerRuntime.create`.
 
     Args:
         plan: The pod.
         container: The container.
-        facts: What the engine says of itself.
+        facts: What the runtime says of itself.
     """
     sandbox = container.sandbox
     marker = f"{plan.root.name}/{container.name}"
     # without a command the image's entry point stays, and its own arguments too unless the manifest
     # has some
-    words = (
-        {"entrypoint": list(container.command), "command": list(container.args)}
-        if container.command
-        else {}
-    )
+    words: dict[str, list[str]] = {}
+    if container.command:
+        words = {"entrypoint": list(container.command), "command": []}
     if container.args:
         words["command"] = list(container.args)
     return {
@@ -71,7 +71,7 @@ def create_arguments(plan: PodPlan, container: ContainerPlan, facts: Facts) -> d
     }
 
 
-def _binds(plan: PodPlan, container: ContainerPlan) -> list[str]:
+def _binds(plan: LocalPodPlan, container: ContainerPlan) -> list[str]:
     """Return what is mounted where, as `source:path:mode`."""
     log = f"{container.termination_log}:{container.sandbox.termination_path or TERMINATION_LOG}:rw"
     directories = mounted_directories(plan, container).items()
@@ -81,28 +81,33 @@ def _binds(plan: PodPlan, container: ContainerPlan) -> list[str]:
     ]
 
 
-def mounted_directories(plan: PodPlan, container: ContainerPlan) -> dict[str, tuple[Path, bool]]:
+def mounted_directories(
+    plan: LocalPodPlan, container: ContainerPlan
+) -> dict[str, tuple[Path, bool]]:
     """Return the directory by path in the container, and whether it is read-only there.
 
-    Volumes are there twice (`engine_backend` says why), directories of the node once: at their own
-    path they could hide the image's.
+    Volumes are there twice (`container_backend` says why), directories of the node once: at their
+    own path they could hide the image's.
     """
     files = plan.root / "files"
-    own = {
+    at_directories = {
         str(mount.directory): mount for mount in bound_mounts(container) if not mount.is_host_path
     }
-    given = {mount.path: mount for mount in bound_mounts(container)}
-    found = {path: (mount.directory, mount.read_only) for path, mount in (own | given).items()}
-    return {str(files): (files, True), **found} if files.is_dir() else found
+    at_mount_paths = {mount.path: mount for mount in bound_mounts(container)}
+    mounts = {
+        path: (mount.directory, mount.read_only)
+        for path, mount in (at_directories | at_mount_paths).items()
+    }
+    return {str(files): (files, True), **mounts} if files.is_dir() else mounts
 
 
-def bound_mounts(container: ContainerPlan) -> list[Mount]:
-    """Return the mounts that are directories; shared memory is made by the engine."""
+def bound_mounts(container: ContainerPlan) -> list[LocalMount]:
+    """Return the mounts that are directories; shared memory is made by the runtime."""
     has_shm = container.sandbox.shm_bytes is not None
     return [mount for mount in container.mounts if not (has_shm and mount.path == SHM)]
 
 
-def _security_options(container: ContainerPlan, facts: Facts) -> list[str]:
+def _security_options(container: ContainerPlan, facts: RuntimeFacts) -> list[str]:
     sandbox = container.sandbox
     options = [] if sandbox.may_gain_privileges else ["no-new-privileges"]
     options += [] if sandbox.is_confined else ["seccomp=unconfined"]
@@ -111,8 +116,8 @@ def _security_options(container: ContainerPlan, facts: Facts) -> list[str]:
     )  # volumes are ordinary directories of the user
 
 
-def _shm_size(container: ContainerPlan, facts: Facts) -> int | None:
-    """Return the bytes of `/dev/shm`; without a limit half of the memory, as a kubelet's tmpfs has."""
+def _shm_size(container: ContainerPlan, facts: RuntimeFacts) -> int | None:
+    """Return the bytes of `/dev/shm`: without a limit half the memory, like a kubelet's tmpfs."""
     size = container.sandbox.shm_bytes
     return (
         size
@@ -121,7 +126,7 @@ def _shm_size(container: ContainerPlan, facts: Facts) -> int | None:
     )
 
 
-def _device_requests(gpus: int, facts: Facts) -> list[dict[str, Any]] | None:
+def _device_requests(gpus: int, facts: RuntimeFacts) -> list[dict[str, Any]] | None:
     if not gpus:
         return None
     if facts.is_podman:  # it has no driver of its own for them, only the container device interface
@@ -129,8 +134,8 @@ def _device_requests(gpus: int, facts: Facts) -> list[dict[str, Any]] | None:
     return [{"Count": gpus, "Capabilities": [["gpu"]]}]  # as `docker run --gpus`
 
 
-def _limits(container: ContainerPlan, facts: Facts) -> dict[str, int]:
-    """Return the limits of memory and CPU that mean something here: a limit beyond the machine is none."""
+def _limits(container: ContainerPlan, facts: RuntimeFacts) -> dict[str, int]:
+    """Return the limits of memory and CPU; one that exceeds the machine's is left out."""
     memory = container.sandbox.memory_bytes
     cpus = container.sandbox.cpus
     limits: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""A container engine of this machine, spoken to through the Docker API: Docker itself, or podman's service.
+"""A container runtime of this machine, asked through the Docker API: Docker, or podman's service.
 
 The one module that knows the `docker` SDK (https://docker-py.readthedocs.io, 7.x), which is
-imported on use. It answers with plain values and its errors are `OSError`s, with the engine's own
+imported on use. It answers with plain values and its errors are `OSError`s, with the runtime's own
 words as their text.
 """
 
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ...dependencies import requires
 from ...distribution import install_command
-from ...errors import MissingDependencyError, UnsupportedError
+from ...errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ADDRESS_VARIABLES = ("DOCKER_HOST", "CONTAINER_HOST")
-"""Environment variables with the engine's address, docker's and podman's; only the first that is
+"""Environment variables with the runtime's address, docker's and podman's; only the first that is
 set is tried."""
 POD_LABEL = "flytekitplugins.inference.pod"
 """Label of each container with its pod's private directory, whose base name is the pod's
@@ -33,23 +34,19 @@ identity."""
 OWNER_LABEL = "flytekitplugins.inference.owner"
 """Label of each container with the process that has started it, see `owners`."""
 
-_ANSWER_SECONDS = (
-    120.0  # what a busy engine may take for one request; streams and waits have no limit
-)
+# what a busy runtime may take for one request; streams and waits have no limit
+_ANSWER_SECONDS = 120.0
 _REMOVALS = 5  # attempts
-_FIRST_PODMAN_WITH_DEVICE_REQUESTS = (
-    5,
-    4,
-)  # github.com/containers/podman/pull/25171; older ones ignore them silently
-_FIRST_ROOTLESS_DOCKER = (
-    29,
-)  # with the machine's network: docs.docker.com/engine/security/rootless/troubleshoot
+# github.com/containers/podman/pull/25171; older ones ignore them silently
+_FIRST_PODMAN_WITH_DEVICE_REQUESTS = (5, 4)
+# the first whose network is the machine's: docs.docker.com/engine/security/rootless/troubleshoot
+_FIRST_ROOTLESS_DOCKER = (29,)
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What an engine says of itself."""
+class RuntimeFacts:
+    """What a runtime says of itself."""
 
     name: str
     """For a person: `podman 4.3.1`, `docker 28.5.1`."""
@@ -72,15 +69,15 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class ExitStatus:
     """How a run of a container ended."""
 
     code: int
     is_out_of_memory: bool
 
 
-class Engine:
-    """A container engine that answers.
+class ContainerRuntime:
+    """A container runtime that answers.
 
     Args:
         address: Where, as in `DOCKER_HOST`.
@@ -96,7 +93,7 @@ class Engine:
         """What it says of itself."""
 
     def image(self, name: str) -> Image | None:
-        """Return what an image says, or `None` when the engine does not have it."""
+        """Return what an image says, or `None` when the runtime does not have it."""
         with self._own_words(), _unless_gone():
             config = self._api.inspect_image(name).get("Config") or {}
             return Image(
@@ -125,19 +122,19 @@ class Engine:
                 progress.add(message)
 
     def create(self, arguments: Mapping[str, Any]) -> tuple[str, list[str]]:
-        """Make a container; return its id, and what the engine does not do of what was asked.
+        """Make a container; return its id, and what the runtime does not do of what was asked.
 
         Args:
             arguments: Those of `docker run` in the SDK's spelling, the host's under `host`.
         """
-        own = dict(arguments)
+        options = dict(arguments)
         with self._own_words():
-            host = self._api.create_host_config(**own.pop("host"))
-            made = self._api.create_container(**own, host_config=host)
-        return str(made["Id"]), list(made.get("Warnings") or ())
+            host = self._api.create_host_config(**options.pop("host"))
+            answer = self._api.create_container(**options, host_config=host)
+        return str(answer["Id"]), list(answer.get("Warnings") or ())
 
     def attach(self, container: str) -> Iterator[tuple[bytes | None, bytes | None]]:
-        """Yield what a container writes from now on: to stdout, to stderr. Attached when this returns."""
+        """Yield what a container writes, to stdout and to stderr, from when this returns."""
         with self._own_words():
             stream: Iterator[tuple[bytes | None, bytes | None]] = self._api.attach(
                 container, stdout=True, stderr=True, stream=True, demux=True
@@ -149,15 +146,15 @@ class Engine:
         with self._own_words():
             self._api.start(container)
 
-    def wait(self, container: str) -> End:
+    def wait(self, container: str) -> ExitStatus:
         """Wait for a container's end."""
         with self._own_words():
             code = int(self._api.wait(container, timeout=None)["StatusCode"])
             state = self._api.inspect_container(container).get("State") or {}
-        return End(code=code, is_out_of_memory=bool(state.get("OOMKilled")))
+        return ExitStatus(code=code, is_out_of_memory=bool(state.get("OOMKilled")))
 
     def stop_signal(self, container: str) -> str:
-        """Return the signal that asks a container to end: the image's `STOPSIGNAL`, as on a node."""
+        """Return the signal that asks a container to end: the image's `STOPSIGNAL`."""
         with self._own_words():
             config = self._api.inspect_container(container).get("Config") or {}
         return str(config.get("StopSignal") or "SIGTERM")
@@ -174,12 +171,12 @@ class Engine:
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
         """Run a command in a container to its end; return its exit code and what it wrote."""
         with self._own_words():
-            made = self._api.exec_create(container, list(command))["Id"]
-            output = self._api.exec_start(made)
-            return int(self._api.exec_inspect(made).get("ExitCode") or 0), output
+            run = self._api.exec_create(container, list(command))["Id"]
+            output = self._api.exec_start(run)
+            return int(self._api.exec_inspect(run).get("ExitCode") or 0), output
 
     def remove(self, container: str) -> None:
-        """Remove a container, its anonymous volumes and what runs in it; nothing happens when it is gone."""
+        """Remove a container, its anonymous volumes and what runs in it, unless it is gone."""
         for attempt in range(1, _REMOVALS + 1):
             try:
                 with self._own_words(), _unless_gone():
@@ -192,13 +189,13 @@ class Engine:
                 return
 
     def find(self, directory: Path | None = None) -> list[tuple[str, Path, str]]:
-        """Return id, pod directory and owner of the containers of one pod, or of all pods of anyone."""
+        """Return id, pod directory and owner of the containers of one pod, or of all pods."""
         label = POD_LABEL if directory is None else f"{POD_LABEL}={directory}"
         with self._own_words():
-            found = self._api.containers(all=True, filters={"label": [label]})
+            entries = self._api.containers(all=True, filters={"label": [label]})
         return [
             (entry["Id"], Path(entry["Labels"][POD_LABEL]), entry["Labels"].get(OWNER_LABEL, ""))
-            for entry in found
+            for entry in entries
         ]
 
     def end_pod(self, directory: Path, grace: float = 0.0) -> None:
@@ -223,7 +220,7 @@ class Engine:
 
         Args:
             directory: The directory.
-            images: Images that the engine has; one with `rm` in it does what this user may not.
+            images: Images that the runtime has; one with `rm` in it does what this user may not.
         """
         shutil.rmtree(directory, ignore_errors=True)
         for image in images:
@@ -235,7 +232,7 @@ class Engine:
 
     @contextlib.contextmanager
     def _own_words(self) -> Iterator[None]:
-        """Turn what the SDK raises into an `OSError` that says what the engine said and nothing else."""
+        """Turn what the SDK raises into an `OSError` with the runtime's own words."""
         try:
             yield
         except self._errors as error:
@@ -262,16 +259,16 @@ class Engine:
             self.remove(container)
 
 
-def find_engine(environ: Mapping[str, str]) -> Engine:
-    """Return the container engine of this machine.
+def find_runtime(environ: Mapping[str, str]) -> ContainerRuntime:
+    """Return the container runtime of this machine.
 
     Args:
-        environ: Environment variables; `DOCKER_HOST` or `CONTAINER_HOST` names the engine,
+        environ: Environment variables; `DOCKER_HOST` or `CONTAINER_HOST` names the runtime,
             otherwise the usual sockets are tried.
 
     Raises:
         MissingDependencyError: The `docker` SDK is not installed.
-        UnsupportedError: No engine answers; lists what was tried.
+        UnsupportedError: No runtime answers; lists what was tried.
     """
     problems: list[str] = []
     for address in _addresses(environ):
@@ -280,14 +277,14 @@ def find_engine(environ: Mapping[str, str]) -> Engine:
         except OSError as error:
             problems.append(f"{address}: {error}")
     raise UnsupportedError(
-        "No container engine answers on this machine.",
+        "No container runtime answers on this machine.",
         hint="Start Docker, or `podman system service`, or name its address in DOCKER_HOST.",
         problems=problems,
     )
 
 
-def connect(address: str) -> Engine:
-    """Return the engine at an address, as in `DOCKER_HOST`.
+def connect(address: str) -> ContainerRuntime:
+    """Return the runtime at an address, as in `DOCKER_HOST`.
 
     Raises:
         MissingDependencyError: The `docker` SDK is not installed.
@@ -296,21 +293,20 @@ def connect(address: str) -> Engine:
     parts = urlsplit(address)
     if parts.scheme not in ("unix", "npipe") and parts.hostname not in _THIS_MACHINE:
         raise OSError("it is another machine's, and the pod's volumes are directories of this one")
-    try:
+    with requires(
+        "docker",
+        "Running containers",
+        hint=f"{install_command('containers')}, or pip install 'docker>=7'.",
+    ):
         import docker
         import urllib3
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Running containers needs the docker SDK for Python, which is not installed.",
-            hint=f"{install_command('containers')}, or pip install 'docker>=7'.",
-        ) from error
     errors = (
         docker.errors.DockerException,
         urllib3.exceptions.HTTPError,
         http.client.HTTPException,
     )
     try:
-        return Engine(
+        return ContainerRuntime(
             address,
             docker.APIClient(base_url=address, version="auto", timeout=_ANSWER_SECONDS),
             errors,
@@ -325,21 +321,21 @@ def _addresses(environ: Mapping[str, str]) -> list[str]:
             return [environ[variable]]
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     places = ["/var/run/docker.sock", f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock"]
-    places += ["/run/podman/podman.sock"] if os.getuid() == 0 else []
-    places += (
-        [f"{home}/.docker/run/docker.sock"] if (home := environ.get("HOME")) else []
-    )  # Docker Desktop
+    if os.getuid() == 0:
+        places.append("/run/podman/podman.sock")
+    if home := environ.get("HOME"):
+        places.append(f"{home}/.docker/run/docker.sock")  # Docker Desktop
     return [f"unix://{place}" for place in places]
 
 
-def _facts(api: Any) -> Facts:
+def _facts(api: Any) -> RuntimeFacts:
     version, info = api.version(), api.info()
     components = [str(component.get("Name", "")) for component in version.get("Components") or ()]
     is_podman = any("podman" in name.lower() for name in components)
     number = str(version.get("Version") or "")
     is_rootless = any("rootless" in str(option) for option in info.get("SecurityOptions") or ())
     release = tuple(int(part) for part in re.findall(r"\d+", number)[:2])
-    return Facts(
+    return RuntimeFacts(
         name=f"{'podman' if is_podman else 'docker'} {number}".strip(),
         is_podman=is_podman,
         cpus=int(info.get("NCPU") or 0),
@@ -356,7 +352,10 @@ def _is_virtual(info: Mapping[str, Any]) -> bool:
 
 
 def _split(image: str) -> tuple[str, str]:
-    """Return repository and tag (or digest) of an image; without a tag `latest`, not all that there are."""
+    """Return repository and tag (or digest) of an image.
+
+    Without either the tag is `latest`; the SDK would pull every tag that there is.
+    """
     name, at, digest = image.partition("@")
     if at:
         return name, digest
@@ -375,7 +374,7 @@ def _unless_gone() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why an engine does not answer, without the layers around it."""
+    """Return why a runtime does not answer, without the layers around it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -403,9 +402,6 @@ class _Progress:
             self._layers[str(message.get("id"))] = int(detail["current"]), int(detail["total"])
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + 10.0
-            done, total = (
-                (sum(column) for column in zip(*self._layers.values(), strict=True))
-                if self._layers
-                else (0, 0)
-            )
+            done = sum(layer_done for layer_done, _ in self._layers.values())
+            total = sum(layer_total for _, layer_total in self._layers.values())
             self._tell(f"{done / 1e9:.1f} of {total / 1e9:.1f} GB" if total else "still pulling")

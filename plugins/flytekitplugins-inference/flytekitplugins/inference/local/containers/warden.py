@@ -1,9 +1,10 @@
-"""The process that ends a pod's containers when the process that started them is gone: what `shim` is for programs.
+"""The process that ends a pod's containers when the process that started them is gone.
 
-Started as `python -m flytekitplugins.inference.local.containers.warden PARENT ENGINE DIRECTORY
-IMAGE...` with the pod's first container. It does nothing as long as its parent lives, and is ended
-by it. However the parent ended, the containers get their stop signal, `ORPHAN_GRACE_SECONDS` later
-SIGKILL, and the private directory is removed.
+It is for containers what `shim` is for programs. It is started with the pod's first container, as
+`python -m flytekitplugins.inference.local.containers.warden PARENT ADDRESS DIRECTORY IMAGE...`. It
+does nothing as long as its parent lives, and is ended by it. However the parent ended, the
+containers get their stop signal, `ORPHAN_GRACE_SECONDS` later SIGKILL, and the private directory is
+removed.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ def main(parent: int, address: str, directory: Path, images: list[str]) -> None:
 
     Args:
         parent: The process that started this one.
-        address: The engine's.
+        address: The runtime's.
         directory: The pod's private directory.
         images: What its containers ran.
     """
     while os.getppid() == parent:
         time.sleep(_POLL_SECONDS)
-    engine = connect(address)
-    engine.end_pod(directory, ORPHAN_GRACE_SECONDS)
-    engine.remove_directory(directory, images)
+    runtime = connect(address)
+    runtime.end_pod(directory, ORPHAN_GRACE_SECONDS)
+    runtime.remove_directory(directory, images)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import platform
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..probes import POD_IP
+from .probe_plan import POD_IP
 from .rewrite import expand, sole_reference
 
 if TYPE_CHECKING:
@@ -94,11 +94,11 @@ def _from_source(
         if kind in source:
             if name in environ or source[kind].get("optional"):
                 return environ.get(name), ""
-            held = f"{kind} {source[kind].get('name')!r}, key {source[kind].get('key')!r}"
+            location = f"{kind} {source[kind].get('name')!r}, key {source[kind].get('key')!r}"
             return (
                 None,
-                f"{name} comes from {held}, which does not exist here; set the variable {name} on "
-                "this machine.",
+                f"{name} comes from {location}, which does not exist here; set the variable "
+                f"{name} on this machine.",
             )
     if "fieldRef" in source:
         path = str(source["fieldRef"].get("fieldPath"))
@@ -120,7 +120,7 @@ def _field(path: str, metadata: Mapping[str, Any]) -> str | None:
         if path.startswith(f"metadata.{kind}['") and path.endswith("']"):
             return str((metadata.get(kind) or {}).get(path[len(f"metadata.{kind}['") : -2], ""))
     node = platform.node() or "localhost"
-    known = {
+    fields = {
         "metadata.name": str(metadata.get("name") or "local"),
         "metadata.namespace": str(metadata.get("namespace") or "default"),
         "metadata.uid": str(metadata.get("uid") or f"local-{os.getpid()}"),
@@ -131,7 +131,7 @@ def _field(path: str, metadata: Mapping[str, Any]) -> str | None:
         "status.podIP": POD_IP,
         "status.podIPs": POD_IP,
     }
-    return known.get(path)
+    return fields.get(path)
 
 
 def _sources(container: Mapping[str, Any]) -> list[Mapping[str, Any]]:

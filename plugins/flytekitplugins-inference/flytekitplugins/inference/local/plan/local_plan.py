@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, UnsupportedError
 from ...programs.protocol import TERMINATION_LOG_VARIABLE, TMP_DIRECTORY
-from ..probes import Exec, Probe, parse_probe
 from .environment import Environment, compile_environment
-from .mounts import Mount, compile_mounts, locate_volumes, map_mounts
+from .mounts import LocalMount, compile_mounts, locate_volumes, map_mounts
+from .probe_plan import Exec, ProbePlan, parse_probe
 from .rewrite import (
     expand,
     fill_variables,
@@ -64,20 +64,20 @@ class ContainerPlan:
     env: Mapping[str, str] = field(repr=False)
     """The variables that come on top of the backend's own."""
     working_dir: str | None
-    mounts: tuple[Mount, ...]
+    mounts: tuple[LocalMount, ...]
     ports: tuple[int, ...]
     """Ports on this machine."""
-    startup: Probe | None
-    liveness: Probe | None
-    readiness: Probe | None
+    startup: ProbePlan | None
+    liveness: ProbePlan | None
+    readiness: ProbePlan | None
     termination_log: Path
     """The file that stands for `/dev/termination-log`."""
     sandbox: Sandbox = field(default_factory=Sandbox)
-    """What the engine is told of a container that runs in its image."""
+    """What the runtime is told of a container that runs in its image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PodPlan:
+class LocalPodPlan:
     """A whole pod, ready to be started."""
 
     name: str
@@ -91,7 +91,7 @@ class PodPlan:
     """`terminationGracePeriodSeconds`."""
     ports: Mapping[int, int]
     """Port on this machine by container port."""
-    primary_mounts: tuple[Mount, ...]
+    primary_mounts: tuple[LocalMount, ...]
     primary_env: Mapping[str, str] = field(repr=False)
     """What the manifest defines for the primary, mapped to this machine."""
     directories: tuple[Path, ...]
@@ -121,7 +121,7 @@ def compile_plan(
     runs_image: Callable[[str], bool] = lambda image: False,
     is_here: Callable[[str], bool] = lambda path: False,
     platform: str = sys.platform,
-) -> PodPlan:
+) -> LocalPodPlan:
     """Compile a pod manifest for this machine.
 
     Args:
@@ -166,8 +166,8 @@ def compile_plan(
         is_here=is_here,
         platform=platform,
     )
-    own = next(entry for entry in spec["containers"] if entry["name"] == primary)
-    primary_mounts, primary_environment = compiler.compile_primary(own)
+    primary_entry = next(entry for entry in spec["containers"] if entry["name"] == primary)
+    primary_mounts, primary_environment = compiler.compile_primary(primary_entry)
     containers = tuple(
         compiler.compile_container(entry, role)
         for entry, role in _roles(spec)
@@ -175,10 +175,10 @@ def compile_plan(
     )
     if compiler.problems:
         raise UnsupportedError("This pod cannot run on this machine.", problems=compiler.problems)
-    mounted = {mount.directory for plan in containers for mount in plan.mounts}
-    mounted |= {mount.directory for mount in primary_mounts}
+    directories = {mount.directory for plan in containers for mount in plan.mounts}
+    directories |= {mount.directory for mount in primary_mounts}
     grace = spec.get("terminationGracePeriodSeconds")
-    return PodPlan(
+    return LocalPodPlan(
         name=str((manifest.get("metadata") or {}).get("name") or "local"),
         root=root,
         primary=primary,
@@ -187,7 +187,7 @@ def compile_plan(
         ports=dict(ports),
         primary_mounts=primary_mounts,
         primary_env=primary_environment.values,
-        directories=tuple(sorted(path for path in mounted if path.is_relative_to(root))),
+        directories=tuple(sorted(path for path in directories if path.is_relative_to(root))),
         notes=tuple(compiler.notes),
     )
 
@@ -206,7 +206,7 @@ def _roles(spec: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Role]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Compiler:
-    """What all containers of one pod have in common, and what was found on the way."""
+    """What all containers of one pod have in common, and what is noted on the way."""
 
     root: Path
     spec: Mapping[str, Any]
@@ -223,8 +223,10 @@ class _Compiler:
     problems: list[str] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
 
-    def compile_primary(self, entry: Mapping[str, Any]) -> tuple[tuple[Mount, ...], Environment]:
-        """Compile what the caller's own code can ask for; what it lacks here is no problem of the pod."""
+    def compile_primary(
+        self, entry: Mapping[str, Any]
+    ) -> tuple[tuple[LocalMount, ...], Environment]:
+        """Compile what the caller's own code can ask for; what it lacks stops no pod."""
         mounts = self._mounts(entry, [])
         mapping = map_mounts(mounts, self.platform)
         return mounts, self._environment(entry, mapping)
@@ -262,7 +264,7 @@ class _Compiler:
             env=env,
             working_dir=self._map_paths(str(working_dir), mapping) if working_dir else None,
             mounts=mounts,
-            ports=tuple(self._here(port) for port in _own_ports(entry)),
+            ports=tuple(self._local_port(port) for port in _own_ports(entry)),
             **probes,
             termination_log=self._termination_log(name),
             sandbox=self._sandbox(entry) if own_filesystem else Sandbox(),
@@ -274,7 +276,7 @@ class _Compiler:
         self.notes.extend((str(entry["name"]), note) for note in notes)
         return sandbox
 
-    def _mounts(self, entry: Mapping[str, Any], problems: list[str]) -> tuple[Mount, ...]:
+    def _mounts(self, entry: Mapping[str, Any], problems: list[str]) -> tuple[LocalMount, ...]:
         return compile_mounts(
             entry,
             located=self.located,
@@ -318,7 +320,7 @@ class _Compiler:
 
     def _probe(
         self, entry: Mapping[str, Any], key: str, mapping: Mapping[str, str]
-    ) -> Probe | None:
+    ) -> ProbePlan | None:
         given = entry.get(key)
         if not given:
             return None
@@ -356,7 +358,7 @@ class _Compiler:
                 )
             self.notes.append((name, note))
 
-    def _here(self, port: int) -> int:
+    def _local_port(self, port: int) -> int:
         return self.ports.get(port, port)
 
     def _termination_log(self, name: str) -> Path:

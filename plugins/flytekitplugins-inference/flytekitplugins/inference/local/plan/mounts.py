@@ -21,7 +21,7 @@ _PRIVATE = ("emptyDir", "ephemeral")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mount:
+class LocalMount:
     """One `volumeMounts` entry of a container."""
 
     path: str
@@ -46,20 +46,20 @@ def locate_volumes(
     Returns:
         Directory by volume, and for each volume without one the kind it is.
     """
-    found: dict[str, Path] = {}
+    directories: dict[str, Path] = {}
     missing: dict[str, str] = {}
     for volume in spec.get("volumes") or ():
         name = str(volume["name"])
         kinds = [key for key, value in volume.items() if key != "name" and value is not None]
         if name in given:
-            found[name] = given[name].expanduser().absolute()
+            directories[name] = given[name].expanduser().absolute()
         elif "hostPath" in kinds:
-            found[name] = Path(volume["hostPath"]["path"])
+            directories[name] = Path(volume["hostPath"]["path"])
         elif not kinds or kinds[0] in _PRIVATE or _is_optional(volume[kinds[0]]):
-            found[name] = root / "volumes" / name
+            directories[name] = root / "volumes" / name
         else:
             missing[name] = kinds[0]
-    return found, missing
+    return directories, missing
 
 
 def _is_optional(source: Any) -> bool:
@@ -74,7 +74,7 @@ def compile_mounts(
     missing: Mapping[str, str],
     host_paths: frozenset[str] = frozenset(),
     problems: list[str],
-) -> tuple[Mount, ...]:
+) -> tuple[LocalMount, ...]:
     """Return the mounts of one container that have a directory here.
 
     Args:
@@ -84,7 +84,7 @@ def compile_mounts(
         host_paths: The volumes that are directories of the node.
         problems: Takes a sentence for each mount that has none.
     """
-    mounts: list[Mount] = []
+    mounts: list[LocalMount] = []
     for entry in container.get("volumeMounts") or ():
         name = str(entry["name"])
         path = str(PurePosixPath(entry["mountPath"]))
@@ -107,14 +107,14 @@ def compile_mounts(
             read_only = bool(entry.get("readOnly"))
             is_host_path = name in host_paths
             mounts.append(
-                Mount(
+                LocalMount(
                     path=path, directory=directory, read_only=read_only, is_host_path=is_host_path
                 )
             )
     return tuple(mounts)
 
 
-def map_mounts(mounts: tuple[Mount, ...], platform: str = sys.platform) -> dict[str, str]:
+def map_mounts(mounts: tuple[LocalMount, ...], platform: str = sys.platform) -> dict[str, str]:
     """Return the directory by mount path that takes the path's place in text of the container."""
     shared_memory = SHM if platform.startswith("linux") else ""
     return {
@@ -125,16 +125,16 @@ def map_mounts(mounts: tuple[Mount, ...], platform: str = sys.platform) -> dict[
 
 
 def find_directory(
-    path: str, mounts: tuple[Mount, ...], platform: str = sys.platform
+    path: str, mounts: tuple[LocalMount, ...], platform: str = sys.platform
 ) -> Path | None:
     """Return where a container path lies on this machine, or `None` if no mount holds it."""
-    wanted = PurePosixPath(path)
+    container_path = PurePosixPath(path)
     for mount in sorted(mounts, key=lambda mount: len(mount.path), reverse=True):
-        if wanted.is_relative_to(mount.path):
+        if container_path.is_relative_to(mount.path):
             is_shared_memory = mount.path == SHM and platform.startswith("linux")
             return (
-                Path(wanted)
+                Path(container_path)
                 if is_shared_memory
-                else mount.directory / wanted.relative_to(mount.path)
+                else mount.directory / container_path.relative_to(mount.path)
             )
     return None

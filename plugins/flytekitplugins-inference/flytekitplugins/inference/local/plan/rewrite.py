@@ -53,14 +53,14 @@ _HOST_PORT = re.compile(
 
 
 def fill_variables(text: str, variables: Mapping[str, str]) -> str:
-    """Put Flyte's variables in place of `{{ .name }}` and `{{ $name }}`; the case of a name does not matter.
+    """Put Flyte's variables in place of `{{ .name }}` and `{{ $name }}`, in whatever case.
 
     Args:
         text: One word of a container's `command` or `args`.
         variables: Value by name; a name that is not here is left as it is.
     """
-    known = {name.lower(): value for name, value in variables.items()}
-    return _TEMPLATE.sub(lambda match: known.get(match[1].lower(), match[0]), text)
+    values = {name.lower(): value for name, value in variables.items()}
+    return _TEMPLATE.sub(lambda match: values.get(match[1].lower(), match[0]), text)
 
 
 def unfilled_variables(text: str) -> tuple[str, ...]:
@@ -116,15 +116,15 @@ def names_port(name: str) -> bool:
 
 
 def map_ports(text: str, ports: Mapping[int, int]) -> str:
-    """Replace ports in one text: behind `=` or a flag that names a port, and behind a host that is this pod."""
+    """Replace ports in one text: behind a flag or `=`, and behind a host that is this pod."""
     if not ports:
         return text
 
     def assigned(match: re.Match[str]) -> str:
         dashes, name, separator, number = match.groups()
         is_flag = bool(dashes)
-        named = names_port(name) or (is_flag and name == "p")
-        if not named or (separator != "=" and not is_flag):
+        is_port = names_port(name) or (is_flag and name == "p")
+        if not is_port or (separator != "=" and not is_flag):
             return match[0]
         return f"{dashes}{name}{separator}{ports.get(int(number), number)}"
 
@@ -136,7 +136,7 @@ def map_ports(text: str, ports: Mapping[int, int]) -> str:
 
 
 def map_port_words(words: Sequence[str], ports: Mapping[int, int]) -> list[str]:
-    """Replace ports in a command line, where a number may also follow its flag as a word of its own."""
+    """Replace ports in a command line, where a number may be a word behind its flag."""
     mapped: list[str] = []
     flag = ""
     for word in words:

@@ -1,4 +1,4 @@
-"""What a container engine is told of a container beside its command, variables and volumes: user, rights, limits.
+"""What a container runtime is told of a container's user, rights and limits.
 
 Pure: manifest → frozen data. Processes of this machine have no such thing and ignore it.
 """
@@ -23,7 +23,7 @@ not overwritten."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """The surroundings of one container; what is `None`, empty or 0 is the engine's own default."""
+    """User, rights and limits of one container; `None`, empty or 0 is the runtime's default."""
 
     user: str = ""
     """`uid` or `uid:gid`; empty: the image's."""
@@ -37,7 +37,7 @@ class Sandbox:
     """`allowPrivilegeEscalation`."""
     is_privileged: bool = False
     is_confined: bool = True
-    """Whether the engine's seccomp profile holds: not with `seccompProfile.type: Unconfined`."""
+    """Whether the runtime's seccomp profile holds: not with `seccompProfile.type: Unconfined`."""
     has_read_only_root: bool = False
     memory_bytes: int = 0
     """`limits.memory`."""
@@ -55,7 +55,7 @@ class Sandbox:
 def compile_sandbox(
     container: Mapping[str, Any], spec: Mapping[str, Any], *, problems: list[str], notes: list[str]
 ) -> Sandbox:
-    """Read what a container of a manifest asks of its engine.
+    """Read what a container of a manifest asks of its runtime.
 
     Args:
         container: The container.
@@ -103,20 +103,20 @@ def _is_nvidia(resource: str) -> bool:
     return resource == "gpu" or resource.startswith("nvidia.com/")
 
 
-def _quantities(given: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for key, value in given.items():
+def _quantities(texts: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, float]:
+    quantities: dict[str, float] = {}
+    for key, value in texts.items():
         try:
-            found[key] = float(parse_quantity(str(value)))
+            quantities[key] = float(parse_quantity(str(value)))
         except QuantityError as error:
             problems.append(f"{where}.{key}: {error}")
-    return found
+    return quantities
 
 
 def _user(security: Mapping[str, Any]) -> str:
     user, group = security.get("runAsUser"), security.get("runAsGroup")
     if user is None:
-        return ""  # an engine takes no group without a user; neither does a kubelet
+        return ""  # a runtime takes no group without a user; neither does a kubelet
     return str(user) if group is None else f"{user}:{group}"
 
 
@@ -130,16 +130,16 @@ def _groups(pod: Mapping[str, Any]) -> tuple[str, ...]:
 def _shared_memory(
     container: Mapping[str, Any], spec: Mapping[str, Any], problems: list[str]
 ) -> int | None:
-    mounted = {
+    names = {
         entry["name"]
         for entry in container.get("volumeMounts") or ()
         if entry.get("mountPath") == SHM
     }
     for volume in spec.get("volumes") or ():
-        if volume["name"] in mounted and (volume.get("emptyDir") or {}).get("medium") == "Memory":
+        if volume["name"] in names and (volume.get("emptyDir") or {}).get("medium") == "Memory":
             limit = volume["emptyDir"].get("sizeLimit")
-            given = {"sizeLimit": limit} if limit else {}
+            limits = {"sizeLimit": limit} if limit else {}
             return math.ceil(
-                _quantities(given, f"volume {volume['name']}", problems).get("sizeLimit", 0)
+                _quantities(limits, f"volume {volume['name']}", problems).get("sizeLimit", 0)
             )
     return None

@@ -49,10 +49,10 @@ def find_program(name: str, path: str) -> str | None:
     """
     if name in PYTHONS:
         return sys.executable
-    found = shutil.which(name, path=path)
-    if found is None and Path(name).is_absolute():
-        found = shutil.which(Path(name).name, path=path)
-    return str(Path(found).absolute()) if found else None
+    program = shutil.which(name, path=path)
+    if program is None and Path(name).is_absolute():
+        program = shutil.which(Path(name).name, path=path)
+    return str(Path(program).absolute()) if program else None
 
 
 def with_programs(command: Sequence[str], path: str) -> list[str]:
@@ -92,9 +92,8 @@ def why_no_module(container: ContainerPlan, package: str) -> str:
     hint = INSTALL_HINTS.get(package, "install it in this environment")
     return (
         f"{container.name} runs `python -m` with the package {package!r}, which this environment "
-        "does not have. "
-        f"To get it: {hint}. Or give command= with a program of this machine, or run the image: "
-        "INFERENCE_LOCAL_BACKEND=containers."
+        f"does not have. To get it: {hint}. Or give command= with a program of this machine, or "
+        "run the image: INFERENCE_LOCAL_BACKEND=containers."
     )
 
 
@@ -104,10 +103,8 @@ def why_missing(container: ContainerPlan) -> str:
     if not container.command:
         return (
             f"{container.name} has no command: its program is the entry point of {image}, which "
-            "only a "
-            "container engine can run. Give command= with a program of this machine, or run the "
-            "image: "
-            "INFERENCE_LOCAL_BACKEND=containers."
+            "only a container runtime can run. Give command= with a program of this machine, or "
+            "run the image: INFERENCE_LOCAL_BACKEND=containers."
         )
     name = container.command[0]
     hint = INSTALL_HINTS.get(Path(name).name, "install it")

@@ -36,7 +36,10 @@ def _place() -> str:
 
 
 def _began(pid: int) -> str:
-    """Return when a process began, in ticks since the boot (`proc(5)`, `stat`); empty when it has ended."""
+    """Return when a process began, in ticks since the boot (`proc(5)`, `stat`).
+
+    Empty when it has ended.
+    """
     if (_PROC / "self/stat").exists():
         with contextlib.suppress(OSError):
             fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()

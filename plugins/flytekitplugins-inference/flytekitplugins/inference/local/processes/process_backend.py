@@ -33,8 +33,8 @@ from .lookup import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from ..backend import LineSink, Report
-    from ..plan.local_plan import ContainerPlan, PodPlan
+    from ..backend import EventSink, LineSink
+    from ..plan.local_plan import ContainerPlan, LocalPodPlan
 
 MARKER = "INFERENCE_LOCAL_CONTAINER"
 """Environment variable of every process of a local pod: `<pod>/<container>`."""
@@ -62,7 +62,7 @@ class ProcessBackend:
         """Return `False`: there are no images here."""
         return False
 
-    def prepare(self, plan: PodPlan, report: Report) -> None:
+    def prepare(self, plan: LocalPodPlan, report: EventSink) -> None:
         """Check that each container's program and working directory exist.
 
         Raises:
@@ -73,7 +73,7 @@ class ProcessBackend:
                 "This pod cannot run as processes of this machine.", problems=problems
             )
 
-    def problems(self, plan: PodPlan) -> list[str]:
+    def problems(self, plan: LocalPodPlan) -> list[str]:
         """Return why containers of `plan` that have no image cannot run here, as sentences."""
         problems: list[str] = []
         for container in plan.containers:
@@ -97,7 +97,7 @@ class ProcessBackend:
         return problems
 
     def start(
-        self, plan: PodPlan, container: ContainerPlan, write_line: LineSink
+        self, plan: LocalPodPlan, container: ContainerPlan, write_line: LineSink
     ) -> ContainerProcess:
         """Start one container.
 
@@ -132,7 +132,7 @@ class ProcessBackend:
         except OSError:
             return ""
 
-    def clean_up(self, plan: PodPlan) -> None:
+    def clean_up(self, plan: LocalPodPlan) -> None:
         """Do nothing: what a run leaves is gone when it is over."""
 
     def _find(self, container: ContainerPlan) -> str | None:
@@ -144,7 +144,7 @@ class ProcessBackend:
         return env | {"PATH": search_path(env.get("PATH"))}
 
 
-def _comes_later(container: ContainerPlan, plan: PodPlan) -> bool:
+def _comes_later(container: ContainerPlan, plan: LocalPodPlan) -> bool:
     """Tell whether a container's program lies in a volume that another container may fill."""
     return Path(container.command[0]).is_relative_to(plan.root)
 
@@ -247,12 +247,12 @@ class ContainerProcess:
 
 
 def end_marked(marker: str) -> None:
-    """Kill every process that carries `marker`, as often as new ones are found."""
+    """Kill every process that carries `marker`, and those that it starts meanwhile."""
     for _ in range(10):
-        found = list(marked_processes(marker))
-        if not found:
+        pids = list(marked_processes(marker))
+        if not pids:
             return
-        for pid in found:
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
@@ -264,26 +264,26 @@ def marked_processes(marker: str) -> Iterable[int]:
     Args:
         marker: `<pod>/<container>`, or `<pod>/` for all containers of a pod.
     """
-    wanted = f"{MARKER}={marker}"
+    entry = f"{MARKER}={marker}"
     if Path("/proc/self/environ").exists():
-        return _marked_in_proc(wanted.encode())
-    return _marked_by_ps(wanted)
+        return _marked_in_proc(entry.encode())
+    return _marked_by_ps(entry)
 
 
-def _marked_in_proc(wanted: bytes) -> Iterable[int]:
+def _marked_in_proc(entry: bytes) -> Iterable[int]:
     for directory in Path("/proc").iterdir():
         if directory.name.isdecimal() and int(directory.name) != os.getpid():
             with contextlib.suppress(OSError):  # gone, or another user's
                 variables = (directory / "environ").read_bytes().split(b"\0")
-                if any(_carries(variable, wanted) for variable in variables):
+                if any(_carries(variable, entry) for variable in variables):
                     yield int(directory.name)
 
 
-def _carries(variable: bytes, wanted: bytes) -> bool:
-    return variable == wanted or (wanted.endswith(b"/") and variable.startswith(wanted))
+def _carries(variable: bytes, entry: bytes) -> bool:
+    return variable == entry or (entry.endswith(b"/") and variable.startswith(entry))
 
 
-def _marked_by_ps(wanted: str) -> Iterable[int]:
+def _marked_by_ps(entry: str) -> Iterable[int]:
     listing = subprocess.run(
         ["ps", "-xEww", "-o", "pid=,command="],
         stdout=subprocess.PIPE,
@@ -298,8 +298,7 @@ def _marked_by_ps(wanted: str) -> Iterable[int]:
             pid.isdecimal()
             and int(pid) != os.getpid()
             and any(
-                word == wanted or (wanted.endswith("/") and word.startswith(wanted))
-                for word in words
+                word == entry or (entry.endswith("/") and word.startswith(entry)) for word in words
             )
         ):
             yield int(pid)

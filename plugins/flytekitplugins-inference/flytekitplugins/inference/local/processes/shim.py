@@ -1,4 +1,4 @@
-"""The small process between a pod and one container: what PID 1 and the container runtime are on a node.
+"""The small process between a pod and one container: PID 1 and the container runtime of a node.
 
 Started as a script, `python -I -S shim.py PARENT DIRECTORY PROGRAM ARGUMENT...`; standard library
 only, and not one import of this package. It runs the program in a session of its own and ends as
@@ -80,7 +80,7 @@ class Shim:
         return self._code
 
     def _handle_signals(self) -> int:
-        """Let signals set flags; return the end of a pipe that becomes readable when one arrives."""
+        """Let signals set flags; return a pipe that becomes readable when one arrives."""
         readable, writable = os.pipe()
         os.set_blocking(readable, False)
         os.set_blocking(writable, False)
@@ -172,13 +172,13 @@ def _descendants() -> list[int]:
         if name.isdecimal():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
                 parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
-    found = {os.getpid()}
+    family = {os.getpid()}
     grew = True
     while grew:
-        below = {pid for pid, parent in parents.items() if parent in found} - found
-        found |= below
+        below = {pid for pid, parent in parents.items() if parent in family} - family
+        family |= below
         grew = bool(below)
-    return sorted(found - {os.getpid()})
+    return sorted(family - {os.getpid()})
 
 
 if __name__ == "__main__":

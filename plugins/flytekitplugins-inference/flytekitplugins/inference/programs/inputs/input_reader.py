@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, InferenceError, IntegrityError, InvalidSourceError
-from ..stores.store import SourceChangedError, mask
+from ...facts.address import mask
+from ..stores.store import SourceChangedError
 from .literals import parse_literal, parse_literal_map, select, value_of
-from .values import Offloaded, Path, dotted, leaves, replace
+from .values import OffloadedLiteral, Path, dotted, leaves, replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,9 +65,9 @@ class InputReader:
 
     def _resolved(self, tree: Any) -> Any:
         """Return `tree` with the offloaded literals in it, and in these, fetched."""
-        waiting: list[Offloaded] = []
+        waiting: list[OffloadedLiteral] = []
         for _ in range(MAX_OFFLOADED_DEPTH):
-            waiting = [leaf for leaf in leaves(tree) if isinstance(leaf, Offloaded)]
+            waiting = [leaf for leaf in leaves(tree) if isinstance(leaf, OffloadedLiteral)]
             if not waiting:
                 return tree
             literals = self._literals(waiting)
@@ -77,10 +78,10 @@ class InputReader:
             f"{dotted(waiting[0].path)}: its offloaded literals refer to each other."
         )
 
-    def _literals(self, offloaded: Sequence[Offloaded]) -> dict[Offloaded, Any]:
+    def _literals(self, offloaded: Sequence[OffloadedLiteral]) -> dict[OffloadedLiteral, Any]:
         literals = {}
 
-        def fetch(leaf: Offloaded) -> None:
+        def fetch(leaf: OffloadedLiteral) -> None:
             literals[leaf] = parse_literal(self._read_all(leaf.uri), leaf.path)
 
         failures = self.crew.map(fetch, offloaded)
@@ -122,7 +123,10 @@ def item_index(environ: Mapping[str, str]) -> int | None:
 
 
 def combined(failures: Sequence[tuple[Path, InferenceError]]) -> InferenceError:
-    """Return one error for those of several inputs; of the kind of the first that a rerun would not mend."""
+    """Return one error for those of several inputs.
+
+    It is of the kind of the first that a rerun would not mend.
+    """
     ordered = sorted(failures, key=lambda failure: dotted(failure[0]))
     first = next((error for _, error in ordered if not error.retryable), ordered[0][1])
     texts = [f"{dotted(path)}: {error.message}" for path, error in ordered[:MAX_REPORTED]]
@@ -133,7 +137,7 @@ def combined(failures: Sequence[tuple[Path, InferenceError]]) -> InferenceError:
     return kind(head + " ".join(texts), hint=first.hint)
 
 
-def _offloaded(name: str, literal: Any) -> Offloaded | None:
+def _offloaded(name: str, literal: Any) -> OffloadedLiteral | None:
     if literal.WhichOneof("value") != "offloaded_metadata":
         return None
-    return Offloaded(path=(name,), uri=literal.offloaded_metadata.uri)
+    return OffloadedLiteral(path=(name,), uri=literal.offloaded_metadata.uri)

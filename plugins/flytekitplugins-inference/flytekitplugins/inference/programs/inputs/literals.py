@@ -12,7 +12,7 @@ from ...errors import InvalidSourceError
 from .values import (
     Content,
     Kind,
-    Offloaded,
+    OffloadedLiteral,
     Path,
     Reference,
     Refers,
@@ -71,7 +71,10 @@ def parse_literal(data: bytes, path: Path) -> Any:
 
 
 def _holds_only_field_1(data: bytes) -> bool:
-    """Whether every top-level record has field number 1 and wire type 2 (protobuf.dev, "Encoding")."""
+    """Whether every top-level record has field number 1 and wire type 2.
+
+    Source: protobuf.dev, "Encoding".
+    """
     position = 0
     while position < len(data):
         if data[position] != (1 << 3 | 2):
@@ -89,7 +92,9 @@ def _holds_only_field_1(data: bytes) -> bool:
 
 
 def select(literals: Mapping[str, Any], index: int, bound: frozenset[str]) -> dict[str, Any]:
-    """Return the inputs of one instance of a map task: element `index` of each collection that is not bound.
+    """Return the inputs of one instance of a map task.
+
+    Of each collection that is not bound that is element `index`.
 
     Source: `ArrayNodeMapTask._literal_map_to_python_input`, flytekit 1.16.
 
@@ -111,7 +116,9 @@ def select(literals: Mapping[str, Any], index: int, bound: frozenset[str]) -> di
 
 
 def value_of(literal: Any, path: Path, refers: Refers) -> Any:
-    """Return `literal` as JSON values with `Reference`, `Content` and `Offloaded` objects in them.
+    """Return `literal` as JSON values.
+
+    In them are `Reference`, `Content` and `OffloadedLiteral` objects.
 
     Raises:
         InvalidSourceError: A literal is of a kind that is not known, or nested too deeply.
@@ -126,7 +133,7 @@ def value_of(literal: Any, path: Path, refers: Refers) -> Any:
         items = literal.map.literals
         return {key: value_of(items[key], (*path, key), refers) for key in sorted(items)}
     if kind == "offloaded_metadata":
-        return Offloaded(path=path, uri=literal.offloaded_metadata.uri)
+        return OffloadedLiteral(path=path, uri=literal.offloaded_metadata.uri)
     if kind == "scalar":
         return _scalar(literal.scalar, path, refers)
     raise InvalidSourceError(
@@ -188,11 +195,8 @@ def _binary(binary: Any, path: Path, refers: Refers) -> Any:
 
     try:
         value = msgpack.unpackb(binary.value, strict_map_key=False)
-    except (
-        msgpack.UnpackException,
-        ValueError,
-        TypeError,
-    ) as error:  # bytes left over, not UTF-8; a list as a key
+    except (msgpack.UnpackException, ValueError, TypeError) as error:
+        # bytes are left over, a text is not UTF-8, or a list is a key
         raise InvalidSourceError(f"{dotted(path)}: its msgpack bytes cannot be read.") from error
     return plain(value, path, refers)
 

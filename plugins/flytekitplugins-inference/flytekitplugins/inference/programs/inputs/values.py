@@ -1,4 +1,7 @@
-"""Plain JSON values with references to files in them: what `inputs.json` is made of. Pure: no I/O."""
+"""Plain JSON values with references to files in them: the content of `inputs.json`.
+
+Pure: no I/O.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class Content:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Offloaded:
+class OffloadedLiteral:
     """A literal that lies in a store because it is large (`LiteralOffloadedMetadata`)."""
 
     path: Path
@@ -86,24 +89,26 @@ def plain(value: Any, path: Path, refers: Refers) -> Any:
                 f"{dotted(path)}: two keys of a dictionary are the same text in JSON."
             )
         mapping = dict(zip(keys, value.values(), strict=True))
-        found = file_key(mapping, refers)
-        return {key: _entry(item, key, found, path, refers) for key, item in mapping.items()}
+        address = file_key(mapping, refers)
+        return {key: _entry(item, key, address, path, refers) for key, item in mapping.items()}
     if isinstance(value, list):
         return [plain(item, (*path, i), refers) for i, item in enumerate(value)]
     if isinstance(value, bytes):
-        return base64.b64encode(value).decode()  # as a dataclass's own to_json() has it
+        return _base64(value)  # as a dataclass's own to_json() has it
     if isinstance(value, float):
         return number(value)
     if value is None or isinstance(value, (str, int)):
         return value
     to_datetime = getattr(value, "to_datetime", None)  # msgpack.Timestamp
-    return (
-        to_datetime().isoformat() if to_datetime else base64.b64encode(value.data).decode()
-    )  # msgpack.ExtType
+    return to_datetime().isoformat() if to_datetime else _base64(value.data)  # msgpack.ExtType
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def file_key(mapping: Mapping[str, Any], refers: Refers) -> tuple[str, Kind] | None:
-    """Return which value of `mapping` is the address of a file, or None when it is a user's own dictionary.
+    """Return which value of `mapping` is the address of a file; None for a user's own dictionary.
 
     The shapes are what flytekit 1.16 writes for `FlyteFile` and `FlyteDirectory` (`path`, perhaps
     `metadata`), `StructuredDataset` (`uri`, `file_format`), `FlyteSchema` (`remote_path`) and a
@@ -116,16 +121,18 @@ def file_key(mapping: Mapping[str, Any], refers: Refers) -> tuple[str, Kind] | N
         frozenset({"remote_path"}): ("remote_path", Kind.EITHER),
         frozenset({"pickle_file"}): ("pickle_file", Kind.FILE),
     }
-    found = shapes.get(frozenset(mapping))
-    if found is None or not isinstance(mapping.get("metadata"), (dict, type(None))):
+    shape = shapes.get(frozenset(mapping))
+    if shape is None or not isinstance(mapping.get("metadata"), (dict, type(None))):
         return None
-    uri = mapping[found[0]]
-    return found if isinstance(uri, str) and refers(uri) else None
+    uri = mapping[shape[0]]
+    return shape if isinstance(uri, str) and refers(uri) else None
 
 
-def _entry(item: Any, key: str, found: tuple[str, Kind] | None, path: Path, refers: Refers) -> Any:
-    if found and key == found[0]:
-        return Reference(path=path, uri=item, kind=found[1])
+def _entry(
+    item: Any, key: str, address: tuple[str, Kind] | None, path: Path, refers: Refers
+) -> Any:
+    if address and key == address[0]:
+        return Reference(path=path, uri=item, kind=address[1])
     return plain(item, (*path, key), refers)
 
 
@@ -143,9 +150,11 @@ def _key(key: Any, path: Path) -> str:
 
 def number(value: float) -> float | str:
     """Return `value`, or the text that protobuf's JSON mapping has for what JSON lacks."""
+    if math.isfinite(value):
+        return value
     if math.isnan(value):
         return "NaN"
-    return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
+    return "Infinity" if value > 0 else "-Infinity"
 
 
 def check_depth(path: Path) -> None:
@@ -155,14 +164,14 @@ def check_depth(path: Path) -> None:
 
 
 def leaves(tree: Any) -> Iterator[Any]:
-    """Yield every `Reference`, `Content` and `Offloaded` of `tree`."""
+    """Yield every `Reference`, `Content` and `OffloadedLiteral` of `tree`."""
     if isinstance(tree, dict):
         for item in tree.values():
             yield from leaves(item)
     elif isinstance(tree, list):
         for item in tree:
             yield from leaves(item)
-    elif isinstance(tree, (Reference, Content, Offloaded)):
+    elif isinstance(tree, (Reference, Content, OffloadedLiteral)):
         yield tree
 
 
@@ -172,6 +181,6 @@ def replace(tree: Any, replacements: Mapping[Any, Any]) -> Any:
         return {key: replace(item, replacements) for key, item in tree.items()}
     if isinstance(tree, list):
         return [replace(item, replacements) for item in tree]
-    if isinstance(tree, (Reference, Content, Offloaded)):
+    if isinstance(tree, (Reference, Content, OffloadedLiteral)):
         return replacements.get(tree, tree)
     return tree

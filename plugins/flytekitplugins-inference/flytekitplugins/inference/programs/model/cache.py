@@ -44,7 +44,7 @@ _TRASH = ".trash-"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileEntry:
-    """One file of a complete version."""
+    """One file of a complete version, as its manifest names it."""
 
     path: str
     size: int
@@ -82,7 +82,10 @@ class Version:
         return self.path.with_name(f"{self.path.name}.lease")
 
     def manifest(self) -> dict[str, Any] | None:
-        """Return the manifest of a complete version, None of any other; looks at the size of each file."""
+        """Return the manifest of a complete version; None of any other.
+
+        Complete means that each file is there with the size that the manifest says.
+        """
         manifest = read_json(self.path / MANIFEST)
         try:
             if all(
@@ -118,9 +121,8 @@ class Version:
         """Write its bytes through to the disk. Only then may another boot trust the manifest."""
         if (self.path / SYNCED).exists():
             return
-        with contextlib.suppress(
-            OSError
-        ):  # read-only, or removed meanwhile; it is checked again next time
+        # a volume may be read-only, a version removed meanwhile; the next start checks it again
+        with contextlib.suppress(OSError):
             for entry in self.entries():
                 with (self.files / entry.path).open("rb") as file:
                     os.fsync(file.fileno())
@@ -158,7 +160,11 @@ class Version:
         return self.path / LEASES / safe_name(holder)
 
     def use(self, holder: str, heartbeat: Heartbeat) -> Path | None:
-        """Keep the version from being removed; return the lease, None where the cache cannot be written."""
+        """Keep the version from being removed.
+
+        Returns:
+            The lease; None where the cache cannot be written.
+        """
         lease = self.lease_of(holder)
         with contextlib.suppress(OSError):
             lease.parent.mkdir(exist_ok=True)
@@ -195,8 +201,8 @@ class ModelCache:
 
     def last(self, model: str, ref: str) -> str | None:
         """Return the revision that `ref` had when it was looked up last."""
-        found = read_json(self._root / model / REFS / safe_name(ref))
-        return found if isinstance(found, str) else None
+        revision = read_json(self._root / model / REFS / safe_name(ref))
+        return revision if isinstance(revision, str) else None
 
     def remember(self, model: str, ref: str, revision: str) -> None:
         """Note the revision of `ref`; it serves when the source does not answer."""
@@ -213,7 +219,7 @@ class ModelCache:
         return Lock(version.lease, self._heartbeat)
 
     def prune(self, incoming: int = 0, keep: Version | None = None) -> list[str]:
-        """Remove versions, the least recently used first, until `incoming` more bytes fit the limit.
+        """Remove the least recently used versions until `incoming` more bytes fit the limit.
 
         Versions that somebody uses or writes stay, also when the limit is not kept by that.
 
@@ -279,15 +285,11 @@ class ModelCache:
                         sum(entry.size for entry in version.entries()),
                         version,
                     )
-                elif (
-                    path / INCOMING
-                ).exists():  # a download that was given up, unless its lease is held
-                    found = [file.stat() for file in path.rglob("*")]
-                    yield (
-                        path.stat().st_mtime,
-                        sum(status.st_blocks * 512 for status in found),
-                        version,
-                    )
+                # a download that was given up, unless its lease is held
+                elif (path / INCOMING).exists():
+                    # in blocks: a partial file has its full size from the start, and holes in it
+                    blocks = sum(file.stat().st_blocks for file in path.rglob("*"))
+                    yield (path.stat().st_mtime, blocks * 512, version)
 
 
 def _is_used(version: Path) -> bool:

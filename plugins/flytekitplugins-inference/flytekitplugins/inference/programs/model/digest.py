@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import IntegrityError
+from ...facts.address import mask
 from ..disk import writing
-from ..stores.store import BLOCK_BYTES, mask
+from ..stores.store import BLOCK_BYTES
 from .safetensors import check_safetensors
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class DigestMismatchError(IntegrityError):
 
 
 def new_hash(algorithm: str, size: int) -> Any:
-    """Return a hash object; for git's it has seen the header that git puts before a blob of `size` bytes.
+    """Return a hash object.
+
+    For git's it has seen the header that git puts before a blob of `size` bytes.
 
     Source: git-scm.com/book, "Git Internals - Git Objects".
     """
@@ -81,7 +84,7 @@ def file_digest(path: Path, algorithm: str, stop: threading.Event | None = None)
     return Digest(algorithm=algorithm, value=hashed.hexdigest())
 
 
-class _Growing:
+class _RunningDigest:
     """A file that arrives, and how far it is hashed."""
 
     def __init__(self, path: Path, size: int, missing: Sequence[int], algorithm: str) -> None:
@@ -96,7 +99,8 @@ class _Growing:
     def part(self, start: int) -> None:
         with self._lock:
             self._missing.discard(start)
-        if self._hashing.acquire(blocking=False):  # else somebody hashes on, or the last one will
+        # else another thread hashes on, or whoever brings the last part will
+        if self._hashing.acquire(blocking=False):
             try:
                 self._catch_up()
             finally:
@@ -128,7 +132,7 @@ class _Growing:
 
 
 class Verifier:
-    """A `transfer.Watch` that lets a file become visible only when it is what it should be.
+    """A `transfers.TransferObserver` that lets a file become visible only when it is right.
 
     Args:
         expected: For each delivery's path, its digest.
@@ -136,35 +140,37 @@ class Verifier:
 
     def __init__(self, expected: Mapping[str, Digest]) -> None:
         self._expected = expected
-        self._growing: dict[str, _Growing] = {}
+        self._growing: dict[str, _RunningDigest] = {}
         self._paths: dict[str, Path] = {}
         self._accepted: dict[str, Digest] = {}
-        self.found: dict[str, Digest] = {}
+        self.digests: dict[str, Digest] = {}
         """For each path that was verified here, the digest of its content."""
 
     def accept(self, path: str, digest: Digest) -> None:
-        """Let `path` pass with `digest` as well: the source sent the same content twice, but is not certain of it."""
+        """Let `path` pass with `digest` as well.
+
+        The source sent the same content twice, and the digest that it tells may be of another.
+        """
         self._accepted[path] = digest
 
     def begin(self, delivery: Delivery, path: Path, missing: Sequence[int]) -> None:
-        """See `transfer.Watch`."""
+        """See `transfers.TransferObserver`."""
         size = delivery.source.size
-        if (
-            size is not None
-        ):  # else only the end of the stream tells, and git's digest begins with the size
+        # without a size only the end of the stream tells it, and git's digest begins with the size
+        if size is not None:
             algorithm = self._expected[delivery.path].algorithm
-            self._growing[delivery.path] = _Growing(path, size, missing, algorithm)
+            self._growing[delivery.path] = _RunningDigest(path, size, missing, algorithm)
         else:
             self._growing.pop(delivery.path, None)
         self._paths[delivery.path] = path
 
     def part(self, delivery: Delivery, start: int) -> None:
-        """See `transfer.Watch`."""
+        """See `transfers.TransferObserver`."""
         if growing := self._growing.get(delivery.path):
             growing.part(start)
 
     def complete(self, delivery: Delivery) -> None:
-        """See `transfer.Watch`.
+        """See `transfers.TransferObserver`.
 
         Raises:
             DigestMismatchError: The content is not what the source says.
@@ -182,7 +188,7 @@ class Verifier:
             )
         if name.endswith(".safetensors"):
             check_safetensors(path, mask(delivery.source.uri))
-        self.found[name] = actual
+        self.digests[name] = actual
 
 
 def in_parallel(action: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:

@@ -15,7 +15,14 @@ from ..retry import Crew, Retry
 from ..start_budget import telling
 from ..stores.store import SourceChangedError
 from ..stores.throttled_store import ThrottledStore
-from ..transfer.transfers import INCOMING, Delivery, Outcome, Progress, Transfer, missing_bytes
+from ..transfer.transfers import (
+    INCOMING,
+    Delivery,
+    Outcome,
+    Transfer,
+    TransferProgress,
+    missing_bytes,
+)
 from .cache import FILES, FileEntry, ModelCache, Version
 from .digest import Digest, DigestMismatchError, Verifier, file_digest
 from .lease import Heartbeat, Lock
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from .source import ModelFile
+    from .source import SnapshotFile
 
 MAX_ROUNDS = 3
 """How often a source is looked at because it was replaced meanwhile."""
@@ -35,8 +42,8 @@ WAIT_SECONDS = 0.25
 
 
 @dataclass(kw_only=True, slots=True)
-class Obtained:
-    """A complete version, and what it took to have it."""
+class FetchResult:
+    """A complete version, and what it took to get it."""
 
     version: Version
     lease: Path | None
@@ -57,13 +64,13 @@ class Obtained:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class Resolution:
     """What a source has now, and whether the cache has it too."""
 
     version: Version
     snapshot: Snapshot | None
     """None when the source need not be read: what is in the cache will do."""
-    files: tuple[ModelFile, ...] = ()
+    files: tuple[SnapshotFile, ...] = ()
     """The wanted ones."""
 
     @property
@@ -96,14 +103,14 @@ class Fetcher:
     say: Callable[[str], None]
     advance: Callable[[], None] = lambda: None
 
-    def obtain(
+    def fetch(
         self,
         source: ModelSource,
         selection: Selection,
         check: Callable[[Sequence[str]], None],
         *,
         may_be_offline: bool = True,
-    ) -> Obtained:
+    ) -> FetchResult:
         """Return the version that `source` has now, downloaded when it is not here.
 
         Args:
@@ -116,78 +123,88 @@ class Fetcher:
         rounds_left = MAX_ROUNDS
         while True:
             begun = time.monotonic()
-            look = self.look(source, selection, check, may_be_offline=may_be_offline)
+            resolution = self.resolve(source, selection, check, may_be_offline=may_be_offline)
             seconds = {"resolve": round(time.monotonic() - begun, 3)}
-            if look.snapshot is None:
-                if cached := self._cached(look.version, seconds):
+            if resolution.snapshot is None:
+                if cached := self._cached(resolution.version, seconds):
                     return cached
                 continue  # damaged, or removed meanwhile: it is not complete any more
             try:
-                obtained = self._bring(look.version, look.snapshot, look.files, seconds)
+                result = self._bring(
+                    resolution.version, resolution.snapshot, resolution.files, seconds
+                )
             except SourceChangedError:
                 rounds_left -= 1
                 if not rounds_left:
                     raise
             else:
-                self.cache.remember(cache_key(source, selection), source.ref, look.version.revision)
-                return obtained
+                self.cache.remember(
+                    cache_key(source, selection), source.ref, resolution.version.revision
+                )
+                return result
 
-    def look(
+    def resolve(
         self,
         source: ModelSource,
         selection: Selection,
         check: Callable[[Sequence[str]], None],
         *,
         may_be_offline: bool = True,
-    ) -> Look:
-        """Return what `source` has now; see `obtain`. Changes nothing in the cache."""
+    ) -> Resolution:
+        """Return what `source` has now; see `fetch`. Changes nothing in the cache."""
         model = cache_key(source, selection)
         last = self.cache.version(model, self.cache.last(model, source.ref) or source.ref)
         is_here = last.revision != "" and last.manifest() is not None
         if source.is_pinned and is_here:
-            return Look(version=last, snapshot=None)
+            return Resolution(version=last, snapshot=None)
         try:
-            snapshot, files = self._resolve(
+            snapshot, files = self._read_source(
                 source, selection, has_fallback=may_be_offline and is_here
             )
         except SourceUnavailableError as error:
             if not (may_be_offline and is_here):
                 raise
             self.say(f"offline revision={last.revision} reason={error.message!r}")
-            return Look(version=last, snapshot=None)
+            return Resolution(version=last, snapshot=None)
         check([file.path for file in files])
-        return Look(
+        return Resolution(
             version=self.cache.version(model, snapshot.revision), snapshot=snapshot, files=files
         )
 
-    def missing_bytes(self, look: Look) -> int:
-        """Return the bytes that `obtain` would need on the cache's volume. Changes nothing.
+    def missing_bytes(self, resolution: Resolution) -> int:
+        """Return the bytes that `fetch` would need on the cache's volume. Changes nothing.
 
         Reads the first byte of the largest file when something has to be fetched (a block where a
         store hands out no parts of it): a hub tells what a gated model holds also to who may not
         read it, and its bytes come from another host.
         """
-        if look.snapshot is None or look.is_cached:
+        if resolution.snapshot is None or resolution.is_cached:
             return 0
-        store = ThrottledStore(look.snapshot.store, 1, self.stall_seconds, look.snapshot.slow_down)
-        source = max((file.source for file in look.files), key=lambda source: source.size or 0)
-        if source.size and not look.snapshot.staging_bytes:
+        store = ThrottledStore(
+            resolution.snapshot.store, 1, self.stall_seconds, resolution.snapshot.slow_down
+        )
+        source = max(
+            (file.source for file in resolution.files), key=lambda source: source.size or 0
+        )
+        if source.size and not resolution.snapshot.staging_bytes:
             with contextlib.suppress(
                 SourceChangedError
-            ):  # it may be read; `obtain` looks at it again
+            ):  # it may be read; `fetch` looks at it again
                 self.retry.call(
                     lambda: next(store.read(source, 0, 1 if source.ranges else None), b""),
                     Crew(1).stop,
                 )
         return (
-            Download(self, look.snapshot, look.files, look.version).missing_bytes()
-            + look.snapshot.staging_bytes
+            Download(
+                self, resolution.snapshot, resolution.files, resolution.version
+            ).missing_bytes()
+            + resolution.snapshot.staging_bytes
         )
 
-    def _resolve(
+    def _read_source(
         self, source: ModelSource, selection: Selection, *, has_fallback: bool
-    ) -> tuple[Snapshot, tuple[ModelFile, ...]]:
-        """Look at the source; not for long when what it had last time would do."""
+    ) -> tuple[Snapshot, tuple[SnapshotFile, ...]]:
+        """Ask the source what it has; not for long when what it had last would do."""
         retry = replace(self.retry, attempts=3) if has_fallback else self.retry
         snapshot = retry.call(source.resolve, Crew(1).stop)
         return snapshot, selection.select(snapshot.files, source.label)
@@ -196,9 +213,9 @@ class Fetcher:
         self,
         version: Version,
         snapshot: Snapshot,
-        files: Sequence[ModelFile],
+        files: Sequence[SnapshotFile],
         seconds: dict[str, float],
-    ) -> Obtained:
+    ) -> FetchResult:
         """Have `version` complete: from the cache, by another pod's download, or by our own."""
         is_told = False
         while True:
@@ -207,7 +224,7 @@ class Fetcher:
             lock = self.cache.lock(version)
             with lock.held() as free:
                 if free and version.manifest() is None:
-                    fresh = Obtained(version=version, lease=None, is_from_cache=False)
+                    fresh = FetchResult(version=version, lease=None, is_from_cache=False)
                     fresh.seconds.update(seconds)
                     Download(self, snapshot, files, version).run(fresh, lock)
                     fresh.lease = version.use(self.holder, self.heartbeat)
@@ -223,14 +240,14 @@ class Fetcher:
                     time.sleep(WAIT_SECONDS)
                 seconds["wait"] = round(seconds.get("wait", 0.0) + time.monotonic() - begun, 3)
 
-    def _cached(self, version: Version, seconds: dict[str, float]) -> Obtained | None:
+    def _cached(self, version: Version, seconds: dict[str, float]) -> FetchResult | None:
         """Return `version` when it is complete, with a lease on it."""
         if not version.revision or version.manifest() is None:
             return None
         lease = version.use(self.holder, self.heartbeat)
         if version.manifest() is None:  # removed before we had the lease
             return None
-        cached = Obtained(version=version, lease=lease)
+        cached = FetchResult(version=version, lease=lease)
         cached.seconds.update(seconds)
         with cached.phase("verify"):
             return cached if version.is_durable() or self._is_undamaged(version) else None
@@ -269,7 +286,7 @@ class Download:
     """
 
     def __init__(
-        self, fetcher: Fetcher, snapshot: Snapshot, files: Sequence[ModelFile], version: Version
+        self, fetcher: Fetcher, snapshot: Snapshot, files: Sequence[SnapshotFile], version: Version
     ) -> None:
         self._fetcher = fetcher
         self._snapshot = snapshot
@@ -287,7 +304,7 @@ class Download:
         """Return the bytes that must be free on the cache's volume."""
         return missing_bytes(self._version.path, self._deliveries)
 
-    def run(self, obtained: Obtained, lock: Lock) -> None:
+    def run(self, result: FetchResult, lock: Lock) -> None:
         """Bring all files and complete the version, if it is still ours to write."""
         size = sum(delivery.source.size or 0 for delivery in self._deliveries)
         self._fetcher.say(
@@ -299,7 +316,7 @@ class Download:
         with writing(self._version.path):
             make_root(self._version.path)
             make_directories(self._version.path, self._version.files)
-        with obtained.phase("download"):
+        with result.phase("download"):
             jobs, retry = self._fetcher.jobs, self._fetcher.retry
             store = ThrottledStore(
                 self._snapshot.store, jobs, self._fetcher.stall_seconds, self._slow_down
@@ -310,7 +327,7 @@ class Download:
                 jobs=jobs,
                 retry=retry,
                 tick=self._report,
-                watch=self._verifier,
+                observer=self._verifier,
             )
             try:
                 transfer.prune(FILES, set(self._expected))
@@ -320,7 +337,7 @@ class Download:
                     self._fetch(transfer)
             finally:
                 transfer.close()
-        with obtained.phase("verify"):
+        with result.phase("verify"):
             entries = [self._entry(path) for path in self._expected]
         lock.check()
         self._version.complete(entries)
@@ -344,9 +361,8 @@ class Download:
             earlier = self._mismatches.get(delivery.path)
             is_certain = self._expected[delivery.path].digest.is_certain
             if earlier == error.actual and not is_certain:
-                self._verifier.accept(
-                    delivery.path, error.actual
-                )  # the same twice: it is the source's word that is off
+                # the same content twice: what the source says of it is wrong
+                self._verifier.accept(delivery.path, error.actual)
             elif earlier is not None:
                 raise _counted(error, outcome)
             self._mismatches[delivery.path] = error.actual
@@ -354,10 +370,14 @@ class Download:
             transfer.forget(delivery)
 
     def _entry(self, path: str) -> FileEntry:
-        """Describe one file. What an earlier run brought was verified by it, if there was something to verify."""
+        """Describe one file.
+
+        What an earlier run brought was verified by that run, if the source tells a digest.
+        """
         place = self._version.path / path
-        digest = self._verifier.found.get(path) or self._expected[path].digest
-        if not digest.value or (not digest.is_certain and path not in self._verifier.found):
+        verified = self._verifier.digests.get(path)
+        digest = verified or self._expected[path].digest
+        if not digest.value or (not digest.is_certain and verified is None):
             digest = file_digest(place, digest.algorithm)
         return FileEntry(
             path=path.removeprefix(f"{FILES}/"), size=place.stat().st_size, digest=str(digest)
@@ -367,7 +387,7 @@ class Download:
         self._fetcher.say(f"slower connections={connections}")
         self._snapshot.slow_down(connections)
 
-    def _report(self, progress: Progress) -> None:
+    def _report(self, progress: TransferProgress) -> None:
         if progress.bytes > self._reported:
             self._fetcher.advance()
         self._reported = progress.bytes

@@ -1,30 +1,31 @@
-"""A repository of a Hugging Face hub: which commit, which files, with which digests. See `store_hub` for the bytes."""
+"""A repository of a Hugging Face hub: which commit, which files, with which digests.
+
+`stores.hub_store` brings the bytes.
+"""
 
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ...dependencies import requires
 from ...errors import (
     FetchError,
     GatedModelError,
     InferenceError,
     InvalidSourceError,
-    MissingDependencyError,
     RevisionNotFoundError,
     SourceForbiddenError,
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.background import BackgroundCall
 from ..preflight import token
 from ..stores.hub_store import GATED_HINT, HubStore, has_xet
-from ..stores.store import Source, error_for_status
+from ..stores.store import StoredFile, error_for_status
 from ..transfer.partial_file import MIN_PART_BYTES
 from .digest import GIT_SHA1, Digest
-from .source import ModelFile, Reading, Snapshot
+from .source import Snapshot, SnapshotFile, SourceAccess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,41 +40,31 @@ ACCESS_HINT = "Set HF_TOKEN to a valid token of an account that may read it."
 
 
 def within(seconds: float, action: Callable[[], _T], what: str) -> _T:
-    """Return what `action` returns; clients whose requests have no time-out of their own are not waited for longer.
+    """Return what `action` returns, for clients whose requests have no time-out of their own.
 
     Raises:
         SourceUnavailableError: It took more than `seconds`.
     """
-    future: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(action())
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    try:
-        return future.result(seconds)
-    except FutureTimeoutError as error:
-        if future.done():
-            raise
-        raise SourceUnavailableError(f"{what} did not answer within {seconds:g} s.") from error
+    call = BackgroundCall(action)
+    if not call.wait(seconds):
+        raise SourceUnavailableError(f"{what} did not answer within {seconds:g} s.")
+    return call.result()
 
 
 class HubModel:
     """A repository at a branch, tag or commit.
 
     Args:
-        repository: `owner/name`.
+        repository: `owner/name`, or only `name`.
         ref: Branch, tag or commit.
         is_pinned: Whether `ref` is a commit.
-        reading: How it is read. `HF_ENDPOINT` and `HF_TOKEN` of its environment are used.
+        access: How it is read. `HF_ENDPOINT` and `HF_TOKEN` of its environment are used.
     """
 
-    def __init__(self, repository: str, *, ref: str, is_pinned: bool, reading: Reading) -> None:
-        self._repository, self._reading = repository, reading
-        self.label = f"hf://{repository}"
+    def __init__(self, repository: str, *, ref: str, is_pinned: bool, access: SourceAccess) -> None:
+        self._repository, self._access = repository, access
+        self.label = self.identity = f"hf://{repository}"
+        self.name = repository
         self.ref = ref
         self.is_pinned = is_pinned
 
@@ -85,15 +76,11 @@ class HubModel:
             SourceForbiddenError: HF_TOKEN holds what cannot be sent.
         """
         _prepare()
-        try:
+        with requires("huggingface_hub", self.label, hint="pip install huggingface_hub hf_xet"):
             from huggingface_hub import HfApi, constants, hf_hub_url
             from huggingface_hub.utils import build_hf_headers
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{self.label} needs huggingface_hub.", hint="pip install huggingface_hub hf_xet"
-            ) from error
         api = HfApi(
-            token=token("HF_TOKEN", self._reading.environ) or None,
+            token=token("HF_TOKEN", self._access.environ) or None,
             library_name="flytekitplugins-inference",
         )
         headers = build_hf_headers(token=api.token, library_name="flytekitplugins-inference")
@@ -102,15 +89,14 @@ class HubModel:
         for entry in entries:
             uri = hf_hub_url(self._repository, entry.path, revision=commit, endpoint=api.endpoint)
             files.append(
-                ModelFile(path=entry.path, source=_source(uri, entry), digest=_digest(entry))
+                SnapshotFile(path=entry.path, source=_source(uri, entry), digest=_digest(entry))
             )
-            if getattr(
-                entry, "xet_hash", None
-            ):  # older clients do not tell; then it comes over HTTP
+            # older clients have no such field; then the file comes over HTTP
+            if getattr(entry, "xet_hash", None):
                 xet[uri] = entry.xet_hash
         store = HubStore(
-            connections=self._reading.connections,
-            stall_seconds=self._reading.stall_seconds,
+            connections=self._access.connections,
+            stall_seconds=self._access.stall_seconds,
             headers=headers,
             xet=xet if xet and not constants.HF_HUB_DISABLE_XET and has_xet() else {},
             xet_token_url=f"{api.endpoint}/api/models/{self._repository}/xet-read-token/{commit}",
@@ -120,7 +106,7 @@ class HubModel:
     def _ask(self, api: Any, has_token: bool) -> tuple[str, list[Any]]:
         def ask() -> tuple[str, list[Any]]:
             info = api.model_info(
-                self._repository, revision=self.ref, timeout=self._reading.stall_seconds
+                self._repository, revision=self.ref, timeout=self._access.stall_seconds
             )
             if not info.sha:
                 raise ValueError("a repository without a commit")
@@ -128,16 +114,15 @@ class HubModel:
             return str(info.sha), [entry for entry in tree if hasattr(entry, "blob_id")]
 
         try:
-            return within(self._reading.stall_seconds, ask, f"The hub at {api.endpoint}")
+            return within(self._access.stall_seconds, ask, f"The hub at {api.endpoint}")
         except InferenceError:
             raise
-        except (
-            Exception
-        ) as error:  # what is not as the client expects ends in any kind: KeyError, TypeError, …
-            refused = self._refused(error, has_token)
-            raise refused or self._unavailable(error) from error
+        except Exception as error:
+            # a client that gets an answer it does not expect fails by any kind: KeyError, TypeError
+            refusal = self._refusal(error, has_token)
+            raise refusal or self._unavailable(error) from error
 
-    def _refused(self, error: BaseException, has_token: bool) -> FetchError | None:
+    def _refusal(self, error: BaseException, has_token: bool) -> FetchError | None:
         from huggingface_hub import errors
 
         status = getattr(getattr(error, "response", None), "status_code", 0)
@@ -169,9 +154,12 @@ class HubModel:
     def _unavailable(self, error: BaseException) -> FetchError:
         from huggingface_hub import errors
 
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        if status >= 400:
-            return error_for_status(status, self.label, type(error).__name__)
+        response = getattr(error, "response", None)
+        status = getattr(response, "status_code", 0)
+        if response is not None and status >= 400:
+            retry_after = response.headers.get("Retry-After")
+            name = type(error).__name__
+            return error_for_status(status, self.label, name, retry_after=retry_after)
         if isinstance(error, errors.HFValidationError):
             return InvalidSourceError(f"{self.label} is not the name of a repository: {error}.")
         is_answer = isinstance(error, (ValueError, KeyError, TypeError, AttributeError))
@@ -183,15 +171,18 @@ class HubModel:
 
 
 def _prepare() -> None:
-    """Make one certificate file serve all libraries: requests knows one variable, httpx and Rust's TLS the other."""
+    """Make one file of certificates serve all libraries.
+
+    requests reads one of the variables, httpx and Rust's TLS the other.
+    """
     given = next((os.environ[name] for name in _CERTIFICATES if os.environ.get(name)), None)
     for name in _CERTIFICATES if given else ():
         os.environ.setdefault(name, str(given))
 
 
-def _source(uri: str, entry: Any) -> Source:
+def _source(uri: str, entry: Any) -> StoredFile:
     # A small file comes whole: some servers compress text, and what is compressed has no ranges.
-    return Source(
+    return StoredFile(
         uri=uri, size=entry.size, version=_digest(entry).value, ranges=entry.size > MIN_PART_BYTES
     )
 

@@ -133,15 +133,19 @@ class Lock:
             )
 
     def _take(self, locked_device: int | None) -> bool:
-        """Make the lease ours unless somebody has it; `locked_device`: where we have the kernel's lock, if we do."""
+        """Make the lease ours unless somebody has it.
+
+        Args:
+            locked_device: The device on which we have the kernel's lock; None without one.
+        """
         while not self._create():
-            found = self._read()
+            token = self._read()
             is_dead = locked_device is not None and _is_from(
-                found, locked_device
+                token, locked_device
             )  # or we would not have the lock
             if not is_dead and is_live(self._path, now(self._path.parent)):
                 return False
-            if not self._remove(found):
+            if not self._remove(token):
                 return False
         return True
 
@@ -167,9 +171,8 @@ class Lock:
             return True
         is_it = aside.read_text(encoding="utf-8") == token
         if not is_it:
-            with contextlib.suppress(
-                OSError
-            ):  # taken meanwhile, or no hard links here: its holder will notice
+            # it may be taken meanwhile, or there are no hard links: its holder will notice
+            with contextlib.suppress(OSError):
                 os.link(aside, self._path)
         aside.unlink(missing_ok=True)
         return is_it
@@ -182,7 +185,7 @@ class Lock:
 
 
 def _is_from(token: str, device: int) -> bool:
-    """Whether `token` was written by this machine, since it was started, through the mount of `device`."""
+    """Whether this machine wrote `token` since it was started, through the mount of `device`."""
     try:
         fields = json.loads(token)
         return bool(fields["boot"] == boot_id() != "unknown" and fields["device"] == device)
@@ -201,7 +204,10 @@ class Grant(Enum):
 
 
 def _lock(file: int, path: Path) -> Grant:
-    """Ask for the lock of the open `file`, which lies at `path`; whether it means anything is tried by asking twice."""
+    """Ask for the lock of the open `file`, which lies at `path`.
+
+    Asking twice shows whether a lock means anything: some file systems grant every one.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

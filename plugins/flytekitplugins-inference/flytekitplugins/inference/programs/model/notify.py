@@ -1,21 +1,23 @@
-"""Telling a running model server that there is another version: each server's own way, and its answer."""
+"""Telling a running model server that there is another version, in each server's own way."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ...errors import ServerError, ServerNotReadyError, UsageError
+from ...facts.address import AddressError, parse_address
+from ...facts.http_exchange import NoAnswerError, ask
+from ...facts.wording import excerpt
 
 KINDS = ("triton", "mlserver", "sglang", "vllm-lora")
-_MAX_ANSWER_CHARS = 500
+MAX_ANSWER_BYTES = 64 * 1024
+MAX_EXCERPT = 500
+"""Characters of a refusal that are told: it names the file that a server stumbled over."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,32 +79,29 @@ class Notifier:
             ) from error
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(  # noqa: S310 (checked in `parse_notifier`)
-            self.url.rstrip("/") + path,
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is in this pod
+        address = parse_address(self.url.rstrip("/") + path)
+        headers = {"Content-Type": "application/json"}
+        sent = json.dumps(body).encode()
         try:
-            with opener.open(request, timeout=self.timeout_seconds) as response:
-                text = response.read()
-        except urllib.error.HTTPError as error:
-            raise self._refused(
-                error.code, error.read(_MAX_ANSWER_CHARS).decode(errors="replace")
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
+            with ask(
+                address, "POST", seconds=self.timeout_seconds, headers=headers, body=sent
+            ) as answer:
+                status, text = answer.status, answer.read(MAX_ANSWER_BYTES)
+        except NoAnswerError as error:
             raise ServerNotReadyError(
-                f"The {self.kind} server at {self.url} did not answer: {error}."
+                f"The {self.kind} server at {self.url} did not answer: {error.text}."
             ) from error
+        if not 200 <= status < 300:
+            raise self._refused(status, text)
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
-    def _refused(self, status: int, text: str) -> ServerError:
+    def _refused(self, status: int, text: bytes | str) -> ServerError:
         return ServerError(
             f"The {self.kind} server at {self.url} refused the new version ({status}): "
-            f"{text[:_MAX_ANSWER_CHARS]}",
+            f"{excerpt(text, limit=MAX_EXCERPT)}.",
             hint="It goes on with the old one, which is published again.",
         )
 
@@ -114,9 +113,13 @@ def parse_notifier(text: str) -> Notifier:
         UsageError: The kind is not known or the address is none.
     """
     kind, _, url = text.partition("=")
-    if kind not in KINDS or not url.startswith(("http://", "https://")):
-        raise UsageError(
-            f"{text!r} does not say whom to notify.",
-            hint=f"Write KIND=http://host:port with KIND one of {', '.join(KINDS)}.",
-        )
+    hint = f"Write KIND=http://host:port with KIND one of {', '.join(KINDS)}."
+    if kind not in KINDS:
+        raise UsageError(f"{kind!r} is no kind of server to notify.", hint=hint)
+    try:
+        address = parse_address(url)
+    except AddressError as error:
+        raise UsageError(f"The address to notify {error}.", hint=hint) from None
+    if "?" in address.path:
+        raise UsageError("The address to notify holds a query, which cannot be kept.", hint=hint)
     return Notifier(kind=kind, url=url)

@@ -1,4 +1,7 @@
-"""What a pod's server sees: a link to one complete version, a description of it, and a file that says it is ready."""
+"""What a pod's server sees of a model.
+
+A link to one complete version, a description of it, and a file that says that both are there.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InferenceError
 from ..disk import make_root, write_json, writing
-from ..protocol import MODEL_PATH, READY_FILE, STARTS_NAME, VERSION
+from ..protocol import ERROR_NAME, METADATA_NAME, MODEL_PATH, READY_NAME, STARTS_NAME, VERSION
 from .cache import read_json
 
 if TYPE_CHECKING:
     from .cache import Version
-    from .fetcher import Obtained
+    from .fetcher import FetchResult
 
-CURRENT, READY = Path(MODEL_PATH).name, Path(READY_FILE).name
-METADATA, ERROR = "metadata.json", "error.json"
+CURRENT = Path(MODEL_PATH).name
 
 
 def loader_version() -> str:
@@ -51,9 +53,9 @@ def remove_link(link: Path) -> None:
         link.unlink()
 
 
-def describe(source: str, ref: str, obtained: Obtained) -> dict[str, Any]:
+def describe(source: str, ref: str, result: FetchResult) -> dict[str, Any]:
     """Return what the metadata says of one published version."""
-    version = obtained.version
+    version = result.version
     entries = version.entries()
     return {
         "model_id": source.partition("://")[2] if source.startswith("hf://") else source,
@@ -66,8 +68,8 @@ def describe(source: str, ref: str, obtained: Obtained) -> dict[str, Any]:
             {"path": entry.path, "size": entry.size, "digest": entry.digest} for entry in entries
         ],
         "loaded_at": timestamp(),
-        "is_from_cache": obtained.is_from_cache,
-        "seconds": obtained.seconds,
+        "is_from_cache": result.is_from_cache,
+        "seconds": result.seconds,
     }
 
 
@@ -86,7 +88,7 @@ class Publication:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.current = directory / CURRENT
-        self._ready = directory / READY
+        self._ready = directory / READY_NAME
         self._starts = directory / STARTS_NAME
 
     @property
@@ -96,8 +98,9 @@ class Publication:
 
     def metadata(self) -> dict[str, Any] | None:
         """Return what was written last; None where that cannot be read."""
-        found = read_json(self.directory / METADATA)
-        return found if isinstance(found, dict) and isinstance(found.get("updates"), dict) else None
+        fields = read_json(self.directory / METADATA_NAME)
+        is_complete = isinstance(fields, dict) and isinstance(fields.get("updates"), dict)
+        return fields if is_complete else None
 
     def begin(self) -> None:
         """Take back a readiness that nothing stands behind any more."""
@@ -111,24 +114,30 @@ class Publication:
     def write(self, fields: dict[str, Any]) -> None:
         """Write the description."""
         head = {"version": VERSION, "program": "load_model", "loader_version": loader_version()}
-        write_json(self.directory / METADATA, {**head, **fields})
+        write_json(self.directory / METADATA_NAME, {**head, **fields})
 
     def fail(self, message: str) -> None:
-        """Leave a termination message for whoever waits for readiness; it stays until there is something to publish."""
+        """Leave a termination message for whoever waits for readiness.
+
+        It stays until there is something to publish.
+        """
         with contextlib.suppress(InferenceError, OSError):  # the error itself is told in any case
             make_root(self.directory)
-            write_json(self.directory / ERROR, json.loads(message))
+            write_json(self.directory / ERROR_NAME, json.loads(message))
         self.advance()
 
     def advance(self) -> None:
-        """Forget the earlier starts: this one got somewhere, or can say why not. Who is killed cannot."""
+        """Forget the earlier starts: this one got somewhere, or can say why not.
+
+        A process that is killed can do neither.
+        """
         with contextlib.suppress(OSError):
             self._starts.unlink()
 
     def ready(self) -> None:
         """Say that everything is there; the last thing that is written."""
         with writing(self._ready):
-            (self.directory / ERROR).unlink(missing_ok=True)
+            (self.directory / ERROR_NAME).unlink(missing_ok=True)
             self._starts.unlink(missing_ok=True)
             self._ready.touch()
             self._ready.chmod(0o644)
@@ -144,7 +153,6 @@ def target_of(link: Path) -> Path | None:
 
 def is_published(version: Version, link: Path) -> bool:
     """Whether `link` leads to `version`."""
-    found = target_of(link)
-    return found is not None and os.path.normpath(found) == os.path.normpath(
-        version.files.absolute()
-    )
+    target = target_of(link)
+    files = os.path.normpath(version.files.absolute())
+    return target is not None and os.path.normpath(target) == files

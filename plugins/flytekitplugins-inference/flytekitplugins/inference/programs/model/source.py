@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ...errors import SourceNotFoundError
+from ...facts.address import scheme_of
 from ..stores.flyte_stores import Stores
-from ..stores.store import Source, Store, scheme
+from ..stores.store import Store, StoredFile
 from .digest import Digest
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelFile:
+class SnapshotFile:
     """One file of a model."""
 
     path: str
     """Its name in the source, relative."""
-    source: Source
+    source: StoredFile
     digest: Digest
 
 
@@ -32,7 +33,7 @@ class Snapshot:
     """What a source holds at one moment."""
 
     revision: str
-    files: tuple[ModelFile, ...]
+    files: tuple[SnapshotFile, ...]
     store: Store
     slow_down: Callable[[int], None] = lambda _: None
     """Tells the store how many connections are left, where it has some of its own."""
@@ -57,22 +58,22 @@ class Selection:
     either: tuple[str, ...] = ()
     """Of these names only the first that is there."""
 
-    def select(self, files: Iterable[ModelFile], label: str) -> tuple[ModelFile, ...]:
+    def select(self, files: Iterable[SnapshotFile], label: str) -> tuple[SnapshotFile, ...]:
         """Return the wanted ones, by name.
 
         Raises:
             SourceNotFoundError: Something was asked for and is not there, or nothing is left.
         """
-        found = {file.path: file for file in files}
+        by_path = {file.path: file for file in files}
         if self.optional:
-            spare = [name for name in self.either if name in found][1:]
+            spare = [name for name in self.either if name in by_path][1:]
             return tuple(
-                found[name] for name in self.optional if name in found and name not in spare
+                by_path[name] for name in self.optional if name in by_path and name not in spare
             )
-        missing = [name for name in self.include if not any(map(_matcher(name), found))]
+        missing = [name for name in self.include if not any(map(_matcher(name), by_path))]
         wanted = [
-            found[path]
-            for path in sorted(found)
+            by_path[path]
+            for path in sorted(by_path)
             if (not self.include or any(_matcher(pattern)(path) for pattern in self.include))
             and not any(_matcher(pattern)(path) for pattern in self.exclude)
         ]
@@ -83,7 +84,7 @@ class Selection:
                 if exact or missing
                 else "any file that is not excluded"
             )
-            names = ", ".join(sorted(found)[:10]) or "nothing"
+            names = ", ".join(sorted(by_path)[:10]) or "nothing"
             raise SourceNotFoundError(f"{label} does not have {what}.", hint=f"It has {names}.")
         return tuple(wanted)
 
@@ -95,7 +96,7 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
+class SourceAccess:
     """How sources are read."""
 
     environ: Mapping[str, str]
@@ -111,7 +112,7 @@ class Reading:
     def is_readable(self, uri: str) -> bool:
         """Whether one of the stores can read `uri` from here."""
         return (
-            scheme(uri) == "file" and Path(uri.removeprefix("file://")).exists()
+            scheme_of(uri) == "file" and Path(uri.removeprefix("file://")).exists()
         ) or self.stores().is_readable(uri)
 
 
@@ -119,11 +120,16 @@ class ModelSource(Protocol):
     """A model somewhere."""
 
     label: str
-    """What to call it, without secrets."""
+    """What logs and errors call it, without secrets."""
+    name: str
+    """What the model is called: the repository, the registered model, the last part of a path."""
+    identity: str
+    """Tells it from every other source, and may hold a secret: it is hashed, and never shown."""
     ref: str
-    """What was asked for: a branch, tag, commit, version or alias; empty for whatever is there."""
+    """What was asked for: a branch, tag, commit, version, alias or stage; empty for whatever is
+    there."""
     is_pinned: bool
-    """Whether `ref` means the same content for ever, so that what is cached needs no look at the
+    """Whether `ref` means the same content for ever, so that a cached version needs no look at the
     source."""
 
     def resolve(self) -> Snapshot:

@@ -1,6 +1,7 @@
-"""Whether a start of the model loader can succeed: told within seconds, with nothing downloaded and nothing written.
+"""Whether a start of the model loader can succeed, told within seconds.
 
-Asks what `Fetcher.obtain` asks, by the same code, up to where it would begin to write.
+Nothing is downloaded, and nothing written. Asks what `Fetcher.fetch` asks, by the same code, up to
+where it would begin to write.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...errors import InferenceError, SourceUnavailableError
+from ...facts.address import scheme_of
 from ..preflight import combined, memory_problems, space_problems, variable_problems, write_problems
 from ..start_budget import telling
-from ..stores.store import scheme
 from .sources import InputModel
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def check(
     # without these a source is not worth asking: it would refuse for that reason, or this process
     # would be killed
     problems = variable_problems(variables, environ)
-    if any(scheme(target.source.label) != "file" for target in targets):
+    if any(scheme_of(target.source.label) != "file" for target in targets):
         problems += memory_problems(MIN_MEMORY_BYTES)
     if problems:
         raise combined(problems)
@@ -91,19 +92,19 @@ def check(
 
 
 def _missing_bytes(target: Target, fetcher: Fetcher, written: list[Path]) -> int:
-    """Return what has to be fetched of `target`; add the directory that it goes to, if anything has."""
+    """Return the bytes to fetch of `target`; if there are any, add its directory to `written`."""
     if isinstance(target.source, InputModel):
         fetcher.say(
             f"unchecked target={target.name} reason='the inputs of the task are not here yet'"
         )
         return 0
-    look = fetcher.look(target.source, target.selection, target.check)
-    size = fetcher.missing_bytes(look)
-    if not look.is_cached:
-        written.append(look.version.path)
+    resolution = fetcher.resolve(target.source, target.selection, target.check)
+    size = fetcher.missing_bytes(resolution)
+    if not resolution.is_cached:
+        written.append(resolution.version.path)
     fetcher.say(
         f"checked target={target.name} source={target.source.label} "
-        f"revision={look.version.revision} "
-        f"cache={look.is_cached} missing_bytes={size}"
+        f"revision={resolution.version.revision} "
+        f"cache={resolution.is_cached} missing_bytes={size}"
     )
     return size

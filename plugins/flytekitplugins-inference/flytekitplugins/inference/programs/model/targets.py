@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidSourceError, UsageError
-from .source import ModelSource, Reading, Selection
-from .sources import parse_source
+from .source import ModelSource, Selection, SourceAccess
+from .sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,19 +82,21 @@ def model_target(
     served_names: tuple[str, ...],
     selection: Selection,
     link: Path,
-    reading: Reading,
+    access: SourceAccess,
     staging: Path,
 ) -> Target:
     """Return the model as a target."""
-    source = parse_source(text, revision=revision, reading=reading, staging=staging / "model")
-    names = served_names or (PurePosixPath(source.label).name.removeprefix("input:"),)
+    source = open_source(text, revision=revision, access=access, staging=staging / "model")
+    names = served_names or (PurePosixPath(source.name).name,)
     return Target(name="model", served_names=names, source=source, selection=selection, link=link)
 
 
 def adapter_targets(
-    texts: Sequence[str], *, directory: Path, reading: Reading, staging: Path
+    texts: Sequence[str], *, directory: Path, access: SourceAccess, staging: Path
 ) -> list[Target]:
     """Return adapters, each `NAME=SOURCE` or `SOURCE`, as targets below `directory`.
+
+    Without NAME, an adapter is called by all of its place: `owner--name`.
 
     Raises:
         UsageError: Two have the same name, or one has none.
@@ -103,8 +105,9 @@ def adapter_targets(
     for text in texts:
         match = _NAMED_ADAPTER.fullmatch(text)
         name, address = (match["name"], match["source"]) if match else ("", text)
-        source = parse_source(address, reading=reading, staging=staging / f"adapter-{len(targets)}")
-        name = name or re.sub(r"^\w+:/*", "", source.label).strip("/").replace("/", "--")
+        source = open_source(address, access=access, staging=staging / f"adapter-{len(targets)}")
+        place = re.sub(r"^\w+:/*", "", source.label).partition("?")[0]
+        name = name or place.strip("/").replace("/", "--")
         if name in targets or name.strip(".") == "":
             raise UsageError(
                 f"There are two adapters {name!r}.", hint="Name them: --adapter NAME=SOURCE."

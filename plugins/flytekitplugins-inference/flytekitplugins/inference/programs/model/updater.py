@@ -1,5 +1,6 @@
-"""Another version of a model that is being served: fetched beside it, swapped in, and back when the server refuses.
+"""Another version of a model that is being served.
 
+It is fetched beside the old one and swapped in; when the server refuses it, the old one comes back.
 What is published stays published whatever happens here; a failed look at the source is counted in
 the metadata.
 """
@@ -19,7 +20,7 @@ from .publication import describe, is_published, remove_link, swap_link, target_
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .fetcher import Fetcher, Obtained
+    from .fetcher import Fetcher, FetchResult
     from .notify import Notifier
     from .targets import Target
 
@@ -58,10 +59,11 @@ class Updater:
         self._say = say
 
     def poll(self, targets: Sequence[Target], fields: dict[str, Any]) -> None:
-        """Look at every target's source once, and note in `fields` (the metadata) what came of it."""
+        """Ask every target's source once, and note in `fields`, the metadata, what came of it."""
         record = fields["updates"]
         record["polls"] += 1
-        record["last_poll_at"], errors = timestamp(), []
+        record["last_poll_at"] = timestamp()
+        errors = []
         for target in targets:
             try:
                 self._poll(target, fields)
@@ -70,9 +72,8 @@ class Updater:
                 self._say(
                     f"poll failed target={target.name} error={error.code} reason={error.message!r}"
                 )
-            except (
-                Exception
-            ) as error:  # an answer that nobody expected; its text may hold what it was asked with
+            except Exception as error:
+                # only the kind of error is shown: its text may hold what the source was asked with
                 traceback.print_exc()
                 errors.append(f"{target.name}: {type(error).__name__}")
                 self._say(f"poll failed target={target.name} error={type(error).__name__}")
@@ -80,46 +81,47 @@ class Updater:
         record["last_error"] = "; ".join(errors)
 
     def _poll(self, target: Target, fields: dict[str, Any]) -> None:
-        found = self._fetcher.obtain(
+        result = self._fetcher.fetch(
             target.source, target.selection, target.check, may_be_offline=False
         )
         served = target.described(fields)
         refused = fields["updates"]["refused"].get(target.name, {}).get("revision")
-        if served["revision"] == found.version.revision and is_published(
-            found.version, target.link
+        if served["revision"] == result.version.revision and is_published(
+            result.version, target.link
         ):
             return
-        if refused == found.version.revision:
-            self._release(found.version)
+        if refused == result.version.revision:
+            self._release(result.version)
             return
-        self.replace(target, found, fields)
+        self.replace(target, result, fields)
 
-    def replace(self, target: Target, found: Obtained, fields: dict[str, Any]) -> None:
-        """Publish `found` instead of what is published; take it back when the server refuses it."""
-        record, old = fields["updates"], target_of(target.link)
+    def replace(self, target: Target, result: FetchResult, fields: dict[str, Any]) -> None:
+        """Publish another version; take it back when the server refuses it."""
+        record = fields["updates"]
+        old = target_of(target.link)
         begun = time.monotonic()
-        swap_link(target.link, found.version.files)
+        swap_link(target.link, result.version.files)
         accepted: list[tuple[Notifier, str]] = []
         try:
             for notifier in self._notifiers_of(target):
                 for name in target.served_names:
-                    notifier.tell(name, found.version.files)
+                    notifier.tell(name, result.version.files)
                     accepted.append((notifier, name))
         except ServerError as error:
             swap_link(target.link, old) if old else remove_link(target.link)
             self._take_back(accepted, old)
             if not isinstance(error, ServerNotReadyError):
                 record["refused"][target.name] = {
-                    "revision": found.version.revision,
+                    "revision": result.version.revision,
                     "error": error.message,
                 }
-            self._release(found.version)
+            self._release(result.version)
             raise
-        found.seconds["publish"] = round(time.monotonic() - begun, 3)
+        result.seconds["publish"] = round(time.monotonic() - begun, 3)
         record["refused"].pop(target.name, None)
-        target.describe_in(fields, describe(target.source.label, target.source.ref, found))
+        target.describe_in(fields, describe(target.source.label, target.source.ref, result))
         self._retire(record, target, old)
-        self._say(f"updated target={target.name} revision={found.version.revision}")
+        self._say(f"updated target={target.name} revision={result.version.revision}")
 
     def _notifiers_of(self, target: Target) -> list[Notifier]:
         return [
@@ -129,7 +131,10 @@ class Updater:
         ]
 
     def _take_back(self, accepted: Sequence[tuple[Notifier, str]], old: Path | None) -> None:
-        """Have whoever took the new version load the old one again, so that nobody serves a mixture."""
+        """Have every server that took the new version load the old one again.
+
+        So no two serve different versions.
+        """
         if old is None:
             return
         for notifier, name in accepted:
@@ -141,10 +146,8 @@ class Updater:
     def _retire(self, record: dict[str, Any], target: Target, old: Path | None) -> None:
         """Keep the version that was published until now, and let go of the one before it."""
         before = record["previous"].get(target.name)
-        if before and Path(before) not in (
-            old,
-            target_of(target.link),
-        ):  # the one before may have come back
+        # the one before may have come back
+        if before and Path(before) not in (old, target_of(target.link)):
             version = Version(Path(before).parent, "")
             self._release(version)
             if self._fetcher.cache.is_unlimited:

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InferenceError, ServerError, SourceUnavailableError, UsageError
+from ...errors import ServerError, SourceUnavailableError, UsageError
+from ...facts.http_exchange import HttpExchange, NoAnswerError, NoAnswerReason
+from ...facts.wording import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
-    from http.client import HTTPResponse
     from pathlib import Path
 
-    from ..server.server_probe import Address
+    from ...facts.address import Address
+    from ...facts.http_exchange import HttpAnswer
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 """What a plain question may take."""
 MAX_BYTES = 16 * 1024 * 1024
-"""How much of an answer, or of one line, is read."""
+"""How much of an answer, or of one line, is read: Ollama describes a whole model in one."""
 BLOCK_BYTES = 1024 * 1024
 MAX_SHOWN = 500
 
@@ -48,15 +49,14 @@ class Stream:
 
     Args:
         asked: The request.
-        connection: Where they come from, with the request sent.
-        patience_seconds: How long nothing may arrive; may be changed while lines are read.
+        exchange: Where they come from, with the request sent.
+        patience_seconds: How long a line may take; may be changed while lines are read.
     """
 
-    def __init__(self, asked: str, connection: HTTPConnection, patience_seconds: float) -> None:
+    def __init__(self, asked: str, exchange: HttpExchange, patience_seconds: float) -> None:
         self.patience_seconds = patience_seconds
         self._asked = asked
-        self._connection = connection
-        self._socket = connection.sock
+        self._exchange = exchange
 
     def events(self) -> Generator[dict[str, Any], None, None]:
         """Yield each line; closing this closes the connection, on which the server gives up.
@@ -65,25 +65,19 @@ class Stream:
             RefusedError: One of them is an error.
             SourceUnavailableError: The connection broke off, or nothing arrived.
         """
-        with contextlib.closing(self._connection), _broken(self._asked):
-            response = self._response()
-            while line := self._next(response):
+        with self._exchange, _broken(self._asked):
+            self._exchange.allow(self.patience_seconds)
+            answer = _accepted(self._asked, self._exchange.receive())
+            while line := self._next(answer):
                 event = _parsed(self._asked, line)
                 if "error" in event:
                     raise RefusedError(self._asked, 200, str(event["error"]))
                 yield event
 
-    def _response(self) -> HTTPResponse:
-        self._socket.settimeout(self.patience_seconds)
-        response = self._connection.getresponse()
-        if response.status >= 400:
-            raise _refused(self._asked, response)
-        return response
-
-    def _next(self, response: HTTPResponse) -> bytes:
-        self._socket.settimeout(self.patience_seconds)
-        line = response.readline(MAX_BYTES)
-        if line and not line.endswith(b"\n") and len(line) < MAX_BYTES:
+    def _next(self, answer: HttpAnswer) -> bytes:
+        self._exchange.allow(self.patience_seconds)
+        line = answer.line(MAX_BYTES)
+        if line and not line.endswith(b"\n"):
             raise SourceUnavailableError(f"{self._asked} broke off in the middle of a line.")
         return line
 
@@ -109,7 +103,7 @@ class OllamaApi:
             RefusedError: It is an error.
             SourceUnavailableError: There is none.
         """
-        return self._exchange("GET", path, None, ANSWER_SECONDS)
+        return self._exchange("GET", path, b"", ANSWER_SECONDS)
 
     def post(
         self, path: str, body: dict[str, Any], *, seconds: float = ANSWER_SECONDS
@@ -129,19 +123,22 @@ class OllamaApi:
         Raises:
             SourceUnavailableError: There is no connection.
         """
-        connection = self._sent("POST", path, json.dumps(body).encode())
-        return Stream(f"POST {path}", connection, patience_seconds)
+        exchange = HttpExchange(self._address.at(path), seconds=CONNECT_SECONDS)
+        with contextlib.ExitStack() as stack, _broken(f"POST {path}"):
+            stack.enter_context(exchange)
+            exchange.connect()
+            exchange.allow(patience_seconds)
+            exchange.send("POST", headers=_JSON, body=json.dumps(body).encode())
+            stack.pop_all()  # from here on the stream hangs up
+        return Stream(f"POST {path}", exchange, patience_seconds)
 
     def has_blob(self, digest: str) -> bool:
         """Whether the server has these bytes."""
         path = f"/api/blobs/{digest}"
-        connection = self._sent("HEAD", path, None)
-        with contextlib.closing(connection), _broken(f"HEAD {path}"):
-            connection.sock.settimeout(ANSWER_SECONDS)
-            response = connection.getresponse()
-            if response.status not in (200, 404):
-                raise _refused(f"HEAD {path}", response)
-            return response.status == 200
+        with self._asking("HEAD", path, b"", ANSWER_SECONDS) as answer:
+            if answer.status not in (200, 404):
+                raise _refused(f"HEAD {path}", answer)
+            return answer.status == 200
 
     def upload(
         self, digest: str, file: Path, sent: Callable[[int], None], *, seconds: float
@@ -159,50 +156,45 @@ class OllamaApi:
             SourceUnavailableError: The connection broke off.
         """
         path = f"/api/blobs/{digest}"
-        with (
-            _broken(f"POST {path}"),
-            contextlib.closing(self._connection()) as connection,
-            file.open("rb") as content,
-        ):
-            connection.putrequest("POST", path)
-            connection.putheader("Content-Length", str(file.stat().st_size))
-            connection.endheaders()
-            connection.sock.settimeout(seconds)
-            try:
+        asked = f"POST {path}"
+        headers = {"Content-Length": str(file.stat().st_size)}
+        exchange = HttpExchange(self._address.at(path), seconds=CONNECT_SECONDS)
+
+        def blocks() -> Iterator[bytes]:
+            with file.open("rb") as content:
                 while block := content.read(BLOCK_BYTES):
-                    connection.send(block)
+                    exchange.allow(seconds)
+                    yield block
                     sent(len(block))
-            except ConnectionError:  # it may have answered before it has read all
-                with contextlib.suppress(HTTPException, OSError):
-                    self._check(f"POST {path}", connection.getresponse())
+            exchange.allow(seconds)
+
+        with _broken(asked), exchange:
+            exchange.connect()
+            try:
+                exchange.send("POST", headers=headers, blocks=blocks())
+            except NoAnswerError as error:  # it may have answered before it has read all
+                if error.reason is NoAnswerReason.BROKEN:
+                    with contextlib.suppress(NoAnswerError):
+                        _accepted(asked, exchange.receive())
                 raise
-            self._check(f"POST {path}", connection.getresponse())
+            _accepted(asked, exchange.receive())
 
-    def _check(self, asked: str, response: HTTPResponse) -> None:
-        if response.status >= 400:
-            raise _refused(asked, response)
+    def _exchange(self, method: str, path: str, body: bytes, seconds: float) -> dict[str, Any]:
+        with self._asking(method, path, body, seconds) as answer:
+            asked = f"{method} {path}"
+            return _parsed(asked, _accepted(asked, answer).read(MAX_BYTES))
 
-    def _exchange(
-        self, method: str, path: str, body: bytes | None, seconds: float
-    ) -> dict[str, Any]:
-        asked = f"{method} {path}"
-        connection = self._sent(method, path, body)
-        with contextlib.closing(connection), _broken(asked):
-            connection.sock.settimeout(seconds)
-            response = connection.getresponse()
-            self._check(asked, response)
-            return _parsed(asked, response.read(MAX_BYTES))
+    @contextlib.contextmanager
+    def _asking(self, method: str, path: str, body: bytes, seconds: float) -> Iterator[HttpAnswer]:
+        exchange = HttpExchange(self._address.at(path), seconds=CONNECT_SECONDS)
+        with _broken(f"{method} {path}"), exchange:
+            exchange.connect()
+            exchange.allow(seconds)
+            exchange.send(method, headers=_JSON if body else {}, body=body)
+            yield exchange.receive()
 
-    def _sent(self, method: str, path: str, body: bytes | None) -> HTTPConnection:
-        connection = self._connection()
-        with _broken(f"{method} {path}"):
-            connection.request(
-                method, path, body, {"Content-Type": "application/json"} if body else {}
-            )
-        return connection
 
-    def _connection(self) -> HTTPConnection:
-        return HTTPConnection(self._address.host, self._address.port, timeout=CONNECT_SECONDS)
+_JSON = {"Content-Type": "application/json"}
 
 
 def _parsed(asked: str, text: bytes) -> dict[str, Any]:
@@ -211,30 +203,38 @@ def _parsed(asked: str, text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise ServerError(f"{asked} answered something that is not Ollama's: {text[:100]!r}.")
+        raise ServerError(f"{asked} answered something that is not Ollama's: {excerpt(text)}.")
     return value
 
 
-def _refused(asked: str, response: HTTPResponse) -> RefusedError:
-    body = response.read(MAX_BYTES).decode("utf-8", errors="replace")
+def _accepted(asked: str, answer: HttpAnswer) -> HttpAnswer:
+    """Return an answer that is no error.
+
+    Raises:
+        RefusedError: It is one.
+    """
+    if answer.status >= 400:
+        raise _refused(asked, answer)
+    return answer
+
+
+def _refused(asked: str, answer: HttpAnswer) -> RefusedError:
+    body = answer.read(MAX_BYTES).decode("utf-8", errors="replace")
     try:
         text = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
         text = " ".join(body.split())
-    return RefusedError(asked, response.status, text)
+    return RefusedError(asked, answer.status, text)
 
 
 @contextlib.contextmanager
 def _broken(asked: str) -> Iterator[None]:
-    """Turn what a connection can do wrong into an error that may be tried again."""
+    """Turn an exchange without an answer into an error that may be tried again."""
     try:
         yield
-    except InferenceError:  # some of which are OSErrors too
-        raise
-    except TimeoutError as error:
-        raise SourceUnavailableError(
-            f"{asked} did not go on: nothing came from the server for too long."
-        ) from error
-    except (HTTPException, OSError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise SourceUnavailableError(f"{asked} broke off: {reason}.") from error
+    except NoAnswerError as error:
+        if error.reason is NoAnswerReason.TIMEOUT:
+            message = f"{asked} did not go on: nothing came from the server for too long."
+        else:
+            message = f"{asked} broke off: {error.text}."
+        raise SourceUnavailableError(message) from error

@@ -7,7 +7,6 @@ what arrived, so that another pull goes on from there.
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,15 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ..command_line import PROGRESS_SECONDS, say
 from .api import OllamaApi, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 QUIET_SECONDS = 1800.0
 """How long the server may work without a word: verifying, converting and loading report nothing
 between."""
-PROGRESS_SECONDS = 5.0
 PULL_ERRORS: Mapping[str, type[InferenceError]] = {
     "pull model manifest: file does not exist": SourceNotFoundError,
     "pull model manifest: unauthorized: access denied": SourceForbiddenError,
@@ -61,11 +60,10 @@ class PullProgress:
         self.done, now = done, time.monotonic()
         if now >= self._next:
             rate = max(done - self._before, 0) / (now - self._since) / 1e6
-            print(
-                f"create_model {self._doing} done_mb={done / 1e6:.0f} of_mb={total / 1e6:.0f} "
+            say(
+                "create_model",
+                f"{self._doing} done_mb={done / 1e6:.0f} of_mb={total / 1e6:.0f} "
                 f"mb_per_second={rate:.1f}",
-                file=sys.stderr,
-                flush=True,
             )
             self._since = now
             self._next = now + PROGRESS_SECONDS
@@ -110,7 +108,6 @@ def pull_model(
     progress: PullProgress,
     *,
     stall_seconds: float,
-    tick: Callable[[], float],
 ) -> None:
     """Have the server pull a model.
 
@@ -119,8 +116,6 @@ def pull_model(
         name: The model.
         progress: Told how far it is.
         stall_seconds: How long a download may bring nothing.
-        tick: Called for each line; returns the seconds that are left for all, and raises when none
-            are.
 
     Raises:
         SourceUnavailableError: It broke off or stands still; the next one goes on from there.
@@ -129,18 +124,15 @@ def pull_model(
         ServerError: Ollama refuses the name.
     """
     watch = PullWatch()
-    stream = api.stream("/api/pull", {"model": name}, patience_seconds=min(stall_seconds, tick()))
+    stream = api.stream("/api/pull", {"model": name}, patience_seconds=stall_seconds)
     try:
         with contextlib.closing(stream.events()) as events:
             for event in events:
-                left = tick()
                 if watch.still_seconds(event) > stall_seconds:
                     raise SourceUnavailableError(
                         f"Pulling {name} brought nothing for {stall_seconds:g} s."
                     )
-                stream.patience_seconds = min(
-                    stall_seconds if watch.is_pulling else QUIET_SECONDS, left
-                )
+                stream.patience_seconds = stall_seconds if watch.is_pulling else QUIET_SECONDS
                 progress.reach(watch.done, watch.total)
     except RefusedError as error:
         raise _pull_error(name, error) from error

@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING
 
 from ... import errors
 from ...errors import InferenceError, ServerExitedError
-from ..protocol import STARTS_NAME
+from ..protocol import ERROR_NAME, READY_NAME, STARTS_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ERROR_FILE = "error.json"
-"""The loader's termination message, below the models' directory."""
-READY_FILE = ".ready"
-"""Present once the model is; what fails after that, such as an update, is no concern of a start."""
 MAX_FAILURES = 3
 """After so many ends with an error that a rerun could have mended, or without a word, none is
 expected to."""
@@ -39,8 +35,8 @@ class LoaderWatch:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the model is there."""
-        return (self._models / READY_FILE).exists()
+        """Whether the model is there. What fails after that, such as an update, is no concern of a start."""
+        return (self._models / READY_NAME).exists()
 
     @property
     def state(self) -> str:
@@ -67,7 +63,7 @@ class LoaderWatch:
             ServerExitedError: It was killed again and again.
         """
         self._check_starts()
-        path = self._models / ERROR_FILE
+        path = self._models / ERROR_NAME
         try:
             status = path.stat()
             version = (status.st_ino, status.st_mtime_ns)

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ..protocol import VERSION
+from ..protocol import METADATA_NAME, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-METADATA = "metadata.json"
-"""The loader's file below the models' directory."""
 MAX_PHASES = 16
 """Of the loader."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Phase:
+class StartPhase:
     """A part of the start; both times in seconds since 1970."""
 
     name: str
@@ -36,7 +34,7 @@ def start_phases(
     models: Path | None,
     inputs: Path | None,
     first_answer_seconds: float | None,
-) -> list[Phase]:
+) -> list[StartPhase]:
     """Return the phases of a start; what left no trace has none.
 
     The server's own begins when the model was there, or with the gate: its port tells nothing, for
@@ -62,14 +60,14 @@ def start_phases(
     ]
     answered = ended - (first_answer_seconds or 0)
     begun = min(max(started, loaded), answered)
-    phases = [*loader, *others, Phase(name="server_load", started=begun, ended=answered)]
+    phases = [*loader, *others, StartPhase(name="server_load", started=begun, ended=answered)]
     if first_answer_seconds is not None:
-        phases.append(Phase(name="first_answer", started=answered, ended=ended))
+        phases.append(StartPhase(name="first_answer", started=answered, ended=ended))
     return phases
 
 
 def report(
-    phases: Sequence[Phase], *, outcome: str, started: float, ended: float
+    phases: Sequence[StartPhase], *, outcome: str, started: float, ended: float
 ) -> dict[str, Any]:
     """Return the report as JSON objects.
 
@@ -112,9 +110,9 @@ def table(value: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _loader_phases(models: Path) -> list[Phase]:
+def _loader_phases(models: Path) -> list[StartPhase]:
     """Return the loader's phases of the model, and one for each adapter; none when it left none."""
-    path = models / METADATA
+    path = models / METADATA_NAME
     metadata = _read_json(path)
     written = path.stat().st_mtime if metadata else 0.0
     phases = _phases_of(metadata, "loader", written)
@@ -123,14 +121,14 @@ def _loader_phases(models: Path) -> list[Phase]:
         parts = _phases_of(adapter if isinstance(adapter, dict) else {}, "", written)
         if parts:
             phases.append(
-                Phase(
+                StartPhase(
                     name=f"loader.adapter.{name}", started=parts[0].started, ended=parts[-1].ended
                 )
             )
     return phases[:MAX_PHASES]
 
 
-def _phases_of(description: dict[str, Any], prefix: str, written: float) -> list[Phase]:
+def _phases_of(description: dict[str, Any], prefix: str, written: float) -> list[StartPhase]:
     """Return what `seconds` holds by phase, one after the other up to `loaded_at`."""
     seconds = description.get("seconds")
     ended = _moment(description.get("loaded_at"))
@@ -145,21 +143,21 @@ def _phases_of(description: dict[str, Any], prefix: str, written: float) -> list
         for name, value in seconds.items()
         if (spent := _number(value)) is not None
     ]
-    phases: list[Phase] = []
+    phases: list[StartPhase] = []
     for name, spent in reversed([item for item in known if item[0] != "total"]):
-        phases.insert(0, Phase(name=f"{prefix}.{name}", started=ended - spent, ended=ended))
+        phases.insert(0, StartPhase(name=f"{prefix}.{name}", started=ended - spent, ended=ended))
         ended -= spent
     return phases
 
 
-def _input_phases(inputs: Path) -> list[Phase]:
+def _input_phases(inputs: Path) -> list[StartPhase]:
     """Return the input downloader's phase, which ended when its manifest was written; none without one."""
     manifest = inputs.with_suffix(".manifest.json")
     seconds = _number(_read_json(manifest).get("seconds"))
     if seconds is None:
         return []
     ended = manifest.stat().st_mtime
-    return [Phase(name="input_download", started=ended - seconds, ended=ended)]
+    return [StartPhase(name="input_download", started=ended - seconds, ended=ended)]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

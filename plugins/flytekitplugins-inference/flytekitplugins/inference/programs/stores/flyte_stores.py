@@ -12,7 +12,8 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import FetchError, SourceForbiddenError
-from .store import Block, Source, Store, scheme
+from ...facts.address import scheme_of
+from .store import Block, Store, StoredFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -96,19 +97,19 @@ class Stores:
         self._public: set[str] = set()
         self._lock = threading.Lock()
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`."""
         return self._first_allowed(
             uri, lambda store: store.stat(uri, head_bytes), lambda source: [source.uri]
         )
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """See `Store.find`."""
         return self._first_allowed(
             uri, lambda store: store.find(uri), lambda found: [source.uri for _, source in found]
         )
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
         return self._store(source.uri, anonymous=source.uri in self._public).read(
             source, start, end
@@ -121,7 +122,7 @@ class Stores:
         """
         if "://" not in text:
             return False
-        protocol = scheme(text)
+        protocol = scheme_of(text)
         if protocol == "file":
             return "\0" not in text and os.path.lexists(text[len("file://") :])
         return protocol in _KNOWN or _is_known_to_fsspec(protocol)
@@ -132,7 +133,7 @@ class Stores:
         try:
             return look(self._store(uri))
         except SourceForbiddenError as error:
-            if scheme(uri) not in _MAY_BE_PUBLIC:
+            if scheme_of(uri) not in _MAY_BE_PUBLIC:
                 raise
             refused = error
         try:
@@ -143,7 +144,7 @@ class Stores:
         return found
 
     def _store(self, uri: str, *, anonymous: bool = False) -> Store:
-        protocol = scheme(uri)
+        protocol = scheme_of(uri)
         with self._lock:
             if (protocol, anonymous) not in self._stores:
                 self._stores[protocol, anonymous] = self._open(protocol, anonymous)

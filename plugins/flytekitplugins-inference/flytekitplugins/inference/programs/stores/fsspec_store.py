@@ -6,6 +6,7 @@ import asyncio
 import base64
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from ...errors import (
     SourceUnavailableError,
     UnsupportedError,
 )
-from .store import Block, Source, SourceChangedError, error_for_status, mask
+from ...facts.address import mask
+from .store import Block, SourceChangedError, StoredFile, error_for_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 READ_BYTES = 2 * 1024 * 1024
 """What one request asks for: fsspec hands over a whole answer at once, so this bounds memory and
@@ -81,14 +83,14 @@ class FsspecStore:
                 hint="Install the package that brings an fsspec implementation of it.",
             ) from error
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`."""
         info = self._call("info", uri, uri)
         if info.get("type") == "directory":
             raise SourceNotFoundError(f"{mask(uri)} is a directory, not a file.")
         return _source(uri, info)
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """See `Store.find`."""
         root, base = self._root(uri), uri.rstrip("/")
         names = {
@@ -106,7 +108,7 @@ class FsspecStore:
         addresses = [str(address) for address in self._call("find", uri, uri)]
         return [(address[len(root) :].lstrip("/"), address) for address in addresses]
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
         if end is None:
             end = source.size
@@ -184,13 +186,13 @@ class FsspecStore:
         return await asyncio.wait_for(function(*args, **kwargs), self._stall_seconds)
 
 
-def _source(uri: str, info: Mapping[str, Any]) -> Source:
+def _source(uri: str, info: Mapping[str, Any]) -> StoredFile:
     size = info.get("size")
     facts = [str(info[key]) for key in _VERSIONS if info.get(key) is not None]
     if md5 := (info.get("content_settings") or {}).get("content_md5"):  # Azure's, as bytes
         facts.append(base64.b64encode(md5).decode())
     version = " ".join(facts)
-    return Source(
+    return StoredFile(
         uri=uri, size=None if size is None else int(size), version=version, ranges=size is not None
     )
 
@@ -215,9 +217,16 @@ def _translated(error: BaseException, uri: str) -> Exception:
     elif isinstance(error, PermissionError) or type(error).__module__.startswith("google.auth"):
         status = 403
     if 400 <= status < 600:
-        return error_for_status(status, uri, type(error).__name__)
+        return error_for_status(status, uri, type(error).__name__, retry_after=_retry_after(error))
     if isinstance(error, ImportError):
         return MissingDependencyError(f"{mask(uri)} cannot be read here: {error}.")
     return SourceUnavailableError(
         f"The connection for {mask(uri)} was lost ({type(error).__name__})."
     )
+
+
+def _retry_after(error: BaseException) -> str | None:
+    """Return a header of an answer: aiohttp's errors have its headers, azure's the answer itself."""
+    response = getattr(error, "response", None)
+    headers = getattr(error, "headers", None) or getattr(response, "headers", None)
+    return headers.get("Retry-After") if isinstance(headers, Mapping) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ...dependencies import requires
 from ...errors import (
     ConfigError,
     FetchError,
@@ -11,17 +12,17 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.address import mask
 from .store import (
     BLOCK_BYTES,
     Block,
-    Source,
     SourceChangedError,
+    StoredFile,
     begins_at,
     body_blocks,
     error_for_status,
     first_bytes,
     lost_error,
-    mask,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ class HttpStore:
     def __init__(
         self, *, connections: int, stall_seconds: float, headers: Mapping[str, str] | None = None
     ) -> None:
-        import requests
-        from requests.adapters import HTTPAdapter
+        with requires("requests", "Reading https:// addresses", hint="pip install requests"):
+            import requests
+            from requests.adapters import HTTPAdapter
 
         self._session = requests.Session()
         for prefix in ("http://", "https://"):
@@ -55,7 +57,7 @@ class HttpStore:
         self._session.headers.update({**(headers or {}), "Accept-Encoding": "identity"})
         self._timeout = (min(10.0, stall_seconds), stall_seconds)
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`.
 
         Asks for the first bytes: HEAD is forbidden where an address is signed for GET, and not all
@@ -68,21 +70,21 @@ class HttpStore:
             total = content_range.rpartition("/")[2]
             version = _version(response)
             if _encodings(response):  # its lengths and ranges are those of the compressed bytes
-                return Source(uri=uri, size=None, version=version, ranges=False)
+                return StoredFile(uri=uri, size=None, version=version, ranges=False)
             if response.status_code == 206 and total.isdecimal() and begins_at(0, content_range):
                 head = first_bytes(_blocks(response, uri), asked) if version else b""
-                return Source(
+                return StoredFile(
                     uri=uri, size=int(total), version=version, ranges=version != "", head=head
                 )
             if response.status_code == 416 and total == "0":
-                return Source(uri=uri, size=0, version=version, ranges=False)
+                return StoredFile(uri=uri, size=0, version=version, ranges=False)
             if response.status_code >= 400:
                 raise self._refused(response, uri)
             length = response.headers.get("Content-Length", "")
             size = int(length) if length.isdecimal() and response.status_code == 200 else None
-            return Source(uri=uri, size=size, version=version, ranges=False)
+            return StoredFile(uri=uri, size=size, version=version, ranges=False)
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """See `Store.find`: the links of index pages, as fsspec reads them.
 
         Raises:
@@ -96,7 +98,7 @@ class HttpStore:
             raise SourceNotFoundError(f"{mask(uri)} has no links to anything below it.")
         return [(name, self.stat(address)) for name, address in names if name]
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
         headers = (
             {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if source.ranges else {}
@@ -118,9 +120,12 @@ class HttpStore:
             yield from _blocks(response, source.uri)
 
     def _refused(self, response: Any, uri: str) -> FetchError:
-        return error_for_status(response.status_code, uri, response.reason or "")
+        retry_after = response.headers.get("Retry-After")
+        return error_for_status(
+            response.status_code, uri, response.reason or "", retry_after=retry_after
+        )
 
-    def _is_same(self, response: Any, source: Source) -> bool:
+    def _is_same(self, response: Any, source: StoredFile) -> bool:
         """Whether `response` comes from the file that was looked at."""
         return _version(response) == source.version
 

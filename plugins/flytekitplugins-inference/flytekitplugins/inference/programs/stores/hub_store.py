@@ -22,9 +22,10 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.address import mask
 from ..kernel import memory_limit_bytes
 from .http_store import HttpStore
-from .store import Block, Source, mask
+from .store import Block, StoredFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -92,7 +93,7 @@ class HubStore(HttpStore):
         self._concurrency = connections
         self._lock = threading.Lock()
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
         if source.uri not in self._xet:
             return super().read(source, start, end)
@@ -109,10 +110,10 @@ class HubStore(HttpStore):
             return SourceNotFoundError(f"The repository has no file {mask(uri)}.")
         return super()._refused(response, uri)
 
-    def _is_same(self, response: Any, source: Source) -> bool:
+    def _is_same(self, response: Any, source: StoredFile) -> bool:
         return True  # the address names a commit, and a digest is verified
 
-    def _read_xet(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def _read_xet(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         from hf_xet import XetFileInfo
 
         try:

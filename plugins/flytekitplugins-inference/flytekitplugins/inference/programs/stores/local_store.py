@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InvalidSourceError, SourceForbiddenError, SourceNotFoundError
-from .store import BLOCK_BYTES, Block, Source, SourceChangedError
+from .store import BLOCK_BYTES, Block, SourceChangedError, StoredFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 class LocalStore:
     """Regular files. Symbolic links are followed, so what arrives elsewhere holds no links."""
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`."""
         return _source(uri, _status(uri))
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """See `Store.find`."""
         root = _path(uri)
         if not stat.S_ISDIR(_status(uri).st_mode):
             raise SourceNotFoundError(f"{root} is not a directory.")
         return list(_walk(root, "", ()))
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
         file = os.open(_path(source.uri), os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -44,7 +44,7 @@ class LocalStore:
 
 def _walk(
     directory: str, relative: str, above: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[str, Source]]:
+) -> Iterator[tuple[str, StoredFile]]:
     """Yield the files below `directory`; a link to a directory that contains it is an error, not a loop."""
     status = _status(directory)
     identity = (status.st_dev, status.st_ino)
@@ -79,13 +79,13 @@ def _status(uri: str) -> os.stat_result:
         raise InvalidSourceError(f"{path!r} is not a path that can be read: {error}.") from error
 
 
-def _source(uri: str, status: os.stat_result) -> Source:
+def _source(uri: str, status: os.stat_result) -> StoredFile:
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
         raise InvalidSourceError(f"{_path(uri)!r} is {kind}, not a file.")
     if not os.access(_path(uri), os.R_OK):
         raise SourceForbiddenError(f"{_path(uri)!r} may not be read by user {os.getuid()}.")
-    return Source(uri=uri, size=status.st_size, version=_version(status))
+    return StoredFile(uri=uri, size=status.st_size, version=_version(status))
 
 
 def _version(status: os.stat_result) -> str:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from ...dependencies import requires
 from ...errors import (
     InvalidSourceError,
-    MissingDependencyError,
     SourceForbiddenError,
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.address import mask
 from .store import (
     BLOCK_BYTES,
     Block,
-    Source,
     SourceChangedError,
+    StoredFile,
     begins_at,
     body_blocks,
     error_for_status,
     first_bytes,
     lost_error,
-    mask,
 )
 
 if TYPE_CHECKING:
@@ -60,15 +60,14 @@ class S3Store:
     def __init__(
         self, options: Mapping[str, Any], *, connections: int, stall_seconds: float
     ) -> None:
-        try:
+        with requires(
+            "botocore",
+            "Reading s3:// addresses",
+            hint="pip install s3fs, which flytekit depends on and which brings it.",
+        ):
             import botocore.session
             from botocore import UNSIGNED
             from botocore.config import Config
-        except ImportError as error:
-            raise MissingDependencyError(
-                "S3 addresses need botocore.",
-                hint="Install `s3fs`, which flytekit depends on and which brings it.",
-            ) from error
 
         config = Config(
             connect_timeout=min(10.0, stall_seconds),
@@ -90,7 +89,7 @@ class S3Store:
         named.update(options.get("client_kwargs", {}))
         self._client = botocore.session.Session().create_client("s3", config=config, **named)
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`."""
         if head_bytes:
             try:
@@ -106,11 +105,11 @@ class S3Store:
                     raise SourceUnavailableError(
                         f"The store of {mask(uri)} sent other bytes than it was asked for."
                     )
-                return Source(uri=uri, size=size, version=answer.get("ETag", ""), head=head)
+                return StoredFile(uri=uri, size=size, version=answer.get("ETag", ""), head=head)
         answer = self._ask("head_object", uri, **_address(uri))
-        return Source(uri=uri, size=answer["ContentLength"], version=answer.get("ETag", ""))
+        return StoredFile(uri=uri, size=answer["ContentLength"], version=answer.get("ETag", ""))
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """See `Store.find`."""
         address = _address(uri)
         prefix = f"{address['Key'].rstrip('/')}/".lstrip("/")
@@ -121,7 +120,7 @@ class S3Store:
             page = self._ask("list_objects_v2", uri, **request)
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):  # a marker that a console leaves for a directory
-                    source = Source(
+                    source = StoredFile(
                         uri=root + item["Key"], size=item["Size"], version=item.get("ETag", "")
                     )
                     found.append((item["Key"][len(prefix) :], source))
@@ -133,7 +132,7 @@ class S3Store:
             raise SourceNotFoundError(f"There is nothing below {mask(uri)}.")
         return found
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
         whole = start == 0 and end in (
             None,
@@ -224,4 +223,6 @@ def _translated(response: Mapping[str, Any], uri: str) -> Exception:
         status = 503
     elif code in _FORBIDDEN:
         status = 403
-    return error_for_status(status if status >= 400 else 500, uri, code)
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    retry_after = headers.get("retry-after")
+    return error_for_status(status if status >= 400 else 500, uri, code, retry_after=retry_after)

@@ -5,7 +5,6 @@ Nothing here knows about literals.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +15,9 @@ from ...errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from ...facts.address import mask
+from ...facts.retry_after import parse_retry_after
+from ...facts.wording import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,11 +25,10 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1024 * 1024
 """What is read and written at a time; memory is about twice this for every transfer under way."""
 _BUSY = frozenset({408, 425, 429})
-_CREDENTIALS = re.compile(r"://[^/]*@")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class StoredFile:
     """One file of a store as it was when it was looked at."""
 
     uri: str
@@ -50,13 +51,13 @@ Block = bytes | memoryview
 class Store(Protocol):
     """What every store can do. All methods raise the `FetchError` family and may be called from any thread."""
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """Look at one file, and bring up to `head_bytes` of it along where that costs no further request."""
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """Return every file below a directory with its name relative to it."""
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """Yield the bytes `start` to `end` (exclusive; None: to the end) in blocks.
 
         May yield fewer bytes than asked for when the connection ends early: the caller counts.
@@ -70,13 +71,16 @@ class SourceChangedError(IntegrityError):
     """A file was replaced between looking at it and reading it."""
 
 
-def error_for_status(status: int, uri: str, reason: str) -> FetchError:
+def error_for_status(
+    status: int, uri: str, reason: str, *, retry_after: str | None = None
+) -> FetchError:
     """Return the error that an HTTP status means.
 
     Args:
         status: 400 or more.
         uri: What was asked for; masked in the message.
         reason: The store's own code or phrase, without addresses.
+        retry_after: The answer's `Retry-After`, which counts where it is worth to try again.
     """
     where = f"{mask(uri)} ({status} {reason})"
     if status in (404, 410):
@@ -90,8 +94,15 @@ def error_for_status(status: int, uri: str, reason: str) -> FetchError:
     if status in (412, 416):
         return SourceChangedError(f"{where} was replaced while it was read.")
     if status in _BUSY or (status >= 500 and status not in (501, 505)):
-        return SourceUnavailableError(f"The store of {where} is not available.")
+        return _unavailable(where, parse_retry_after(retry_after))
     return FetchError(f"The store refused to hand out {where}.")
+
+
+def _unavailable(where: str, seconds: float | None) -> SourceUnavailableError:
+    wish = f" It wants to be left alone for {duration(seconds)}." if seconds else ""
+    error = SourceUnavailableError(f"The store of {where} is not available.{wish}")
+    error.retry_after_seconds = seconds or 0.0
+    return error
 
 
 def lost_error(uri: str, error: Exception) -> FetchError:
@@ -142,22 +153,3 @@ def body_blocks(body: Any) -> Iterator[Block]:
     else:
         while block := body.read(BLOCK_BYTES, decode_content=False):
             yield block
-
-
-def scheme(uri: str) -> str:
-    """Return the scheme of `uri` in lower case; `file` for a plain path."""
-    head, separator, _ = uri.partition("://")
-    return head.lower() if separator else "file"
-
-
-def mask(uri: str) -> str:
-    """Return `uri` without what may be secret: user, password and query."""
-    if scheme(uri) == "file":
-        return uri
-    address, question, _ = without_credentials(uri).partition("?")
-    return f"{address}?..." if question else address
-
-
-def without_credentials(uri: str) -> str:
-    """Return `uri` without user and password, also those of the addresses in a chain (`zip://a::https://u:p@host`)."""
-    return uri if scheme(uri) == "file" else _CREDENTIALS.sub("://", uri)

@@ -8,12 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SourceUnavailableError
-from .store import mask
+from ...facts.address import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from .store import Block, Source, Store
+    from .store import Block, Store, StoredFile
 
 GROWTH_READS = 8
 """So many complete reads earn one more connection."""
@@ -48,15 +48,15 @@ class ThrottledStore:
         self._shrunk = 0.0
         self._changed = threading.Condition()
 
-    def stat(self, uri: str, head_bytes: int = 0) -> Source:
+    def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`."""
         return self._store.stat(uri, head_bytes)
 
-    def find(self, uri: str) -> list[tuple[str, Source]]:
+    def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """See `Store.find`."""
         return self._store.find(uri)
 
-    def read(self, source: Source, start: int, end: int | None) -> Iterator[Block]:
+    def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`. Waits while all connections are in use."""
         with self._changed:
             self._changed.wait_for(lambda: self._used < self._limit)

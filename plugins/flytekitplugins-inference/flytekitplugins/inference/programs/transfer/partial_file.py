@@ -1,4 +1,4 @@
-"""Files on their way: the partial file, its parts, and the rename that makes a complete file visible."""
+"""A file on its way: its parts, and the rename that makes it visible once it is complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from .transfer_journal import Journal
+    from .transfer_journal import TransferJournal
 
 MIN_PART_BYTES = 16 * 1024 * 1024
 MAX_PART_BYTES = 64 * 1024 * 1024
@@ -48,7 +48,13 @@ class PartialFile:
     """
 
     def __init__(
-        self, path: Path, *, key: str, size: int | None, ranges: bool, journal: Journal | None
+        self,
+        path: Path,
+        *,
+        key: str,
+        size: int | None,
+        ranges: bool,
+        journal: TransferJournal | None,
     ) -> None:
         self.path = path
         self._key = key
@@ -98,7 +104,11 @@ class PartialFile:
                 view, offset = view[written:], offset + written
 
     def note(self, start: int, end: int) -> int:
-        """Note that the bytes from `start` to `end` of a part are here, unless they are few; return where notes end."""
+        """Note that the bytes from `start` to `end` of a part are here, unless they are few.
+
+        Returns:
+            Where the notes end now.
+        """
         if end - start < NOTE_BYTES:
             return start
         if self._journal:
@@ -106,13 +116,12 @@ class PartialFile:
         return end
 
     def finish_part(self, start: int, end: int) -> bool:
-        """Note that the bytes from `start` to `end` are here; return whether it was the last part."""
+        """Note that a part, `start` to `end`, is here; return whether it was the last one."""
         with self._lock:
             self._left -= 1
             last = self._left == 0
-        if (
-            self._size is None
-        ):  # an attempt that was lost may have brought more than the one that ended
+        # an attempt that was lost may have brought more than the one that ended
+        if self._size is None:
             with writing(self.path):
                 os.ftruncate(self._file, end)
             self._size = end
@@ -135,14 +144,15 @@ class PartialFile:
 
 
 def _reached(known: Mapping[int, int], start: int, end: int | None) -> int:
-    """Return how far an earlier run came in the part from `start` to `end`: the notes follow each other."""
+    """Return how far an earlier run came in the part from `start` to `end`."""
+    # each note begins where the one before it ends
     while start != end and (further := known.get(start, start)) > start:
         start = further
     return start
 
 
 def _allocate(file: int, size: int) -> None:
-    """Reserve `size` bytes, so that a full disk is noticed now; without that where a file system cannot."""
+    """Reserve `size` bytes, where the file system can, so that a full disk is noticed now."""
     try:
         if size:
             os.posix_fallocate(file, 0, size)

@@ -23,11 +23,14 @@ _NAME = "journal"
 
 
 def transfer_key(*facts: object) -> str:
-    """Return a name for a transfer: the same facts (address, size, version, destination), the same name."""
+    """Return a name for a transfer, the same for the same facts.
+
+    Facts are its address, size, version and destination.
+    """
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-class Facts:
+class TransferRecord:
     """What a journal says."""
 
     def __init__(self) -> None:
@@ -37,7 +40,11 @@ class Facts:
         """Key to the modification time of the complete file, in nanoseconds."""
 
     def load(self, text: str) -> bool:
-        """Note all facts of a journal; return whether it is of this boot: what another one says is not relied on."""
+        """Note all facts of a journal, if it is of this boot of the machine.
+
+        Returns:
+            Whether it is: what another boot wrote may not have reached the disk.
+        """
         lines = text.split("\n")
         if lines[0] != f"boot {boot_id()}":
             return False
@@ -56,15 +63,18 @@ class Facts:
             self.done[words[1]] = int(words[2])
 
 
-def read_facts(directory: Path) -> Facts:
-    """Return what the journal in `directory` says, if there is one; changes nothing, and needs no lock."""
-    facts = Facts()
+def read_record(directory: Path) -> TransferRecord:
+    """Return what the journal in `directory` says, if there is one.
+
+    Changes nothing, and needs no lock.
+    """
+    facts = TransferRecord()
     with contextlib.suppress(OSError):
         facts.load((directory / _NAME).read_text(encoding="utf-8", errors="replace"))
     return facts
 
 
-class Journal(Facts):
+class TransferJournal(TransferRecord):
     """The journal in `directory`, locked for this process.
 
     Args:
@@ -120,7 +130,7 @@ class Journal(Facts):
 
 
 def _lock(file: int) -> None:
-    """Lock `file` for this process; without that where a file system has no locks, as some network mounts."""
+    """Lock `file` for this process, unless the file system has no locks, as some network mounts."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

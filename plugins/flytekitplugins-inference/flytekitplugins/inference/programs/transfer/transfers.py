@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ...errors import FetchError, InferenceError, IntegrityError
+from ...facts.address import mask
 from ..disk import check_space, is_file, make_directories, make_root, writing
 from ..retry import Crew, Retry
-from ..stores.store import Block, Source, SourceChangedError, Store, mask
+from ..stores.store import Block, SourceChangedError, Store, StoredFile
 from .partial_file import PartialFile
-from .transfer_journal import Journal, read_facts, transfer_key
+from .transfer_journal import TransferJournal, read_record, transfer_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,13 +35,13 @@ PROGRESS_BYTES = 1024 * 1024
 class Delivery:
     """One file and where it goes."""
 
-    source: Source
+    source: StoredFile
     path: str
     """Relative to the root; made by `local_names`, so that it stays inside."""
 
     @property
     def key(self) -> str:
-        """Names this delivery in the journal; another size, version or place is another delivery."""
+        """Its name in the journal; another size, version or place is another delivery."""
         return transfer_key(self.source.uri, self.source.size, self.source.version, self.path)
 
 
@@ -62,7 +63,7 @@ class Outcome:
     failures: list[tuple[Delivery, InferenceError]] = field(default_factory=list)
 
 
-class Watch(Protocol):
+class TransferObserver(Protocol):
     """Looks at files while they arrive. Called from any thread; see `Transfer`."""
 
     def begin(self, delivery: Delivery, path: Path, missing: Sequence[int]) -> None:
@@ -79,7 +80,7 @@ class Watch(Protocol):
         """
 
 
-class Progress:
+class TransferProgress:
     """Counts what arrives; printed by whoever wants to."""
 
     def __init__(self) -> None:
@@ -100,14 +101,18 @@ class Progress:
 
 
 def missing_bytes(root: Path, deliveries: Sequence[Delivery]) -> int:
-    """Return the bytes that must be free for what has not arrived at `root` yet; changes nothing there."""
-    done, needed = read_facts(root / INCOMING).done, 0
+    """Return the bytes that must be free for what has not arrived at `root` yet.
+
+    Changes nothing there.
+    """
+    done = read_record(root / INCOMING).done
+    needed = 0
     for delivery in deliveries:
         size = delivery.source.size or 0
         partial = _partial(root, delivery)
         if not has_arrived(root, delivery, done):
-            present = partial.lstat().st_blocks * 512 if partial.exists() else 0
-            needed += max(0, size - present)
+            reserved = partial.lstat().st_blocks * 512 if partial.exists() else 0
+            needed += max(0, size - reserved)
     return needed
 
 
@@ -135,7 +140,7 @@ class Transfer:
         jobs: Parts that are fetched at once.
         retry: How often and how fast a part is tried again.
         tick: Called every few seconds with the progress.
-        watch: Looks at the files before they become visible.
+        observer: Looks at the files before they become visible.
 
     Raises:
         DestinationError: `root` cannot be written, or another process writes there.
@@ -148,21 +153,21 @@ class Transfer:
         *,
         jobs: int,
         retry: Retry,
-        tick: Callable[[Progress], None] = lambda _: None,
-        watch: Watch | None = None,
+        tick: Callable[[TransferProgress], None] = lambda _: None,
+        observer: TransferObserver | None = None,
     ) -> None:
-        self._watch = watch
+        self._observer = observer
         self._store = store
         self._root = root
         self._retry = retry
         self._jobs = jobs
         self._incoming = root / INCOMING
-        self.progress = Progress()
+        self.progress = TransferProgress()
         self._crew = Crew(jobs, lambda: tick(self.progress))
         with writing(root):
             make_root(root)
             make_directories(root, self._incoming)
-        self._journal = Journal(self._incoming)
+        self._journal = TransferJournal(self._incoming)
 
     def fetch(self, deliveries: Sequence[Delivery]) -> Outcome:
         """Bring `deliveries`, the largest first.
@@ -174,20 +179,20 @@ class Transfer:
         Raises:
             DestinationError: There is too little space, or it cannot be written.
         """
-        self.progress = Progress()
+        self.progress = TransferProgress()
         outcome = Outcome()
         outcome.delivered.extend(
             Delivered(delivery=d, size=d.source.size or 0, seconds=0.0)
             for d in deliveries
-            if self._is_here(d)
+            if self._finish_earlier(d)
         )
-        here = {item.delivery for item in outcome.delivered}
+        present = {item.delivery for item in outcome.delivered}
         missing = sorted(
-            (d for d in deliveries if d not in here), key=lambda d: -(d.source.size or 0)
+            (d for d in deliveries if d not in present), key=lambda d: -(d.source.size or 0)
         )
         self._remove_others({delivery.key for delivery in missing})
         check_space(self._root, missing_bytes(self._root, deliveries))
-        self.progress.add(files=len(here), size=sum(item.size for item in outcome.delivered))
+        self.progress.add(files=len(present), size=sum(item.size for item in outcome.delivered))
         self.progress.total_files = len(deliveries)
         self.progress.total_bytes = sum(delivery.source.size or 0 for delivery in deliveries)
         self._crew.run(self._tasks(missing, outcome))
@@ -204,7 +209,12 @@ class Transfer:
             partial.replace(final)
 
     def prune(self, directory: str, keep: set[str]) -> None:
-        """Make `directory`; remove files below it that are not in `keep` (relative to the root): an earlier run's."""
+        """Make `directory`, and remove what an earlier run left below it.
+
+        Args:
+            directory: Relative to the root.
+            keep: The files that stay, relative to the root.
+        """
         with writing(self._root / directory):
             make_directories(self._root, self._root / directory)
             for folder, folders, names in os.walk(self._root / directory, topdown=False):
@@ -231,8 +241,8 @@ class Transfer:
         """Let another process write here."""
         self._journal.close()
 
-    def _is_here(self, delivery: Delivery) -> bool:
-        """Whether an earlier run brought it; finishes one that was killed before the rename."""
+    def _finish_earlier(self, delivery: Delivery) -> bool:
+        """Finish what an earlier run brought, perhaps up to the rename; return whether one did."""
         if not has_arrived(self._root, delivery, self._journal.done):
             return False
         partial = _partial(self._root, delivery)
@@ -263,11 +273,10 @@ class Transfer:
                 journal=journal,
             )
             self.progress.add(size=file.present)
-            if self._watch:
-                self._watch.begin(delivery, file.path, [start for start, _ in file.missing])
-            parts: Sequence[tuple[int, int | None] | None] = file.missing or [
-                None
-            ]  # empty, or killed after the last
+            if self._observer:
+                self._observer.begin(delivery, file.path, [start for start, _ in file.missing])
+            # one part that is none: the file is empty, or an earlier run was killed after the last
+            parts: Sequence[tuple[int, int | None] | None] = file.missing or [None]
             for part in parts:
                 if outcome.failures:
                     return
@@ -286,10 +295,9 @@ class Transfer:
                 reached = self._fetch_part(delivery.source, file, *part)
                 if reached is None:
                     return
-                if (
-                    self._watch
-                ):  # before it counts: who finishes the last part may rely on all others being told
-                    self._watch.part(delivery, part[0])
+                # before it counts: who finishes the last part relies on all others being told
+                if self._observer:
+                    self._observer.part(delivery, part[0])
                 if not file.finish_part(part[0], reached):
                     return
             outcome.delivered.append(self._finish(delivery, file))
@@ -297,7 +305,7 @@ class Transfer:
             outcome.failures.append((delivery, error))
 
     def _fetch_part(
-        self, source: Source, file: PartialFile, start: int, end: int | None
+        self, source: StoredFile, file: PartialFile, start: int, end: int | None
     ) -> int | None:
         """Fetch one part, going on behind the last good byte when the connection is lost.
 
@@ -324,16 +332,13 @@ class Transfer:
                 raise IntegrityError(f"{mask(source.uri)} ended {end - position} bytes early.")
             except FetchError as error:
                 attempt = 1 if position - begun >= PROGRESS_BYTES and source.ranges else attempt + 1
-                if (
-                    not error.retryable
-                    or isinstance(error, SourceChangedError)
-                    or attempt >= self._retry.attempts
-                ):
+                if isinstance(error, SourceChangedError) or self._retry.gives_up(attempt, error):
                     raise
+                failure = error
             if not source.ranges:
                 self.progress.add(size=start - position)
                 position = start
-            self._retry.wait(attempt, self._crew.stop)
+            self._retry.wait(attempt, self._crew.stop, error=failure)
         return position
 
     def _write(self, file: PartialFile, position: int, block: Block) -> int:
@@ -345,8 +350,8 @@ class Transfer:
         final = self._root / delivery.path
         with writing(final):
             make_directories(self._root, final.parent)
-        if self._watch:
-            self._watch.complete(delivery)
+        if self._observer:
+            self._observer.complete(delivery)
         size = file.place(final)
         self.progress.add(files=1)
         return Delivered(delivery=delivery, size=size, seconds=time.monotonic() - file.started)

@@ -6,7 +6,6 @@ to go on, so that the blocking and the asynchronous transport do the same thing.
 
 from __future__ import annotations
 
-import email.utils
 import random
 import ssl
 import time
@@ -14,13 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerError, ServerExitedError, ServerNotReadyError
+from ..facts.retry_after import parse_retry_after
 from .health import is_unknown_host
 from .outage import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .outage import Watch
+    from .outage import OutageWatch
     from .record import Record
 
 __all__ = ["Attempts", "Limits", "Wait"]
@@ -81,7 +81,7 @@ class Attempts:
         request: Any,
         *,
         limits: Limits,
-        watch: Watch,
+        watch: OutageWatch,
         record: Record,
         http: Any,
         clock: Callable[[], float] = time.monotonic,
@@ -133,8 +133,9 @@ class Attempts:
             return None
         self._begin_trouble(f"was answered {status}")
         self._error = None
-        wanted = _retry_after(headers.get("retry-after"))
-        pause = self._backoff() if wanted is None else wanted * random.uniform(1, 1.1)  # noqa: S311 (not for secrets)
+        wanted = parse_retry_after(headers.get("retry-after"))
+        # who says 0, and stays busy, is not asked without a pause for as long as an outage may last
+        pause = wanted * random.uniform(1, 1.1) if wanted else self._backoff()  # noqa: S311 (not for secrets)
         return Wait(str(status), status in AWAY, pause) if pause <= self._left() else None
 
     def after_wait(self, finding: Finding) -> bool:
@@ -292,15 +293,3 @@ def _causes(error: BaseException | None) -> list[BaseException]:
         causes.append(error)
         error = error.__cause__ or error.__context__
     return causes
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Return the seconds of a `Retry-After` header (RFC 9110, 10.2.3: a number or a date), or `None`."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except (TypeError, ValueError):
-        return None

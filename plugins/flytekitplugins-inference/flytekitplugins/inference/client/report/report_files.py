@@ -1,4 +1,4 @@
-"""`Report`: a page and its numbers."""
+"""`Report`: a page and its numbers, and the two files that they become."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class Report:
 
     @cached_property
     def fragment(self) -> str:
-        """The page without `<html>` around it, for a Deck or another page: below 1 MiB, with its own style."""
+        """The page without `<html>` around it, for a Deck or another page.
+
+        It is below 1 MiB and brings its own style.
+        """
         from .page import fragment
 
         return fragment(self.data)
@@ -44,7 +47,9 @@ class Report:
         return document(self.fragment)
 
     def write(self, directory: str | Path) -> Path:
-        """Write `inference-report.html` and `inference-report.json` into a directory, which is made if need be.
+        """Write `inference-report.html` and `inference-report.json` into a directory.
+
+        The directory is made if need be.
 
         Returns:
             The page.
@@ -63,12 +68,13 @@ class Report:
 
 
 def _write(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.chmod(0o644)  # mkstemp's 0600 would keep it from the reader of a shared folder
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -17,8 +17,8 @@ __all__ = ["to_secret_requests"]
 def to_secret_requests(secrets: Iterable[SecretReference]) -> list[Secret]:
     """Return what `@task(secret_requests=…)` takes.
 
-    A secret without a group is left out, with a warning, where the platform requires one (flytekit
-    refuses it).
+    Where the platform requires groups, a secret without one is left out with a warning: flytekit
+    would refuse it.
     """
     requests = []
     for secret in dict.fromkeys(secrets):

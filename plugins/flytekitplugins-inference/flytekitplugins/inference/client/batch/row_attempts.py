@@ -1,0 +1,115 @@
+"""One request for a row, from the moment it is sent to what follows from its answer or fault."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from .availability import Availability
+from .caller import Caller
+from .faults import Fault, fault_of_exception
+from .limiter import Limiter, Ticket
+from .progress import Counts
+from .recorder import Recorder
+from .recovery import Recovery
+from .retry_policy import RetryPolicy, Verdict, backoff
+from .row_queue import RowQueue
+from .rows import Row
+from .work import RowAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What one run knows of its server."""
+
+    limiter: Limiter
+    """How many requests it is good for."""
+    availability: Availability
+    """Whether it is there."""
+    recovery: Recovery
+    """Waits for it while it is not."""
+
+
+class RowAttempts:
+    """Makes requests for rows, and hands each row on: to the recorder, or back to the queue.
+
+    Args:
+        caller: Sends the requests.
+        server: Told of each answer and fault.
+        policy: Decides what a fault means for its row.
+        queue: Takes rows that are asked again.
+        recorder: Takes rows that are finished.
+        counts: Kept true about requests and tokens.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        server: ServerState,
+        policy: RetryPolicy,
+        *,
+        queue: RowQueue,
+        recorder: Recorder,
+        counts: Counts,
+    ) -> None:
+        self.are_last = False
+        """Whether the run is being stopped, so that rows which fail are left to the next run."""
+        self.are_over = False
+        """Whether the run cancels its requests; any other cancellation is the user's function's."""
+        self._caller = caller
+        self._server = server
+        self._policy = policy
+        self._queue = queue
+        self._recorder = recorder
+        self._counts = counts
+
+    async def make(self, row: Row, ticket: Ticket) -> None:
+        """Ask for a row.
+
+        Args:
+            row: The row.
+            ticket: The limiter's, for this request.
+        """
+        try:
+            answer = await self._caller.call(row)
+        except asyncio.CancelledError:
+            if self.are_over:
+                raise
+            message = "It was cancelled, though this run did not cancel it (CancelledError)."
+            await self._failed(row, ticket, Fault("function", message))
+        except Exception as error:  # the user's function may raise anything
+            await self._failed(row, ticket, fault_of_exception(error))
+        else:
+            self._answered(row, ticket, answer)
+
+    def _answered(self, row: Row, ticket: Ticket, answer: RowAnswer) -> None:
+        now = time.monotonic()
+        self._server.availability.answered()
+        size = max(answer.completion_tokens or answer.prompt_tokens, 1)
+        self._server.limiter.answered(ticket, now, size=size)
+        row.attempts += 1
+        self._counts.prompt_tokens += answer.prompt_tokens
+        self._counts.completion_tokens += answer.completion_tokens
+        self._recorder.finish(row, answer, now - ticket.sent_at)
+
+    async def _failed(self, row: Row, ticket: Ticket, fault: Fault) -> None:
+        now = time.monotonic()
+        limiter, availability = self._server.limiter, self._server.availability
+        if self.are_last and fault.retryable:
+            limiter.failed(ticket, now)
+            return
+        pause = availability.pause_asked(fault)
+        if fault.kind in ("overloaded", "timeout"):
+            row.refusals += limiter.refused(ticket, now, retry_after=pause, again=row.refusals > 0)
+        else:
+            limiter.failed(ticket, now)
+        availability.failed(fault)
+        may_be_away = fault.kind in ("disconnected", "unreachable")
+        was_away = may_be_away and await self._server.recovery.wait()
+        verdict = self._policy.decide(row, fault, now=now, server_was_away=was_away)
+        if verdict is Verdict.FAIL:
+            self._recorder.finish(row, fault, now - ticket.sent_at)
+            return
+        self._counts.retried += verdict is Verdict.RETRY
+        self._queue.delay(row, pause + backoff(row))

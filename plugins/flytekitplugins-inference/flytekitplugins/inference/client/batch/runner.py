@@ -1,0 +1,195 @@
+"""The run itself: rows in, requests out, answers to the journal, records in order to the output.
+
+One event loop, on which nothing blocks: the input is read in one thread, the journal and the output
+are written in another. Memory is bounded at each step: rows are read only when they are about to be
+needed, finished ones leave for the disk at once, and nothing is sent while either lags behind.
+
+    Intake ──▶ RowQueue ──▶ Dispatcher ──▶ RowAttempts ──▶ Recorder ──▶ journal ──▶ output
+                  ▲                           │                         └──▶ Flyte's checkpoint
+                  └─────── asked again ───────┘
+
+What is decided is decided by parts that know no network and take the time as an argument:
+`Limiter` (how many at once), `Availability` (is the server there), `RetryPolicy` (whose fault is
+it), `RowQueue` (who is next).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...facts.wording import duration
+from .alarm import Alarm
+from .availability import Availability
+from .caller import BatchEndpoint, Caller
+from .checkpoint import CheckpointedJournal, CheckpointSaver
+from .dispatcher import Dispatcher
+from .intake import Intake
+from .limiter import Limiter
+from .monitor import Monitor
+from .progress import Counts, Progress
+from .recorder import Files, Recorder
+from .recovery import Recovery
+from .retry_policy import RetryPolicy
+from .row_attempts import RowAttempts, ServerState
+from .row_queue import RowQueue
+from .rows import IdSource, RowSource
+from .threads import Worker, end_tasks, until_done
+
+STOP_SECONDS = 20.0
+"""How long a run that is stopped waits for the requests in flight. Kubernetes kills a pod 30 s
+after SIGTERM by default (`terminationGracePeriodSeconds`), and the last upload of the checkpoint
+needs some of that."""
+_STOP_SAVE_SECONDS = 1.0
+"""How often the checkpoint is saved meanwhile: the kill may come earlier, as on spot machines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunParts:
+    """All that a run is given, opened."""
+
+    endpoint: BatchEndpoint
+    caller: Caller
+    limiter: Limiter
+    source: RowSource
+    id_source: IdSource | None
+    files: Files
+    checkpoint: CheckpointedJournal | None
+    uploader: Worker
+    """The thread that writes the checkpoint: flytekit's is not safe for two."""
+    progress: Progress
+    max_retries: int
+    max_failures: int | None
+    outage_seconds: float
+
+
+class Runner:
+    """One run. Made and used on one event loop.
+
+    Args:
+        parts: What it works with.
+        note: Called every few seconds, and when the run has ended in any way.
+    """
+
+    def __init__(
+        self, parts: RunParts, note: Callable[[Runner], None] = lambda runner: None
+    ) -> None:
+        self.parts = parts
+        self.counts = Counts()
+        wake = Alarm()
+        availability = Availability(parts.outage_seconds)
+        recovery = Recovery(
+            parts.endpoint.url, parts.caller.is_up, availability, parts.progress.say
+        )
+        self._server = ServerState(parts.limiter, availability, recovery)
+        queue = RowQueue(lambda: parts.limiter.limit)
+        self.recorder = Recorder(
+            parts.files, self.counts, max_failures=parts.max_failures, wake=wake
+        )
+        self._intake = Intake(
+            parts.source,
+            parts.id_source,
+            parts.files,
+            queue=queue,
+            recorder=self.recorder,
+            counts=self.counts,
+            wake=wake,
+        )
+        self._attempts = RowAttempts(
+            parts.caller,
+            self._server,
+            RetryPolicy(parts.max_retries, parts.outage_seconds),
+            queue=queue,
+            recorder=self.recorder,
+            counts=self.counts,
+        )
+        self._dispatcher = Dispatcher(
+            self._attempts,
+            self._server,
+            queue=queue,
+            recorder=self.recorder,
+            counts=self.counts,
+            wake=wake,
+        )
+        self.monitor = Monitor(
+            parts.endpoint.url,
+            self._server,
+            counts=self.counts,
+            progress=parts.progress,
+            note=lambda: note(self),
+        )
+        self._saver = CheckpointSaver(
+            parts.checkpoint, disk=parts.files.disk, uploader=parts.uploader, say=parts.progress.say
+        )
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work on all rows.
+
+        Raises:
+            BatchFailedError: More rows failed than `max_failures`.
+            ServerNotReadyError: The server was gone for longer than `outage_seconds`.
+            CancelledError: It was stopped, or its task was cancelled.
+        """
+        read = asyncio.create_task(self._intake.run())
+        send = asyncio.create_task(self._dispatcher.run())
+        save = asyncio.create_task(self._saver.run())
+        write = asyncio.create_task(self.recorder.run())
+        beside = [asyncio.create_task(part) for part in (self.monitor.run(), self._stopped())]
+        if self.parts.endpoint.metrics_url:
+            watch = self.monitor.watch_queue(self.parts.caller)
+            beside.append(asyncio.create_task(watch))
+        try:
+            await until_done([read, send, write], [save, *beside])
+            self.recorder.check_failures()
+            await self.recorder.complete()
+        except asyncio.CancelledError:
+            if self._stop.is_set():
+                await end_tasks([read, send, save])
+                await self._server.recovery.cancel()
+                await self._wait_for_answers()
+            raise
+        finally:
+            await end_tasks([read, send, save, write, *beside])
+            await self._dispatcher.cancel()
+            await self._server.recovery.cancel()
+            await self._keep_what_is_finished()
+            self.monitor.end()
+            self.recorder.written.set()
+
+    def stop(self) -> None:
+        """End `run` in order.
+
+        It sends nothing more, waits for the requests in flight, keeps what is finished and is
+        cancelled.
+        """
+        self._attempts.are_last = True
+        self._stop.set()
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
+        raise asyncio.CancelledError
+
+    async def _wait_for_answers(self) -> None:
+        """Wait at most `STOP_SECONDS` until nothing is in flight; answers are written as ever."""
+        until = time.monotonic() + STOP_SECONDS
+        in_flight = self._server.limiter.in_flight
+        if in_flight:
+            self.parts.progress.say(
+                f"stopping; waiting up to {duration(STOP_SECONDS)} for the answers to "
+                f"{in_flight} requests (Ctrl-C ends at once)",
+                always=True,
+            )
+        while self._dispatcher.is_waiting and (left := until - time.monotonic()) > 0:
+            await self._saver.save()
+            await self._dispatcher.wait(min(left, _STOP_SAVE_SECONDS))
+
+    async def _keep_what_is_finished(self) -> None:
+        try:
+            if self.recorder.backlog:
+                await self.recorder.commit()
+            await self._saver.save()
+        finally:
+            await self.recorder.close()

@@ -1,0 +1,115 @@
+"""Frozen dataclasses from JSON, by the types of their fields.
+
+What is read comes from files, from other processes and from callers, and any of it may be missing
+or broken: a report shows the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+__all__ = ["from_json", "to_json"]
+
+T = TypeVar("T")
+
+
+def from_json(kind: type[T], value: Any) -> T:
+    """Return a dataclass whose fields are an object's members of the same names.
+
+    A member that is missing, or of another type, leaves the field at its default; other members are
+    passed over.
+
+    Args:
+        kind: The dataclass. Its fields are texts, numbers, `Any`, dataclasses, `tuple[…, ...]` and
+            `Mapping[str, …]`, or one of these `| None`.
+        value: The JSON, as Python has it.
+
+    Raises:
+        ValueError: If it is no object, or has no member for a field without a default.
+    """
+    members = _object(value)
+    fields: dict[str, Any] = {}
+    for field, hint in _hints(typing.cast("Any", kind)):
+        try:
+            fields[field.name] = _read(hint, members.get(field.name, dataclasses.MISSING))
+        except ValueError:
+            if _is_required(field):
+                message = f"{kind.__name__}: {field.name!r} is missing, or is no {hint}"
+                raise ValueError(message) from None
+    return kind(**fields)
+
+
+def to_json(value: Any) -> Any:
+    """Return dataclasses, mappings and sequences as JSON has them.
+
+    What JSON does not have becomes null (NaN, infinity) or text (anything else).
+    """
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: to_json(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | None) else str(value)
+
+
+@functools.lru_cache
+def _hints(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
+    hints = typing.get_type_hints(kind)
+    return [(field, hints[field.name]) for field in dataclasses.fields(kind)]
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    defaults = (field.default, field.default_factory)
+    return all(default is dataclasses.MISSING for default in defaults)
+
+
+def _read(hint: Any, value: Any) -> Any:
+    """Return a value of a type; raises ValueError when it is none."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _read(parts[0], value)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(value)
+        return tuple(_read(parts[0], item) for item in value)
+    if origin is not None:  # Mapping[str, …]
+        return {str(key): _read(parts[1], item) for key, item in _object(value).items()}
+    if dataclasses.is_dataclass(hint):
+        return from_json(typing.cast("type[Any]", hint), value)
+    return _plain(hint, value)
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    if value is dataclasses.MISSING:
+        raise ValueError(value)
+    if kind in (int, float):
+        return _number(kind, value)
+    if kind is not Any and not isinstance(value, kind):
+        raise ValueError(value)
+    return value
+
+
+def _number(kind: type, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(value)
+    if kind is float:
+        return float(value)
+    if int(value) != value:
+        raise ValueError(value)
+    return int(value)
+
+
+def _object(value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("an object is expected")
+    return value

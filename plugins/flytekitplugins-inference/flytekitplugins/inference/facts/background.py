@@ -1,0 +1,54 @@
+"""A call that may hang, in a thread that nobody has to wait for."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["BackgroundCall"]
+
+_T = TypeVar("_T")
+
+
+class BackgroundCall(Generic[_T]):
+    """One call, which begins at once in a thread of its own.
+
+    For what has no timeout: the lookup of a host's name, a client library without one, a write to a
+    disk that hangs. The thread is a daemon, so that it does not keep the process alive either.
+
+    Args:
+        action: What to do.
+        name: The thread's, for debuggers.
+    """
+
+    def __init__(self, action: Callable[[], _T], *, name: str | None = None) -> None:
+        self._ended = threading.Event()
+        self._results: list[_T] = []
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, args=(action,), name=name, daemon=True).start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the action has returned or raised."""
+        return self._ended.is_set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait at most so long, without a bound for `None`, and return whether the action is over."""
+        return self._ended.wait(None if seconds is None else max(seconds, 0))
+
+    def result(self) -> _T:
+        """Return what the action returned, or raise what it raised; only once it is over."""
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+    def _run(self, action: Callable[[], _T]) -> None:
+        try:
+            self._results.append(action())
+        except BaseException as error:  # belongs to the thread that asks for the result
+            self._error = error
+        finally:
+            self._ended.set()

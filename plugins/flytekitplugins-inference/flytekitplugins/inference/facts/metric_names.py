@@ -1,0 +1,133 @@
+"""The quantities by which any model server is judged, and what each server's metrics call them.
+
+A server's room names its quantities by its entry of `FAMILIES`; a server of another distribution,
+which has no entry, gives a mapping of the same form. An endpoint of which nothing but the address
+is known is read by `KNOWN_NAMES`: servers prefix their names, so a page tells whose it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = [
+    "COUNTERS",
+    "FAMILIES",
+    "GAUGES",
+    "HISTOGRAMS",
+    "KNOWN_NAMES",
+    "QUANTITIES",
+    "RATIOS",
+    "MetricNames",
+    "names_of",
+    "united",
+]
+
+MetricNames = Mapping[str, str | tuple[str, ...]]
+"""A server's name for each quantity that it tells. Several names are those of several versions, and
+the first that a page has is read: a version that renames a metric tells it under both for a
+while."""
+
+GAUGES = ("requests_running", "requests_waiting")
+RATIOS = ("kv_cache_usage",)
+"""Gauges from 0 to 1."""
+COUNTERS = ("prompt_tokens", "generation_tokens", "preemptions")
+HISTOGRAMS = ("time_to_first_token", "inter_token_latency", "request_latency", "queue_time")
+"""Of seconds; `request_latency` lasts from a request's arrival to its last token."""
+QUANTITIES = frozenset({*GAUGES, *RATIOS, *COUNTERS, *HISTOGRAMS})
+
+FAMILIES: Mapping[str, MetricNames] = {
+    # vllm/v1/metrics/loggers.py, 0.33.0. The older names are those of V0 (vllm/engine/metrics.py)
+    # and of the first releases of V1.
+    "vllm": {
+        "requests_running": "vllm:num_requests_running",
+        "requests_waiting": "vllm:num_requests_waiting",
+        "kv_cache_usage": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        "prompt_tokens": "vllm:prompt_tokens_total",
+        "generation_tokens": "vllm:generation_tokens_total",
+        "preemptions": "vllm:num_preemptions_total",
+        "time_to_first_token": "vllm:time_to_first_token_seconds",
+        "inter_token_latency": (
+            "vllm:inter_token_latency_seconds",
+            "vllm:time_per_output_token_seconds",
+        ),
+        "request_latency": "vllm:e2e_request_latency_seconds",
+        "queue_time": "vllm:request_queue_time_seconds",
+    },
+    # sglang/srt/observability/metrics_collector.py, 0.5.23
+    "sglang": {
+        "requests_running": "sglang:num_running_reqs",
+        "requests_waiting": "sglang:num_queue_reqs",
+        "kv_cache_usage": "sglang:token_usage",
+        "prompt_tokens": "sglang:prompt_tokens_total",
+        "generation_tokens": "sglang:generation_tokens_total",
+        "preemptions": "sglang:num_retracted_requests_total",
+        "time_to_first_token": "sglang:time_to_first_token_seconds",
+        "inter_token_latency": (
+            "sglang:inter_token_latency_seconds",
+            "sglang:time_per_output_token_seconds",
+        ),
+        "request_latency": "sglang:e2e_request_latency_seconds",
+        "queue_time": "sglang:queue_time_seconds",
+    },
+    # tools/server/README.md, `GET /metrics`. It tells no latencies, and its prompt tokens leave out
+    # those that were cached.
+    "llamacpp": {
+        "requests_running": "llamacpp:requests_processing",
+        "requests_waiting": "llamacpp:requests_deferred",
+        "prompt_tokens": "llamacpp:prompt_tokens_total",
+        "generation_tokens": "llamacpp:tokens_predicted_total",
+    },
+    # core/src/queue.rs and router/src/http/server.rs, 1.9
+    "tei": {
+        "requests_waiting": "te_queue_size",
+        "request_latency": "te_request_duration",
+        "queue_time": "te_request_queue_duration",
+    },
+    # TGI 3.3; its tokens are sums of histograms, which have no place among the counters
+    "tgi": {
+        "requests_running": "tgi_batch_current_size",
+        "requests_waiting": "tgi_queue_size",
+        "inter_token_latency": "tgi_request_mean_time_per_token_duration",
+        "request_latency": "tgi_request_duration",
+        "queue_time": "tgi_request_queue_duration",
+    },
+    # docs/user_guide/metrics.md, 2.71; what else it tells is cumulative, by model and version
+    "triton": {"requests_waiting": "nv_inference_pending_request_count"},
+    # mlserver/rest/app.py: starlette_exporter's names behind `metrics_rest_server_prefix`
+    "mlserver": {
+        "requests_running": "rest_server_requests_in_progress",
+        "request_latency": "rest_server_request_duration_seconds",
+    },
+    # NIM 1.x (docs.nvidia.com, "Observability"): vLLM's names of that time without their prefix.
+    # Last, since names without a prefix are the likeliest to be another program's.
+    "nim": {
+        "requests_running": "num_requests_running",
+        "requests_waiting": "num_requests_waiting",
+        "kv_cache_usage": "gpu_cache_usage_perc",
+        "prompt_tokens": "prompt_tokens_total",
+        "generation_tokens": "generation_tokens_total",
+        "time_to_first_token": "time_to_first_token_seconds",
+        "inter_token_latency": "time_per_output_token_seconds",
+        "request_latency": "e2e_request_latency_seconds",
+    },
+}
+"""The names of the servers that are known here."""
+
+
+def names_of(names: MetricNames, quantity: str) -> tuple[str, ...]:
+    """Return the names of one quantity, the newest first; none when the server does not tell it."""
+    name = names.get(quantity, ())
+    return (name,) if isinstance(name, str) else tuple(name)
+
+
+def united(*families: MetricNames) -> MetricNames:
+    """Return the names of several servers as those of one, to be read in their order."""
+    quantities = dict.fromkeys(quantity for family in families for quantity in family)
+    return {
+        quantity: tuple(name for family in families for name in names_of(family, quantity))
+        for quantity in quantities
+    }
+
+
+KNOWN_NAMES: MetricNames = united(*FAMILIES.values())
+"""Of a server of which nothing is known."""

@@ -1,0 +1,40 @@
+"""`Retry-After`: for how long a server, or a store, wants to be left alone."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+
+__all__ = ["MAX_SECONDS", "parse_retry_after"]
+
+MAX_SECONDS = 86400.0
+"""A longer wish counts as this. It is beyond the patience of whoever waits here, so they give up
+the same way."""
+
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
+
+
+def parse_retry_after(value: str | None, *, now: float | None = None) -> float | None:
+    """Return the seconds that a header asks for, or `None` where it asks for nothing.
+
+    RFC 9110, 10.2.3, has whole seconds or a date. Servers send fractions too, and dates without
+    a zone, which are GMT like every date of HTTP (5.6.7).
+
+    Args:
+        value: The header; `None` when there is none.
+        now: Seconds since the epoch, instead of the clock's.
+    """
+    text = (value or "").strip()
+    if _NUMBER.fullmatch(text):
+        return min(float(text), MAX_SECONDS)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):  # whatever the parser stumbles over
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    seconds = moment.timestamp() - (time.time() if now is None else now)
+    return min(max(seconds, 0.0), MAX_SECONDS) if math.isfinite(seconds) else None

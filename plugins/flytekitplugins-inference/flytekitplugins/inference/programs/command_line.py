@@ -1,0 +1,85 @@
+"""What the programs' command lines have in common: parser, types of arguments, log lines.
+
+A wrong argument is a `UsageError`, so that it ends a program like any other error: with its exit
+code and one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROGRESS_SECONDS = 5.0
+"""How often a program that works for long logs how far it has come."""
+
+
+class CommandLine(argparse.ArgumentParser):
+    """A parser that raises instead of ending the process.
+
+    `parse_args` raises `UsageError`, which names the program's `--help`.
+    """
+
+    def error(self, message: str) -> NoReturn:  # noqa: D102 - argparse's own
+        raise UsageError(message, hint=self.hint)
+
+    @property
+    def hint(self) -> str:
+        """What to do about a wrong argument."""
+        return f"See {self.prog} --help."
+
+
+def say(program: str, text: str) -> None:
+    """Log one line, behind the program's name: containers of a pod share a log."""
+    print(f"{program} {text}", file=sys.stderr, flush=True)
+
+
+def positive_seconds(text: str) -> float:
+    """Parse a duration that is longer than none."""
+    value = _number(text)
+    if value is None or value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def seconds(least: float = 0.0) -> Callable[[str], float]:
+    """Return the parser of a duration that is at least so long."""
+
+    def parse(text: str) -> float:
+        value = _number(text)
+        if value is None or value < least:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a number of seconds of at least {least:g}"
+            )
+        return value
+
+    return parse
+
+
+def count(most: int | None = None) -> Callable[[str], int]:
+    """Return the parser of a whole number above 0, and of no more than `most`."""
+
+    def parse(text: str) -> int:
+        is_whole = text.isascii() and text.isdecimal()
+        value = int(text) if is_whole else 0
+        if value < 1 or (most is not None and value > most):
+            bounds = "above 0" if most is None else f"from 1 to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {bounds}")
+        return value
+
+    return parse
+
+
+def _number(text: str) -> float | None:
+    """Return a finite number; None for any other text."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
