@@ -211,7 +211,7 @@ def test_a_server_of_another_distribution_needs_nothing_else(said: dict) -> None
         "args: '--listen-port=1' is the template's; give port= instead",
         "env['ACME_PORT'] is set by the template; give port= instead",
         "arg_dict: 'adapter' is the template's; give lora_adapters= instead",
-        "arg_dict has weights 'y', the template has model='s3://models/acme'; give one of them",
+        "arg_dict has weights 'y' and the template has model= as well; give one of them",
         "arg_dict: with 'grpc_only' the server does not answer plain HTTP on the template's port",
         "arg_dict has listen '127.0.0.1', where the kubelet's probes cannot reach the server; "
         "leave it out",

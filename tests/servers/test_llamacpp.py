@@ -317,7 +317,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"lora_files": ["a.gguf"], "arg_dict": {"lora": "/x.gguf"}},
-        "arg_dict has lora '/x.gguf', the template has lora_files=['a.gguf']",
+        "arg_dict has lora '/x.gguf' and the template has lora_files= as well",
     ),
     ({"hf_secret": "hf_abc"}, "hf_secret must be an HFSecret(hf_token_key=…), not a str"),
 ]

@@ -236,7 +236,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"lora_adapters": {"a b": "x/y"}}, "lora_adapters: 'a b' is not a name"),
     (
         {"lora_adapters": {"a": "x/y"}, "arg_dict": {"lora_paths": ["/x"]}},
-        "the template has lora_adapters={",
+        "the template has lora_adapters= as well",
     ),
     (
         {"lora_adapters": {"a": "x/y"}, "arg_dict": {"enable_lora": False}},

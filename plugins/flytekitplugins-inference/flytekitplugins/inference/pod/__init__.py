@@ -3,6 +3,7 @@
 | module | from → to |
 |---|---|
 | `quantity` | text or number → Kubernetes quantity |
+| `foreign_keywords` | a keyword that belongs elsewhere → where |
 | `whole_numbers` | numbers given as text → numbers |
 | `names` | the rules for names, ports and paths, each with the sentence that states it |
 | `parts` | the values that a plan is made of |
@@ -14,7 +15,6 @@
 | `arguments` | for servers that are told everything by their command line: field and checks |
 | `adapters` | for servers that take LoRA adapters: field and checks |
 | `flags` | a dictionary of options → a server's command line |
-| `arguments`, `adapters` | what servers with a command line, or with LoRA adapters, share |
 | `named_models` | what servers of a repository of named models share |
 | `bundle` | the programs' modules → one text that travels in a pod spec |
 | `helpers` | the containers that run our own programs |
