@@ -38,17 +38,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Close the connections that fsspec's file systems keep as long as the process lives.
+    """Close the connections that file systems keep as long as the process lives.
 
-    At the end of the interpreter they have a tenth of a second to close (s3fs, gcsfs); whatever does
-    not manage is logged when logging cannot import any more: "sys.meta_path is None".
+    They belong to loops in threads of fsspec and flytekit. At the end of the interpreter s3fs and
+    gcsfs give them a tenth of a second to close; what does not manage is logged when logging cannot
+    import any more: "sys.meta_path is None". A session of a loop that has ended is somebody's fault:
+    it is left, and complains.
     """
-    if not {"aiohttp", "fsspec.asyn"} <= sys.modules.keys():
+    if "aiohttp" not in sys.modules:
         return
-    kind, loop = sys.modules["aiohttp"].ClientSession, sys.modules["fsspec.asyn"].loop[0]
+    kind = sys.modules["aiohttp"].ClientSession
     for session in [thing for thing in gc.get_objects() if type(thing) is kind]:
-        if session._loop is loop and not session.closed:
-            asyncio.run_coroutine_threadsafe(session.close(), loop).result(patience.patient(10))
+        if session._loop.is_running() and not session.closed:
+            closing = asyncio.run_coroutine_threadsafe(session.close(), session._loop)
+            closing.result(patience.patient(10))
 
 
 def _shares(item: pytest.Item) -> bool:
