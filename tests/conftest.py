@@ -25,16 +25,20 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"patience: {patience.factor():.1f} times the time of a quiet machine"
 
 
+COSTLY = ("bare_python", "pages", "vllm_server")
+"""Fixtures of the session that take long to make."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share what is costly to make on one worker (`--dist loadgroup`).
 
-    A fixture of a module or a session lives once in each worker that needs it. Those of `tests` are
-    made once for a module, so their users stay together by file; a mark `xdist_group` says which
-    files, or which tests of one, belong together besides.
+    Fixtures live once in each worker that needs them. So tests with one of `COSTLY` stay together,
+    and the tests of a file that has fixtures of the module; a mark `xdist_group` says what belongs
+    together besides. All others go to whichever worker is free.
     """
     for item in items:
-        if item.get_closest_marker("xdist_group") is None and _shares(item):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        if item.get_closest_marker("xdist_group") is None and (group := _group(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_sessionfinish() -> None:
@@ -54,9 +58,13 @@ def pytest_sessionfinish() -> None:
             closing.result(patience.patient(10))
 
 
-def _shares(item: pytest.Item) -> bool:
-    definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009
-    return any(definition[-1].scope in ("module", "package") for definition in definitions)
+def _group(item: pytest.Item) -> str:
+    definitions = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
+    for name in COSTLY:
+        if name in definitions:
+            return name
+    scopes = {definition[-1].scope for definition in definitions.values()}
+    return item.nodeid.partition("::")[0] if scopes & {"module", "package"} else ""
 
 
 @pytest.fixture(scope="session")
