@@ -25,35 +25,46 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"patience: {patience.factor():.1f} times the time of a quiet machine"
 
 
+COSTLY = ("bare_python", "pages", "vllm_server")
+"""Fixtures of the session that take long to make."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share what is costly to make on one worker (`--dist loadgroup`).
 
-    A fixture of a module or a session lives once in each worker that needs it. Those of `tests` are
-    made once for a module, so their users stay together by file; a mark `xdist_group` says which
-    files, or which tests of one, belong together besides.
+    Fixtures live once in each worker that needs them. So tests with one of `COSTLY` stay together,
+    and the tests of a file that has fixtures of the module; a mark `xdist_group` says what belongs
+    together besides. All others go to whichever worker is free.
     """
     for item in items:
-        if item.get_closest_marker("xdist_group") is None and _shares(item):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        if item.get_closest_marker("xdist_group") is None and (group := _group(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_sessionfinish() -> None:
-    """Close the connections that fsspec's file systems keep as long as the process lives.
+    """Close the connections that file systems keep as long as the process lives.
 
-    At the end of the interpreter they have a tenth of a second to close (s3fs, gcsfs); whatever does
-    not manage is logged when logging cannot import any more: "sys.meta_path is None".
+    They belong to loops in threads of fsspec and flytekit. At the end of the interpreter s3fs and
+    gcsfs give them a tenth of a second to close; what does not manage is logged when logging cannot
+    import any more: "sys.meta_path is None". A session of a loop that has ended is somebody's fault:
+    it is left, and complains.
     """
-    if not {"aiohttp", "fsspec.asyn"} <= sys.modules.keys():
+    if "aiohttp" not in sys.modules:
         return
-    kind, loop = sys.modules["aiohttp"].ClientSession, sys.modules["fsspec.asyn"].loop[0]
+    kind = sys.modules["aiohttp"].ClientSession
     for session in [thing for thing in gc.get_objects() if type(thing) is kind]:
-        if session._loop is loop and not session.closed:
-            asyncio.run_coroutine_threadsafe(session.close(), loop).result(patience.patient(10))
+        if session._loop.is_running() and not session.closed:
+            closing = asyncio.run_coroutine_threadsafe(session.close(), session._loop)
+            closing.result(patience.patient(10))
 
 
-def _shares(item: pytest.Item) -> bool:
-    definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009
-    return any(definition[-1].scope in ("module", "package") for definition in definitions)
+def _group(item: pytest.Item) -> str:
+    definitions = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
+    for name in COSTLY:
+        if name in definitions:
+            return name
+    scopes = {definition[-1].scope for definition in definitions.values()}
+    return item.nodeid.partition("::")[0] if scopes & {"module", "package"} else ""
 
 
 @pytest.fixture(scope="session")

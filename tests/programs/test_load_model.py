@@ -254,9 +254,8 @@ def test_a_pinned_revision_starts_from_the_cache_without_network(hub: Any, load:
     done = load(f"owner/name@{sha}", **hub.environ)
     assert (done.files, done.metadata["is_from_cache"]) == (FILES, True)
     assert len(hub.web.requests) == asked
-    assert time.monotonic() - begun < patient(
-        5
-    )  # the measure itself is dev/bench/model_download.py
+    # the measure itself is dev/bench/model_download.py
+    assert time.monotonic() - begun < patient(5)
 
 
 def test_a_branch_starts_from_the_cache_when_the_hub_is_away(hub: Any, load: Any) -> None:

@@ -450,9 +450,8 @@ def test_a_waiting_pod_takes_over_when_the_downloading_one_is_killed(hub: Any, l
     hub.web.bytes_per_second = 0.0
     begun = time.monotonic()
     assert load.wait(second).files == FOUR
-    assert time.monotonic() - begun < patient(
-        20
-    )  # the kernel tells on one machine; another machine waits for the lease
+    # the kernel tells on one machine; another machine waits for the lease
+    assert time.monotonic() - begun < patient(20)
 
 
 @pytest.mark.parametrize("is_live", [True, False])
