@@ -123,6 +123,9 @@ def test_proxies(
         ("zip://a::https://u:p@host/f", "zip://a::https://host/f", "zip://a::https://host/f"),
         ("/data/who?@/me", "/data/who?@/me", "/data/who?@/me"),
         ("https://host/a@b", "https://host/a@b", "https://host/a@b"),
+        ("abfs://c@account/x", "abfs://c@account/x", "abfs://c@account/x"),
+        ("zip://a::ABFSS://c@h/x?s", "zip://a::ABFSS://c@h/x?...", "zip://a::ABFSS://c@h/x?s"),
+        ("abfs://me:key@account/x", "abfs://account/x", "abfs://account/x"),
     ],
 )
 def test_what_may_be_shown_of_a_source(uri: str, masked: str, bare: str) -> None:

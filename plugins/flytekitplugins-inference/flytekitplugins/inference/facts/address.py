@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _PORTS = {"http": 80, "https": 443}
-_CREDENTIALS = re.compile(r"://[^/]*@")
+_USER_INFO = re.compile(r"(abfss?)?://([^/]*@)", re.IGNORECASE)
 
 
 class AddressError(ValueError):
@@ -134,4 +134,11 @@ def mask(uri: str) -> str:
 
 def without_credentials(uri: str) -> str:
     """Return a URI without user and password, also where it is a chain (`zip://a::https://u:p@host`)."""
-    return uri if scheme_of(uri) == "file" else _CREDENTIALS.sub("://", uri)
+    return uri if scheme_of(uri) == "file" else _USER_INFO.sub(_without_user, uri)
+
+
+def _without_user(match: re.Match[str]) -> str:
+    azure, user = match.groups()
+    if azure and ":" not in user:  # Azure's `container@account`: the place, and no secret
+        return match[0]
+    return f"{azure or ''}://"
