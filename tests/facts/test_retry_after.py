@@ -19,6 +19,7 @@ from flytekitplugins.inference.programs.retry import Retry
 from flytekitplugins.inference.programs.stores import fsspec_store, s3_store
 from flytekitplugins.inference.programs.stores.http_store import HttpStore
 from flytekitplugins.inference.programs.stores.store import error_for_status
+from patience import patient
 
 NOW = 1445412480.0
 """Wed, 21 Oct 2015 07:28:00 GMT."""
@@ -180,8 +181,8 @@ def test_a_source_that_asks_for_longer_than_there_is_time_is_given_up_at_once() 
     import time
 
     stop = Stop()
-    retry = Retry(until=time.monotonic() + 30)
+    retry = Retry(until=time.monotonic() + patient(30))
     assert retry.call(failing(refused("10")), stop) == "done"
     with pytest.raises(SourceUnavailableError):
-        retry.call(failing(refused("40")), stop)
+        retry.call(failing(refused(str(patient(40)))), stop)
     assert stop.waits == [10.0]

@@ -185,7 +185,7 @@ def test_a_pod_template_whose_helper_cannot_bring_the_model_is_refused_when_its_
     assert made.labels == (None if base is None else LABELS)
     with pytest.raises(ConfigError, match="Give helper_image="):
         made.pod_spec  # noqa: B018
-    with pytest.raises(ConfigError, match=r"needs a helper image with flytekitplugins-inference\["):
+    with pytest.raises(ConfigError, match="needs a helper image with this package"):
         task(pod_template=made)(_function).get_k8s_pod(SETTINGS)
     with pytest.raises(ConfigError, match="Give helper_image="):
         server.manifest  # noqa: B018

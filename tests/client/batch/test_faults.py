@@ -305,7 +305,7 @@ def test_a_report_shows_a_batch_that_runs_and_one_that_failed(server: Server) ->
     async def others_are_done() -> Any:
         while True:
             snapshot = collect(endpoint)
-            if [one["succeeded"] + one["failed"] for one in snapshot.batches] == [201]:
+            if [one.succeeded + one.failed for one in snapshot.batches] == [201]:
                 return snapshot
             await asyncio.sleep(0.05)
 

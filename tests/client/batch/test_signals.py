@@ -188,7 +188,7 @@ def test_all_that_the_server_answers_is_in_the_checkpoint(
         assert run.process.stdout.readline() == b"saving\n"
     run.process.send_signal(number)
     run.wait_until_it_says("Ctrl-C ends at once")
-    in_flight = int(run.said.partition("waiting up to 1 h 0 min for the answers to ")[2].split()[0])
+    in_flight = int(run.said.partition("waiting up to 1 h for the answers to ")[2].split()[0])
     sent = ANSWERED + in_flight
     run.wait_until(lambda: len(run.server.requests) == sent)
     for again in further:

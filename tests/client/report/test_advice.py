@@ -306,7 +306,7 @@ def test_a_long_tail_names_what_it_may_come_from() -> None:
     )
     advice = _advice(ServerData(clients=clients, metrics=_metrics(waiting=5)))["tail"]
     assert advice.evidence.startswith(
-        "The slowest 1 % took 30 s or more, 15 times the median of 2.0 s."
+        "The slowest 1 % took 30 s or more, 15 times the median of 2 s."
     )
     assert "the server's outages, retried requests and the server's queue" in advice.evidence
 

@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 class BackgroundCall(Generic[_T]):
-    """One call, which begins at once in a thread of its own.
+    """One call, which `start` begins in a thread of its own.
 
     For what has no timeout: the lookup of a host's name, a client library without one, a write to a
     disk that hangs. The thread is a daemon, so that it does not keep the process alive either.
@@ -28,7 +28,16 @@ class BackgroundCall(Generic[_T]):
         self._ended = threading.Event()
         self._results: list[_T] = []
         self._error: BaseException | None = None
-        threading.Thread(target=self._run, args=(action,), name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(action,), name=name, daemon=True)
+
+    def start(self) -> BackgroundCall[_T]:
+        """Begin, and return this call.
+
+        Not part of making it: a signal handler may raise while a thread begins, and who must know
+        of a call that runs has it by then.
+        """
+        self._thread.start()
+        return self
 
     @property
     def is_over(self) -> bool:

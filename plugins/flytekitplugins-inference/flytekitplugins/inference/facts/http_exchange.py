@@ -356,7 +356,9 @@ class HttpExchange:
 
     def _resolve(self, host: str, port: int) -> Sequence[_Resolved]:
         """Return the addresses of a host; in a thread, since a resolver may hang and has no timeout."""
-        lookup = BackgroundCall(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        lookup = BackgroundCall(
+            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        ).start()
         left = self._left()
         if not lookup.wait(None if math.isinf(left) else left):
             raise TimeoutError

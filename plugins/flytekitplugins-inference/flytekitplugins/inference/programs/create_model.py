@@ -264,7 +264,7 @@ class Creation:
             is_text = "completion" in capabilities
             path = "/api/generate" if is_text else "/api/embed"
             body |= {"stream": False} if is_text else {"input": list[str]()}
-            call = BackgroundCall(lambda: self._api.post(path, body, seconds=QUIET_SECONDS))
+            call = BackgroundCall(lambda: self._api.post(path, body, seconds=QUIET_SECONDS)).start()
             since = time.monotonic()
             while not call.wait(PROGRESS_SECONDS):
                 _say(f"loading model={name} seconds={time.monotonic() - since:.0f}")

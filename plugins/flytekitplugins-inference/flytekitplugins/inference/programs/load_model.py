@@ -199,7 +199,7 @@ class Loader:
         """Write what was downloaded through to the disk, while the server already reads it."""
         for model in self._downloads:
             # in a thread: SIGTERM, which the main thread hears, ends the waiting at once
-            BackgroundCall(model.version.sync).wait()
+            BackgroundCall(model.version.sync).start().wait()
 
     def wait(self, argv: Sequence[str], waiter: str) -> NoReturn:
         """Become the small process that waits: for SIGTERM, or for the next look at the source.

@@ -381,6 +381,7 @@ class ContainerRun:
             return code, next((line.strip() for line in reversed(lines) if line.strip()), "")
 
         self._command = BackgroundCall(run, name=f"execute in {self._container[:12]}")
+        self._command.start()
         return self._command.result() if self._command.wait(timeout) else (None, "")
 
     def _signal(self, number: str) -> None:

@@ -45,7 +45,7 @@ def within(seconds: float, action: Callable[[], _T], what: str) -> _T:
     Raises:
         SourceUnavailableError: It took more than `seconds`.
     """
-    call = BackgroundCall(action)
+    call = BackgroundCall(action).start()
     if not call.wait(seconds):
         raise SourceUnavailableError(f"{what} did not answer within {seconds:g} s.")
     return call.result()

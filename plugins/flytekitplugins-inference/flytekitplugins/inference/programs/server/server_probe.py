@@ -101,7 +101,7 @@ class ServerProbe:
         started = time.monotonic()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # in a thread, only so that the caller can do something meanwhile: it ends by itself
-        call = BackgroundCall(lambda: _exchange(address, seconds, judge, headers))
+        call = BackgroundCall(lambda: _exchange(address, seconds, judge, headers)).start()
         while not call.wait(TICK_SECONDS):
             self._tick()
         asked = f"GET {address.shown}" if judge else f"TCP {address.authority}"
