@@ -55,6 +55,7 @@ def _is_there(name: str) -> bool:
     return True
 
 
+@pytest.mark.filterwarnings("ignore:.*OllamaModel:DeprecationWarning")
 @pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: path.relative_to(REPOSITORY).as_posix()
 )
