@@ -1,10 +1,10 @@
-"""Prints the sizes of the package: what grew, and what is in the way of a reader.
+"""Prints the sizes of the package: what grew, and what makes it hard to read.
 
     .venv/bin/python -m dev.measure [PACKAGE [TESTS]]
 
 Lines of a function are those of its body without the docstring. Tokens are names, operators, numbers
-and strings of code; a docstring is none. Circles are modules that import each other: when they are
-loaded, with imports inside functions as well, and with those for type checkers as well.
+and strings of code, without docstrings. Circles are modules that import each other: when they are
+loaded, then also by imports inside functions, and then also by those for type checkers.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ programs share this machine's cores.
 
     knee      Servers: llama.cpp with 4 and 16 parallel slots (`dev/servers llamacpp`), vLLM on this
               CPU when .venv/servers/vllm is there (`dev/servers vllm`), and a stub with 48 slots.
-              On each: a sequential loop, fixed concurrencies, and `batch`, which is told none. The
+              On each: a sequential loop, fixed concurrencies, and `batch`, which gets none. The
               fixed ones share its code, so only the concurrency differs. Also after which share of
               its rows it had a limit that reaches 95 % of the best.
     cost      Processor time per request of `batch`, bare aiohttp and httpx with as many in flight,

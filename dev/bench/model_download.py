@@ -5,7 +5,7 @@
 Needs huggingface_hub. Three programs bring the same files from the same server, each as a whole
 process from its start to its end, in turns:
 
-* the loader, which verifies every byte against the sha256 that the hub tells
+* the loader, which verifies every byte against the sha256 that the hub states
 * `huggingface_hub.snapshot_download` with its default of 8 workers over plain HTTP, which verifies
   nothing
 * a sequential copy as KServe's `Storage._download_from_uri` makes it (`requests.get(stream=True)`
