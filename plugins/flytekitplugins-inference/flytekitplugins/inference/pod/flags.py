@@ -221,8 +221,11 @@ def _secret_key_problems(
     name: str, canonical: str, value: Any, table: OptionTable
 ) -> Iterator[str]:
     head, _, keys = canonical.partition(".")
-    given = {keys} if keys else set(value) if isinstance(value, Mapping) else set()
-    for key in sorted(given & set(table.secret_keys.get(head, ())), key=str):
+    # a key stands in the name (`--option.key`) or in the option's value
+    names = {keys} if keys else set()
+    if not keys and isinstance(value, Mapping):
+        names = set(value)
+    for key in sorted(names & set(table.secret_keys.get(head, ())), key=str):
         yield (
             f"option {name!r} would put the secret {key!r} into the pod's specification; give "
             "it by a variable"
