@@ -236,7 +236,6 @@ class Transfer:
 
     def forget(self, delivery: Delivery) -> None:
         """Delete the parts of `delivery`, so the next `fetch` starts it again."""
-        # the journal first: notes about a deleted file would make an empty one look complete
         self._journal.add("new", delivery.key)
         with writing(self._incoming):
             _partial(self._root, delivery).unlink(missing_ok=True)
@@ -298,16 +297,16 @@ class Transfer:
         part: tuple[int, int | None] | None,
         outcome: Outcome,
     ) -> None:
-        """Fetch one part, or none when all are here, and finish the file behind the last one."""
+        """Download one part, or none of a complete file; after the last one, finish the file."""
         try:
             if part is not None:
-                reached = self._fetch_part(delivery.source, file, *part)
-                if reached is None:
+                position = self._fetch_part(delivery.source, file, *part)
+                if position is None:
                     return
-                # before it counts: who finishes the last part relies on all others being told
+                # before `finish_part`: after the last part, the observer must know all others
                 if self._observer:
                     self._observer.part(delivery, part[0])
-                if not file.finish_part(part[0], reached):
+                if not file.finish_part(part[0], position):
                     return
             outcome.delivered.append(self._finish(delivery, file))
         except InferenceError as error:
