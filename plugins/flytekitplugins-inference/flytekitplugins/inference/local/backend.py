@@ -97,5 +97,5 @@ class Backend(Protocol):
         ...
 
     def clean_up(self, plan: LocalPodPlan) -> None:
-        """Remove the pod's objects outside its directory, and files in it that only root may remove."""
+        """Remove the pod's objects outside its directory, and files in it that belong to root."""
         ...

@@ -1,4 +1,4 @@
-"""A dictionary of options → a server's command line, by one rule for all servers.
+"""Renders a dictionary of options as a server's command line, by one rule for all servers.
 
 | value | becomes |
 |---|---|
@@ -177,10 +177,8 @@ def _render_value(flag: str, canonical: str, value: Any, table: OptionTable) -> 
 
 
 def _flag_and(flag: str, text: str, *, dashes_are_values: bool = False) -> tuple[str, ...]:
-    """Return one option with one value, whose leading dash would look like another option.
-
-    A dotted option takes it all the same.
-    """
+    """Return one option with one value."""
+    # a value with a leading dash would look like another option; a dotted option accepts it
     return (f"{flag}={text}",) if text.startswith("-") and not dashes_are_values else (flag, text)
 
 

@@ -375,7 +375,7 @@ class Download:
 
     def _entry(self, path: str) -> FileEntry:
         """Return the manifest's entry of one file."""
-        # a file of an earlier run has no digest here; if the source reports one, that run verified it
+        # a file of an earlier run has no digest here: that run verified it against the source's
         place = self._version.path / path
         verified = self._verifier.digests.get(path)
         digest = verified or self._expected[path].digest
