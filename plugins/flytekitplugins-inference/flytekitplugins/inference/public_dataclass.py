@@ -1,8 +1,8 @@
 """`PublicDataclass`: the base of the dataclasses that users create.
 
-It adds two things. One error reports all wrong arguments and suggests the right ones. `help()` shows
-the meaning and default of each field: Python discards the texts below fields, which editors show,
-so they are read from the source on demand.
+It adds two things. One error reports all wrong arguments and suggests the right ones. `help()`
+shows the meaning and default of each field: Python discards the texts below fields, which editors
+show, so they are read from the source on demand.
 """
 
 from __future__ import annotations

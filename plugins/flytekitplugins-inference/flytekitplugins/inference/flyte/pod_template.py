@@ -1,7 +1,7 @@
 """Converts a template to flytekit's `PodTemplate`.
 
-The `pod_spec` is compiled when it is first read. The kubernetes client costs a fifth of a second and
-some 30 MiB, and a task's pod, which imports the user's module again, never reads the spec: see
+The `pod_spec` is compiled when it is first read. The kubernetes client costs a fifth of a second
+and some 30 MiB, and a task's pod, which imports the user's module again, never reads the spec: see
 docs/decisions/0002.
 """
 

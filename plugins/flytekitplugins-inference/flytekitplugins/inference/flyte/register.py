@@ -1,8 +1,8 @@
 """The `flytekit.plugins` entry point: makes `@task(task_config=template)` find its task class.
 
 flytekit looks up a `task_config` by its exact type, and silently creates a plain task for an
-unknown one. So every template type is registered, now and whenever one is defined later. flytekit loads
-entry points without a guard: an error here would break `import flytekit` for everyone, so no
+unknown one. So every template type is registered, now and whenever one is defined later. flytekit
+loads entry points without a guard: an error here would break `import flytekit` for everyone, so no
 exception may leave this module.
 """
 

@@ -73,7 +73,7 @@ def _resources(resources: Mapping[str, str]) -> Manifest:
 def _env(variable: EnvVar) -> Manifest:
     if variable.secret_name is None:
         return {"name": variable.name, "value": variable.value}
-    # optional, so a missing key does not keep the pod from starting: the preflight reports it
+    # optional, because not every platform keeps its secrets in Kubernetes
     reference = {"name": variable.secret_name, "key": variable.secret_key, "optional": True}
     return {"name": variable.name, "valueFrom": {"secretKeyRef": reference}}
 

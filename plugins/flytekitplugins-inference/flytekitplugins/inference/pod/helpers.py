@@ -86,8 +86,8 @@ while [ "$1" != -- ]; do until [ -e "$1" ]; do sleep 0.2; done; shift; done
 shift
 exec "$@"
 """
-"""Waits for files, then becomes the server. The text is fixed and works with `sh` of any image; only
-its arguments differ."""
+"""Waits for files, then becomes the server. The text is fixed and works with `sh` of any image;
+only its arguments differ."""
 
 
 def input_downloader(
