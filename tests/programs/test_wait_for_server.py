@@ -585,7 +585,7 @@ def test_a_loader_that_is_killed_without_a_word(closed_port: int, gate: Gate) ->
     (gate.root / ".starts").write_text("4\n")
     ended = gate(f"http://127.0.0.1:{closed_port}/", "--models", str(gate.root))
     ended.failed(
-        69, "ServerExitedError", "The model loader was killed 3 times, and brought nothing.", "137"
+        69, "ServerExitedError", "The model loader was killed 3 times and made no progress.", "137"
     )
     assert ended.seconds < patient(5)
 

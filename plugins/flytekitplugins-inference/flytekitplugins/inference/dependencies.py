@@ -15,7 +15,7 @@ __all__ = ["requires"]
 
 @contextmanager
 def requires(package: str, purpose: str, *, hint: str) -> Iterator[None]:
-    """Turn an import that fails in the `with` block into an error that tells what to install.
+    """Turn a failed import in the `with` block into an error that names the package to install.
 
     Args:
         package: Its name on the package index.

@@ -29,12 +29,12 @@ def install_command(*extras: str) -> str:
 
 
 def foreign_files() -> str:
-    """Return what to say when files of flytekit's own plugin replaced ours; empty when none did.
+    """Return a message if files of flytekit's own plugin replaced ours, else an empty text.
 
-    Both distributions have `__init__.py`, `sidecar_template.py` and the rooms of three servers in
-    the same folder. pip removes one before it installs the other; `--ignore-installed`, image
-    layers and copied folders do not, and removing one of two then removes files of the other. Asked
-    only after an import has failed: it reads a directory.
+    Both distributions have `__init__.py`, `sidecar_template.py` and the packages of three servers
+    in the same folder. pip removes one before it installs the other; `--ignore-installed`, image
+    layers and copied folders do not, and removing one of two then removes files of the other.
+    Called only after an import has failed, because it reads a directory.
     """
     from pathlib import Path
 
@@ -47,10 +47,10 @@ def foreign_files() -> str:
     root = sys.modules[__package__]
     if not others and getattr(root, "__version__", None) == __version__:
         return ""
-    seen = f" ({', '.join(others)} is there too)" if others else ""
+    detail = f" ({', '.join(others)} is there too)" if others else ""
     return (
         f"Files of {NAME} {__version__} in {folder} are missing, or replaced by another version's "
-        f"or by those of flytekit's own plugin of this name{seen}. Hint: Remove all of it, then "
+        f"or by those of flytekit's own plugin of this name{detail}. Hint: Remove all of it, then "
         f"install this package again: pip uninstall {NAME}, as often as it finds something; delete "
         f"{folder}; pip install the wheel."
     )

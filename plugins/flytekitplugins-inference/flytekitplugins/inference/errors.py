@@ -86,7 +86,7 @@ class InferenceError(Exception):
 
 
 class ConfigError(InferenceError, ValueError):
-    """A description is wrong. Holds every problem that was found, not only the first.
+    """A description is wrong. The error contains every problem, not only the first.
 
     Args:
         message: What is wrong, or the headline when `problems` are given.
@@ -184,16 +184,16 @@ class SourceUnavailableError(FetchError, ConnectionError):
     retryable = True
 
     retry_after_seconds: float = 0.0
-    """For so long the source wants to be left alone (`Retry-After`); 0 where it did not say."""
+    """How long the source asks clients to wait (`Retry-After`); 0 without that header."""
 
 
 class BatchFailedError(InferenceError):
     """More rows of a batch failed than were allowed.
 
-    What is finished is kept, and a rerun continues.
+    Finished rows are kept, and a rerun continues.
 
     Args:
-        message: How many failed, and how many were allowed.
+        message: How many rows failed, and how many were allowed to.
         hint: What to do about it.
         failures: The first failures, one line each.
     """

@@ -16,13 +16,13 @@ WIDTH = 96
 
 
 def with_fields(cls: type, text: str) -> str:
-    """Return a class's docstring, followed by the fields that can be given when one is made."""
+    """Return a class's docstring, followed by the fields that its constructor takes."""
     summary = inspect.cleandoc(text) or f"{cls.__name__}."
     if not is_dataclass(cls):
         return summary
     texts = field_texts(cls)
-    given = [field for field in fields(cls) if field.init]
-    lines = [_entry(field, texts.get(field.name, "")) for field in _own_first(cls, given)]
+    parameters = [field for field in fields(cls) if field.init]
+    lines = [_entry(field, texts.get(field.name, "")) for field in _own_first(cls, parameters)]
     return "\n".join([summary, "", "Fields:", *lines]) if lines else summary
 
 
@@ -54,8 +54,8 @@ def own_texts(cls: type) -> dict[str, str]:
     }
 
 
-def _own_first(cls: type, given: list[Field[Any]]) -> list[Field[Any]]:
-    """Return fields in the order of a reader: the class's own, then those of its bases."""
+def _own_first(cls: type, parameters: list[Field[Any]]) -> list[Field[Any]]:
+    """Return fields in reading order: the class's own, then those of its bases."""
     classes = list(cls.__mro__)
 
     def home(field: Field[Any]) -> int:
@@ -66,7 +66,7 @@ def _own_first(cls: type, given: list[Field[Any]]) -> list[Field[Any]]:
         )
         return min(owners, default=len(classes))
 
-    return sorted(given, key=home)
+    return sorted(parameters, key=home)
 
 
 def _entry(field: Field[Any], text: str) -> str:

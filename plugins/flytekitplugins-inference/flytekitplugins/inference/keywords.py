@@ -1,7 +1,7 @@
-"""Keywords that a call does not take: refused with the name that was meant.
+"""Refuses keywords that a call does not take, and suggests the right ones.
 
-Python's own message names the first wrong keyword only, and nothing that could replace it. Standard
-library only, and read by the client and by the pod layer.
+Python's own message names only the first wrong keyword, and suggests no other. Standard library
+only; the client and the pod layer use this module.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .errors import ArgumentError
 __all__ = ["nearest", "refuse_unknown", "spelling"]
 
 MAX_LISTED = 12
-"""Names that a message lists when none of them is near; more are not read."""
+"""Maximum number of names in a message that has no suggestion."""
 
 
 def refuse_unknown(
@@ -26,13 +26,13 @@ def refuse_unknown(
     """Refuse every keyword that is not known.
 
     Args:
-        call: What was called, such as `VLLM(…)`.
+        call: The call, such as `VLLM(…)`.
         given: The keywords of the call.
-        known: Those that it takes.
-        advice: Returns where a keyword belongs that is right in another place, else an empty text.
+        known: The keywords that it takes.
+        advice: Returns the right place of a keyword that belongs elsewhere, else an empty text.
 
     Raises:
-        ArgumentError: Lists each unknown keyword with what to give instead.
+        ArgumentError: Lists each unknown keyword with its replacement.
     """
     problems = [
         f"{name!r}: {advice(name) or _proposal(name, known)}" for name in given if name not in known
@@ -50,8 +50,9 @@ def spelling(name: str) -> str:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return the known name that is meant, or an empty text when none is near."""
-    from difflib import get_close_matches  # needed for mistakes only
+    """Return the known name that is closest to `name`, or an empty text if none is similar."""
+    # imported on use: only mistakes need it
+    from difflib import get_close_matches
 
     spellings = {spelling(one): one for one in known}
     matches = get_close_matches(spelling(name), spellings, n=1, cutoff=0.6)

@@ -1,8 +1,8 @@
-"""`PublicDataclass`: the base of the dataclasses that users make.
+"""`PublicDataclass`: the base of the dataclasses that users create.
 
-It adds two things to them. A wrong argument is refused with what was meant, and every wrong one is
-told at once. `help()` tells the meaning and the default of each field: Python forgets the texts
-below fields, which editors read, so they are read from the source when somebody asks.
+It adds two things. One error reports all wrong arguments and suggests the right ones. `help()`
+shows the meaning and default of each field: Python discards the texts below fields, which editors
+show, so they are read from the source on demand.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ TAKES_MORE_KEYWORDS = 0x08
 
 
 class PublicDataclass:
-    """Refuses wrong arguments by name, and tells its fields in `help()`."""
+    """Refuses wrong arguments by name, and lists its fields in `help()`."""
 
     __slots__ = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         text = vars(cls).get("__doc__")
-        if not isinstance(text, _Documentation):  # `slots=True` makes the class twice
-            # assigned at run time only: for type checkers it is a text
+        # `slots=True` creates the class twice, the second time with our `__doc__`
+        if not isinstance(text, _Documentation):
+            # through `type`, because type checkers know `__doc__` as a text
             type.__setattr__(cls, "__doc__", _Documentation(text or ""))
 
-    if not TYPE_CHECKING:  # which know the fields themselves
+    # hidden from type checkers, which check the fields by themselves
+    if not TYPE_CHECKING:
 
         def __new__(cls, *values: Any, **keywords: Any) -> Any:
             """Refuse arguments that `__init__` does not take, which runs next."""
@@ -74,7 +76,7 @@ class _Documentation:
     def __get__(self, instance: object, owner: type) -> str:
         own = vars(owner)
         if "__dataclass_fields__" in own and "__match_args__" not in own:
-            # the decorator is at work: it only asks whether there is a text, and writes one if not
+            # the `dataclass` decorator is running: it writes a docstring if the class has none
             return self.text or owner.__name__
         from .field_docs import with_fields
 

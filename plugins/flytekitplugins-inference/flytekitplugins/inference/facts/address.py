@@ -1,6 +1,6 @@
-"""Addresses: how a URL is read, whether it is this machine's, and what of it may be shown.
+"""Addresses: parsing a URL, recognizing this machine, and hiding credentials.
 
-A URL may hold a password, or a signature in its query, so that errors here never quote one.
+A URL may hold a password, or a signature in its query, so errors here never quote one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ _USER_INFO = re.compile(r"(abfss?)?://([^/]*@)", re.IGNORECASE)
 
 
 class AddressError(ValueError):
-    """A text is no address of a server. The reason goes on after the name of what holds the text."""
+    """A text is not the address of a server.
+
+    The message continues a sentence that begins with the name of whatever holds the text.
+    """
 
 
 class CredentialsInUrlError(AddressError):
-    """An address holds a user or password."""
+    """An address contains a user or password."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +47,7 @@ class Address:
     """A name or an IP address, without brackets."""
     port: int
     path: str = ""
-    """With its query; empty when the URL has neither."""
+    """Includes the query; empty when the URL has neither."""
 
     @property
     def authority(self) -> str:
@@ -63,7 +66,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine's, which all containers of a pod share."""
+        """Whether the address belongs to this machine; all containers of a pod share loopback."""
         return is_loopback(self.host)
 
     def at(self, path: str) -> Address:
@@ -75,8 +78,8 @@ def parse_address(url: str) -> Address:
     """Return the address that a URL names.
 
     Raises:
-        AddressError: It is no http or https URL.
-        CredentialsInUrlError: It holds a user or password.
+        AddressError: It is not an http or https URL.
+        CredentialsInUrlError: It contains a user or password.
     """
     try:
         parts = urlsplit(url)
@@ -98,7 +101,7 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host.lower() == "localhost"
-    # before Python 3.13 an IPv4 address in IPv6's form (::ffff:127.0.0.1) is not found to be one
+    # before Python 3.13, `is_loopback` is false for an IPv4-mapped address (::ffff:127.0.0.1)
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
@@ -110,7 +113,8 @@ def proxy_for(address: Address) -> str | None:
     """
     if address.is_loopback:
         return None
-    import urllib.request  # here: a heavy module, which most who need addresses never need
+    # imported on use: the module is heavy, and most users of addresses never need it
+    import urllib.request
 
     if urllib.request.proxy_bypass(address.host):
         return None
@@ -125,7 +129,7 @@ def scheme_of(uri: str) -> str:
 
 
 def mask(uri: str) -> str:
-    """Return a URI without what may be secret: user, password and query."""
+    """Return a URI without the parts that may be secret: user, password and query."""
     if scheme_of(uri) == "file":
         return uri
     address, question, _ = without_credentials(uri).partition("?")
@@ -133,7 +137,10 @@ def mask(uri: str) -> str:
 
 
 def without_credentials(uri: str) -> str:
-    """Return a URI without user and password, also where it is a chain (`zip://a::https://u:p@host`)."""
+    """Return a URI without user and password.
+
+    fsspec's chained URIs (`zip://a::https://u:p@host`) hold them in the middle of the text.
+    """
     return uri if scheme_of(uri) == "file" else _USER_INFO.sub(_without_user, uri)
 
 

@@ -14,14 +14,14 @@ _T = TypeVar("_T")
 
 
 class BackgroundCall(Generic[_T]):
-    """One call, which `start` begins in a thread of its own.
+    """One call, which `start` begins in its own thread.
 
-    For what has no timeout: the lookup of a host's name, a client library without one, a write to a
-    disk that hangs. The thread is a daemon, so that it does not keep the process alive either.
+    Use it for calls without a timeout: the lookup of a host's name, some client libraries, a write
+    to a disk that hangs. The thread is a daemon, so it does not keep the process alive.
 
     Args:
-        action: What to do.
-        name: The thread's, for debuggers.
+        action: The call.
+        name: The thread's name, for debuggers.
     """
 
     def __init__(self, action: Callable[[], _T], *, name: str | None = None) -> None:
@@ -45,7 +45,7 @@ class BackgroundCall(Generic[_T]):
         return self._ended.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait at most so long, without a bound for `None`, and return whether the action is over."""
+        """Wait for at most `seconds`, or without a limit, and return whether the action is over."""
         return self._ended.wait(None if seconds is None else max(seconds, 0))
 
     def result(self) -> _T:

@@ -1,13 +1,13 @@
-"""Asking over HTTP with a bound on time and on bytes: the one client of everything that is not a batch.
+"""An HTTP client that bounds time and bytes, for every request that is not part of a batch.
 
-It asks for readiness, models, metrics and Ollama's API, of servers that may be broken in any way: an
-exchange ends at its deadline, however slowly an answer drips, and no part of an answer is read
-without a bound. The standard library's client has neither. Its timeout is that of one `recv`, so an
-answer of one byte a second never ends, and it resolves names without any.
+It asks for readiness, models, metrics and Ollama's API. Servers may be broken in any way, so an
+exchange ends at its deadline, however slowly an answer arrives, and every part of an answer has a
+maximum size. The standard library's client offers neither: its timeout applies to each `recv`, so
+an answer of one byte per second never ends, and it resolves names without a timeout.
 
-The parser is the standard library's (`http.client`). It gets a socket that keeps the time and counts
-the bytes. Redirects are answers like any other, a proxy is used only where asked, and bodies come as
-they are stored (`Accept-Encoding: identity`). What an answer means is the caller's business.
+The parser is the standard library's (`http.client`), on a socket that watches the deadline and
+counts the bytes. Redirects are ordinary answers, a proxy is used only on request, and bodies arrive
+as they are stored (`Accept-Encoding: identity`). Callers interpret the answers.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ __all__ = [
 ]
 
 MAX_HEADER_BYTES = 64 * 1024
-"""What the head of an answer may have, interim answers (1xx) included."""
+"""Maximum size of an answer's head, including interim answers (1xx)."""
 BLOCK_BYTES = 64 * 1024
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""What one line of a stream may have: Ollama repeats a model's whole description in one."""
+"""Maximum size of a line of a stream: Ollama repeats a model's whole description in one line."""
 MAX_OVERHEAD = 8
-"""Bytes of the connection for one of a body: one that comes in chunks of one byte has six."""
+"""Bytes on the connection per byte of a body: chunks of one byte need six."""
 _HEADERS = {
     "Accept": "*/*",
     "User-Agent": "flytekitplugins-inference",
@@ -61,27 +61,27 @@ _HEADERS = {
 
 
 class NoAnswerReason(Enum):
-    """Why there is no answer, as far as callers do different things."""
+    """Why no answer arrived, as far as callers distinguish the reasons."""
 
     REFUSED = "refused"
     """Nothing listens on the port."""
     UNREACHABLE = "unreachable"
-    """There is no connection for another reason: the name, the network, a certificate."""
+    """The connection failed for another reason: the name, the network, a certificate."""
     TIMEOUT = "timeout"
-    """The time was over before the answer was."""
+    """The answer was not complete at the deadline."""
     BROKEN = "broken"
     """The connection ended before the answer did."""
     NOT_HTTP = "not_http"
-    """What came is not HTTP, or is longer than it may be."""
+    """The bytes are not HTTP, or exceed a limit."""
     NOT_SENT = "not_sent"
-    """The request cannot be written, such as a header with a line break."""
+    """The request cannot be written, for example because a header contains a line break."""
 
 
 class NoAnswerError(Exception):
-    """An exchange ended without a whole answer. Its text holds no header and no query.
+    """An exchange ended without a complete answer. Its text contains no header and no query.
 
     Args:
-        reason: Why.
+        reason: The kind of failure.
         text: The detail in words, without a full stop.
         is_connected: Whether the server had accepted the connection.
     """
@@ -94,22 +94,22 @@ class NoAnswerError(Exception):
 
 
 class _TooLong(http.client.HTTPException):
-    """More bytes came than may come."""
+    """An answer exceeds its maximum size."""
 
 
 class _BoundedSocket(io.RawIOBase):
-    """A socket as `http.client` needs one, with one clock and one count of bytes for all of an exchange.
+    """The socket that `http.client` uses, with one deadline and one byte count for an exchange.
 
     Args:
-        connected: The connection itself.
-        end: When its time is over, on the monotonic clock.
+        connected: The underlying connection.
+        end: The deadline on the monotonic clock.
     """
 
     def __init__(self, connected: socket.socket, end: float) -> None:
         self.socket = connected
         self.end = end
         self.bytes_left: float = MAX_HEADER_BYTES
-        # one buffer for all: an interim answer's reader may hold bytes of the next answer
+        # shared by all responses: the reader of an interim answer may hold bytes of the next one
         self._reader = io.BufferedReader(self, BLOCK_BYTES)
 
     def makefile(self, *_: object) -> io.BufferedReader[_BoundedSocket]:
@@ -117,18 +117,18 @@ class _BoundedSocket(io.RawIOBase):
         return self._reader
 
     def sendall(self, data: bytes) -> None:
-        """Send all; `socket.sendall` with TLS has a timeout for each part only."""
+        """Send all bytes; with TLS, the timeout of `socket.sendall` applies to each part only."""
         view = memoryview(data)
         while view:
             self._arm()
             view = view[self.socket.send(view) :]
 
     def readable(self) -> bool:
-        """Say that this can be read, as `io.BufferedReader` asks."""
+        """Return true, which `io.BufferedReader` requires."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what is there, within the bounds."""
+        """Read the bytes that are available, within the limits."""
         if self.bytes_left <= 0:
             raise _TooLong
         self._arm()
@@ -137,26 +137,27 @@ class _BoundedSocket(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Do nothing: `http.client` closes early what this exchange still reads from."""
+        """Do nothing: `http.client` would close the socket while this exchange still reads."""
 
     def _arm(self) -> None:
-        left = self.end - time.monotonic()
-        if left <= 0:
+        remaining = self.end - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError
-        self.socket.settimeout(None if math.isinf(left) else left)
+        self.socket.settimeout(None if math.isinf(remaining) else remaining)
 
 
 class _FinalResponse(http.client.HTTPResponse):
     def begin(self) -> None:
-        """Read the head, and pass over interim answers: `http.client` knows 100 only, not 103."""
+        """Read the head and skip interim answers: `http.client` skips 100 only, not 103."""
         super().begin()
         while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
-            self.headers = None  # type: ignore[assignment]  # or it would not begin again
+            # `begin` returns immediately once a response has headers
+            self.headers = None  # type: ignore[assignment]
             super().begin()
 
 
 class HttpAnswer:
-    """The head of an answer, and its body as far as somebody reads it."""
+    """The head of an answer, and methods that read its body."""
 
     def __init__(
         self, response: http.client.HTTPResponse, exchange: HttpExchange, connected: _BoundedSocket
@@ -168,24 +169,24 @@ class HttpAnswer:
         self.reason = response.reason
 
     def header(self, name: str) -> str:
-        """Return a header; empty when there is none."""
+        """Return the value of a header, or an empty text."""
         return self._response.getheader(name) or ""
 
     def read(self, limit: int) -> bytes:
         """Return the body, or its first `limit` bytes.
 
         Raises:
-            NoAnswerError: It did not come in time, or broke off.
+            NoAnswerError: It did not arrive in time, or the connection broke.
         """
         body = bytearray()
         self._read_into(body, limit)
         return bytes(body)
 
     def line(self, limit: int = MAX_LINE_BYTES) -> bytes:
-        """Return the next line with its end, and nothing after the last one.
+        """Return the next line with its line break, or nothing after the last one.
 
         Raises:
-            NoAnswerError: It did not come in time, broke off, or is longer than `limit`.
+            NoAnswerError: It did not arrive in time, is incomplete, or is longer than `limit`.
         """
         with self._reading(limit):
             line = self._response.readline(limit + 1)
@@ -196,7 +197,7 @@ class HttpAnswer:
             return line
 
     def excerpt(self) -> str:
-        """Return the beginning of the body for a message; of a body that breaks off, what came."""
+        """Return the beginning of the body for a message, even if the connection breaks."""
         body = bytearray()
         with contextlib.suppress(NoAnswerError):
             self._read_into(body, 4 * MAX_EXCERPT)
@@ -213,27 +214,27 @@ class HttpAnswer:
 
     @contextlib.contextmanager
     def _reading(self, limit: int) -> Iterator[None]:
-        # bounds chunks without data, endless trailers, and a chunk whose size is given as -1, which
+        # bounds empty chunks, endless trailers, and a chunk that declares the size -1, which
         # `http.client` reads to the end of the connection
         self._connected.bytes_left = MAX_OVERHEAD * limit + MAX_HEADER_BYTES
         with self._exchange._told(NoAnswerReason.NOT_HTTP):
             yield
 
     def _check_end(self) -> None:
-        """Refuse a body that is shorter than its head says, which `http.client` passes off as whole."""
+        """Refuse a truncated body, which `http.client` reports as complete."""
         if self._response.length:
             raise http.client.IncompleteRead(b"", self._response.length)
 
 
 class HttpExchange:
-    """One request and its answer, on a connection of their own. A context manager: its end hangs up.
+    """One request and its answer on their own connection, which the end of the context closes.
 
     Args:
-        address: Whom to ask.
-        seconds: What all of it may take: the name, the connection, the request and the answer.
-        verify: Whether to verify the server's certificate. By default not on loopback, as the
-            kubelet: no authority certifies a name for a pod's own server.
-        proxied: Whether to ask through the proxy that the environment names, if it names one.
+        address: The server's address.
+        seconds: Time for the whole exchange: the name, the connection, the request and the answer.
+        verify: Whether to verify the server's certificate. By default, certificates on loopback are
+            not verified, as the kubelet does: no authority certifies a name for a pod's own server.
+        proxied: Whether to use the proxy that the environment names, if any.
     """
 
     def __init__(
@@ -264,16 +265,16 @@ class HttpExchange:
             self._socket.socket.close()
 
     def allow(self, seconds: float) -> None:
-        """Give what comes next so many seconds from now, instead of what was left."""
+        """Replace the remaining time of the exchange by `seconds` from now."""
         self._end = time.monotonic() + seconds
         if self._socket is not None:
             self._socket.end = self._end
 
     def connect(self) -> None:
-        """Connect.
+        """Connect to the server.
 
         Raises:
-            NoAnswerError: There is no connection.
+            NoAnswerError: The connection failed.
         """
         with self._told(NoAnswerReason.UNREACHABLE):
             if self._proxy is None:
@@ -294,31 +295,32 @@ class HttpExchange:
         body: bytes = b"",
         blocks: Iterable[bytes] = (),
     ) -> None:
-        """Send a request; connects first where that has not happened.
+        """Send a request, connecting first if needed.
 
         Args:
             method: `GET`, …
-            headers: Sent with it. They appear in no error.
-            body: What follows.
-            blocks: Instead of `body`, what follows piece by piece; `headers` has its length.
+            headers: The request's headers. They appear in no error.
+            body: The request's body.
+            blocks: The body in pieces, instead of `body`; `headers` must contain its length.
 
         Raises:
-            NoAnswerError: There is no connection, or it broke. The server may have answered before
-                it had read everything, so `receive` is worth a try.
+            NoAnswerError: The connection failed or broke. The server may have answered before it
+                had read everything, so `receive` is worth a try.
         """
         connected = self._connected()
         self._method = method
         with self._told(NoAnswerReason.NOT_SENT):
             self._writer(connected, method, body, headers or {}).endheaders(body or None)
-        for block in blocks:  # whose own errors, some of which are OSErrors, are the caller's
+        # the iterable runs outside `_told`: its OSErrors belong to the caller, not the connection
+        for block in blocks:
             with self._told(NoAnswerReason.NOT_SENT):
                 connected.sendall(block)
 
     def receive(self) -> HttpAnswer:
-        """Return the answer, of which only the head is read yet.
+        """Return the answer after its head has arrived.
 
         Raises:
-            NoAnswerError: There is none.
+            NoAnswerError: No complete head arrived.
         """
         connected = self._connected()
         with self._told(NoAnswerReason.NOT_HTTP):
@@ -330,22 +332,23 @@ class HttpExchange:
         return cast("_BoundedSocket", self._socket)
 
     def _left(self) -> float:
-        left = self._end - time.monotonic()
-        if left <= 0:
+        remaining = self._end - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError
-        return left
+        return remaining
 
     def _dial(self, host: str, port: int) -> socket.socket:
-        """Return a connection to the first address of a host that takes it."""
+        """Return a connection to the first address of a host that accepts one."""
         places = self._resolve(host, port)
         errors: list[OSError] = []
         for index, (family, kind, protocol, _, place) in enumerate(places):
             connected = socket.socket(family, kind, protocol)
             try:
-                # an address that swallows packets leaves time for those behind it
-                left = self._left() / (len(places) - index)
-                connected.settimeout(None if math.isinf(left) else left)
+                # divided, so an address that drops packets leaves time for the next ones
+                timeout = self._left() / (len(places) - index)
+                connected.settimeout(None if math.isinf(timeout) else timeout)
                 connected.connect(place)
+                # head and body leave in separate writes; Nagle's algorithm would delay the second
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
                 connected.close()
@@ -355,12 +358,13 @@ class HttpExchange:
         raise errors[-1]
 
     def _resolve(self, host: str, port: int) -> Sequence[_Resolved]:
-        """Return the addresses of a host; in a thread, since a resolver may hang and has no timeout."""
+        """Return the addresses of a host."""
+        # in a thread: `getaddrinfo` has no timeout, and a resolver may hang
         lookup = BackgroundCall(
             lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         ).start()
-        left = self._left()
-        if not lookup.wait(None if math.isinf(left) else left):
+        timeout = self._left()
+        if not lookup.wait(None if math.isinf(timeout) else timeout):
             raise TimeoutError
         return lookup.result()
 
@@ -371,28 +375,30 @@ class HttpExchange:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        left = self._left()
-        connected.settimeout(None if math.isinf(left) else left)
+        timeout = self._left()
+        connected.settimeout(None if math.isinf(timeout) else timeout)
         return context.wrap_socket(connected, server_hostname=self._address.host)
 
     def _writer(
         self, connected: _BoundedSocket, method: str, body: bytes, headers: Mapping[str, str]
     ) -> http.client.HTTPConnection:
-        """Return a request without its end, as `http.client` writes it."""
+        """Return an `http.client` connection with the request's head, except for its end."""
         address = self._address
         writer = http.client.HTTPConnection(address.host, address.port)
         writer.default_port = 443 if address.scheme == "https" else 80
-        writer.sock = connected  # all of a socket that a writer needs
+        # `_BoundedSocket` has `sendall`, the only method that a writer calls
+        writer.sock = connected
         target = address.path or "/"
         if self._proxy is not None and address.scheme == "http":
             target = f"{address.origin}{target}"
             headers = {**_proxy_headers(self._proxy), **headers}
-        given = {name.lower() for name in headers}
-        writer.putrequest(method, target, skip_host="host" in given)
+        names = {name.lower() for name in headers}
+        # a caller's own headers replace the defaults: `http.client` would send both
+        writer.putrequest(method, target, skip_host="host" in names)
         if body:
             writer.putheader("Content-Length", str(len(body)))
         for name, value in _HEADERS.items():
-            if name.lower() not in given:
+            if name.lower() not in names:
                 writer.putheader(name, value)
         for name, value in headers.items():
             writer.putheader(name, value)
@@ -405,7 +411,7 @@ class HttpExchange:
         return parts.hostname, parts.port or 80
 
     def _open_tunnel(self, connected: _BoundedSocket) -> None:
-        """Have the proxy connect to the server (RFC 9110, 9.3.6)."""
+        """Make the proxy open a tunnel to the server (RFC 9110, 9.3.6)."""
         authority = self._address.authority
         lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
         lines += [f"{name}: {value}" for name, value in _proxy_headers(self._proxy or "").items()]
@@ -416,13 +422,14 @@ class HttpExchange:
 
     @contextlib.contextmanager
     def _told(self, malformed: NoAnswerReason) -> Iterator[None]:
-        """Turn what can go wrong into one kind of error.
+        """Turn every failure into a `NoAnswerError`.
 
-        Without a cause: the texts of `http.client`'s errors quote headers and paths.
+        It has no cause: the texts of `http.client`'s errors quote headers and paths.
 
         Args:
-            malformed: What a ValueError means here, and what an error of `http.client` does.
+            malformed: The reason that a ValueError or an error of `http.client` stands for here.
         """
+        # read before the block runs: `connect` sets the socket, and its failures are UNREACHABLE
         is_connected = self._socket is not None
         try:
             yield
@@ -447,7 +454,7 @@ class HttpExchange:
 
 
 def _received(connected: _BoundedSocket, method: str) -> http.client.HTTPResponse:
-    """Return the head of an answer, and lift the bound of bytes: from here on it is the reader's."""
+    """Return the head of an answer, and lift the byte limit: `HttpAnswer` sets one per read."""
     connected.bytes_left = MAX_HEADER_BYTES
     response = _FinalResponse(connected, method=method)  # type: ignore[arg-type]
     response.begin()
@@ -478,10 +485,10 @@ def ask(
     verify: bool | None = None,
     proxied: bool = False,
 ) -> Iterator[HttpAnswer]:
-    """Ask once, and hang up behind the block; see `HttpExchange`.
+    """Send one request and yield its answer; see `HttpExchange`.
 
     Raises:
-        NoAnswerError: There is no answer, or, where the block reads it, no whole one.
+        NoAnswerError: No complete answer arrived.
     """
     with HttpExchange(address, seconds=seconds, verify=verify, proxied=proxied) as exchange:
         exchange.send(method, headers=headers, body=body)

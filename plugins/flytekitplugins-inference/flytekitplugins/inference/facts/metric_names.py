@@ -1,8 +1,8 @@
-"""The quantities by which any model server is judged, and what each server's metrics call them.
+"""The quantities that describe a model server's load, and their names in each server's metrics.
 
-A server's room names its quantities by its entry of `FAMILIES`; a server of another distribution,
-which has no entry, gives a mapping of the same form. An endpoint of which nothing but the address
-is known is read by `KNOWN_NAMES`: servers prefix their names, so a page tells whose it is.
+A server's package uses its entry of `FAMILIES`; a server of another distribution, which has no
+entry, provides a mapping of the same form. `KNOWN_NAMES` reads an endpoint of which only the
+address is known: servers prefix their names, so a page identifies its server.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ __all__ = [
 ]
 
 MetricNames = Mapping[str, str | tuple[str, ...]]
-"""A server's name for each quantity that it tells. Several names are those of several versions, and
-the first that a page has is read: a version that renames a metric tells it under both for a
-while."""
+"""A server's name for each quantity that it reports. Several names belong to several versions, and
+the first one on a page is read: a version that renames a metric reports both names for a while."""
 
 GAUGES = ("requests_running", "requests_waiting")
 RATIOS = ("kv_cache_usage",)
@@ -69,8 +68,8 @@ FAMILIES: Mapping[str, MetricNames] = {
         "request_latency": "sglang:e2e_request_latency_seconds",
         "queue_time": "sglang:queue_time_seconds",
     },
-    # tools/server/README.md, `GET /metrics`. It tells no latencies, and its prompt tokens leave out
-    # those that were cached.
+    # tools/server/README.md, `GET /metrics`. It reports no latencies, and its prompt tokens exclude
+    # cached ones.
     "llamacpp": {
         "requests_running": "llamacpp:requests_processing",
         "requests_waiting": "llamacpp:requests_deferred",
@@ -91,7 +90,7 @@ FAMILIES: Mapping[str, MetricNames] = {
         "request_latency": "tgi_request_duration",
         "queue_time": "tgi_request_queue_duration",
     },
-    # docs/user_guide/metrics.md, 2.71; what else it tells is cumulative, by model and version
+    # docs/user_guide/metrics.md, 2.71; its other metrics are cumulative, by model and version
     "triton": {"requests_waiting": "nv_inference_pending_request_count"},
     # mlserver/rest/app.py: starlette_exporter's names behind `metrics_rest_server_prefix`
     "mlserver": {
@@ -111,17 +110,17 @@ FAMILIES: Mapping[str, MetricNames] = {
         "request_latency": "e2e_request_latency_seconds",
     },
 }
-"""The names of the servers that are known here."""
+"""The metrics of the known servers."""
 
 
 def names_of(names: MetricNames, quantity: str) -> tuple[str, ...]:
-    """Return the names of one quantity, the newest first; none when the server does not tell it."""
+    """Return the names of one quantity, newest first; empty if the server does not report it."""
     name = names.get(quantity, ())
     return (name,) if isinstance(name, str) else tuple(name)
 
 
 def united(*families: MetricNames) -> MetricNames:
-    """Return the names of several servers as those of one, to be read in their order."""
+    """Return the names of several servers as those of one, in their order."""
     quantities = dict.fromkeys(quantity for family in families for quantity in family)
     return {
         quantity: tuple(name for family in families for name in names_of(family, quantity))
@@ -130,4 +129,4 @@ def united(*families: MetricNames) -> MetricNames:
 
 
 KNOWN_NAMES: MetricNames = united(*FAMILIES.values())
-"""Of a server of which nothing is known."""
+"""The names for an unknown server."""

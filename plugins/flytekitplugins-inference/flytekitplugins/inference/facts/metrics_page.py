@@ -1,9 +1,8 @@
 """Reads a server's page of metrics: Prometheus' text format, or OpenMetrics.
 
-A page comes from outside, so whatever it holds, nothing is raised and no work grows without bound:
-what cannot be read is not told. Only the wanted samples are looked at: that takes 1 ms for vLLM's
-page of 55 kB, where a full parse with `prometheus_client` takes 39 ms and holds up the other
-threads.
+A page comes from outside, so no content raises an error or causes unbounded work: unreadable
+samples are ignored. Only the requested samples are read, which takes 1 ms for vLLM's page of 55 kB;
+a full parse with `prometheus_client` takes 39 ms and blocks the other threads.
 
 Formats: github.com/prometheus/docs, `exposition_formats.md`; github.com/prometheus/OpenMetrics,
 `specification/OpenMetrics.md`.
@@ -23,12 +22,12 @@ __all__ = ["MAX_PAGE_BYTES", "MetricsPage", "quantile", "queue_length", "scan"]
 MAX_PAGE_BYTES = 8 * 2**20
 """A page of a server with eight data-parallel ranks has 0.4 MiB."""
 MAX_SERIES = 50_000
-"""Of the wanted samples; the same page has 4,000."""
+"""Maximum number of requested samples; the same page has 4,000."""
 MAX_VALUE = 1e18
 """Tokens of years on any server are fewer; sums of such values stay finite."""
 
-# Without a nested repetition of the same characters, so that the time grows with the page's length
-# only. A label may hold blanks, braces and escaped quotes, but no line break.
+# no nested repetition of the same characters, so the time is linear in the page's length. A label
+# may contain blanks, braces and escaped quotes, but no line break.
 _LABELS = r'\{[^"}\n]*(?:"[^"\\\n]*(?:\\.[^"\\\n]*)*"[^"}\n]*)*\}'
 _SAMPLE = r"^({names})(?:[ \t]*({labels})[ \t]*|[ \t]+)(\S{{1,64}})(?!\S)"
 _LABEL = re.compile(r'(\w+)[ \t]*=[ \t]*"([^"\\]*(?:\\.[^"\\]*)*)"')
@@ -39,24 +38,24 @@ Series = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class MetricsPage:
-    """What one page says; a quantity that it does not have is missing, which is not zero."""
+    """The quantities on one page; an absent quantity is missing here, which differs from zero."""
 
     values: dict[str, float] = field(default_factory=dict)
     """Gauges and counters summed over all labels (models, ranks), ratios averaged."""
     buckets: dict[str, dict[float, float]] = field(default_factory=dict)
-    """Of each histogram: upper bound in seconds → how many were not above it."""
+    """The cumulative buckets of each histogram: upper bound in seconds → count."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Of each histogram: the sum of its seconds."""
+    """The sum of each histogram in seconds."""
 
 
 def scan(text: str, names: MetricNames) -> MetricsPage:
-    """Return the wanted quantities of a page.
+    """Return the requested quantities of a page.
 
     Args:
-        text: The page. One beyond the bounds tells nothing, since a sum over a part of it would be
-            wrong.
+        text: The page. A page beyond the limits has no quantities, because a sum over a part of it
+            would be wrong.
         names: The server's names for each quantity, as in `Server.metric_names`; unknown quantities
-            are passed over.
+            are ignored.
     """
     page = MetricsPage()
     samples = _samples(text, names)
@@ -76,21 +75,21 @@ def scan(text: str, names: MetricNames) -> MetricsPage:
 
 
 def queue_length(text: str, names: MetricNames) -> int | None:
-    """Return how many requests wait inside a server, or `None` when its page does not say."""
+    """Return the number of requests that wait inside a server, or `None` if it is not reported."""
     quantity = "requests_waiting"
     page = scan(text, {quantity: names_of(names, quantity)})
     return round(page.values[quantity]) if quantity in page.values else None
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float:
-    """Return the seconds that `share` (0 to 1) of all do not exceed.
+    """Return the seconds that `share` (0 to 1) of all observations do not exceed.
 
-    Evenly spread within a bucket, as Prometheus' `histogram_quantile` has it; so the highest finite
-    bound is the most that can be returned.
+    Interpolates linearly within a bucket, as Prometheus' `histogram_quantile` does, so the highest
+    finite bound is the maximum.
 
     Args:
-        buckets: Upper bound in seconds → how many were not above it.
-        share: Of the observations.
+        buckets: Cumulative buckets: upper bound in seconds → count.
+        share: The share of the observations.
     """
     rank = share * buckets.get(math.inf, 0.0)
     lower = below = 0.0
@@ -105,7 +104,7 @@ def quantile(buckets: Mapping[float, float], share: float) -> float:
 
 
 def _samples(text: str, names: MetricNames) -> dict[str, dict[str, float]]:
-    """Return the wanted samples by name; a sample that stands twice counts once."""
+    """Return the requested samples by name; a repeated sample counts once."""
     alternatives = "|".join(re.escape(name) for name in _sample_names(names))
     if not alternatives or len(text) > MAX_PAGE_BYTES:
         return {}
@@ -122,7 +121,7 @@ def _samples(text: str, names: MetricNames) -> dict[str, dict[str, float]]:
 
 
 def _sample_names(names: MetricNames) -> Iterator[str]:
-    """Yield the names with which the lines of wanted samples begin."""
+    """Yield the names at the beginning of the requested lines."""
     for quantity in filter(QUANTITIES.__contains__, names):
         for name in names_of(names, quantity):
             yield name + _part(quantity)
@@ -131,7 +130,7 @@ def _sample_names(names: MetricNames) -> Iterator[str]:
 
 
 def _part(quantity: str) -> str:
-    """Return what stands behind a metric's name in the samples that tell its quantity."""
+    """Return the suffix of a metric's name in the samples of its quantity."""
     return "_bucket" if quantity in HISTOGRAMS else ""
 
 
@@ -150,7 +149,7 @@ def _bound(text: str) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    """Return a value that a quantity can have, which NaN, infinity and less than zero are not."""
+    """Return a valid value of a quantity, or None for NaN, infinity and negative numbers."""
     try:
         value = float(text)
     except ValueError:

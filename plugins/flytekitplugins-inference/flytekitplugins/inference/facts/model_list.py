@@ -1,4 +1,4 @@
-"""A server's list of its models: how it is asked for, how it is read, and what follows from it."""
+"""A server's list of its models: the request, the parser, and the choice of the only model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = [
 ]
 
 MAX_LIST_BYTES = 4 * 1024 * 1024
-"""How much of a list is read; one with thousands of adapters has a megabyte."""
+"""Maximum size of a list; one with thousands of adapters takes a megabyte."""
 MAX_SHOWN_MODELS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelListRequest:
-    """How a protocol asks for the list."""
+    """A protocol's request for the list."""
 
     method: str
     path: str
@@ -43,12 +43,12 @@ _REQUESTS = {
 
 
 def model_list_request(protocol: str) -> ModelListRequest | None:
-    """Return how to ask for the list by `openai` or `v2`; `None` for a protocol without one."""
+    """Return the request for the list by `openai` or `v2`, or `None` for any other protocol."""
     return _REQUESTS.get(protocol)
 
 
 def model_ready_path(name: str) -> str:
-    """Return where the Open Inference Protocol says whether one model is ready."""
+    """Return the path at which the Open Inference Protocol reports whether a model is ready."""
     return f"/v2/models/{quote(name, safe='')}/ready"
 
 
@@ -56,13 +56,14 @@ def model_names(protocol: str, body: bytes | str) -> list[str]:
     """Return the names in a list, each once.
 
     Raises:
-        ValueError: It is no list of models of this protocol.
+        ValueError: The body is not a list of models of this protocol.
     """
     try:
         value = json.loads(body)
         if protocol == "openai":
             names = [model["id"] for model in value["data"]]
-        else:  # which lists each version of a model; while all are being loaded, none is ready
+        else:
+            # the index lists each version of a model; during a start none may be ready yet
             ready = [model["name"] for model in value if model.get("state") == "READY"]
             names = ready or [model["name"] for model in value]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -78,22 +79,22 @@ def only_model(protocol: str, *, url: str, status: int, body: bytes | str) -> st
     Args:
         protocol: `openai` or `v2`.
         url: The server's address, for the error.
-        status: The answer's.
-        body: The answer's.
+        status: The status of its answer.
+        body: The body of its answer.
 
     Raises:
-        ConfigError: The server lists none or several.
-        ServerError: What it answered is no list.
+        ConfigError: The server lists no model, or several.
+        ServerError: The answer is not a list.
     """
     request = _REQUESTS[protocol]
-    asked = f"{request.method} {url}{request.path}"
+    line = f"{request.method} {url}{request.path}"
     if not 200 <= status < 300:
-        raise ServerError(f"{asked} was answered {status}: {excerpt(body)}.")
+        raise ServerError(f"{line} was answered {status}: {excerpt(body)}.")
     try:
         names = model_names(protocol, body)
     except ValueError:
         raise ServerError(
-            f"{asked} was answered with something that is no list of models: {excerpt(body)}."
+            f"{line} was answered with something that is no list of models: {excerpt(body)}."
         ) from None
     if len(names) == 1:
         return names[0]

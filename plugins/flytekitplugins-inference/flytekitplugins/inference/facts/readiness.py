@@ -1,8 +1,8 @@
-"""When a server counts as ready, and how long it may take to say so.
+"""When a server counts as ready, and how long its answer may take.
 
-Two questions are asked of the same address. Whether a server may get its first request is the
-kubelet's question, and the gate's. Whether somebody answers at all is a client's whose connection
-broke: a gateway in front of a server of another machine may not know the readiness path.
+The same address answers two questions. The kubelet and the gate ask whether a server may get its
+first request. A client whose connection broke asks whether anything answers at all: a gateway
+before a remote server may not know the readiness path.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ HEALTH_SECONDS = 21.0
 (`SGLANG_HEALTH_CHECK_TIMEOUT`, 0.5)."""
 
 STARTUP_FAILURE_THRESHOLD = 100
-"""Documented failures that a startup probe allows: with a period of 10 s, a server has about 16
-minutes to load its model."""
+"""The documented failure threshold of the startup probe: with a period of 10 s, a server has about
+16 minutes to load its model."""
 
 
 def is_ready(status: int) -> bool:
-    """Return whether a server with this answer gets requests, as the kubelet decides it.
+    """Return whether a server with this status gets requests, by the kubelet's rule.
 
     Source: kubernetes `pkg/probe/http/http.go`, v1.36.
     """
@@ -32,5 +32,6 @@ def is_ready(status: int) -> bool:
 
 
 def is_answering(status: int) -> bool:
-    """Return whether a server with this answer is there, ready or not."""
+    """Return whether something answers, ready or not."""
+    # from 500 on, the answer may come from a gateway whose server is gone
     return status < 500

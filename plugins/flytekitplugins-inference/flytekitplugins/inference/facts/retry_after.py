@@ -1,4 +1,4 @@
-"""`Retry-After`: for how long a server, or a store, wants to be left alone."""
+"""`Retry-After`: how long a server or a store asks clients to wait."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from email.utils import parsedate_to_datetime
 __all__ = ["MAX_SECONDS", "parse_retry_after"]
 
 MAX_SECONDS = 86400.0
-"""A longer wish counts as this. It is beyond the patience of whoever waits here, so they give up
-the same way."""
+"""Longer times are reduced to this one, which already exceeds what every caller waits."""
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
 
 
 def parse_retry_after(value: str | None, *, now: float | None = None) -> float | None:
-    """Return the seconds that a header asks for, or `None` where it asks for nothing.
+    """Return the seconds of a header, or `None` if it is absent or invalid.
 
     RFC 9110, 10.2.3, has whole seconds or a date. Servers send fractions too, and dates without
     a zone, which are GMT like every date of HTTP (5.6.7).
 
     Args:
-        value: The header; `None` when there is none.
-        now: Seconds since the epoch, instead of the clock's.
+        value: The header's value, or `None`.
+        now: Seconds since the epoch, in place of the clock's.
     """
     text = (value or "").strip()
     if _NUMBER.fullmatch(text):
         return min(float(text), MAX_SECONDS)
     try:
         moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):  # whatever the parser stumbles over
+    # the standard library's parser raises all of these for malformed dates
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)

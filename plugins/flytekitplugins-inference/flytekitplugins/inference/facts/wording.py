@@ -1,4 +1,4 @@
-"""How messages quote what others said, and write a time."""
+"""Quotes of foreign texts and durations, for messages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ MAX_EXCERPT = 200
 
 
 def excerpt(text: bytes | str, *, limit: int = MAX_EXCERPT) -> str:
-    """Return the beginning of a foreign text on one line, in quotes; "nothing" of an empty one.
+    """Return the beginning of a foreign text on one line, in quotes; "nothing" for an empty one.
 
-    The quotes are those of `repr`, so that control characters do not reach a terminal.
+    The quotes are those of `repr`, so control characters do not reach a terminal.
 
     Args:
-        text: What somebody else wrote; bytes count as UTF-8.
-        limit: Characters at most.
+        text: The foreign text; bytes are decoded as UTF-8.
+        limit: Maximum number of characters.
     """
-    # no more than can be shown is decoded and split: a body may have megabytes
+    # cut before it is decoded and split: a body may have megabytes
     start = text[: 4 * limit]
     if isinstance(start, bytes):
         start = start.decode("utf-8", errors="replace")
@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
         milliseconds = seconds * 1e3
         return f"{milliseconds:.1f} ms" if milliseconds < 9.95 else f"{milliseconds:.0f} ms"
     if seconds < 59.5:
-        # what somebody gave as a whole number is written as one
+        # a whole number stays whole: a limit of 5 reads "5 s", as the user wrote it
         is_short = seconds < 9.95 and seconds != round(seconds)
         return f"{seconds:.1f} s" if is_short else f"{seconds:.0f} s"
     whole = round(seconds)

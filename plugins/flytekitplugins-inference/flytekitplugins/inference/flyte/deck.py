@@ -1,7 +1,7 @@
 """The report in a task's Deck: published while the function runs, completed when it ends or raises.
 
-Only for tasks with `enable_deck=True`; the others pay nothing. A thread of its own does all of it.
-What goes wrong there is logged once and never reaches the task.
+Only tasks with `enable_deck=True` have it; it costs the others nothing. All work happens in its own
+thread. Errors there are logged once and never reach the task.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ __all__ = ["DECK_NAME", "async_reporting", "reporting"]
 
 DECK_NAME = "Inference"
 FIRST_SECONDS = 5.0
-"""Until the first page: who opens the Deck of a task that has begun finds one."""
+"""Time until the first page, so the Deck of a running task is not empty."""
 INTERVAL_SECONDS = 20.0
 COST_SHARE = 0.03
-"""What making pages may take of the time: one that took 2 s is followed by 67 s without."""
+"""Share of the time that pages may take: a page of 2 s is followed by a pause of 67 s."""
 LAST_SECONDS = 90.0
-"""How long the task's end waits for the last page at most; it takes about two seconds."""
+"""Maximum time that the task's end waits for the last page, which takes about two seconds."""
 
 _logger = logging.getLogger(__name__)
 
 
 class _InferenceDeck(Deck):
-    """A Deck whose page is exchanged as a whole."""
+    """A Deck whose page is replaced as a whole; flytekit's own only appends."""
 
     page = ""
 
@@ -57,7 +57,7 @@ class _Writer:
     """Writes the report of one run of a task's function.
 
     Args:
-        endpoints: Returns where the servers answer.
+        endpoints: Returns the servers' endpoints.
     """
 
     def __init__(self, endpoints: Callable[[], list[Endpoint]]) -> None:
@@ -74,7 +74,7 @@ class _Writer:
         ).start()
 
     def finish(self, error: BaseException | None) -> None:
-        """Have the last page made, and wait for it."""
+        """Request the last page, and wait for it."""
         # flytekit before 1.14 wraps what the function raised
         wrapped = getattr(error, "value", None)
         error = wrapped if isinstance(wrapped, BaseException) else error
@@ -98,7 +98,7 @@ class _Writer:
         pause = FIRST_SECONDS
         while not self._over.wait(pause):
             began = time.monotonic()
-            # on one machine each publication would be a file of its own, which nobody looks for
+            # in a local run each publication would write another file, which nobody looks for
             if self._is_remote:
                 self._deck.page = self._report(running=True).fragment
                 _publish()
@@ -115,7 +115,8 @@ class _Writer:
             return
         prefix = FlyteContextManager.current_context().user_space_params.output_metadata_prefix
         files.put_data(str(directory / JSON_NAME), f"{prefix.rstrip('/')}/{JSON_NAME}")
-        if self._error:  # of a function that raised, older flytekit writes no Deck
+        # older flytekit writes the Deck only if the function returns
+        if self._error:
             _publish()
 
     def _report(self, *, running: bool) -> Report:
@@ -151,7 +152,7 @@ def reporting(description: PodDescription) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def async_reporting(description: PodDescription) -> AsyncIterator[None]:
-    """As `reporting`, while the event loop goes on."""
+    """Like `reporting`, without blocking the event loop."""
     writer = _start_writer(description)
     if writer is None:
         yield
@@ -180,7 +181,7 @@ def _is_in_task() -> bool:
 
 
 def _publish() -> None:
-    """Upload the Deck as it is; older flytekit cannot, and writes it once, at the end."""
+    """Upload the current Deck; older flytekit cannot, and writes it once at the end."""
     publish = getattr(Deck, "publish", None)
     if publish is not None:
         publish()

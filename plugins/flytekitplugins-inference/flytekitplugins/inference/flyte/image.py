@@ -1,9 +1,9 @@
-"""An `ImageSpec` whose image holds this package, as it is installed here: no index has it.
+"""An `ImageSpec` whose image holds this package as it is installed here: no index has it.
 
 flytekit's default builder installs `packages` first, then copies `copy` to `/root` and runs
-`commands` (read in `flytekit/image_spec/default_builder.py`, 1.14.0 and 1.16.31). So the package's
-requirements are `packages`, which keeps their layer while only this package changes; the wheel is
-copied, and a command installs it.
+`commands` (`flytekit/image_spec/default_builder.py`, 1.14.0 and 1.16.31). The package's
+requirements are therefore `packages`, whose layer stays while only this package changes; the wheel
+is copied, and a command installs it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .wheel import FILE_NAME, build_wheel, installed_distribution
 __all__ = ["image_spec"]
 
 LAST_OF_THE_OTHER = "1.16.31"
-"""A version of flytekit's own plugin, which a requirement that means it allows."""
+"""A version of flytekit's own plugin; a requirement that allows it may install that plugin."""
 WHEEL_PATH = Path(".inference-image", FILE_NAME)
 """Below the working directory: an `ImageSpec` takes files from nowhere else. The same path, and
 with it the same identity of the image, on the laptop and in the pod."""
@@ -60,7 +60,8 @@ def image_spec(*extras: str, **fields: Any) -> ImageSpec:
     _check_extras(extras, distribution.metadata.get_all("Provides-Extra") or [])
     _check_packages(packages)
     state = FlyteContextManager.current_context().execution_state
-    if state.mode is None:  # as flytekit's ImageBuildEngine asks, which builds nothing in a pod
+    # the condition of flytekit's ImageBuildEngine, which builds nothing in a pod
+    if state.mode is None:
         _write(WHEEL_PATH, build_wheel(distribution))
     return ImageSpec(
         packages=[*_requirements(distribution.requires or [], extras), *packages],
@@ -80,7 +81,7 @@ def _check_extras(extras: tuple[str, ...], known: list[str]) -> None:
 
 
 def _check_packages(packages: list[str]) -> None:
-    """Refuse what would ask the index for this package."""
+    """Refuse requirements that would install this package from the index."""
     for package in _ours(packages):
         raise ConfigError(
             f"packages={str(package)!r} names the package that image_spec() brings itself.",
@@ -121,8 +122,8 @@ def _requirements(requires: list[str], extras: tuple[str, ...]) -> list[str]:
         requirement = Requirement(text)
         marker = requirement.marker
         requirement.marker = None
-        wanted = marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
-        if wanted and requirement.name != "flytekit":
+        applies = marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
+        if applies and requirement.name != "flytekit":
             requirements.append(str(requirement))
     return requirements
 

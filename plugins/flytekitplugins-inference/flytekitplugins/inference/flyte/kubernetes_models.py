@@ -1,8 +1,8 @@
-"""Manifest ↔ the models of the `kubernetes` client, which exist in two generations.
+"""Converts manifests to the models of the `kubernetes` client, and back.
 
-Up to 36 they are plain classes, filled by `ApiClient.deserialize`; from 37 on they are strict
-pydantic models with `from_dict`. Both drop keys that they do not know without a word, so what comes
-out is compared with what went in.
+Up to version 36 the models are plain classes, filled by `ApiClient.deserialize`; from 37 on they
+are strict pydantic models with `from_dict`. Both silently drop unknown keys, so the result is
+converted back and compared with the manifest.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def from_pod_spec(pod_spec: V1PodSpec) -> Manifest:
 
 @dataclass(frozen=True)
 class _Response:
-    """What `ApiClient.deserialize` reads a text from."""
+    """The response from which `ApiClient.deserialize` reads a text."""
 
     data: str
 
@@ -61,7 +61,7 @@ class _Response:
 def _client() -> Any:
     from kubernetes.client import ApiClient, Configuration
 
-    # an empty configuration of its own: no cluster is asked for anything
+    # an empty configuration, because the client only converts and contacts no cluster
     return ApiClient(Configuration())
 
 

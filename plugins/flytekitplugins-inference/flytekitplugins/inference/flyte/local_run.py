@@ -1,8 +1,8 @@
-"""A template → its pod on this machine, around a task's function or a `with` block.
+"""Runs a template's pod on this machine, around a task's function or a `with` block.
 
-This module knows both sides, so that `local` knows neither templates nor flytekit: it writes the
-inputs as Flyte would, compiles the pod, leases it from `local`, and remembers which port each
-template got, for `base_url`.
+Only this module knows both sides, so `local` depends neither on templates nor on flytekit. It
+writes the inputs as Flyte would, compiles the pod, leases it from `local`, and stores the port of
+each template for `base_url`.
 """
 
 from __future__ import annotations
@@ -64,17 +64,16 @@ class LocalServer:
 _context_servers: ContextVar[tuple[LocalServer, ...]] = ContextVar(
     "inference_local_servers", default=()
 )
-"""The servers that run around the current code; what a coroutine sees is its own."""
+"""The servers that run around the current code; each coroutine sees its own."""
 _process_servers: list[LocalServer] = []
-"""All of this process: for threads that the user's function starts, which inherit no context."""
+"""All servers of this process, for threads of the user's function, which inherit no context."""
 
 
 def server_of(template: ModelInferenceTemplate) -> LocalServer | None:
-    """Return `template`'s server on this machine, or `None` when it does not run here.
+    """Return `template`'s server on this machine, or `None` if it does not run here.
 
     Raises:
-        ServerError: Asked from a thread that cannot tell which of several servers is its
-            function's.
+        ServerError: The calling thread belongs to none of several servers.
     """
     for server in reversed(_context_servers.get()):
         if _is_same_server(server.template, template):
@@ -97,10 +96,8 @@ sidecar_template._LOCAL_SERVER_HOOKS.append(server_of)
 
 
 def _is_same_server(one: ModelInferenceTemplate, other: ModelInferenceTemplate) -> bool:
-    """Whether two descriptions are of one server.
-
-    `base` does not count: it is the pod's, and `@task(pod_template=…)` adds it later.
-    """
+    """Whether two descriptions describe the same server."""
+    # `base` belongs to the pod, and `@task(pod_template=…)` adds it later
     if type(one) is not type(other):
         return False
     names = (field.name for field in fields(one) if field.name != "base")
@@ -134,11 +131,10 @@ def run_locally(
 def server_for_task(
     description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]
 ) -> Iterator[Mapping[str, LocalServer]]:
-    """Have the servers of a task run around its function.
+    """Run the servers of a task around its function.
 
-    None is started when `INFERENCE_URL` names ones that run elsewhere. They are leased: an equal
-    pod with equal inputs that already runs is used again, and one that nobody uses is stopped after
-    a while.
+    No server starts if `INFERENCE_URL` names servers elsewhere. The pod is leased: a running pod
+    with the same description and inputs is used again, and an idle one stops after a while.
 
     Args:
         description: The pod.
@@ -156,9 +152,9 @@ def server_for_task(
 async def async_server_for_task(
     description: PodDescription, inputs: Mapping[str, Any], types: Mapping[str, Any]
 ) -> AsyncIterator[Mapping[str, LocalServer]]:
-    """Have the servers of a task run around its `async` function.
+    """Run the servers of a task around its `async` function.
 
-    The event loop goes on while they start; see `server_for_task`.
+    Their start does not block the event loop; see `server_for_task`.
     """
     if _is_elsewhere(description):
         yield {}
@@ -188,7 +184,7 @@ def _lease(
 def _published(
     description: PodDescription, pod: local.LocalPod
 ) -> Iterator[Mapping[str, LocalServer]]:
-    """Have `base_url` find the pod's servers as long as the block lasts."""
+    """Make the pod's servers known to `base_url` while the block runs."""
     servers = {
         name: LocalServer(template=template, pod=pod, name=name)
         for name, template in description.servers.items()
@@ -200,7 +196,7 @@ def _published(
     finally:
         for server in servers.values():
             _process_servers.remove(server)
-        # async fixtures leave the block in another context than they have entered it in
+        # async fixtures may leave the block in another context, where `reset` raises ValueError
         with contextlib.suppress(ValueError):
             _context_servers.reset(token)
 
@@ -208,7 +204,7 @@ def _published(
 def _pod(
     description: PodDescription, literals: bytes, volumes: Mapping[str, str]
 ) -> tuple[Manifest, local.LocalSettings]:
-    """Return the pod of `description` and how it is run, for `local.start` and `local.lease`."""
+    """Return the manifest and settings of `description`, for `local.start` and `local.lease`."""
     manifest = description.compile(LOCAL_HELPER)
     manifest["metadata"].setdefault("name", type(description).__name__.lower())
     names = {volume["name"] for volume in manifest["spec"]["volumes"]}
@@ -225,7 +221,7 @@ def _pod(
 
 
 def _caches(description: PodDescription) -> dict[str, str]:
-    """Let a server's `~/.cache` be this machine's: a model is then downloaded once, not per run."""
+    """Map a server's `~/.cache` to this machine's, so each model is downloaded only once."""
     names = [
         named(volume.name, name)
         for name, template in description.servers.items()
@@ -246,7 +242,7 @@ def _cache() -> str:
 
 
 def _volumes_of_this_machine() -> dict[str, str]:
-    """Return what `INFERENCE_LOCAL_VOLUMES` says: `name=directory`, separated by commas."""
+    """Return the volumes in `INFERENCE_LOCAL_VOLUMES`: `name=directory`, separated by commas."""
     text = os.environ.get(LOCAL_VOLUMES_VARIABLE, "")
     pairs = [pair.partition("=") for pair in text.split(",") if pair]
     if not all(name and equals and directory for name, equals, directory in pairs):

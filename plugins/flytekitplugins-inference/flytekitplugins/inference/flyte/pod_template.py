@@ -1,7 +1,7 @@
-"""A template → flytekit's `PodTemplate`.
+"""Converts a template to flytekit's `PodTemplate`.
 
-The `pod_spec` is made when it is first read. The kubernetes client costs a fifth of a second and
-some 30 MiB, and a task's pod, which imports the user's module again, never reads the spec: see
+The `pod_spec` is compiled when it is first read. The kubernetes client costs a fifth of a second
+and some 30 MiB, and a task's pod, which imports the user's module again, never reads the spec: see
 docs/decisions/0002.
 """
 
@@ -41,16 +41,16 @@ def default_helper() -> Helper:
 class InferencePodTemplate(PodTemplate):
     """A `PodTemplate` that compiles its `pod_spec` on first use.
 
-    It adds no dataclass field, so that flytekit hashes and compares it like any other.
+    It adds no dataclass field, so flytekit hashes and compares it like any other.
 
     Args:
-        pod_spec: The pod, when it is already known.
+        pod_spec: The pod, if it is already known.
         primary_container_name: The name of the task's own container.
-        labels: Of the pod.
-        annotations: Of the pod.
-        template: The description that the pod is compiled from.
-        helper: Returns the image of our own programs; asked when the pod is compiled, since naming
-            an `ImageSpec` may read files that only the machine of registration has.
+        labels: Labels of the pod.
+        annotations: Annotations of the pod.
+        template: The description from which the pod is compiled.
+        helper: Returns the image of our own programs. Called only when the pod is compiled, because
+            naming an `ImageSpec` may read files that only the registering machine has.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class InferencePodTemplate(PodTemplate):
         Each read returns the same object, which the reader may change.
 
         Raises:
-            ConfigError: If the helper's image cannot bring a model.
+            ConfigError: If the helper's image cannot download a model.
         """
         if self._pod_spec is None:
             spec = (

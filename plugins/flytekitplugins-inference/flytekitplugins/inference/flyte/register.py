@@ -1,9 +1,9 @@
 """The `flytekit.plugins` entry point: makes `@task(task_config=template)` find its task class.
 
-flytekit looks a `task_config` up by its exact type and silently makes a plain task of one it does
-not know. So every template type is registered, now and whenever one is defined later. flytekit
-loads entry points without a guard: an error here would break `import flytekit` for everyone, which
-is why nothing may leave this module.
+flytekit looks up a `task_config` by its exact type, and silently creates a plain task for an
+unknown one. So every template type is registered, now and whenever one is defined later. flytekit
+loads entry points without a guard: an error here would break `import flytekit` for everyone, so no
+exception may leave this module.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ try:
 
     _register_all(sidecar_template.PodDescription)
     sidecar_template._POD_TYPE_HOOKS.append(_register)
-except Exception:  # see above: whatever it is, `import flytekit` must go on
+except Exception:  # see above: `import flytekit` must succeed
     why = foreign_files()
     logging.getLogger(__name__).error(
         "%s could not register with flytekit: @task(task_config=…) will ignore its templates. %s",

@@ -1,4 +1,4 @@
-"""Secret references → `flytekit.Secret`s."""
+"""Converts secret references to `flytekit.Secret`s."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["to_secret_requests"]
 
 
 def to_secret_requests(secrets: Iterable[SecretReference]) -> list[Secret]:
-    """Return what `@task(secret_requests=…)` takes.
+    """Return the secrets for `@task(secret_requests=…)`.
 
-    Where the platform requires groups, a secret without one is left out with a warning: flytekit
-    would refuse it.
+    If the platform requires groups, a secret without one is omitted with a warning, because
+    flytekit would refuse it.
     """
     requests = []
     for secret in dict.fromkeys(secrets):

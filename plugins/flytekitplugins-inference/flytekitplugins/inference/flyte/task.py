@@ -97,9 +97,9 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
     pod_template: PodTemplate
 
     def get_k8s_pod(self, settings: SerializationSettings) -> K8sPod:
-        """Return the pod with what only serialisation knows.
+        """Return the pod with the facts that are only known at serialisation.
 
-        That is the images, the inputs that are bound, and the accelerator's key.
+        These are the images, the bound inputs, and the accelerator's key.
         """
         template = _with_registered_images(self.template, settings)
         helper = _helper(template, self.get_image(settings))
@@ -134,7 +134,7 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
             return loop_manager.run_sync(self.async_execute, **kwargs)
         with contextlib.ExitStack() as around:
             if _is_outside_a_cluster():
-                # in a cluster, where nothing is started, it is not even imported
+                # imported on use: a task in a cluster needs none of it
                 from .local_run import server_for_task
 
                 around.enter_context(
@@ -176,7 +176,7 @@ def _is_outside_a_cluster() -> bool:
 
 
 def _warn_of_the_other_product(image: Any, template: PodDescription) -> None:
-    """Warn of images that are built with the package which an index has under our name."""
+    """Warn of images that install the index's other package of our name."""
     from .image import other_product
 
     helper_images = [server.helper_image for server in template.servers.values()]
@@ -193,7 +193,7 @@ def _warn_of_the_other_product(image: Any, template: PodDescription) -> None:
 def _with_registered_images(
     template: PodDescription, settings: SerializationSettings
 ) -> PodDescription:
-    """Build images given as `ImageSpec`: flytekit builds those of regular containers only."""
+    """Build the images given as `ImageSpec`; flytekit only builds those of regular containers."""
 
     def registered(server: ModelInferenceTemplate) -> ModelInferenceTemplate:
         images = {
@@ -217,15 +217,15 @@ def _with_spec(template: PodDescription, manifest: Manifest) -> PodTemplate:
 
 
 def _helper(template: PodDescription, image: str) -> Helper:
-    """Return what our programs run in: the task's image, or what `base` gives its container."""
+    """Return the image of our programs: the task's own, or the primary's image in `base`."""
     return Helper(image=template.primary_image or image, bundled=False)
 
 
 def _unregistered_helper(template: PodDescription, image: str | ImageSpec | None) -> Helper:
-    """Return the helper as far as it is known without an image config.
+    """Return the helper that is known without an image config.
 
-    flytekit asks a task for its pod before it serialises it: `pyflyte register` computes a version
-    from its hash.
+    flytekit reads a task's pod before serialisation: `pyflyte register` computes a version from its
+    hash.
     """
     return _helper(template, image_name(image or DefaultImages.default_image()))
 
@@ -248,7 +248,7 @@ def _let_flyte_see_the_gpu(pod_spec: Manifest, gpu_resource: str, primary: str) 
 def _bound_inputs(command: Sequence[str]) -> list[str]:
     """Return the inputs that a map task does not map over.
 
-    Its command tells them: `pyflyte-map-execute … -- vars a,b resolver …`.
+    They are in its command: `pyflyte-map-execute … -- vars a,b resolver …`.
     """
     if "pyflyte-map-execute" not in command:
         return []

@@ -1,8 +1,7 @@
 """A wheel of this package as it is installed here: from a wheel, from a folder, or editable.
 
-The same installation gives the same bytes on every machine, so that an image which is named by its
-content is built once. The format is PEP 427's (packaging.python.org, "Binary distribution
-format").
+The same installation produces the same bytes on every machine, so an image that is named by its
+content is built once. The format is PEP 427's (packaging.python.org, "Binary distribution format").
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ Root-Is-Purelib: true
 Tag: py3-none-any
 """
 FILE_NAME = f"{_STEM}-py3-none-any.whl"
-"""What a file with the wheel has to be called."""
+"""The name that a file with the wheel must have."""
 
 
 def installed_distribution() -> metadata.Distribution:
     """Return the record of this package's installation.
 
     Raises:
-        ConfigError: There is none, or only one of another version: this package is imported from a
-            folder on the path.
+        ConfigError: No record exists, or only one of another version: Python imports this package
+            from a folder on the path.
     """
     versions = []
     for distribution in metadata.distributions(name=NAME):
@@ -46,8 +45,8 @@ def installed_distribution() -> metadata.Distribution:
         versions.append(distribution.version)
     others = f" (only {', '.join(versions)})" if versions else ""
     raise ConfigError(
-        f"{NAME} {__version__} is imported from {_PACKAGE.parents[1]}, and no installation of it is "
-        f"recorded{others}.",
+        f"{NAME} {__version__} is imported from {_PACKAGE.parents[1]}, and no installation of it "
+        f"is recorded{others}.",
         hint=f"Install it: pip install -e {_PACKAGE.parents[1]}",
     )
 
@@ -56,7 +55,7 @@ def build_wheel(distribution: metadata.Distribution) -> bytes:
     """Return the wheel: the package's files, and the metadata of its installation.
 
     Args:
-        distribution: Of `installed_distribution()`.
+        distribution: The result of `installed_distribution()`.
     """
     files = {
         f"flytekitplugins/inference/{path.relative_to(_PACKAGE).as_posix()}": path
@@ -74,10 +73,11 @@ def build_wheel(distribution: metadata.Distribution) -> bytes:
 
 
 def _sources() -> list[Path]:
-    found = (
+    files = (
         path for path in _PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     )
-    return sorted(found, key=lambda path: path.relative_to(_PACKAGE).as_posix())
+    # `rglob` yields the order of the disk, which differs between machines
+    return sorted(files, key=lambda path: path.relative_to(_PACKAGE).as_posix())
 
 
 def _licenses(distribution: metadata.Distribution) -> list[str]:
@@ -94,9 +94,8 @@ def _digest(content: bytes) -> str:
 
 def _archive(contents: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(
-        buffer, "w", zipfile.ZIP_STORED
-    ) as archive:  # zlib's output differs between builds
+    # without compression: zlib's output differs between builds
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents.items():
             entry = zipfile.ZipInfo(name)  # dated 1980-01-01, whatever the file's time is
             entry.create_system = 3  # Unix, on every platform

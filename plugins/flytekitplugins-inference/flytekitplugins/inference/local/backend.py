@@ -1,8 +1,8 @@
-"""The seam between the state machine and what really runs containers.
+"""The interface between the state machine and the backends that run containers.
 
-The state machine knows these protocols only. `ProcessBackend` implements them with processes of
-this machine, `ContainerBackend` with a container runtime, beside which containers without an image
-are processes too. All share this machine's network, as the containers of a pod share one.
+The state machine knows only these protocols. `ProcessBackend` implements them with processes of
+this machine, `ContainerBackend` with a container runtime; containers without an image are processes
+there too. All share this machine's network, as the containers of a pod share one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .plan.local_plan import ContainerPlan, LocalPodPlan
 
 THIS_MACHINE = "this-machine"
-"""The image of containers whose programs this machine has: no runtime is asked for it."""
+"""The image of containers whose programs this machine has: no runtime pulls it."""
 
 LineSink = Callable[[str], None]
 """Takes one line that a container has written."""
@@ -34,13 +34,13 @@ class Process(Protocol):
 
     @property
     def reason(self) -> str:
-        """What is known about its end beside the code, such as `OOMKilled`; empty for most."""
+        """Why it ended, in addition to the exit code, such as `OOMKilled`; mostly empty."""
         ...
 
     def poll(self) -> int | None:
         """Return the exit code (128 + n for signal n), or `None` while it runs.
 
-        Once a code was returned, nothing of the run is left and all its lines were delivered.
+        After it returns a code, no process of the run exists and all its lines are delivered.
         """
         ...
 
@@ -65,22 +65,22 @@ class Backend(Protocol):
     """Runs containers."""
 
     def runs_image(self, image: str) -> bool:
-        """Tell whether a container of `image` runs in it, and sees volumes at their mount paths.
+        """Whether a container of `image` runs in that image, with volumes at their mount paths.
 
-        Otherwise it is a process of this machine, and its text is mapped to the directories of the
-        volumes.
+        Otherwise it is a process of this machine, and paths in its command and variables are
+        replaced by the directories of the volumes.
         """
         ...
 
     def prepare(self, plan: LocalPodPlan, report: EventSink) -> None:
-        """Check before anything is started that every container can run; bring what that needs.
+        """Check that every container can run, and pull images, before any container starts.
 
         Args:
             plan: The pod.
-            report: Takes what happens meanwhile, and until `clean_up`.
+            report: Receives the events until `clean_up`.
 
         Raises:
-            UnsupportedError: One cannot; every problem is listed.
+            UnsupportedError: A container cannot run; the error lists every problem.
         """
         ...
 
@@ -88,14 +88,14 @@ class Backend(Protocol):
         """Start one container; deliver what it writes line by line, from any thread.
 
         Raises:
-            OSError: It cannot be started.
+            OSError: The container cannot be started.
         """
         ...
 
     def termination_message(self, container: ContainerPlan) -> str:
-        """Return what the last run wrote to its termination log, or nothing."""
+        """Return the termination message of the last run, or an empty text."""
         ...
 
     def clean_up(self, plan: LocalPodPlan) -> None:
-        """Remove what a pod leaves outside its directory, and in it what only root may remove."""
+        """Remove the pod's objects outside its directory, and files in it that belong to root."""
         ...

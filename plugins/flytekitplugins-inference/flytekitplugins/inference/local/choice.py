@@ -1,7 +1,4 @@
-"""Which backend runs a pod when the caller names none.
-
-Processes where that is possible, otherwise a container runtime.
-"""
+"""The choice of a backend if the caller names none: processes if possible, else containers."""
 
 from __future__ import annotations
 
@@ -20,8 +17,8 @@ if TYPE_CHECKING:
     from .plan.local_plan import LocalPodPlan
 
 BACKEND_VARIABLE = "INFERENCE_LOCAL_BACKEND"
-"""Environment variable that says what runs pods: `processes` or `containers`; unset or empty, what
-this machine can."""
+"""Environment variable that selects the backend: `processes` or `containers`; if it is unset or
+empty, the backend that works on this machine."""
 
 
 def choose_backend(
@@ -31,13 +28,13 @@ def choose_backend(
 
     Args:
         compile_for: Compiles the pod for a backend.
-        report: Takes what happens meanwhile, such as the pull of an image.
+        report: Receives events, such as the pull of an image.
         environ: Environment variables.
 
     Raises:
-        ConfigError: `INFERENCE_LOCAL_BACKEND` is something else.
-        MissingDependencyError: Containers are asked for, and the `docker` SDK is not installed.
-        UnsupportedError: This machine lacks what the pod needs; says what was tried.
+        ConfigError: `INFERENCE_LOCAL_BACKEND` has an invalid value.
+        MissingDependencyError: The pod needs containers, and the `docker` SDK is not installed.
+        UnsupportedError: This machine cannot run the pod; the error lists both attempts.
     """
     choice = environ.get(BACKEND_VARIABLE, "")
     if choice not in ("", "processes", "containers"):
@@ -51,6 +48,7 @@ def choose_backend(
     try:
         processes.prepare(plan, report)
     except UnsupportedError as missing:
+        # without an image, a container runtime would lack the same program
         if choice or not any(
             ContainerBackend.runs_image(container.image) for container in plan.containers
         ):

@@ -1,10 +1,9 @@
 """One container of a running pod: its runs, probes and restarts.
 
-It is what the kubelet's pod worker sees of a container; it knows nothing of the others and of
-processes, and `Supervisor` gives it its turn. Where it differs from a kubelet: the startup probe
-does not wait for `initialDelaySeconds` and is asked every 0.25 to 1 s instead of every
-`periodSeconds`, so that nobody waits ten seconds for a server that is up; its budget in seconds is
-the manifest's.
+This is the part of a kubelet's pod worker that concerns one container. It knows neither the other
+containers nor processes; `Supervisor` calls it. It differs from a kubelet in the startup probe,
+which ignores `initialDelaySeconds` and runs every 0.25 to 1 s instead of every `periodSeconds`, so
+nobody waits ten seconds for a server that is up. Its budget in seconds is the manifest's.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _CANNOT_RUN = 126  # what a shell returns for a program that cannot be executed
 
 
 class State(Enum):
-    """Where a container is in its life."""
+    """The phase of a container."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -42,7 +41,7 @@ class State(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class _Schedule:
-    """What one probe of one run has said so far."""
+    """The results of one probe in one run."""
 
     probe: ProbePlan
     due: float
@@ -53,7 +52,7 @@ class _Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodContext:
-    """What the containers of one pod share."""
+    """The objects that the containers of one pod share."""
 
     plan: LocalPodPlan
     backend: Backend
@@ -68,17 +67,17 @@ class SupervisedContainer:
     """One container of a running pod.
 
     Args:
-        plan: What to run.
-        shared: What it shares with the pod's other containers.
+        plan: The container to run.
+        shared: The objects that it shares with the pod's other containers.
     """
 
     def __init__(self, plan: ContainerPlan, shared: PodContext) -> None:
         self.plan = plan
         self.state = State.WAITING
         self.exit_code: int | None = None
-        """How the last run ended."""
+        """The exit code of the last run."""
         self.exit_reason = ""
-        """What is known about that beside the code."""
+        """Why the last run ended, in addition to the code."""
         self.runs = 0
         self.crashes = 0
         """Ends in a row without a success of the startup probe between them."""
@@ -86,15 +85,16 @@ class SupervisedContainer:
         self.started = False
         """Whether this run's startup probe has succeeded."""
         self.has_started = False
-        """Whether any run's has; what comes after this container waits for that."""
+        """Whether any run's startup probe has succeeded; the next container waits for that."""
         self.began = 0.0
         """When the current run was started, on the pod's clock."""
         self.last_answer = ""
-        """What a failing probe said last."""
+        """The last answer of a failing probe."""
         self._shared = shared
         self._process: Process | None = None
         self._restart_at = 0.0
-        # in a row; unlike `crashes` not forgiven by a startup probe, so that the back-off grows
+        # in a row; a successful startup probe does not reset it, unlike `crashes`, so the back-off
+        # of a server that starts and crashes keeps growing
         self._ends = 0
         self._kill_at: float | None = None
         self._killed = False
@@ -107,19 +107,19 @@ class SupervisedContainer:
 
     @property
     def restarts(self) -> int:
-        """How often it was started again: `restartCount` of its status."""
+        """The number of restarts: `restartCount` of a container's status."""
         return max(0, self.runs - 1)
 
     @property
     def is_settled(self) -> bool:
-        """Whether what comes after it may start."""
+        """Whether the next container may start."""
         if self.plan.role is Role.INIT:
             return self.state is State.ENDED and self.exit_code == 0
         return self.has_started
 
     @property
     def is_overdue(self) -> bool:
-        """Whether its startup probe has used its budget up."""
+        """Whether the budget of its startup probe is spent."""
         startup = self.plan.startup
         if (
             startup is None
@@ -160,7 +160,7 @@ class SupervisedContainer:
             self._pass()
 
     def step(self) -> None:
-        """Do what is due: notice its end, start it again, ask its probes, kill it."""
+        """Do what is due: record its end, restart it, run its probes, or kill it."""
         if self.state is State.RUNNING and self._process is not None:
             code = self._process.poll()
             if code is not None:
@@ -194,12 +194,12 @@ class SupervisedContainer:
             self._process.kill()
 
     def give_up(self) -> None:
-        """Never start it again; a run that is still there goes on."""
+        """Never start it again; a current run continues."""
         if self.state in (State.WAITING, State.BACKOFF):
             self.state = State.ENDED
 
     def poll_end(self) -> bool:
-        """While the pod stops: tell whether it has ended; kill it when that is due."""
+        """Return whether it has ended; kill it when that is due. Called while the pod stops."""
         if self.state is State.RUNNING and self._process is not None:
             code = self._process.poll()
             if code is not None:
@@ -210,7 +210,7 @@ class SupervisedContainer:
         return self.state is not State.RUNNING
 
     def restart_overdue(self, grace: float) -> None:
-        """Stop a run whose startup probe has used its budget up, so that it is started again."""
+        """Stop a run whose startup probe has spent its budget; the end leads to a restart."""
         startup = self.plan.startup
         own = startup.termination_grace_period if startup else None
         self._fail_probe("startup", grace if own is None else own)

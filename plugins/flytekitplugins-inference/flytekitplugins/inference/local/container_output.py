@@ -1,8 +1,8 @@
-"""What the containers write: one line at a time to a stream, and the last lines of each in memory.
+"""The output of the containers: written line by line to a stream, with a tail of each in memory.
 
-A line is written whole, with the container's name in front. Bytes that are not text do no harm:
-they are replaced, and control sequences are removed. A carriage return overwrites the line, as on a
-terminal, so a progress bar is one line.
+Each line is written at once, after the container's name. Undecodable bytes are replaced, and
+control sequences are removed. A carriage return overwrites the line, as on a terminal, so a
+progress bar is one line.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ class LineSplitter:
         *complete, self._pending = (self._pending + chunk).split(b"\n")
         if len(self._pending) > _MAX_PENDING_BYTES:
             self._pending = self._pending[self._pending.rfind(b"\r") + 1 :]
-        if len(self._pending) > _MAX_PENDING_BYTES:  # still, so it is one endless line
+        # still too long after the last carriage return, so it is one endless line
+        if len(self._pending) > _MAX_PENDING_BYTES:
             complete.append(self._pending)
             self._pending = b""
         return [_as_text(line) for line in complete]
 
     def flush(self) -> list[str]:
-        """Return what came after the last end of line, if anything did."""
-        rest, self._pending = self._pending, b""
+        """Return the text after the last line break, if any."""
+        rest = self._pending
+        self._pending = b""
         return [_as_text(rest)] if rest.strip() else []
 
 
@@ -87,7 +89,8 @@ class PodOutput:
             try:
                 self._stream.write(line)
                 self._stream.flush()
-            except (OSError, ValueError):  # gone or closed: the servers go on without a reader
+            # the reader is gone or the stream closed: the servers run on, and the tail stays
+            except (OSError, ValueError):
                 self._stream = None
 
     def tail(self, container: str, lines: int) -> tuple[str, ...]:

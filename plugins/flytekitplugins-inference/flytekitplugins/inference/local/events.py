@@ -1,7 +1,7 @@
-"""What happened in a pod, as a list that only grows.
+"""The history of a pod: an append-only list of events.
 
-An event is a fact about one container, or about the pod as a whole (container `pod`). Details never
-hold the value of an environment variable. Seconds count from the start of the pod.
+An event concerns one container, or the pod as a whole (container `pod`). Details never contain the
+value of an environment variable. Seconds count from the start of the pod.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Kind = Literal[
     "stopped",
     "ended",
 ]
-"""What happened.
+"""The kinds of events.
 
-`noted`: what runs differs from the manifest · `pulling`, `pulled`: its image is brought ·
+`noted`: the local run differs from the manifest · `pulling`, `pulled`: its image is downloaded ·
 `started`: it runs (the primary: the body of the `with` block) ·
 `passed`: its startup probe succeeded · `ready`, `unready`: its readiness probe changed ·
-`unhealthy`: a probe failed so often that it is stopped · `exited`: nothing of it runs any more ·
+`unhealthy`: a probe failed too often, so it is stopped · `exited`: all its processes have ended ·
 `restarting`: it will be started again · `stopping`: it got SIGTERM · `killed`: it got SIGKILL ·
-`ended`: the body of the `with` block is over · `stopped`: nothing of the pod runs any more.
+`ended`: the body of the `with` block has ended · `stopped`: all containers have ended.
 """
 
 POD = "pod"
@@ -60,7 +60,7 @@ class Event:
 
 
 class Clock(Protocol):
-    """Where time comes from."""
+    """A source of time."""
 
     def __call__(self) -> float:
         """Return seconds that never run backwards."""
@@ -71,15 +71,14 @@ class History:
     """The events of one pod so far.
 
     Args:
-        clock: Where time comes from.
+        clock: The source of time.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()
-        self._events: list[
-            Event
-        ] = []  # appended to by several threads, which CPython's lists allow
+        # several threads append without a lock: `list.append` is atomic in CPython
+        self._events: list[Event] = []
 
     def record(self, container: str, kind: Kind, detail: str = "") -> None:
         """Add an event that happens now."""

@@ -1,7 +1,7 @@
-"""Asking probes as the kubelet would, over the network or as commands.
+"""Run probes as the kubelet would, over the network or as commands.
 
-Any status from 200 to 399 is success, redirects are followed on the same host only, certificates are
-not verified, proxies are not used. Nothing here keeps state between two attempts.
+Any status from 200 to 399 is a success. Redirects are followed on the same host only, certificates
+are not verified, and proxies are not used. Nothing here keeps state between two attempts.
 
 Source: kubernetes `pkg/probe/http`, `pkg/probe/tcp` and `pkg/kubelet/prober`, v1.36.
 """
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from .plan.probe_plan import ProbePlan
 
 USER_AGENT = "kube-probe/1.36"
-"""What the kubelet says of itself; servers and their access logs filter on its beginning."""
+"""The kubelet's user agent; servers and their access logs filter on its beginning."""
 
 _MAX_REDIRECTS = 10
-_BODY_BYTES = 200  # of a bad answer's body, as much as helps in one line
+_BODY_BYTES = 200  # as much of an error's body as is useful in one line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,27 +36,33 @@ class ProbeResult:
 
     ok: bool
     text: str
-    """What was asked and what came back, on one line."""
+    """The request and its answer, on one line."""
 
 
 class CommandRunner(Protocol):
     """What an `exec` probe needs of a running container."""
 
     def execute(self, command: Sequence[str], timeout: float) -> tuple[int | None, str]:
-        """Run a command in the container; return its exit code, `None` after `timeout` seconds, and its last line."""
+        """Run a command in the container, and return its exit code and its last line.
+
+        The exit code is `None` if the command did not end within `timeout` seconds.
+        """
         ...
 
 
 class Prober(Protocol):
-    """Asks a probe once."""
+    """Runs a probe once."""
 
     def __call__(self, probe: ProbePlan, container: CommandRunner) -> ProbeResult:
-        """Ask `probe` once, for at most about `probe.timeout` seconds."""
+        """Run `probe` once, for at most about `probe.timeout` seconds."""
         ...
 
 
 def ask_probe(probe: ProbePlan, container: CommandRunner) -> ProbeResult:
-    """Ask a probe once, over the network or as a command in the container: the `Prober` of real pods."""
+    """Run a probe once, over the network or as a command in the container.
+
+    This is the default `Prober` of a local pod.
+    """
     action = probe.action
     if isinstance(action, Exec):
         return _ask_command(action, probe.timeout, container)
@@ -90,7 +96,7 @@ def _connect(action: TcpSocket, timeout: float) -> ProbeResult:
 
 
 def _follow(action: HttpGet, timeout: float) -> ProbeResult:
-    """Ask, and follow redirects on the same host; all within the time of one attempt."""
+    """Request a URL and follow redirects on the same host, all within the time of one attempt."""
     end = time.monotonic() + timeout
     url = action.url
     try:
@@ -98,10 +104,11 @@ def _follow(action: HttpGet, timeout: float) -> ProbeResult:
             address = parse_address(url)
             status, location, body = _get(address, action.headers, end - time.monotonic())
             target = urljoin(url, location) if location else ""
+            # as the kubelet does: a redirect to another host is a success, and is not followed
             if not target or parse_address(target).host != address.host:
                 ok = is_ready(status)
-                said = f" {body}" if body and not ok else ""
-                return ProbeResult(ok=ok, text=f"{action}: HTTP {status}{said}")
+                detail = f" {body}" if body and not ok else ""
+                return ProbeResult(ok=ok, text=f"{action}: HTTP {status}{detail}")
             url = target
     except AddressError as error:
         return ProbeResult(ok=False, text=f"{action}: the address, or that of a redirect, {error}")
@@ -111,10 +118,10 @@ def _follow(action: HttpGet, timeout: float) -> ProbeResult:
 def _get(
     address: Address, headers: Sequence[tuple[str, str]], seconds: float
 ) -> tuple[int, str, str]:
-    """Return status, `Location` if it is a redirect, and the beginning of the body if it is an error."""
-    sent = {"User-Agent": USER_AGENT, **dict(headers)}
-    # the kubelet probes an address and not a name, so that no certificate could fit
-    with ask(address, seconds=seconds, headers=sent, verify=False) as answer:
+    """Return the status, a redirect's `Location`, and the beginning of an error's body."""
+    own = {"User-Agent": USER_AGENT, **dict(headers)}
+    # the kubelet probes an IP address instead of a name, so no certificate could match
+    with ask(address, seconds=seconds, headers=own, verify=False) as answer:
         location = answer.header("Location") if 300 <= answer.status < 400 else ""
         body = answer.read(_BODY_BYTES) if answer.status >= 400 else b""
     return answer.status, location, " ".join(body.decode("utf-8", "replace").split())

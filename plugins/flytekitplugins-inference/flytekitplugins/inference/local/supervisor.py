@@ -1,14 +1,14 @@
-"""The state machine of a pod: what starts when, what its end means, in which order all stops.
+"""The state machine of a pod: the order of starts, the meaning of ends, the order of the stop.
 
-No threads and no processes here: `step` does what is due and says when it wants to be called again.
+It has no threads and no processes: `step` does what is due and returns when to call it again.
 Requests may come from any thread; they set a flag that the next step reads.
 
-What the kubelet does and this does too: init containers in order; a sidecar lets the next one start
-once its startup probe has succeeded, without one at once; a sidecar that has started once holds
-nothing back when it ends later; at the end one container after the other, last started first, all
-within one grace period, and two seconds for each that is left when it is over. What differs,
-because somebody waits: a start that does not get on ends with an error, after the startup probe's
-budget (or `startup_seconds`), or when a sidecar has ended more than `max_restarts` times in a row.
+As on a kubelet, init containers run in order. A sidecar lets the next container start when its
+startup probe has succeeded, or immediately without one; a sidecar that has started once blocks
+nothing when it ends later. At the end, containers stop one after another, last started first, all
+within one grace period, and each remaining one gets two more seconds. Unlike on a kubelet, a start
+without progress ends with an error, because a person is waiting: after the startup probe's budget
+(or `startup_seconds`), or when a sidecar has ended more than `max_restarts` times in a row.
 
 Source: KEP-753 (sidecar containers); kubernetes `pkg/kubelet/kuberuntime`, v1.36.
 """
@@ -29,19 +29,18 @@ if TYPE_CHECKING:
     from ..errors import InferenceError, ServerExitedError
 
 MINIMUM_GRACE_SECONDS = 2.0
-"""What a container gets even when the pod's grace period is used up (kubelet
+"""The grace of a container after the pod's grace period has passed (kubelet
 `minimumGracePeriodInSeconds`)."""
 
 _FIRST_PROGRESS_SECONDS = 3.0
 _PROGRESS_SECONDS = 10.0
 _STEP_SECONDS = 0.1  # between two looks at processes
-_STUCK_SECONDS = (
-    15.0  # after SIGKILL: a process in uninterruptible sleep must not hold the caller for ever
-)
+# after SIGKILL: a process in uninterruptible sleep must not block the caller for ever
+_STUCK_SECONDS = 15.0
 
 
 class PodPhase(Enum):
-    """Where a pod is in its life."""
+    """The phase of a pod."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -53,7 +52,7 @@ class Supervisor:
     """The state machine of one pod.
 
     Args:
-        shared: What its containers share.
+        shared: The objects that its containers share.
         startup_seconds: Seconds for the whole start, in place of the startup probes' own budgets.
         max_restarts: Restarts in a row before a start is given up.
     """
@@ -87,7 +86,7 @@ class Supervisor:
 
     @property
     def is_settled(self) -> bool:
-        """Whether every sidecar runs and has started: what the primary may count on."""
+        """Whether every sidecar runs and has started, so the primary can use them."""
         return self.phase is PodPhase.RUNNING and all(
             container.started
             for container in self.containers
@@ -96,7 +95,7 @@ class Supervisor:
 
     @property
     def is_broken(self) -> bool:
-        """Whether the pod is beyond hope: it stops, or a sidecar ends again and again."""
+        """Whether the pod cannot recover: it stops, or a sidecar ends again and again."""
         return self.phase in (PodPhase.STOPPING, PodPhase.STOPPED) or any(
             container.crashes > self._max_restarts for container in self.containers
         )
@@ -116,7 +115,7 @@ class Supervisor:
         self._kill_requested = self._stop_requested = True
 
     def kill_all(self) -> None:
-        """Send SIGKILL to everything and wait for it: the way out when a step itself has failed."""
+        """Send SIGKILL to everything and wait for the ends, after a step itself has failed."""
         self.phase = PodPhase.STOPPED
         for container in self._begun:
             container.give_up()
@@ -140,7 +139,7 @@ class Supervisor:
         return None
 
     def step(self) -> float:
-        """Do what is due; return the seconds until the next step is wanted."""
+        """Do what is due, and return the seconds until the next step."""
         if self._stop_requested and self.phase in (PodPhase.STARTING, PodPhase.RUNNING):
             self._begin_stop()
         if self.phase in (PodPhase.STARTING, PodPhase.RUNNING):
@@ -158,7 +157,7 @@ class Supervisor:
         return _STEP_SECONDS
 
     def _advance(self) -> None:
-        """Start what may be started now, or find out why the start has failed."""
+        """Start the containers that may start now, or set the failure of the start."""
         while True:
             self.failure = self._find_failure()
             blocking = next(
@@ -230,7 +229,7 @@ class Supervisor:
         )
 
     def _report_ends(self) -> None:
-        """Write a line for each end of a sidecar that was not asked for."""
+        """Write a line for each unexpected end of a sidecar."""
         for container in self._begun:
             if (
                 container.state is State.BACKOFF
@@ -263,6 +262,7 @@ class Supervisor:
             self._finish()
             return
         kill_at = max(self._stop_by, now + min(MINIMUM_GRACE_SECONDS, self._grace))
+        # only the last started one: it may need the others until its own end
         running[0].terminate(kill_at, "the pod stops")
         if now > self._stop_by + _STUCK_SECONDS + MINIMUM_GRACE_SECONDS * len(self._begun):
             names = ", ".join(container.name for container in running)
@@ -275,7 +275,7 @@ class Supervisor:
 
 
 def _awaited(container: SupervisedContainer) -> str:
-    """Return what is waited for, with the last answer where there is one."""
+    """Return what a container's start waits for, with the probe's last answer if any."""
     if container.plan.role is Role.INIT:
         return "its end"
     if container.last_answer:

@@ -12,7 +12,7 @@ from .flags import OptionTable, option_problems, render_options
 __all__ = ["EVERY_ADDRESS", "WithArguments"]
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
-"""Hosts on which the kubelet's probes, which go to the pod's address, reach a server."""
+"""Hosts on which a server accepts the kubelet's probes, which go to the pod's address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +49,12 @@ class WithArguments(Description):
 
     @property
     def _options(self) -> dict[str, Any]:
-        """The user's options by their long names; empty where checks have yet to refuse them."""
-        given = self.arg_dict if isinstance(self.arg_dict, Mapping) else {}
+        """The user's options by their long names."""
+        # `problems()` reads this too, before it has refused an `arg_dict` of another type
+        options = self.arg_dict if isinstance(self.arg_dict, Mapping) else {}
         return {
             self.option_table.canonical(name): value
-            for name, value in given.items()
+            for name, value in options.items()
             if isinstance(name, str)
         }
 
@@ -71,7 +72,7 @@ class WithArguments(Description):
         return render_options(others, self.option_table)
 
     def address_arguments(self) -> tuple[str, ...]:
-        """Return the arguments that say where the server listens."""
+        """Return the arguments for the host and port on which the server listens."""
         host = str(self.argument(self.host_option, EVERY_ADDRESS[0]))
         flags = (f"--{name.replace('_', '-')}" for name in (self.host_option, self.port_option))
         return (next(flags), host, next(flags), str(self.port))

@@ -1,4 +1,4 @@
-"""Descriptions → the containers of each model server → the plan of the whole pod."""
+"""Assembles descriptions into containers of each model server, and these into the pod's plan."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def assemble(
     """Return the plan of a pod with these servers.
 
     Args:
-        servers: Descriptions by name; of a single one the name is empty.
-        helper: The image that our own programs run in; a description's `helper_image` goes before
-            it.
+        servers: Descriptions by name; the name of a single one is empty.
+        helper: The image that our own programs run in; a description's `helper_image` takes
+            precedence.
         primary: Name of the task's own container.
-        bound_inputs: Of a map task, the inputs that are the same for each element.
+        bound_inputs: The inputs of a map task that are the same for each element.
 
     Raises:
-        ConfigError: If the helper's image cannot bring a model.
-        SpecConflictError: If two servers want something different of the pod.
+        ConfigError: If the helper's image cannot download a model.
+        SpecConflictError: If two servers need different settings of the pod.
     """
     helpers = {name: _helper(description, helper) for name, description in servers.items()}
     periods = [description.grace_period_seconds for description in servers.values()]
@@ -89,21 +89,22 @@ def _helper(description: Description, helper: Helper) -> Helper:
 def _downloader(
     servers: Mapping[str, Description], helpers: Mapping[str, Helper], bound_inputs: Iterable[str]
 ) -> Container | None:
-    """Return the pod's one downloader, with the largest resources that a server wants for it."""
-    wanting = {
+    """Return the pod's only downloader, with the largest resources that a server requests."""
+    consumers = {
         name: description for name, description in servers.items() if description.download_inputs
     }
-    if not wanting:
+    if not consumers:
         return None
-    cpu = _largest(description.download_inputs_cpu for description in wanting.values())
-    memory = _largest(description.download_inputs_mem for description in wanting.values())
+    cpu = _largest(description.download_inputs_cpu for description in consumers.values())
+    memory = _largest(description.download_inputs_mem for description in consumers.values())
+    # all servers share the downloader, so the shortest budget must not end the start of another one
     budgets = [
         bound
         for description in servers.values()
         if (bound := description.startup_seconds) is not None
     ]
     return input_downloader(
-        helpers[next(iter(wanting))],
+        helpers[next(iter(consumers))],
         resources={"cpu": cpu, "memory": memory},
         env=_start(max(budgets)) if budgets else (),
         bound_inputs=bound_inputs,
@@ -111,7 +112,7 @@ def _downloader(
 
 
 def _start(seconds: int) -> tuple[EnvVar, ...]:
-    """Return the variable that tells every container that ends when the start has to be over."""
+    """Return the variable with the budget of the start, for every container that ends."""
     return (
         EnvVar(
             name=START_VARIABLE, value=json.dumps({"seconds": seconds, "clock": START_CLOCK_FILE})
@@ -124,12 +125,12 @@ def _largest(quantities: Iterable[Any]) -> str:
 
 
 class _Assembly:
-    """Makes the containers of one description.
+    """Builds the containers of one description.
 
     Args:
-        description: A description without problems.
+        description: A valid description.
         helper: The image that our own programs run in.
-        name: The server's name in a pod with several.
+        name: The server's name in a pod with several servers.
     """
 
     def __init__(self, description: Description, helper: Helper, name: str) -> None:
@@ -139,7 +140,7 @@ class _Assembly:
         self._server = description.server()
         self._source = description.model_source
         token = description.hub_token
-        # what reaches hubs, stores and registries: tokens, and the user's own variables
+        # the loader's access to hubs, stores and registries: tokens, and the user's own variables
         self._loader_env = (
             *(token.env("HF_TOKEN") if token else ()),
             *(
@@ -186,10 +187,8 @@ class _Assembly:
 
     @property
     def _writes_to_a_lent_volume(self) -> bool:
-        """Whether the loader, which is not root, writes to a volume that root may own.
-
-        The volume of a new claim does.
-        """
+        """Whether the loader writes to a volume that root may own."""
+        # root owns the volume of a new claim, and the loader runs as another user
         return self._description.model_cache is not None and (
             self._is_loaded or bool(self._server.adapters)
         )
@@ -232,6 +231,8 @@ class _Assembly:
         if description.model_path is not None:
             ours.append(EnvVar(name=MODEL_PATH_VARIABLE, value=description.model_path))
         user = description.env or {}
+        # the user's variables come last, so they can refer to ours: Kubernetes expands `$(X)` only
+        # if X is defined before
         defaults = (
             variable
             for variable in (*ours, *self._api_key, *server.env)
@@ -267,7 +268,7 @@ class _Assembly:
         )
 
     def _with_path(self, probe: Probe | None, servers: Probe | None) -> Probe | None:
-        """Return `probe` with the path it lacks: the server's own, else the health endpoint."""
+        """Return `probe` with a path: its own, else the server's, else the health endpoint."""
         if probe is None or probe.path is not None or probe.command:
             return probe
         return replace(
@@ -275,6 +276,7 @@ class _Assembly:
         )
 
     def _security(self) -> dict[str, Any]:
+        # the user's fields win, and a user's `None` removes one
         context = {
             **LEAST_PRIVILEGE,
             **self._server.security_context,
@@ -289,12 +291,13 @@ class _Assembly:
         source = {"emptyDir": {"medium": "Memory", "sizeLimit": format_quantity(size)}}
         return (Volume(name=f"{OUR_PREFIX}shm", source=source, mount_path="/dev/shm"),)
 
-    # What stands around it
+    # The containers around it
 
     def _preflight(self) -> Container | None:
         variables = tuple(
             dict.fromkeys((*self._token_variables(), *self._api_key, *self._loader_env))
         )
+        # only secrets can fail to arrive; the user's own values are always there
         own = self._description.model_loader_env or {}
         required = [
             variable.name
@@ -318,18 +321,19 @@ class _Assembly:
         return ("--cache-limit", format_quantity(limit)) if limit is not None else ()
 
     def _reachable_sources(self) -> tuple[str, ...]:
-        """Return the sources of model and adapters, save inputs and volumes, which come later."""
+        """Return the sources of model and adapters that exist before the pod starts."""
         server, source = self._server, self._source
         model = (
             ()
             if source is None or isinstance(source, TaskInputModel | VolumeModel)
             else source.source
         )
-        # adapters are brought by an image of their own when the helper's has no client of the hub
+        # without the hub's client in the helper's image, another image downloads the adapters, and
+        # the preflight cannot check them
         return model + adapter_sources(None if self._helper.bundled else server.adapters)
 
     def _token_variables(self) -> tuple[EnvVar, ...]:
-        """Return the server's variables that bring its secrets, or refer to them."""
+        """Return the server's variables that hold its secrets, or refer to them."""
         secret = {reference.variable for reference in self._server.secrets}
         return tuple(
             variable
@@ -376,8 +380,9 @@ class _Assembly:
         }
 
     def _model_gate(self) -> Container | None:
-        """Return what holds back a server that cannot wait by itself for its model."""
+        """Return the gate of a server that cannot wait for its model by itself."""
         bound = self._description.startup_seconds
+        # only a known command can be made to wait; an image's own entry point cannot
         if bound is None or self._command or not self._is_loaded:
             return None
         return model_gate(self._helper, timeout_seconds=bound, env=self._start)
@@ -411,6 +416,6 @@ class _Assembly:
 
 
 def cold_start_file(name: str) -> str:
-    """Return the file that holds what the start of a server took."""
+    """Return the file of the report on a server's start."""
     stem, dot, suffix = COLD_START_FILE.rpartition(".")
     return f"{named(stem, name)}{dot}{suffix}"

@@ -1,4 +1,4 @@
-"""What a user gave → problems, one sentence each: what was given, what was expected, what to do."""
+"""Checks a user's values. A problem is one sentence: the value, the expectation, the remedy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _IMAGE = re.compile(
 """distribution/reference `reference.go` (v0.6), ReferenceRegexp."""
 _KIND = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?\Z")
 LEAST_BYTES = 1024
-"""Nobody means fewer bytes of memory or disk."""
+"""A smaller quantity of memory or disk must be a mistake, such as a missing suffix."""
 OUR_PREFIX = "inference-"
 """Prefix of the volumes that this package adds, apart from the two documented ones."""
 
@@ -120,7 +120,7 @@ def check_resource_name(name: str, value: Any) -> Iterator[str]:
 
 
 def check_switch(name: str, value: Any) -> Iterator[str]:
-    """Check what is on or off."""
+    """Check a boolean."""
     if not isinstance(value, bool):
         yield f"{name} must be True or False, not {value!r}"
 
@@ -261,7 +261,7 @@ def _volume_problems(volume: Volume, containers: frozenset[str]) -> Iterator[str
 
 
 def check_volume_source(source: Any) -> Iterator[str]:
-    """Check a volume's source, as Kubernetes writes it: one kind, and what is told about it."""
+    """Check a volume's source, as Kubernetes writes it: one kind with its fields."""
     if not isinstance(source, Mapping) or len(source) != 1:
         yield (
             f"its source must be a dictionary with one kind, such as {{'emptyDir': {{}}}}, not "

@@ -1,4 +1,4 @@
-"""Plan → manifest: the only place that writes Kubernetes' camelCase. Empty values are left out."""
+"""Compiles a plan to a manifest. Only this module writes Kubernetes' camelCase."""
 
 from __future__ import annotations
 
@@ -38,11 +38,9 @@ def compile_plan(plan: PodPlan) -> Manifest:
 
 
 def _volume_owner(group: int | None) -> Manifest:
-    """Return the group that owns the volumes.
-
-    The kubelet changes the owner of each file only when the volume's root belongs to another, since
-    that takes minutes for a large cache.
-    """
+    """Return the security context with the group that owns the volumes."""
+    # OnRootMismatch: the kubelet otherwise changes the owner of every file at each start, which
+    # takes minutes for a large cache
     return {} if group is None else {"fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
@@ -75,6 +73,7 @@ def _resources(resources: Mapping[str, str]) -> Manifest:
 def _env(variable: EnvVar) -> Manifest:
     if variable.secret_name is None:
         return {"name": variable.name, "value": variable.value}
+    # optional, because not every platform keeps its secrets in Kubernetes
     reference = {"name": variable.secret_name, "key": variable.secret_key, "optional": True}
     return {"name": variable.name, "valueFrom": {"secretKeyRef": reference}}
 

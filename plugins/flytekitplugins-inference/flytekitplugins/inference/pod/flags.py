@@ -1,4 +1,4 @@
-"""A dictionary of options → a server's command line, by one rule for all servers.
+"""Renders a dictionary of options as a server's command line, by one rule for all servers.
 
 | value | becomes |
 |---|---|
@@ -177,10 +177,8 @@ def _render_value(flag: str, canonical: str, value: Any, table: OptionTable) -> 
 
 
 def _flag_and(flag: str, text: str, *, dashes_are_values: bool = False) -> tuple[str, ...]:
-    """Return one option with one value, whose leading dash would look like another option.
-
-    A dotted option takes it all the same.
-    """
+    """Return one option with one value."""
+    # a value with a leading dash would look like another option; a dotted option accepts it
     return (f"{flag}={text}",) if text.startswith("-") and not dashes_are_values else (flag, text)
 
 
@@ -221,8 +219,11 @@ def _secret_key_problems(
     name: str, canonical: str, value: Any, table: OptionTable
 ) -> Iterator[str]:
     head, _, keys = canonical.partition(".")
-    given = {keys} if keys else set(value) if isinstance(value, Mapping) else set()
-    for key in sorted(given & set(table.secret_keys.get(head, ())), key=str):
+    # a key stands in the name (`--option.key`) or in the option's value
+    names = {keys} if keys else set()
+    if not keys and isinstance(value, Mapping):
+        names = set(value)
+    for key in sorted(names & set(table.secret_keys.get(head, ())), key=str):
         yield (
             f"option {name!r} would put the secret {key!r} into the pod's specification; give "
             "it by a variable"

@@ -1,4 +1,4 @@
-"""The containers that run our own programs, and how a server waits for what they bring."""
+"""The containers that run our own programs, and the command with which a server waits for files."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ LEAST_PRIVILEGE: Mapping[str, Any] = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-"""What Kubernetes' Pod Security Standard "restricted" asks for and every image can bear."""
+"""The parts of Kubernetes' Pod Security Standard "restricted" that work with every image."""
 HELPER_USER = 1000
 """User of our programs: flytekit's own image has it (`useradd --uid 1000 flytekit`), and no image
 needs more."""
 LOADER_PROBE = Probe(command=("test", "-e", READY_FILE), period_seconds=2, failure_threshold=3600)
-"""Two hours, for a first download of the largest models; the kubelet holds back the server
-meanwhile."""
+"""Two hours, for a first download of the largest models; the kubelet starts the server only after
+it."""
 _GATE_RESOURCES = {"cpu": "100m", "memory": "64Mi"}
 PYTHON_IMAGE = "python:3.12.12-slim-bookworm"
-"""For adapters without a helper image: as documented, their client is then installed when the pod
-starts."""
+"""The image for adapters without a helper image: as documented, the hub's client is then installed
+when the pod starts."""
 HUB_CLIENT = ("huggingface_hub==2.4.0", "requests==2.34.2")
-"""What the loader needs to read the hub."""
+"""The packages that the loader needs to read the hub."""
 _INSTALL = """\
 packages=; while [ "$1" != -- ]; do packages="$packages $1"; shift; done; shift
 python -m pip install --quiet --disable-pip-version-check --target /tmp/site $packages || {
@@ -86,8 +86,8 @@ while [ "$1" != -- ]; do until [ -e "$1" ]; do sleep 0.2; done; shift; done
 shift
 exec "$@"
 """
-"""Waits for files, then becomes the server. Fixed text, for `sh` of any image; all that differs are
-its arguments."""
+"""Waits for files, then becomes the server. The text is fixed and works with `sh` of any image;
+only its arguments differ."""
 
 
 def input_downloader(
@@ -103,11 +103,11 @@ def input_downloader(
         helper: The image it runs in.
         resources: Its requests and limits.
         env: Its variables: how long the start may take.
-        bound_inputs: Of a map task, the inputs that are the same for each element.
+        bound_inputs: The inputs of a map task that are the same for each element.
     """
     bound = tuple(argument for name in bound_inputs for argument in ("--bound", name))
-    # the places are named although they are the defaults: on one machine, what names a volume is
-    # what moves with it
+    # explicit although they are the defaults: a local run replaces the paths of volumes in
+    # arguments by directories of this machine, which it cannot do with a default
     args = ("{{.input}}", "--output", INPUTS_FILE, "--directory", INPUTS_DIRECTORY, *bound)
     return _program(
         INPUT_DOWNLOADER, "download_inputs", args, helper=helper, resources=resources, env=env
@@ -123,15 +123,15 @@ def model_loader(
     options: tuple[str, ...] = (),
     is_probed: bool,
 ) -> Container:
-    """Return the sidecar that brings a model and publishes it.
+    """Return the sidecar that downloads a model and publishes it.
 
     Args:
         helper: The image it runs in.
-        source: Where the model comes from, as the loader's arguments.
+        source: The source of the model, as the loader's arguments.
         resources: Its requests and limits.
-        env: Its variables: tokens, and what the user gave for it.
-        options: More of its arguments.
-        is_probed: Whether the kubelet holds back what comes after it until the model is there.
+        env: Its variables: tokens, and the user's variables for it.
+        options: Its other arguments.
+        is_probed: Whether the kubelet starts the next container only after the model is published.
     """
     args = (*source, "--publish", MODELS_DIRECTORY, "--cache", MODEL_CACHE_DIRECTORY, *options)
     from_inputs = any(word.startswith("input:") for word in source)
@@ -148,21 +148,22 @@ def model_loader(
         sidecar=True,
         probes=probes,
     )
-    if from_inputs and not is_probed:  # it starts together with the downloader
+    # before a gate it starts together with the downloader, so it must wait for the inputs
+    if from_inputs and not is_probed:
         return replace(container, command=waiting_for((INPUTS_FILE,), container.command))
     return container
 
 
 def adapter_sources(adapters: Adapters | None) -> tuple[str, ...]:
-    """Return where adapters come from and go to, as the loader's arguments."""
+    """Return the sources and the directory of adapters, as the loader's arguments."""
     if adapters is None:
         return ()
-    named = (
+    words = (
         word
         for name, source in adapters.sources.items()
         for word in ("--adapter", f"{name}={source}")
     )
-    return (*named, "--adapters-directory", adapters.directory)
+    return (*words, "--adapters-directory", adapters.directory)
 
 
 def adapter_volumes(adapters: Adapters | None) -> tuple[Volume, ...]:
@@ -189,15 +190,15 @@ def lora_downloader(
     env: tuple[EnvVar, ...],
     options: tuple[str, ...] = (),
 ) -> Container:
-    """Return the init container that brings LoRA adapters, each into a directory of its name.
+    """Return the init container that downloads LoRA adapters, each into a directory of its name.
 
     Args:
-        helper: The image it runs in. One that lacks this package lacks the hub's client as well:
-            then a plain Python image is used, into which the client is installed at the start.
-        adapters: What it downloads.
-        state: Directory for what the loader tells about itself.
-        env: Its variables: tokens, and what the user gave for it.
-        options: More of its arguments.
+        helper: The image it runs in. An image without this package also lacks the hub's client; a
+            plain Python image then replaces it, and installs the client at the start.
+        adapters: The adapters.
+        state: The directory of the loader's metadata.
+        env: Its variables: tokens, and the user's variables for it.
+        options: Its other arguments.
     """
     places = ("--cache", MODEL_CACHE_DIRECTORY, "--publish", state)
     container = _program(
@@ -225,14 +226,14 @@ def preflight(
 ) -> Container:
     """Return the first init container, which checks whether the start can succeed.
 
-    Where it cannot, it ends the pod before a large image is pulled.
+    If the start cannot succeed, it ends the pod before the kubelet pulls a large image.
 
     Args:
         helper: The image it runs in.
-        required: The variables that must have arrived.
-        sources: The model and the adapters, as the loader's arguments; none when they cannot be
-            looked at from here.
-        resources: Requests and limits, those of the loader: whether they suffice is checked too.
+        required: The variables that must not be empty.
+        sources: The model and the adapters, as the loader's arguments; empty if this container
+            cannot read them.
+        resources: The loader's requests and limits, so the check also covers its memory.
         env: Its variables: those of the loader and of the server's secrets.
     """
     words = tuple(word for name in required for word in ("--require-env", name))
@@ -250,8 +251,8 @@ def server_setup(helper: Helper, setup: Setup, *, env: tuple[EnvVar, ...]) -> Co
 
     Args:
         helper: The image it runs in.
-        setup: What it does.
-        env: More of its variables: how long the start may take.
+        setup: The program and its arguments.
+        env: Its other variables: how long the start may take.
     """
     return _program(
         SERVER_SETUP,
@@ -264,9 +265,9 @@ def server_setup(helper: Helper, setup: Setup, *, env: tuple[EnvVar, ...]) -> Co
 
 
 def model_gate(helper: Helper, *, timeout_seconds: int, env: tuple[EnvVar, ...]) -> Container:
-    """Return the init container that holds back what comes after it until the model is there.
+    """Return the init container after which the kubelet starts a server that cannot wait itself.
 
-    It ends the pod when the model does not come in time.
+    It ends when the model is published, and ends the pod if that does not happen in time.
 
     Args:
         helper: The image it runs in.
@@ -288,14 +289,14 @@ def server_gate(
     options: tuple[str, ...],
     env: tuple[EnvVar, ...],
 ) -> Container:
-    """Return the init container that ends the pod when the server is not ready in time.
+    """Return the init container that ends the pod if the server is not ready in time.
 
     Args:
         helper: The image it runs in.
-        url: What it asks.
+        url: The readiness address.
         timeout_seconds: The budget of the start.
-        report: The file that it writes about the start.
-        options: More of its arguments.
+        report: The file for its report on the start.
+        options: Its other arguments.
         env: Its variables: the server's API key, and when the start began.
     """
     args = (url, "--timeout", str(timeout_seconds), "--report", report, *options)
@@ -321,6 +322,7 @@ def _program(
     **fields: Any,
 ) -> Container:
     command: tuple[str, ...] = ("python", "-m", f"flytekitplugins.inference.programs.{program}")
+    # an image without this package gets the program in a variable: docs/decisions/0003
     if helper.bundled:
         command = ("python", "-c", BOOTSTRAP, program)
         env = (*env, EnvVar(name=PROGRAMS_VARIABLE, value=programs_bundle(program)))

@@ -1,4 +1,4 @@
-"""Manifest → problems: what Kubernetes would refuse, or accept and then hang on.
+"""Finds problems of a manifest that Kubernetes would refuse, or accept and then hang on.
 
 Each check is a generator of sentences over the whole pod; `lint` runs them all. Schema validation
 does not see any of this (bad names, port 99999, requests above limits, a probe of an undeclared
@@ -249,7 +249,7 @@ def _probes(container: Manifest, spec: Manifest) -> Iterator[str]:
                 f"{kind}: only sidecars (restartPolicy: Always) among the init containers may "
                 "have probes"
             )
-        # while a startup probe is asked, nothing behind its container runs
+        # during a startup probe, no later container runs, so only earlier ones can answer
         answering = (
             init[: position + 1]
             if kind == "startupProbe" and position is not None

@@ -1,4 +1,4 @@
-"""The user's own manifest + ours, by name, add-only.
+"""Merges the user's own manifest with ours, by name and add-only.
 
 Nothing is overwritten, and a difference is an error.
 """
@@ -34,13 +34,13 @@ _HANDLERS = {"httpGet", "tcpSocket", "exec", "grpc"}
 def merge_manifests(base: Manifest, ours: Manifest) -> Manifest:
     """Return `ours` added to `base`; neither is changed, and the result shares nothing with them.
 
-    What only `base` has comes first, in its order; only in `containers` it comes last, because the
-    first one is the primary. Containers that `base` adds to `initContainers` therefore run before
-    ours.
+    Items that only `base` has come first, in their order; only in `containers` they come last,
+    because the first container is the primary. Containers that `base` adds to `initContainers`
+    therefore run before ours.
 
     Raises:
-        SpecConflictError: If both say something different about one thing. Shows where, and both
-            sides.
+        SpecConflictError: If both have different values in one place. The error shows the place and
+            both values.
     """
     conflicts: list[str] = []
     merged = _merge(base, ours, "", conflicts)
@@ -54,12 +54,10 @@ def merge_manifests(base: Manifest, ours: Manifest) -> Manifest:
 
 
 def normalise(value: Any) -> Any:
-    """Return a user's manifest as ours are: without nulls, and with quantities as texts.
-
-    YAML reads `cpu: 2` as a number.
-    """
+    """Return a user's manifest in our form: without nulls, and with quantities as texts."""
     if isinstance(value, Mapping):
         fields = {key: normalise(item) for key, item in value.items() if item is not None}
+        # YAML reads `cpu: 2` as a number, and Kubernetes writes a text
         for kind in ("requests", "limits"):
             if isinstance(fields.get(kind), dict):
                 fields[kind] = {name: str(item) for name, item in fields[kind].items()}
@@ -83,9 +81,9 @@ def _merge(base: Any, ours: Any, path: str, conflicts: list[str]) -> Any:
 
 
 def _of_another_kind(base: Mapping[str, Any], ours: Mapping[str, Any], path: str) -> bool:
-    """Whether the two are alternatives of which Kubernetes allows one.
+    """Whether Kubernetes allows only one of the two.
 
-    Those are a volume's sources, a variable's values, and a probe's handlers.
+    This applies to a volume's sources, a variable's values, and a probe's handlers.
     """
     if _ALTERNATIVES.search(path):
         return base.keys() != ours.keys()

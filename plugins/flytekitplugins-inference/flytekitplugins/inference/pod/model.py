@@ -331,13 +331,13 @@ def volumes_of(
 ) -> tuple[Volume, ...]:
     """Return the volumes on which models lie.
 
-    The containers that bring models write there; for all others they are read-only.
+    The containers that download models write there; all others mount them read-only.
 
     Args:
         model: Where the model comes from.
         cache: The source of the volume that keeps complete versions; `None` is one of the pod's
             own.
-        has_adapters: Whether LoRA adapters are brought.
+        has_adapters: Whether the pod downloads LoRA adapters.
     """
     readers = (MODEL_SERVER, SERVER_SETUP, PREFLIGHT, MODEL_GATE, SERVER_GATE)
     writers = ((LORA_DOWNLOADER,) if has_adapters else ()) + (
@@ -382,7 +382,7 @@ def _written(
 
 
 def refuse_bare_helper(model: Model, helper: Helper) -> None:
-    """Refuse an image that cannot bring `model`.
+    """Refuse an image that cannot download `model`.
 
     flytekit's own image reads stores and web servers, but has no client of hubs and registries.
 

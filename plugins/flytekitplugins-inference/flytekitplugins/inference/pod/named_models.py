@@ -1,4 +1,4 @@
-"""What Triton and MLServer share: each serves a repository of named models, with protocol V2.
+"""The common parts of Triton and MLServer, which serve repositories of named models by V2.
 
 Source: github.com/triton-inference-server/server `docs/protocol/extension_model_repository.md`,
 2.71.
@@ -52,12 +52,12 @@ def port_problems(ports: Mapping[str, Any]) -> Iterator[str]:
 
 
 def update_options(kind: str, port: int, names: Iterable[str]) -> tuple[str, ...]:
-    """Return the model loader's arguments that have the server reload models after an update.
+    """Return the model loader's arguments that make the server reload models after an update.
 
     Args:
         kind: The loader's name for this kind of server.
         port: The port on which the server listens.
         names: The names of the models to reload.
     """
-    named = tuple(word for name in names for word in ("--model-name", name))
-    return ("--notify", f"{kind}=http://localhost:{port}", *named) if named else ()
+    words = tuple(word for name in names for word in ("--model-name", name))
+    return ("--notify", f"{kind}=http://localhost:{port}", *words) if words else ()

@@ -1,15 +1,15 @@
-"""Servers and what stands around them → containers in order, and the volumes they share.
+"""The order of a pod's containers, and the volumes they share.
 
-Two orders, by how the start is bounded:
+There are two orders, depending on how the start is bounded:
 
-* probe: what the server needs stands before it. The kubelet starts nothing behind a sidecar whose
-  startup probe has not succeeded, so a container that a probed server waits for must never stand
-  behind it (deadlock).
-* gate: nothing is held back. The server's own command waits for the files it needs, everything runs
-  at the same time, and the gate, last, ends the pod when the server is not ready in time.
+* probe: the containers that the server needs come before it. The kubelet starts nothing after a
+  sidecar whose startup probe has not succeeded, so a container that a probed server waits for must
+  never come after it (deadlock).
+* gate: the kubelet starts everything at once. The server's own command waits for its files, and the
+  gate, last, ends the pod if the server is not ready in time.
 
-With several servers in a pod every name of a container or volume of ours gets the server's name
-behind it; the task, its inputs and the volumes `shared-data` and `tmp` are there once.
+In a pod with several servers, the names of our containers and volumes end with the server's name;
+the task, its inputs and the volumes `shared-data` and `tmp` exist once.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ _SHARED_MOUNTS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerContainers:
-    """One model server, the containers around it, and what they ask of the pod."""
+    """One model server, the containers around it, and the pod's settings that they need."""
 
     model_server: Container
     preflight: Container | None = None
-    """Looks for what will be missed later; ends at once."""
+    """Checks the requirements of the start."""
     adapters: Container | None = None
-    """Brings LoRA adapters."""
+    """Downloads LoRA adapters."""
     loader: Container | None = None
-    """Brings the model."""
+    """Downloads the model."""
     model_gate: Container | None = None
-    """Holds back a server that cannot wait by itself until its model is there."""
+    """Delays a server that cannot wait by itself until its model is published."""
     setup: Container | None = None
     """Prepares the started server, then ends."""
     gate: Container | None = None
@@ -79,7 +79,7 @@ class ServerContainers:
 
 
 def named(name: str, server: str) -> str:
-    """Return the name of a container or volume of ours, in a pod with several servers."""
+    """Return the name of our container or volume, with the server's name if that is not empty."""
     return f"{name}-{server}" if server else name
 
 
@@ -93,13 +93,13 @@ def plan_pod(
     """Return the plan of a pod.
 
     Args:
-        servers: Its model servers by name; of a single server the name is empty.
-        downloader: Brings the task's inputs onto the shared volumes.
+        servers: Its model servers by name; the name of a single server is empty.
+        downloader: Downloads the task's inputs to the shared volumes.
         primary: Name of the task's own container.
-        termination_grace_period_seconds: Between SIGTERM and SIGKILL.
+        termination_grace_period_seconds: Seconds between SIGTERM and SIGKILL.
 
     Raises:
-        SpecConflictError: If two servers want something different of the pod.
+        SpecConflictError: If two servers need different settings of the pod.
     """
     members = [_with_name(server, name) for name, server in servers.items()]
     volumes = [volume for server in members for volume in server.volumes]
@@ -131,6 +131,7 @@ def _in_order(
 ) -> Iterator[Container]:
     waiting = [server for server in servers if server.can_wait]
     held_back = [server for server in servers if not server.can_wait]
+    # a server that cannot wait needs the inputs before it starts; others wait by themselves
     before, after = (downloader, None) if held_back else (None, downloader)
     needed = (INPUTS_FILE,) if after else ()
     order = (
@@ -154,14 +155,15 @@ def _in_order(
 
 
 def _that_waits(server: ServerContainers, needed: tuple[str, ...]) -> Container:
-    """Return the model server with a command that waits for the files which others bring."""
+    """Return the model server with a command that waits for the files of other containers."""
     files = ((READY_FILE,) if server.loader else ()) + needed
     container = server.model_server
     return replace(container, command=waiting_for(files, container.command))
 
 
 def _without_startup_probe(container: Container) -> Container:
-    """Return `container` as it stands before a gate, which a startup probe would hold back."""
+    """Return `container` without its startup probe."""
+    # the kubelet would start the gate only after that probe, and so never bound the start
     probes = container.probes
     if probes.startup is None:
         return container
@@ -180,7 +182,8 @@ def _with_mounts(
     container: Container, shared: tuple[Mount, ...], volumes: Iterable[Volume], alias: str = ""
 ) -> Container:
     names = {container.name, alias}
-    volume_mounts = dict.fromkeys(  # two servers may lend the primary the same volume
+    # a dict instead of a list: two servers may mount the same volume into the primary
+    volume_mounts = dict.fromkeys(
         Mount(volume=volume.name, path=volume.mount_path, read_only=volume.read_only)
         for volume in volumes
         if names.intersection(volume.containers)
@@ -189,7 +192,7 @@ def _with_mounts(
 
 
 def _with_name(server: ServerContainers, name: str) -> ServerContainers:
-    """Return `server` with its name behind each name of ours, except what the pod has once."""
+    """Return `server` with its name appended to our names, except for those that the pod shares."""
     if not name:
         return server
     parts = ("model_server", "preflight", "adapters", "loader", "model_gate", "setup", "gate")
@@ -230,7 +233,7 @@ def _sources(volumes: Iterable[Volume]) -> dict[str, Mapping[str, Any]]:
 
 
 def _fs_group(servers: Mapping[str, ServerContainers]) -> int | None:
-    """Return the group that owns the pod's volumes; Kubernetes knows one for the whole pod."""
+    """Return the group that owns the pod's volumes; Kubernetes has one for the whole pod."""
     fs_groups = {
         name: server.fs_group for name, server in servers.items() if server.fs_group is not None
     }

@@ -1,9 +1,9 @@
-"""One rule for the names of secrets, and the environment variables that bring a token to a server.
+"""One rule for the names of secrets, and the variables that pass a token to a server.
 
 Flyte sets `<PREFIX><GROUP>_<KEY>`, upper-cased. Its 1.x webhook appends that variable after the
-container's own, where Kubernetes does not expand references to it any more; the second generation
-prepends it. So, when the group is known, the variable is declared here first, from the Kubernetes
-secret of that name, and the server's own name refers to it: right in both cases. Sources:
+container's own, where Kubernetes no longer expands references to it; the second generation prepends
+it. If the group is known, the variable is therefore declared here first, from the Kubernetes secret
+of that name, and the server's own variable refers to it, which works in both cases. Sources:
 flyteorg/flyte v1.16.8 `flytepropeller/pkg/webhook/utils.go`, kubernetes#90466.
 """
 
@@ -64,7 +64,7 @@ class SecretReference:
         return bool(self.group) and subdomain_problem(self.group) is None
 
     def env(self, *names: str) -> tuple[EnvVar, ...]:
-        """Return the variables that bring the secret under `names`, in the order of expansion."""
+        """Return the variables that pass the secret as `names`, in the order of expansion."""
         declared = (EnvVar(name=self.variable, secret_name=self.group, secret_key=self.key),)
         references = tuple(EnvVar(name=name, value=f"$({self.variable})") for name in names)
         return (declared if self.in_kubernetes else ()) + references

@@ -1,8 +1,7 @@
-"""Whole numbers that a user gave as text, `gpu="1"` → the number.
+"""Converts whole numbers that a user gave as text, such as `gpu="1"`.
 
-Configuration files and variables of the environment hold texts, and the published plugin's examples
-write them. They are read once, when a description is made; whatever looks at it later sees numbers
-only.
+Configuration files and environment variables hold texts, and the published plugin's examples write
+them. They are converted once, when a description is created; all later code sees numbers only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What runs in the pod's other containers.
+"""The programs that run in the pod's other containers.
 
 Each program is a module that starts with `python -m flytekitplugins.inference.programs.<name>`,
 explains itself with `--help` and works from a terminal. Programs import the standard library, each

@@ -1,7 +1,7 @@
-"""What the programs' command lines have in common: parser, types of arguments, log lines.
+"""The common parts of the programs' command lines: parser, argument types, log lines.
 
-A wrong argument is a `UsageError`, so that it ends a program like any other error: with its exit
-code and one line of JSON.
+A wrong argument is a `UsageError`, so it ends a program like any other error: with its exit code
+and one line of JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROGRESS_SECONDS = 5.0
-"""How often a program that works for long logs how far it has come."""
+"""How often a program logs its progress."""
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -36,12 +36,12 @@ class CommandLine(argparse.ArgumentParser):
 
 
 def say(program: str, text: str) -> None:
-    """Log one line, behind the program's name: containers of a pod share a log."""
+    """Log one line that begins with the program's name: containers of a pod share a log."""
     print(f"{program} {text}", file=sys.stderr, flush=True)
 
 
 def positive_seconds(text: str) -> float:
-    """Parse a duration that is longer than none."""
+    """Parse a duration above 0."""
     value = _number(text)
     if value is None or value <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
@@ -49,7 +49,7 @@ def positive_seconds(text: str) -> float:
 
 
 def seconds(least: float = 0.0) -> Callable[[str], float]:
-    """Return the parser of a duration that is at least so long."""
+    """Return a parser for a duration of at least `least` seconds."""
 
     def parse(text: str) -> float:
         value = _number(text)
@@ -63,9 +63,10 @@ def seconds(least: float = 0.0) -> Callable[[str], float]:
 
 
 def count(most: int | None = None) -> Callable[[str], int]:
-    """Return the parser of a whole number above 0, and of no more than `most`."""
+    """Return a parser for a whole number from 1 to `most`."""
 
     def parse(text: str) -> int:
+        # `int` alone would also accept "1_000", " 7" and other scripts' digits
         is_whole = text.isascii() and text.isdecimal()
         value = int(text) if is_whole else 0
         if value < 1 or (most is not None and value > most):
@@ -77,7 +78,7 @@ def count(most: int | None = None) -> Callable[[str], int]:
 
 
 def _number(text: str) -> float | None:
-    """Return a finite number; None for any other text."""
+    """Return a finite number, or None for any other text."""
     try:
         value = float(text)
     except ValueError:

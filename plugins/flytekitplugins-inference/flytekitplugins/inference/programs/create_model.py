@@ -1,12 +1,12 @@
-"""Gives a running Ollama its model, and has it loaded.
+"""Creates a model on a running Ollama server, and makes the server load it.
 
-The model is pulled by its name, created from a Modelfile, or made of files.
+The server pulls the model by its name, or creates it from a Modelfile or from files.
 
     python -m flytekitplugins.inference.programs.create_model http://localhost:11434 --name llama3.2
 
-runs as a regular init container behind the server, and ends with 0 when the server has the model
-and has loaded it. What is already there, on a volume that outlives the pod, is not fetched again; a
-rerun after a kill continues.
+runs as a regular init container after the server, and ends with 0 when the server has loaded the
+model. Files on a volume that outlives the pod are not downloaded again; a rerun after a kill
+continues.
 
 Facts: ollama/ollama v0.33.3, `server/routes.go`, `server/create.go`, `server/download.go`.
 """
@@ -55,28 +55,28 @@ if TYPE_CHECKING:
 
 PROGRAM = "create_model"
 WAIT_SECONDS = 300.0
-"""How long the server may take to listen where the whole is not bounded; it was started before."""
+"""How long the server, which started before, may take to listen if the start has no budget."""
 SERVER_HINT = "The log of model-server tells why; exit code 137 means that its memory limit is low."
 BUDGET_HINT = (
     "Raise startup_timeout; or keep the model on a volume (models_volume), so that it is there."
 )
 KEEP_ALIVE = -1
-"""The model stays until the first request, from which on the server's OLLAMA_KEEP_ALIVE counts."""
+"""The model stays loaded until the first request; then the server's OLLAMA_KEEP_ALIVE applies."""
 
 _say = partial(say, PROGRAM)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CreationConfig:
-    """What the command line says."""
+    """The options of the command line."""
 
     url: str
     name: str
-    """As Ollama lists it."""
+    """The name as Ollama lists it."""
     commands: tuple[Command, ...]
-    """The Modelfile; none when the model is pulled by its name."""
+    """The Modelfile; empty if the server pulls the model by its name."""
     source: Path | None
-    """What was brought: relative paths begin there."""
+    """The downloaded model; relative paths begin there."""
     models: Path | None
     stall_seconds: float
     retry: Retry
@@ -87,7 +87,7 @@ class Creation:
 
     Args:
         config: What to create.
-        budget: What the whole start may take; the caller enforces it.
+        budget: The budget of the whole start; the caller enforces it.
     """
 
     def __init__(self, config: CreationConfig, budget: StartBudget) -> None:
@@ -98,18 +98,18 @@ class Creation:
         self._api = OllamaApi(self._address)
 
     def run(self) -> None:
-        """Bring the model to the server and into memory.
+        """Create the model on the server and make the server load it.
 
         Raises:
-            InferenceError: Something failed.
+            InferenceError: A step failed.
         """
         with telling(lambda: f"{self._doing} had not finished.", lambda: BUDGET_HINT):
-            self._bring()
+            self._run_steps()
 
-    def _bring(self) -> None:
+    def _run_steps(self) -> None:
         config = self._config
         recipe = to_recipe(config.commands) if config.commands else None
-        # first: it listens only once the loader, if there is one, has brought the files
+        # before the files are read: the server listens only after the loader has published them
         self._wait()
         if recipe is None:
             self._pull(config.name)
@@ -119,29 +119,29 @@ class Creation:
         self._verify()
 
     def _retry(
-        self, doing: str, action: Callable[[], None], reached: Callable[[], int] = lambda: 0
+        self, doing: str, action: Callable[[], None], position: Callable[[], int] = lambda: 0
     ) -> None:
-        """Try until it succeeds.
+        """Call `action` until it succeeds.
 
-        An attempt that gets further than those before it counts as the first.
+        An attempt that gets further than the earlier ones counts as the first.
         """
         attempt, best = 0, 0
         while True:
             try:
                 return action()
             except (SourceUnavailableError, IntegrityError) as error:
-                attempt = 1 if reached() > best else attempt + 1
-                best = max(best, reached())
+                attempt = 1 if position() > best else attempt + 1
+                best = max(best, position())
                 if attempt >= self._config.retry.attempts:
                     raise
                 _say(f"{doing} failed, trying again: {error.message}")
             self._config.retry.wait(attempt, threading.Event())
 
     def _wait(self) -> None:
-        """Wait until the server listens; it waits for the model loader, if there is one.
+        """Wait until the server listens; the server itself waits for the model loader, if any.
 
         Raises:
-            ServerNotReadyError: It does not within `WAIT_SECONDS`, where the budget has no bound.
+            ServerNotReadyError: Without a budget, the server does not listen within `WAIT_SECONDS`.
         """
         loader = LoaderWatch(self._config.models) if self._config.models else None
         tick = loader.check if loader else lambda: None
@@ -166,7 +166,7 @@ class Creation:
     # Pulling
 
     def _pull(self, name: str) -> None:
-        """Have the server pull a model that it does not have."""
+        """Make the server pull a model that it does not have."""
         self._doing = "Pulling"
         if _has(self._ask("/api/tags"), name):
             _say(f"present model={name}")
@@ -198,7 +198,7 @@ class Creation:
         _say(f"created model={self._config.name}")
 
     def _upload(self, file: OllamaFile) -> str:
-        """Give the server a file that it does not have and return its digest."""
+        """Upload a file that the server does not have, and return its digest."""
         digest = digest_of(file.path, self._counting("hashing", file))
 
         def upload() -> None:
@@ -207,6 +207,7 @@ class Creation:
                 try:
                     self._api.upload(digest, file.path, count_bytes, seconds=QUIET_SECONDS)
                 except RefusedError as error:
+                    # Ollama answers 400 if the digest of the bytes differs: the upload is repeated
                     if error.status != 400:
                         raise
                     raise IntegrityError(
@@ -216,17 +217,14 @@ class Creation:
         try:
             self._retry("uploading", upload)
         except RefusedError as error:
-            hint = (
-                "Give the volume of Ollama's models more space, or look into the log of "
-                "model-server."
-            )
+            hint = "Give the volume of Ollama's models more space, or read the log of model-server."
             raise ServerError(
                 f"Ollama does not take {file.path}: {error.text}.", hint=hint
             ) from error
         return digest
 
     def _counting(self, doing: str, file: OllamaFile) -> Callable[[int], None]:
-        """Return what counts the bytes of a file and logs how far they are."""
+        """Return a function that counts a file's bytes and logs the progress."""
         return PullProgress(f"{doing} file={file.name}", file.path.stat().st_size).add
 
     def _create_once(self, body: dict[str, Any]) -> None:
@@ -240,7 +238,7 @@ class Creation:
         except RefusedError as error:
             raise ServerError(
                 f"Ollama cannot create {self._config.name}: {error.text}.",
-                hint="Look at the Modelfile and its files, and into the log of model-server.",
+                hint="Check the Modelfile and its files, and read the log of model-server.",
             ) from error
         if status != "success":
             raise SourceUnavailableError(
@@ -250,9 +248,9 @@ class Creation:
     # Loading
 
     def _load(self) -> None:
-        """Have the server load the model, which an empty request does.
+        """Make the server load the model, by an empty request.
 
-        The request is for text or, where the model generates none, for embeddings.
+        The request is for text or, if the model generates none, for embeddings.
         """
         self._doing = "Loading the model"
         name = self._config.name
@@ -264,6 +262,7 @@ class Creation:
             is_text = "completion" in capabilities
             path = "/api/generate" if is_text else "/api/embed"
             body |= {"stream": False} if is_text else {"input": list[str]()}
+            # in a thread, so the log shows progress: loading a large model takes minutes
             call = BackgroundCall(lambda: self._api.post(path, body, seconds=QUIET_SECONDS)).start()
             since = time.monotonic()
             while not call.wait(PROGRESS_SECONDS):
@@ -272,7 +271,7 @@ class Creation:
         except RefusedError as error:
             raise ServerError(
                 f"Ollama cannot load {name}: {error.text}.",
-                hint="If it is memory, raise mem or the number of GPUs, or take a smaller "
+                hint="If it lacks memory, raise mem or the number of GPUs, or choose a smaller "
                 "quantization.",
             ) from error
         except SourceUnavailableError as error:
@@ -287,14 +286,14 @@ class Creation:
         if not _has(self._ask("/api/tags"), name):
             raise ServerError(
                 f"Ollama has no {name} although it was created.",
-                hint="See the log of model-server.",
+                hint="Read the log of model-server.",
             )
         entry = _find(self._ask("/api/ps"), name)
         if entry is None:
             raise ServerError(
                 f"Ollama unloaded {name} at once.",
-                hint="Another model may have taken its memory: see the log of model-server, "
-                "OLLAMA_MAX_LOADED_MODELS.",
+                hint="Another model may have taken its memory: read the log of model-server, and "
+                "see OLLAMA_MAX_LOADED_MODELS.",
             )
         size = int(entry.get("size") or 0)
         in_vram = int(entry.get("size_vram") or 0)
@@ -302,7 +301,7 @@ class Creation:
         _say(f"ready model={name} seconds={self._budget.spent:.1f} mb={size / 1e6:.0f}{share}")
 
     def _ask(self, path: str) -> dict[str, Any]:
-        """Return the answer to a question that is safe to ask again."""
+        """Return the answer to a GET request, which is safe to repeat."""
         answers: list[dict[str, Any]] = []
 
         def ask() -> None:
@@ -321,11 +320,11 @@ def _files(recipe: Recipe, source: Path) -> dict[str, Sequence[OllamaFile]]:
     """Return the files that a recipe names, by the field of the request.
 
     Args:
-        recipe: Its relative paths begin at the source.
-        source: A directory, or a file, which stands for its directory.
+        recipe: The recipe; its relative paths begin at the source.
+        source: A directory, or a file in it.
 
     Raises:
-        FetchError: One is not there, or is no model.
+        FetchError: A file is missing, or is not a model.
     """
     root = source if source.is_dir() else source.parent
 
@@ -344,7 +343,7 @@ def _has(models: Mapping[str, Any], name: str) -> bool:
 
 
 def _find(models: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """Return what a list of models says of `name`; Ollama ignores the case of names."""
+    """Return the entry of `name` in a list of models; Ollama ignores the case of names."""
     matches = (
         model
         for model in models.get("models") or ()
@@ -381,10 +380,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _inputs(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the task's inputs, if they were brought.
+    """Return the task's inputs, or `None` if the pod has no input downloader.
 
     Raises:
-        ConfigError: Their file cannot be read.
+        ConfigError: The file of the inputs cannot be read.
     """
     if not (path := environ.get(INPUTS_VARIABLE)):
         return None
@@ -399,7 +398,7 @@ def _inputs(environ: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _parser() -> CommandLine:
     parser = CommandLine(
-        prog=PROGRAM, description="Give a running Ollama its model, and have it loaded."
+        prog=PROGRAM, description="Create a model on a running Ollama server, and load it."
     )
     add = parser.add_argument
     add("url", metavar="URL", help="the server's address, such as http://localhost:11434")
@@ -407,7 +406,7 @@ def _parser() -> CommandLine:
         "--name",
         type=_name,
         required=True,
-        help="the model to pull, or to create where there is a Modelfile",
+        help="the model to pull, or to create from a Modelfile or from files",
     )
     add(
         "--modelfile",
@@ -419,35 +418,35 @@ def _parser() -> CommandLine:
         "--source",
         default="",
         metavar="PATH",
-        help="what was brought: FROM's default, and where relative paths begin",
+        help="the downloaded model: FROM's default, and the start of relative paths",
     )
     add(
         "--models",
         type=Path,
         metavar="DIRECTORY",
-        help="where the model loader publishes, or says why it cannot",
+        help="where the model loader publishes the model or its error",
     )
     add(
         "--timeout",
         type=positive_seconds,
         default=math.inf,
         metavar="SECONDS",
-        help="what all may take (no bound)",
+        help="the time for everything (unlimited)",
     )
     add(
         "--stall-timeout",
         type=positive_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="how long a pull may stand still (%(default)s)",
+        help="how long a pull may make no progress (%(default)s)",
     )
-    add("--attempts", type=count(), default=6, help="how often what fails is tried (%(default)s)")
+    add("--attempts", type=count(), default=6, help="attempts of each step (%(default)s)")
     add(
         "--backoff",
         type=positive_seconds,
         default=1.0,
         metavar="SECONDS",
-        help="bound of the first wait (%(default)s)",
+        help="maximum of the first wait (%(default)s)",
     )
     return parser
 

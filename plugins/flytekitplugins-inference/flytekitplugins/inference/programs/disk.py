@@ -1,4 +1,4 @@
-"""Directories and small files: made, checked and written so that what is visible is complete."""
+"""Directories and small files, written so that visible files are complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def make_root(directory: Path) -> None:
-    """Make `directory` and its parents where they are missing, readable by everybody."""
+    """Make `directory` and its missing parents, readable by everybody."""
+    # `chmod`, because the umask may take the permissions of other users, whom the server may be
     for path in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
         path.mkdir(exist_ok=True)
         path.chmod(0o755)
@@ -38,7 +39,7 @@ def make_directories(root: Path, directory: Path) -> None:
 
 
 def is_file(path: Path, size: int | None, modified_ns: int) -> bool:
-    """Whether `path` is a regular file of this size that was not touched since."""
+    """Whether `path` is a regular file with this size and modification time."""
     try:
         status = path.lstat()
     except OSError:
@@ -51,10 +52,10 @@ def is_file(path: Path, size: int | None, modified_ns: int) -> bool:
 
 
 def check_space(directory: Path, needed: int) -> None:
-    """Make sure that `needed` more bytes fit where `directory` is, or will be.
+    """Check that the volume of `directory`, which may not exist yet, has `needed` free bytes.
 
     Raises:
-        DestinationError: There is less space.
+        DestinationError: The volume has less space.
     """
     place = next(path for path in (directory, *directory.parents) if path.exists())
     free = shutil.disk_usage(place).free
@@ -66,7 +67,7 @@ def check_space(directory: Path, needed: int) -> None:
 
 
 def owner_hint() -> str:
-    """Return what to do about a directory that this process may not write."""
+    """Return a hint for a directory that this process may not write."""
     return (
         "The volume belongs to another user: set fsGroup (the template does it for claims; "
         f"hostPath volumes need their owner set to uid {os.getuid()})."
@@ -90,11 +91,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` so that `path` is complete whenever it is there, and everybody may read it.
+    """Write `value` atomically, as a file that everybody may read.
 
     Raises:
-        DestinationError: It cannot be written.
+        DestinationError: The file cannot be written.
     """
+    # a name of its own: two containers may write the same file at the same time
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with writing(path):
         make_root(path.parent)

@@ -1,10 +1,9 @@
-"""The input downloader: a Flyte task's inputs as plain JSON and local files, before it begins.
+"""The input downloader: writes a Flyte task's inputs as plain JSON and local files.
 
     python -m flytekitplugins.inference.programs.download_inputs {{.input}}
 
-reads `inputs.pb`, fetches every file that it names and writes `inputs.json`: values as they are,
-and absolute paths in place of files. `inputs.json` appears once everything is here, never before. A
-rerun continues.
+reads `inputs.pb`, downloads every file that it names and writes `inputs.json`: values unchanged,
+files as absolute paths. `inputs.json` appears only after everything has arrived. A rerun continues.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ if TYPE_CHECKING:
 
 PROGRAM = "download_inputs"
 HEAD_BYTES = 256 * 1024
-"""What is brought along when a file is looked at: small files then take one request, not two."""
+"""Bytes that the first request for a file asks for: small files then take one request, not two."""
 MAX_HEADS = 256
-"""Files of which the first bytes are brought along; they are kept in memory, 64 MiB at most."""
+"""Number of files whose first bytes are kept in memory, which takes 64 MiB at most."""
 MAX_JOBS = 256
-"""Each has a thread, a connection and a buffer of `BLOCK_BYTES`."""
+"""Each job has a thread, a connection and a buffer of `BLOCK_BYTES`."""
 MAX_ROUNDS = 3
-"""How often the sources are looked at because some were replaced meanwhile."""
+"""How often the download starts again because somebody replaced a source meanwhile."""
 
 
 _say = partial(say, PROGRAM)
@@ -56,7 +55,7 @@ _say = partial(say, PROGRAM)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DownloadConfig:
-    """What the command line and the environment say."""
+    """The options of the command line and the environment."""
 
     uri: str
     output: Path
@@ -71,7 +70,7 @@ class DownloadConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """What a reference leads to, and where it goes."""
+    """The files of a reference, and their local path."""
 
     reference: Reference
     path: str
@@ -107,7 +106,8 @@ class Downloader:
         self._started = time.monotonic()
 
     def run(self) -> None:
-        """Bring everything, then write the manifest and, last, `inputs.json`."""
+        """Download everything, then write the manifest and, last, `inputs.json`."""
+        # an earlier run's files must go first: the task takes their presence as completion
         for stale in (self._config.output, self._manifest):
             with writing(stale):
                 stale.unlink(missing_ok=True)
@@ -138,11 +138,12 @@ class Downloader:
     def _fetch(
         self, transfer: Transfer, references: Sequence[Reference]
     ) -> tuple[list[Placement], list[Delivered]]:
-        """Look at all sources, then fetch them.
+        """Look up all sources, then download them.
 
-        Begins again when a source was replaced between the two.
+        Starts again if somebody replaces a source between the two steps.
         """
         for last in (False,) * (MAX_ROUNDS - 1) + (True,):
+            # a run that continues an earlier one may have the files, and needs no first bytes
             heads = itertools.islice(
                 itertools.repeat(HEAD_BYTES), MAX_HEADS if transfer.is_fresh else 0
             )
@@ -190,6 +191,7 @@ class Downloader:
         try:
             source = self._stores.stat(reference.uri, head_bytes)
         except (SourceNotFoundError, InvalidSourceError) as error:
+            # Flyte's data does not always say whether an address is a directory; stores do
             if reference.kind is Kind.FILE or scheme_of(reference.uri) in ("http", "https"):
                 raise
             try:
@@ -251,7 +253,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
     Raises:
         UsageError: The arguments are wrong.
-        InferenceError: An input cannot be brought here.
+        InferenceError: An input cannot be downloaded.
     """
     parser = _parser()
     parsed = parser.parse_args(argv)
@@ -281,7 +283,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _parser() -> CommandLine:
     parser = CommandLine(
         prog=PROGRAM,
-        description="Bring a Flyte task's inputs here: values as JSON, files beside it.",
+        description="Download a Flyte task's inputs: values as JSON, files beside it.",
     )
     add = parser.add_argument
     add("uri", metavar="URI", help="address of inputs.pb; {{.input}} in a pod")
@@ -302,7 +304,7 @@ def _parser() -> CommandLine:
         type=count(MAX_JOBS),
         default=16,
         metavar="N",
-        help="parts fetched at once (%(default)s)",
+        help="parallel downloads (%(default)s)",
     )
     add(
         "--bound",
@@ -323,31 +325,31 @@ def _parser() -> CommandLine:
         type=count(),
         default=8,
         metavar="N",
-        help="tries of each part (%(default)s)",
+        help="attempts for each part (%(default)s)",
     )
     add(
         "--backoff",
         type=seconds(),
         default=0.5,
         metavar="SECONDS",
-        help="longest first wait (%(default)s)",
+        help="maximum of the first wait (%(default)s)",
     )
     add(
         "--stall-timeout",
         type=seconds(0.01),
         default=45.0,
         metavar="SECONDS",
-        help="silence that is a failure (%(default)s)",
+        help="time without a byte that counts as a failure (%(default)s)",
     )
     return parser
 
 
 def _path(reference: Reference) -> str:
-    """Return where a reference goes, relative to the root: its own directory, and its base name."""
+    """Return the local path of a reference, relative to the root: its directory and base name."""
     is_http = scheme_of(reference.uri) in ("http", "https")
     address = without_credentials(reference.uri).partition("?" if is_http else "?versionId=")[0]
     _, separator, rest = address.partition("://")
-    path = rest.partition("/")[2] if separator else address  # a host is no name
+    path = rest.partition("/")[2] if separator else address  # without the host
     if is_http:
         path = path.partition("#")[0]
     name = path.rstrip("/").rpartition("/")[2]

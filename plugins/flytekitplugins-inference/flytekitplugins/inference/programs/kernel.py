@@ -1,4 +1,4 @@
-"""What the kernel says: how much memory this container may use, and since when it runs."""
+"""Facts from the kernel: this container's memory limit, and the machine's boot id."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """Return what names this machine since it was started; `unknown` where nothing does."""
+    """Return the id of this machine's current boot, or `unknown`."""
     return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int | None:
-    """Return the smallest limit that holds for this process, or the machine's memory.
+    """Return the smallest limit that applies to this process, or the machine's memory.
 
-    `None` when nothing tells. Source: kernel documentation, `admin-guide/cgroup-v2.rst`
+    Returns `None` if the kernel reports neither.
+
+    Source: kernel documentation, `admin-guide/cgroup-v2.rst`
     (`memory.max`) and `cgroup-v1/memory.rst`.
 
     Args:
@@ -35,9 +37,9 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
             name = "memory.limit_in_bytes"
         else:
             continue
-        # a limit of any group above holds too; a container without a namespace of its own is told
-        # the node's path, which it does not have: its own group is then the mount itself, the last
-        # of these
+        # the limits of all parent groups apply too. A container without its own cgroup namespace
+        # sees the node's path, which does not exist inside: its group is then the mount itself,
+        # the last of these
         group = PurePosixPath(path.lstrip("/"))
         limits += [_number(_text(mount / place / name)) for place in (group, *group.parents)]
     return min((limit for limit in limits if limit is not None), default=None)
@@ -53,7 +55,7 @@ def _machine_memory(root: Path) -> int | None:
 
 
 def _number(text: str) -> int | None:
-    """Return a limit; None for `max` and for what is none."""
+    """Return a limit, or None for `max` and for other texts."""
     value = int(text) if text.strip().isdecimal() else NO_LIMIT_BYTES
     return value if value < NO_LIMIT_BYTES else None
 

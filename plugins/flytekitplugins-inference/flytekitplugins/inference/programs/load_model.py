@@ -2,10 +2,10 @@
 
     python -m flytekitplugins.inference.programs.load_model Qwen/Qwen2.5-0.5B-Instruct
 
-looks up which revision the source has, downloads it into a cache (unless it is there), verifies it,
-makes `<publish>/current` lead to it, writes `<publish>/metadata.json` and, last,
-`<publish>/.ready`. Then it waits, as a process of a few megabytes; with `--update-interval` it
-looks for new revisions from time to time. A rerun continues.
+looks up the source's revision, downloads it into a cache (unless the cache has it), verifies it,
+points `<publish>/current` to it, writes `<publish>/metadata.json` and, last, `<publish>/.ready`.
+Then it waits, as a process of a few megabytes; with `--update-interval` it looks for new revisions
+from time to time. A rerun continues.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "load_model"
 RENEWAL_SECONDS = 30.0
-"""How often the waiting process renews the leases of what is published."""
+"""How often the waiting process renews the leases of the published versions."""
 _UNITS = {
     "": 1,
     "k": 10**3,
@@ -132,7 +132,7 @@ class Loader:
         return targets
 
     def check(self) -> None:
-        """Check whether `start` can succeed; writes nothing."""
+        """Check whether `start` can succeed, without writing anything."""
         cache = Path(self._options.cache).absolute()
         check(
             self._targets,
@@ -164,7 +164,8 @@ class Loader:
         if not model.is_from_cache:
             self._downloads.append(model)
         if is_serving and self._notifiers and not is_published(model.version, target.link):
-            try:  # the container was restarted, its server was not
+            # the container was restarted, its server was not, so the server must take the update
+            try:
                 self._updater.replace(target, model, fields)
             except ServerError as error:
                 fields["updates"]["last_error"] = f"{target.name}: {error.code}: {error.message}"
@@ -179,7 +180,7 @@ class Loader:
         )
 
     def poll(self) -> None:
-        """Look once for other revisions; whatever comes of it, what is published stays."""
+        """Look once for other revisions; on failure, the published version stays."""
         fields = self._publication.metadata()
         if fields is None or any(target_of(target.link) is None for target in self._targets):
             self.start()
@@ -188,7 +189,7 @@ class Loader:
             self._updater.keep(fields)
             self._updater.poll(self._targets, fields)
             self._publication.write(fields)
-        # whatever it is, the server goes on with what it has, and the next look may succeed
+        # on any failure the server keeps its version, and the next look may succeed
         except Exception as error:
             traceback.print_exc()
             _say(f"poll failed error={type(error).__name__}")
@@ -196,17 +197,17 @@ class Loader:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def sync(self) -> None:
-        """Write what was downloaded through to the disk, while the server already reads it."""
+        """Flush the downloaded files to the disk, while the server already reads them."""
         for model in self._downloads:
-            # in a thread: SIGTERM, which the main thread hears, ends the waiting at once
+            # in a thread: only the main thread handles SIGTERM, and `fsync` would delay it
             BackgroundCall(model.version.sync).start().wait()
 
     def wait(self, argv: Sequence[str], waiter: str) -> NoReturn:
-        """Become the small process that waits: for SIGTERM, or for the next look at the source.
+        """Become the small process that waits for SIGTERM or for the next look at the source.
 
         Args:
             argv: The arguments of this program, for that look.
-            waiter: The text of the small process.
+            waiter: The source text of the small process.
         """
         leases = self._updater.keep(self._publication.metadata() or {})
         command = [
@@ -220,19 +221,21 @@ class Loader:
         ]
         interval = self._options.update_interval
         words = [str(interval), str(RENEWAL_SECONDS), *map(str, leases), "--", *command]
+        # a blocked signal stays pending across `exec`, so the small process gets every SIGTERM
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         sys.stderr.flush()
         release()
+        # the start is over: a later look at the source has no budget
         environ = {name: value for name, value in os.environ.items() if name != START_VARIABLE}
         environ["PYTHONPATH"] = _path_of_package()
         os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", waiter, *words], environ)  # noqa: S606
 
     def fail(self, error: Exception) -> None:
-        """Tell whoever waits for the model why it does not come."""
+        """Publish why the model cannot be loaded, for the containers that wait for it."""
         self._publication.fail(termination_message(PROGRAM, error))
 
     def release(self) -> None:
-        """Give up the leases of what is published: the pod ends."""
+        """Give up the leases of the published versions, because the pod ends."""
         self._publication.advance()
         for lease in self._updater.keep(self._publication.metadata() or {}):
             with contextlib.suppress(OSError):
@@ -244,7 +247,7 @@ def _module() -> str:
 
 
 def _path_of_package() -> str:
-    """Return PYTHONPATH, behind the directory or archive that this package was imported from."""
+    """Return PYTHONPATH, preceded by the directory or archive that holds this package."""
     root = str(Path(__file__).absolute().parents[3])
     rest = [
         entry
@@ -255,18 +258,18 @@ def _path_of_package() -> str:
 
 
 def _waiter() -> str:
-    """Return the text of `model_wait`.
+    """Return the source text of `model_wait`.
 
-    It is started without this package, which would double its memory.
+    It runs without this package, which would double its memory.
 
     Raises:
-        MissingDependencyError: Only its bytecode is here.
+        MissingDependencyError: Only the bytecode is installed.
     """
     try:
         return inspect.getsource(model_wait)  # from a directory or an archive
     except OSError as error:
         message = (
-            f"The source of {model_wait.__name__}, which waits once the model is there, "
+            f"The source of {model_wait.__name__}, which waits after the model is published, "
             "cannot be read."
         )
         raise MissingDependencyError(
@@ -275,7 +278,7 @@ def _waiter() -> str:
 
 
 def _without_state(argv: Sequence[str]) -> list[str]:
-    """Return the arguments that a person gave."""
+    """Return the arguments without those that `Loader.wait` appended."""
     words = list(argv)
     return words[: words.index("--poll")] if "--poll" in words else words
 
@@ -285,9 +288,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
     Raises:
         UsageError: The arguments are wrong.
-        InferenceError: The model cannot be brought here.
+        InferenceError: The model cannot be loaded.
     """
-    # the waiting process, which starts this one for each look, blocks them
+    # the waiting process blocks them, and starts this one for each look at the source
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     parser = _parser()
     options = parser.parse_args(argv)
@@ -307,9 +310,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _load(loader: Loader, options: argparse.Namespace, argv: Sequence[str]) -> None:
-    """Publish, or look for updates once; then wait, in place of this program, unless `--once`."""
+    """Publish, or look for updates once; then become the waiting process, unless `--once`."""
     try:
-        waiter = "" if options.once else _waiter()  # before anything is downloaded
+        # first, so a missing source file fails before the download
+        waiter = "" if options.once else _waiter()
         loader.poll() if options.poll else loader.start()
     except Exception as error:
         loader.fail(error)
@@ -331,8 +335,8 @@ def _forms() -> str:
 def _parser() -> CommandLine:
     parser = CommandLine(
         prog=PROGRAM,
-        description="Bring a model or LoRA adapters here: complete, verified, cached, and "
-        "replaced as a whole.",
+        description="Download a model or LoRA adapters: verified, cached, and replaced only as a "
+        "whole.",
         epilog=_forms(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -342,12 +346,12 @@ def _parser() -> CommandLine:
         metavar="SOURCE",
         nargs="?",
         default="",
-        help="where the model comes from, see below",
+        help="the source of the model, see below",
     )
     add(
         "--revision",
         default="",
-        help="branch, tag or commit (main); or a revision that the metadata told",
+        help="branch, tag or commit (main), or a revision from the metadata",
     )
     add("--include", action="append", default=[], metavar="GLOB", help="only files like this")
     add("--exclude", action="append", default=[], metavar="GLOB", help="no files like this")
@@ -367,7 +371,7 @@ def _parser() -> CommandLine:
         "--cache-limit",
         type=_size,
         metavar="SIZE",
-        help="bytes or 100Gi: remove the least recently used beyond",
+        help="maximum size, in bytes or as 100Gi: the least recently used versions go first",
     )
     add(
         "--adapter",

@@ -1,8 +1,8 @@
-"""Local names for what comes from elsewhere: safe, unique, and the same on every run. Pure: no I/O.
+"""Local names for downloaded files: safe, unique, and the same on every run. Pure: no I/O.
 
-A name from a store can be anything: absolute, `..`, control characters, bytes that are no text,
-longer than a file system allows. What is unusual is percent-encoded and what is too long or already
-taken gets a hash behind `~`.
+A name from a store can be anything: absolute, `..`, control characters, undecodable bytes, longer
+than a file system allows. Unusual characters are percent-encoded; a name that is too long or not
+unique gets a hash after `~`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_NAME_BYTES = 255
 """NAME_MAX of Linux file systems."""
 MAX_PATH_BYTES = 2000
-"""What a relative path may have, well below PATH_MAX (4096) with any directory before it."""
+"""Maximum length of a relative path: PATH_MAX (4096) leaves room for any directory before it."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -27,7 +27,7 @@ def safe_name(name: str) -> str:
     if name.strip(".") == "":  # "", ".", ".." and the like
         return name.replace(".", "%2E") or "unnamed"
     encoded = "".join(_encoded(char) if _is_unsafe(char) else char for char in name)
-    return encoded if len(encoded.encode()) <= MAX_NAME_BYTES else _shortened(encoded, name)
+    return encoded if len(encoded.encode()) <= MAX_NAME_BYTES else _shorten(encoded, name)
 
 
 def _is_unsafe(char: str) -> bool:
@@ -46,7 +46,7 @@ def _is_escape(char: str) -> bool:
     return 0xDC80 <= ord(char) <= 0xDCFF
 
 
-def _shortened(name: str, original: str) -> str:
+def _shorten(name: str, original: str) -> str:
     """Return `name` cut to fit, with a hash of `original` before its last extension."""
     suffix = PurePosixPath(name).suffix
     suffix = suffix if len(suffix.encode()) <= 32 else ""
@@ -71,15 +71,18 @@ def relative_paths(keys: Iterable[str]) -> dict[str, str]:
         no other disturbs keeps its name.
     """
     ordered = sorted(set(keys))
-    wished = {key: _relative(key) for key in ordered}
-    parents = {str(parent) for path in wished.values() for parent in PurePosixPath(path).parents}
+    preferences = {key: _relative(key) for key in ordered}
+    parents = {
+        str(parent) for path in preferences.values() for parent in PurePosixPath(path).parents
+    }
     names: dict[str, str] = {}
     unavailable = set(parents)
     for key in ordered:
-        path, salt = wished[key], key
-        # a new name in the same directory, so that no directory becomes taken by it
+        path = preferences[key]
+        salt = key
+        # the new name stays in the same directory, so it creates no further parent
         while path in unavailable:
-            path = _renamed(wished[key], salt)
+            path = _renamed(preferences[key], salt)
             salt += "~"
         unavailable.add(path)
         names[key] = path
@@ -95,7 +98,7 @@ def _relative(key: str) -> str:
     path = "/".join(safe_name(part) for part in key.split("/") if part not in ("", "."))
     path = path or "unnamed"
     if len(path.encode()) > MAX_PATH_BYTES:
-        path = f"~long/{_shortened(PurePosixPath(path).name, key)}"
+        path = f"~long/{_shorten(PurePosixPath(path).name, key)}"
     return path
 
 

@@ -33,14 +33,15 @@ def start(program: str, main: Main) -> NoReturn:
     """
     code = run(program, main, sys.argv[1:], os.environ)
     sys.stderr.flush()
-    os._exit(code)  # not sys.exit, which would wait for threads that wait for an answer
+    # not `sys.exit`, which would wait for threads that still wait for an answer
+    os._exit(code)
 
 
 def run(program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run `main` and turn however it ends into an exit code and one line of JSON on stderr.
+    """Run `main`, and return its exit code; a failure also writes one line of JSON to stderr.
 
-    The first SIGTERM raises `Terminated` in `main`, which puts things in order. A second one, or
-    one that arrives when `main` has ended, ends the process at once.
+    The first SIGTERM raises `Terminated` in `main`, which then cleans up. A second one, or one that
+    arrives after `main` has ended, ends the process immediately.
 
     Args:
         program: The program's name, used in the termination message.
@@ -56,7 +57,7 @@ def run(program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str
             return _exit_code(program, main, argv, environ)
         finally:
             end_at_once()
-    # out here, because either may arrive while the end of `main` is being told
+    # in the outer `try`, because either may arrive while `_exit_code` reports a failure
     except Terminated:
         return ExitCode.TERMINATED
     except KeyboardInterrupt:
@@ -71,7 +72,8 @@ def _exit_code(program: str, main: Main, argv: Sequence[str], environ: Mapping[s
     except ModuleNotFoundError as error:
         absent = MissingDependencyError(f"{error}.", hint="Install it in this image.")
         return _fail(program, absent, ExitCode.CONFIG)
-    except Exception as error:  # the one broad except: a defect must end with a message too
+    # broad, because a defect must leave a termination message too
+    except Exception as error:
         traceback.print_exc()
         return _fail(program, error, ExitCode.SOFTWARE)
 

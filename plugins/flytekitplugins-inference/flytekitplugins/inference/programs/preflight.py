@@ -1,6 +1,6 @@
-"""What must hold before anything large is pulled: variables, permissions, space and memory.
+"""Checks that run before large downloads: variables, permissions, space and memory.
 
-Each check returns its problems as errors, so that all of them end up in one message.
+Each check returns its problems as errors, so one message can report all of them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_REPORTED = 10
-"""Problems that a message names."""
+"""Maximum number of problems in a message."""
 
 _REFERENCE = re.compile(r"\$\([A-Za-z_][\w.-]*\)")
 _TOKEN = re.compile(r"[!-~]+")
 
 
 def combined(problems: Sequence[InferenceError]) -> InferenceError:
-    """Return one error for several; of the kind of the first that a rerun would not mend."""
+    """Return one error for several, with the type of the first one that is not retryable."""
     first = next((problem for problem in problems if not problem.retryable), problems[0])
     if len(problems) == 1:
         return first
@@ -41,7 +41,7 @@ def combined(problems: Sequence[InferenceError]) -> InferenceError:
 
 
 def variable_problems(names: Sequence[str], environ: Mapping[str, str]) -> list[InferenceError]:
-    """Return an error for each variable that holds nothing, or only names another one.
+    """Return an error for each variable that is missing, empty or an unresolved reference.
 
     An error never shows a value.
     """
@@ -52,7 +52,8 @@ def variable_problems(names: Sequence[str], environ: Mapping[str, str]) -> list[
             state = "is not set"
         elif not value.strip():
             state = "is empty"
-        elif _REFERENCE.search(value):  # the kubelet leaves $(X) as it is when X is not there
+        # the kubelet leaves $(X) unchanged if the container has no variable X
+        elif _REFERENCE.search(value):
             state = "still is a reference to a variable that is not there"
         else:
             continue
@@ -67,15 +68,16 @@ def variable_problems(names: Sequence[str], environ: Mapping[str, str]) -> list[
 
 
 def token(name: str, environ: Mapping[str, str]) -> str:
-    """Return the token that a variable holds; empty when it holds none or only a reference.
+    """Return the token in a variable; empty without one, or if it is an unresolved reference.
 
     Raises:
-        SourceForbiddenError: It holds what cannot be sent as a token.
+        SourceForbiddenError: The value cannot be sent as a token.
     """
     value = environ.get(name, "").strip() if name else ""
     if not value or _REFERENCE.search(value):
         return ""
-    if not _TOKEN.fullmatch(value):  # said here, because http.client's own error would quote it
+    # checked here, because http.client's own error would quote the token
+    if not _TOKEN.fullmatch(value):
         message = f"The environment variable {name} holds spaces or characters that no token has."
         raise SourceForbiddenError(
             message, hint="Check the secret's value: one token, without line breaks."
@@ -84,9 +86,10 @@ def token(name: str, environ: Mapping[str, str]) -> str:
 
 
 def write_problems(directories: Sequence[Path]) -> list[InferenceError]:
-    """Return an error for each place where this user may not make or write one of `directories`.
+    """Return an error for each place where this user may not create or write `directories`.
 
-    A read-only mount is no problem: the container that writes has the same user and a writable one.
+    A read-only mount is not a problem: the container that writes has the same user, and mounts the
+    volume writable.
     """
     places = (
         next(path for path in (directory, *directory.parents) if path.exists())
@@ -105,12 +108,13 @@ def write_problems(directories: Sequence[Path]) -> list[InferenceError]:
 
 
 def _access_error(directory: Path) -> int:
-    """Return why the kernel would not let this user write in `directory`; 0 when it would.
+    """Return the error number with which the kernel refuses writes in `directory`, or 0.
 
-    `os.access` hides the reason. Owner, mode and access lists come before the mount:
+    `os.access` hides the number. The kernel checks owner, mode and access lists before the mount:
     `do_faccessat`, Linux 6.12 `fs/open.c`.
     """
-    import ctypes  # costs a megabyte, and is needed here only
+    # imported on use: it takes a megabyte, and only this check needs it
+    import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
     is_denied = libc.access(os.fsencode(directory), os.W_OK | os.X_OK) != 0
@@ -118,7 +122,7 @@ def _access_error(directory: Path) -> int:
 
 
 def space_problems(directory: Path, needed: int) -> list[InferenceError]:
-    """Return an error when `needed` bytes are not free where `directory` is, or will be."""
+    """Return an error unless the volume of `directory` has `needed` free bytes."""
     try:
         check_space(directory, needed)
     except DestinationError as error:
@@ -133,7 +137,7 @@ def space_problems(directory: Path, needed: int) -> list[InferenceError]:
 
 
 def memory_problems(needed: int) -> list[InferenceError]:
-    """Return an error when this container may use less than `needed` bytes of memory."""
+    """Return an error if this container may use less than `needed` bytes of memory."""
     limit = memory_limit_bytes()
     if limit is None or limit >= needed:
         return []

@@ -33,18 +33,18 @@ READY_NAME = ".ready"
 READY_FILE = f"{MODELS_DIRECTORY}/{READY_NAME}"
 """Present once `MODEL_PATH` is."""
 METADATA_NAME = "metadata.json"
-"""Beside it, what the model is and what bringing it took."""
+"""Name of a file beside it: a description of the model and of its download."""
 ERROR_NAME = "error.json"
-"""Beside it, the loader's termination message, once it failed."""
+"""Name of a file beside it: the loader's termination message after a failure."""
 STARTS_NAME = ".starts"
-"""Name of a file beside it: how often the loader has started since it last brought something, left
-an error or was told to end."""
+"""Name of a file beside it: how often the loader has started since it last published something,
+left an error or received SIGTERM."""
 MODEL_CACHE_DIRECTORY = "/model-cache"
-"""Where complete versions are kept; possibly a volume that many pods share."""
+"""Where the loader keeps complete versions; possibly a volume that many pods share."""
 COLD_START_FILE = f"{SHARED_DIRECTORY}/cold-start.json"
-"""What the start took, by phase."""
+"""The duration of the start, by phase."""
 START_CLOCK_FILE = f"{SHARED_DIRECTORY}/start-clock"
-"""When the first container of a bounded start began."""
+"""The time when the first container of a bounded start began."""
 TERMINATION_LOG = "/dev/termination-log"
 """Kubernetes' default `terminationMessagePath`."""
 
@@ -54,7 +54,7 @@ PORT_VARIABLE = "INFERENCE_PORT"
 """Environment variable that holds the model server's port; a command may name it as
 `$(INFERENCE_PORT)`."""
 MODEL_PATH_VARIABLE = "INFERENCE_MODEL_PATH"
-"""Environment variable that holds where the model lies, for a server that is given one."""
+"""Environment variable that holds the path of the model, for a server that loads one."""
 MODELFILE_VARIABLE = "INFERENCE_MODELFILE"
 """Environment variable that holds the Modelfile of a model to create."""
 START_VARIABLE = "INFERENCE_START"
@@ -66,14 +66,14 @@ TERMINATION_LOG_VARIABLE = "INFERENCE_TERMINATION_LOG"
 """Environment variable that overrides `TERMINATION_LOG` where that path does not exist."""
 
 MAX_TERMINATION_MESSAGE_BYTES = 4096
-"""What the kubelet keeps of a termination message (kubernetes.io, "Determine the Reason for Pod
-Failure")."""
+"""Bytes that the kubelet keeps of a termination message (kubernetes.io, "Determine the Reason for
+Pod Failure")."""
 MAX_HINT_BYTES = 1000
-"""What a hint may take of it; the rest is for the message."""
+"""Maximum size of a hint in it; the message takes the rest."""
 
 
 class ExitCode(IntEnum):
-    """How a program ends: sysexits.h, as used by every program of this package."""
+    """The exit codes of the programs, from sysexits.h."""
 
     OK = 0
     USAGE = 64
@@ -97,7 +97,7 @@ def termination_message(program: str, error: BaseException) -> str:
 
     Args:
         program: The program's name, e.g. `download_inputs`.
-        error: What ended it. The hint of an `InferenceError` is kept apart from its message.
+        error: What ended it. The hint of an `InferenceError` becomes a field of its own.
 
     Returns:
         JSON with the keys `version`, `program`, `error`, `message` and `hint`.
@@ -112,15 +112,16 @@ def termination_message(program: str, error: BaseException) -> str:
         "program": program,
         "error": type(error).__name__,
         "message": "",
-        "hint": _shortened(hint, MAX_HINT_BYTES),
+        "hint": _truncate(hint, MAX_HINT_BYTES),
     }
-    left = MAX_TERMINATION_MESSAGE_BYTES - len(json.dumps(fields))
-    fields["message"] = _shortened(message, left + len(json.dumps("")))
+    # the kubelet cuts off longer messages, which would no longer be JSON
+    room = MAX_TERMINATION_MESSAGE_BYTES - len(json.dumps(fields))
+    fields["message"] = _truncate(message, room + len(json.dumps("")))
     return json.dumps(fields)
 
 
-def _shortened(text: str, limit: int) -> str:
-    """Return `text`, or as much of its beginning as takes `limit` bytes of JSON with a `…`."""
+def _truncate(text: str, limit: int) -> str:
+    """Return `text`, cut off with a `…` if it takes more than `limit` bytes of JSON."""
     if len(text) <= limit and len(json.dumps(text)) <= limit:
         return text
 
@@ -132,8 +133,8 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def write_termination_message(line: str) -> None:
-    """Leave `line` where the kubelet looks for it; do nothing where there is no such place."""
+    """Write `line` to the file that the kubelet reads, if that file can be written."""
     path = os.environ.get(TERMINATION_LOG_VARIABLE, TERMINATION_LOG)
-    # outside a pod there is no such place; the caller's log has the line too
+    # outside a pod the path does not exist; the caller logs the line too
     with contextlib.suppress(OSError):
         Path(path).write_text(line, encoding="utf-8")

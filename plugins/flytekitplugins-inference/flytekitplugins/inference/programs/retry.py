@@ -1,4 +1,4 @@
-"""Trying again, and many things at once: what every program that fetches needs."""
+"""Retries and a pool of threads, for every program that downloads."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ class Retry:
     """
 
     attempts: int = 8
-    """How often something is tried in all; with the default back-off these take about half a
-    minute."""
+    """Number of attempts in total; with the default back-off they take about half a minute."""
     backoff_seconds: float = 0.5
-    """Upper bound of the first wait; each further one is twice as long."""
+    """Upper bound of the first wait; it doubles with each further one."""
     max_backoff_seconds: float = 20.0
     """Upper bound of every wait."""
     max_retry_after_seconds: float = 300.0
-    """The longest wish of a source to be left alone that is granted. The hub counts requests in
-    windows of five minutes."""
+    """The longest `Retry-After` that is honoured. The hub counts requests in windows of five
+    minutes."""
     until: float = math.inf
-    """After this moment of `time.monotonic()`, no further try begins."""
+    """No attempt begins after this moment of `time.monotonic()`."""
 
     def gives_up(self, attempt: int, error: InferenceError) -> bool:
-        """Return whether attempt number `attempt` (from 1), which failed so, was the last one.
+        """Return whether attempt number `attempt` (from 1), which failed with `error`, is the last.
 
-        It is when the source wants to be left alone for longer than this may go on: an attempt
-        before then would be refused as well.
+        It also is if the source's `Retry-After` is longer than the remaining time: an earlier
+        attempt would be refused as well.
         """
         wish = retry_after_of(error)
         is_over = time.monotonic() + wish >= self.until or wish > self.max_retry_after_seconds
@@ -55,12 +54,12 @@ class Retry:
         """Wait before the next attempt, or until `stop` is set.
 
         Args:
-            attempt: The number of the one that failed, from 1.
-            stop: See above.
-            error: How it failed; what the source said of it may make the wait longer.
+            attempt: The number of the failed attempt, from 1.
+            stop: Ends the wait early.
+            error: Why it failed; its `Retry-After` may make the wait longer.
         """
         bound = min(self.max_backoff_seconds, self.backoff_seconds * 2 ** (attempt - 1))
-        # a little more than the source asks for: others were told the same
+        # a little more than the source asks for, because other clients got the same answer
         wish = retry_after_of(error) * random.uniform(1, 1.1)  # noqa: S311 (no secret)
         stop.wait(max(random.uniform(0, bound), wish))  # noqa: S311 (no secret)
 
@@ -79,7 +78,7 @@ class Retry:
 
 
 def retry_after_of(error: InferenceError | None) -> float:
-    """Return for how many seconds a source wants to be left alone, as its error says; often 0."""
+    """Return the seconds of a source's `Retry-After`; 0 for other errors, or without the header."""
     return error.retry_after_seconds if isinstance(error, SourceUnavailableError) else 0.0
 
 
@@ -87,7 +86,7 @@ class Crew:
     """A few threads that work through any number of tasks.
 
     Args:
-        size: How many threads.
+        size: Number of threads.
         tick: Called every `tick_seconds` while they work.
         tick_seconds: See `tick`.
     """
@@ -99,18 +98,18 @@ class Crew:
         self._tick = tick
         self._tick_seconds = tick_seconds
         self.stop = threading.Event()
-        """Set when the work ends early; whoever waits or reads for long looks at it."""
+        """Set when the work ends early; long waits and reads check it."""
 
     def run(self, tasks: Iterable[Callable[[], None]]) -> None:
-        """Run `tasks`, which are taken from the iterable one at a time, and return when all are done.
+        """Take `tasks` from the iterable one at a time, run them, and return when all are done.
 
-        Threads are not waited for when this is interrupted by an exception, be it SIGTERM's or a
-        task's.
+        An exception, whether from SIGTERM or from a task, ends this without waiting for threads.
         """
         iterator, lock = iter(tasks), threading.Lock()
 
         def work() -> None:
             while not self.stop.is_set():
+                # a generator raises ValueError if two threads advance it at the same time
                 with lock:
                     task = next(iterator, None)
                 if task is None:
@@ -126,6 +125,7 @@ class Crew:
                 done, pending = wait(
                     pending, timeout=self._tick_seconds, return_when=FIRST_COMPLETED
                 )
+                # `result` raises what a task raised; the values themselves are not used
                 deque((future.result() for future in done), maxlen=0)
                 if time.monotonic() >= next_tick:
                     self._tick()
@@ -150,5 +150,6 @@ class Crew:
         return failures
 
 
+# a lambda in the loop of `map` would see the loop's latest item, not its own
 def _bind(task: Callable[[_T], None], item: _T) -> Callable[[], None]:
     return lambda: task(item)

@@ -1,8 +1,8 @@
 """SIGTERM while a program is being imported, which takes seconds on a loaded node.
 
-Without a handler the first process of a container does not hear it at all (`pid_namespaces(7)`), so
-that the pod waits for its whole grace period, and any other process dies without its exit code.
-Imports nothing that takes long.
+Without a handler the first process of a container ignores it (`pid_namespaces(7)`), so the pod
+waits for its whole grace period; any other process dies without its exit code. This module imports
+nothing that takes long.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def end_at_once() -> None:
-    """Have SIGTERM end this process, which has nothing to put in order.
+    """Make SIGTERM end this process immediately, because it has nothing to clean up.
 
-    So it is before `main.run` has the signal raise, and again when `main` has ended.
+    This applies before `main.run` installs its own handler, and again after `main` has ended.
     """
     signal.signal(signal.SIGTERM, _end)
 

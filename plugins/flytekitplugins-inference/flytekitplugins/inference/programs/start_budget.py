@@ -1,9 +1,9 @@
-"""What all containers before the task's own may take together: one clock for the whole start.
+"""One time budget for all containers that run before the task's own.
 
-The first program of a start leaves the time at which it began in a file that all containers see.
-The programs that come later count from there, so that images, inputs, models and the server share
-one budget. The environment variable `INFERENCE_START` brings it; `--timeout` of a command line
-shortens it. Both end up in one `StartBudget`, the only thing that a program asks for the time.
+The first program of a start writes the time at which it began to a file that all containers share.
+Later programs count from there, so images, inputs, models and the server share one budget. The
+environment variable `INFERENCE_START` sets it; the option `--timeout` shortens it. A program reads
+both only through its `StartBudget`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 REPEAT_SECONDS = 5.0
-"""The alarm goes off again: an exception that is raised while Python runs a destructor is lost."""
+"""Interval of the alarm, which repeats: Python drops an exception raised inside a destructor."""
 
 
 class BudgetSpent(BaseException):
@@ -38,7 +38,7 @@ class BudgetSpent(BaseException):
     """
 
     doing = ""
-    """What was under way, in whole sentences."""
+    """What the program was doing, in complete sentences."""
     hint = "Raise startup_timeout."
 
 
@@ -47,11 +47,11 @@ class StartBudget:
     """The time of the whole start."""
 
     seconds: float
-    """What it may take; infinite where nothing bounds it."""
+    """The length of the budget; infinite without one."""
     begun: float
-    """By the clock that all containers of a node share (`CLOCK_MONOTONIC`)."""
+    """When the start began, on the clock of the node's containers (`CLOCK_MONOTONIC`)."""
     is_shared: bool
-    """Whether the start began with another program, or may have, rather than with this one."""
+    """Whether other programs use the same budget, so the start may have begun before this one."""
 
     @property
     def spent(self) -> float:
@@ -60,7 +60,7 @@ class StartBudget:
 
     @property
     def left(self) -> float:
-        """Seconds that are left; below 0 when it is over."""
+        """Remaining seconds; below 0 when the budget is spent."""
         return self.seconds - self.spent
 
 
@@ -69,10 +69,10 @@ def start_budget(environ: Mapping[str, str], *, timeout_seconds: float = math.in
 
     Args:
         environ: The program's environment variables.
-        timeout_seconds: What the command line says; the shorter of the two counts.
+        timeout_seconds: The command line's timeout; the shorter of the two applies.
 
     Raises:
-        UsageError: The variable does not hold what it should.
+        UsageError: The variable has an invalid value.
     """
     text = environ.get(START_VARIABLE)
     if text is None:
@@ -94,16 +94,17 @@ def start_budget(environ: Mapping[str, str], *, timeout_seconds: float = math.in
 
 
 def _begun(clock: Path) -> float:
-    """Return when the start began: what `clock` says, or now, which `clock` says from now on.
+    """Return when the start began: the time in `clock`, or now, which is then written there.
 
-    What another boot of the node has left, or a kill has cut short, tells nothing. Nor does a
-    volume that cannot be written: then each program has the whole budget for itself.
+    A file from another boot of the node, or one that a kill cut short, is replaced. If the volume
+    cannot be written, each program has the whole budget for itself.
     """
     moment = _now()
     fields = {"boot": boot_id(), "begun": moment}
     with contextlib.suppress(OSError):
         make_root(clock.parent)
         try:
+            # O_EXCL: of two containers that start together, only one sets the clock
             file = os.open(clock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError:
             begun = _read(clock)
@@ -127,17 +128,17 @@ def _read(clock: Path) -> float | None:
 
 @contextlib.contextmanager
 def enforced(program: str, budget: StartBudget, *, spare_seconds: float = 0.0) -> Iterator[None]:
-    """End the block, which runs in the main thread, when the budget is over.
+    """End the block, which runs in the main thread, when the budget is spent.
 
-    It ends by `BudgetSpent`, which leaves this as an error that can be told.
+    The block ends by `BudgetSpent`, which becomes a `ServerNotReadyError` outside.
 
     Args:
         program: The program's name.
         budget: Its budget.
-        spare_seconds: For so much longer the block is let alone, because it asks the budget itself.
+        spare_seconds: Extra time for a block that checks the budget by itself.
 
     Raises:
-        ServerNotReadyError: The budget was over; says what the program was doing.
+        ServerNotReadyError: The budget is spent; the message contains what the program was doing.
     """
     try:
         try:
@@ -157,23 +158,23 @@ def _arm(budget: StartBudget, spare_seconds: float) -> None:
     if math.isinf(budget.seconds):
         return
     signal.signal(signal.SIGALRM, _raise_spent)
-    # a timer of 0 would be none: what has no time left hears of it at once
+    # above 0, which would disarm the timer: a spent budget must ring immediately
     seconds = max(budget.left + spare_seconds, spare_seconds, 1e-6)
     signal.setitimer(signal.ITIMER_REAL, seconds, REPEAT_SECONDS)
 
 
 def release() -> None:
-    """Let this process run for as long as it will: the start is over for it."""
+    """Stop enforcing the budget, because the start is over for this process."""
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextlib.contextmanager
 def telling(doing: Callable[[], str], hint: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Have the end of the budget tell what the block was doing; of several, the innermost.
+    """Add what the block was doing to `BudgetSpent`; the innermost of nested blocks applies.
 
     Args:
-        doing: Returns whole sentences.
-        hint: Returns what to do about it, when it is more than to raise the budget.
+        doing: Returns complete sentences.
+        hint: Returns a better hint than to raise the budget, or an empty text.
     """
     try:
         yield

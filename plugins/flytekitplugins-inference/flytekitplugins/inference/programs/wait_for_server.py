@@ -1,12 +1,12 @@
-"""The server gate: waits until a model server is ready, and says why when it will not be.
+"""The server gate: waits until a model server is ready, or says why it is not.
 
     python -m flytekitplugins.inference.programs.wait_for_server http://localhost:8000/health
         --timeout 600
 
-runs as a regular init container behind the server. It ends with 0 when the server is ready, or with
-an error that ends the pod: when the budget is over, or earlier when it is sure. Without an address
-it waits for the model alone, in front of a server that cannot. With `--preflight` it checks instead
-what must hold before anything starts.
+runs as a regular init container after the server. It ends with 0 when the server is ready, or with
+an error that ends the pod: when the budget is spent, or as soon as the failure is certain. Without
+an address it waits for the model alone, before a server that cannot wait by itself. With
+`--preflight` it only checks the requirements of a start.
 """
 
 from __future__ import annotations
@@ -50,30 +50,31 @@ if TYPE_CHECKING:
 
 PROGRAM = "wait_for_server"
 MIN_REQUEST_SECONDS = 1.0
-"""The last question, too, has time for an answer: better a second late than with none to tell."""
+"""Minimum time of the last request: a late answer is better than an error without one."""
 SPARE_SECONDS = 2.0
-"""So long after the budget the last question and its answer are over."""
+"""The last request and its answer end at most this long after the budget."""
 MAX_CLOSINGS = 3
-"""How often the port may close after it was open: some servers look for a free port, or start again
-once."""
+"""Number of times that the open port closes before the start fails: some servers look for a free
+port first, or restart once."""
 SERVER_HINT = (
     "Read the log of model-server. If it was still loading, raise startup_timeout; if it ended, "
     "look at its exit code (137: memory limit) and its arguments (host and port)."
 )
 FIRST_LOG_SECONDS = 3.0
 LOG_SECONDS = 10.0
-"""Waiting changes less than work does, so it is logged less often."""
+"""Waits are logged less often than downloads, because their state changes less often."""
+
 _say = partial(say, PROGRAM)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateConfig:
-    """What the command line says."""
+    """The options of the command line."""
 
     address: Address | None
-    """The server's; without one only the model is waited for."""
+    """The server's address; without one, the gate waits for the model only."""
     interval_seconds: float
-    wanted: tuple[str, ...]
+    model_names: tuple[str, ...]
     """The models that the server must have."""
     api: Api
     models: Path | None
@@ -88,9 +89,9 @@ class Gate:
 
     Args:
         config: What to wait for.
-        environ: Environment variables, of which some are required.
-        budget: What the whole start may take. The gate asks it, so that the last question still
-            gets its answer; the caller enforces it `SPARE_SECONDS` later.
+        environ: Environment variables, some of them required.
+        budget: The budget of the whole start. The gate checks it by itself, so the last request
+            still gets its answer; the caller enforces it `SPARE_SECONDS` later.
     """
 
     def __init__(self, config: GateConfig, environ: Mapping[str, str], budget: StartBudget) -> None:
@@ -98,7 +99,7 @@ class Gate:
         self._environ = environ
         self._budget = budget
         self._before = budget.spent if budget.is_shared else 0.0
-        """Seconds that were over when the gate began."""
+        """Seconds of the budget that were spent before the gate began."""
         self._entered = time.time()
         self._next_log = time.monotonic() + FIRST_LOG_SECONDS
         self._loader = LoaderWatch(config.models) if config.models else None
@@ -109,11 +110,11 @@ class Gate:
         self._closings = 0
 
     def run(self) -> None:
-        """Wait until the server is ready, or the model where there is no address.
+        """Wait until the server is ready or, without an address, until the model is published.
 
         Raises:
-            ServerNotReadyError: It is not within the budget.
-            ServerExitedError: It ends again and again.
+            ServerNotReadyError: It is not ready within the budget.
+            ServerExitedError: The server ends again and again.
             InferenceError: A variable is missing, or the loader failed for good.
         """
         outcome = "ready"
@@ -154,7 +155,7 @@ class Gate:
         key = token(config.token_variable, self._environ)
         probes = [
             ServerProbe(address, model=name, api=config.api, token=key, tick=self._tick)
-            for name in config.wanted or ("",)
+            for name in config.model_names or ("",)
         ]
         while True:
             self._tick()
@@ -185,15 +186,16 @@ class Gate:
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, 0.5))
+        # in short sleeps, so a failure of the loader ends the wait early
+        while (remaining := end - time.monotonic()) > 0:
+            time.sleep(min(remaining, 0.5))
             self._tick()
 
     def _note(self, answer: ProbeAnswer) -> ProbeAnswer:
-        """Remember an answer, and count how often the port closed.
+        """Store an answer, and count how often the port closed.
 
         Raises:
-            ServerExitedError: Too often.
+            ServerExitedError: The port closed too often.
         """
         self._answer = answer
         if answer.is_open:
@@ -212,7 +214,7 @@ class Gate:
         return answer
 
     def _tick(self) -> None:
-        """Look at the loader, and say now and then what is waited for."""
+        """Check the loader, and log the last answer from time to time."""
         if self._loader:
             self._loader.check()
         if time.monotonic() >= self._next_log:
@@ -242,7 +244,7 @@ class Gate:
         phases = start_phases(
             started=self._entered,
             ended=ended,
-            # on a clock of its own the gate does not know how long before it the start began
+            # without a shared clock, the start may have begun up to one budget before the gate
             oldest=started - (0 if self._budget.is_shared else self._budget.seconds),
             models=config.models,
             inputs=config.inputs,
@@ -252,7 +254,8 @@ class Gate:
         if config.report:
             try:
                 write_json(config.report, value)
-            except DestinationError as error:  # a start is not worth less without its report
+            # a start that succeeded must not fail because of its report
+            except DestinationError as error:
                 _say(f"no report: {error}")
         if outcome != Terminated.__name__:
             print(table(value), file=sys.stderr, flush=True)
@@ -274,7 +277,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             ("url", "timeout", "model", "models", "inputs", "report", "token_env"),
             "does not go with --preflight",
         )
-        start_budget(environ)  # the preflight is the first program of a start: it sets the clock
+        # the preflight is the first program of a start, so it sets the clock
+        start_budget(environ)
         if problems := variable_problems(parsed.require_env, environ):
             raise combined(problems)
         return 0
@@ -288,7 +292,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     config = GateConfig(
         address=None if parsed.url is None else server_address(parsed.url),
         interval_seconds=parsed.interval,
-        wanted=tuple(parsed.model),
+        model_names=tuple(parsed.model),
         api=Api(parsed.api),
         models=parsed.models,
         inputs=parsed.inputs,
@@ -305,39 +309,39 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _parser() -> CommandLine:
     parser = CommandLine(
         prog=PROGRAM,
-        description="Wait until a model server is ready, and say why when it will not be.",
+        description="Wait until a model server is ready, or say why it is not.",
     )
     add = parser.add_argument
     add(
         "url",
         metavar="URL",
         nargs="?",
-        help="readiness address; without a path an open port is enough; see --models",
+        help="readiness address; without a path, an open port is enough; see --models",
     )
     add(
         "--timeout",
         type=positive_seconds,
         metavar="SECONDS",
-        help=f"the budget; from the start's beginning where {START_VARIABLE} is set",
+        help=f"the budget; with {START_VARIABLE}, it counts from the beginning of the start",
     )
-    model = "wait until the server has this model, too (repeatable)"
+    model = "also wait until the server has this model (repeatable)"
     add("--model", action="append", default=[], metavar="NAME", help=model)
     add(
         "--api",
         choices=[api.value for api in Api],
         default=Api.OPENAI.value,
-        help="how to ask for it (%(default)s)",
+        help="the API that reports the model (%(default)s)",
     )
     add(
         "--interval",
         type=positive_seconds,
         default=0.25,
         metavar="SECONDS",
-        help="pause between questions (%(default)s)",
+        help="pause between requests (%(default)s)",
     )
     loader = (
-        "where the model loader publishes, or says why it cannot; without a URL, wait for "
-        "the model alone"
+        "where the model loader publishes the model or its error; without a URL, wait for the "
+        "model only"
     )
     add("--models", type=Path, metavar="DIRECTORY", help=loader)
     add(
@@ -346,18 +350,18 @@ def _parser() -> CommandLine:
         metavar="FILE",
         help="the input downloader's JSON file, for the report",
     )
-    add("--report", type=Path, metavar="FILE", help="write what the start took, by phase, as JSON")
+    add("--report", type=Path, metavar="FILE", help="write the duration of each phase as JSON")
     add(
         "--require-env",
         action="append",
         default=[],
         metavar="NAME",
-        help="a variable that must hold something",
+        help="a variable that must not be empty",
     )
     add(
         "--token-env", default="", metavar="NAME", help="the variable with the token for the server"
     )
-    add("--preflight", action="store_true", help="check --require-env, then end; no URL")
+    add("--preflight", action="store_true", help="only check --require-env; takes no URL")
     return parser
 
 

@@ -1,14 +1,14 @@
-"""Complete versions of models on a volume, perhaps one that many pods share.
+"""Complete versions of models on a volume, which many pods may share.
 
     <cache>/<model>/<revision>/files/…          the version's files, and nothing else
     <cache>/<model>/<revision>/manifest.json    written last: the version is complete
     <cache>/<model>/<revision>/synced           the bytes have reached the disk
-    <cache>/<model>/<revision>/leases/<holder>  who uses it; see `model_lease`
+    <cache>/<model>/<revision>/leases/<holder>  who uses it; see `lease`
     <cache>/<model>/<revision>.lease            who writes it
-    <cache>/<model>/refs/<name>                 the revision that a branch, tag or alias had last
+    <cache>/<model>/refs/<name>                 the last known revision of a branch, tag or alias
 
-A version is never changed: it becomes complete, and one day it is removed as a whole. When it was
-used last is the modification time of its manifest.
+A version never changes after it is complete, and is removed only as a whole. The modification time
+of its manifest is the time of its last use.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TRASH = ".trash-"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileEntry:
-    """One file of a complete version, as its manifest names it."""
+    """One file of a complete version, as in its manifest."""
 
     path: str
     size: int
@@ -53,7 +53,7 @@ class FileEntry:
 
 
 def read_json(path: Path) -> Any:
-    """Return what the file says; None where it is absent or no JSON."""
+    """Return the content of a JSON file, or None if it is absent or invalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
 
 
 class Version:
-    """One revision of one model, in the cache or on its way there.
+    """One revision of one model, which the cache holds or is about to hold.
 
     Args:
         path: Its directory.
@@ -69,7 +69,8 @@ class Version:
     """
 
     def __init__(self, path: Path, revision: str) -> None:
-        self.path, self.revision = path, revision
+        self.path = path
+        self.revision = revision
 
     @property
     def files(self) -> Path:
@@ -78,13 +79,13 @@ class Version:
 
     @property
     def lease(self) -> Path:
-        """The lease of who writes it."""
+        """The lease of the process that writes it."""
         return self.path.with_name(f"{self.path.name}.lease")
 
     def manifest(self) -> dict[str, Any] | None:
-        """Return the manifest of a complete version; None of any other.
+        """Return the manifest of a complete version, or None.
 
-        Complete means that each file is there with the size that the manifest says.
+        A version is complete if every file exists with the size in the manifest.
         """
         manifest = read_json(self.path / MANIFEST)
         try:
@@ -98,14 +99,14 @@ class Version:
         return None
 
     def entries(self) -> list[FileEntry]:
-        """Return the files that the manifest names."""
+        """Return the files of the manifest."""
         return [
             FileEntry(**file)
             for file in (read_json(self.path / MANIFEST) or {"files": []})["files"]
         ]
 
     def is_durable(self) -> bool:
-        """Whether a crash of a machine cannot have taken bytes that the manifest names."""
+        """Whether all bytes survived every crash of the machine since the download."""
         manifest = read_json(self.path / MANIFEST) or {}
         return (self.path / SYNCED).exists() or manifest.get("boot") == boot_id() != "unknown"
 
@@ -118,10 +119,10 @@ class Version:
         write_json(self.path / MANIFEST, {**fields, "files": files})
 
     def sync(self) -> None:
-        """Write its bytes through to the disk. Only then may another boot trust the manifest."""
+        """Flush the files to the disk; after a reboot, only then is the manifest trusted."""
         if (self.path / SYNCED).exists():
             return
-        # a volume may be read-only, a version removed meanwhile; the next start checks it again
+        # the volume may be read-only, or the version removed meanwhile; the next start checks again
         with contextlib.suppress(OSError):
             for entry in self.entries():
                 with (self.files / entry.path).open("rb") as file:
@@ -132,7 +133,7 @@ class Version:
         """Read all files again.
 
         Raises:
-            IntegrityError: One is not what the manifest says; the version is not complete any more.
+            IntegrityError: A file differs from the manifest; the version is then incomplete.
         """
 
         def is_good(entry: FileEntry) -> bool:
@@ -148,6 +149,7 @@ class Version:
             if not good
         ]
         if bad:
+            # the manifest first, so no other process takes the version for complete
             with writing(self.path):
                 (self.path / MANIFEST).unlink()
                 shutil.rmtree(self.files)
@@ -156,14 +158,14 @@ class Version:
             )
 
     def lease_of(self, holder: str) -> Path:
-        """Return the lease of one who uses it."""
+        """Return the path of a user's lease."""
         return self.path / LEASES / safe_name(holder)
 
     def use(self, holder: str, heartbeat: Heartbeat) -> Path | None:
-        """Keep the version from being removed.
+        """Protect the version from removal.
 
         Returns:
-            The lease; None where the cache cannot be written.
+            The lease, or None if the cache is read-only.
         """
         lease = self.lease_of(holder)
         with contextlib.suppress(OSError):
@@ -180,9 +182,9 @@ class ModelCache:
     """All versions below `root`.
 
     Args:
-        root: A directory; made where it is missing.
+        root: A directory; created if it does not exist.
         heartbeat: Renews the leases of this process.
-        limit: Bytes that versions may take together; None for no limit.
+        limit: Maximum total size of the versions in bytes; None for no limit.
     """
 
     def __init__(self, root: Path, heartbeat: Heartbeat, limit: int | None = None) -> None:
@@ -200,12 +202,12 @@ class ModelCache:
         return Version(self._root / model / safe_name(revision), revision)
 
     def last(self, model: str, ref: str) -> str | None:
-        """Return the revision that `ref` had when it was looked up last."""
+        """Return the revision that the last lookup of `ref` found."""
         revision = read_json(self._root / model / REFS / safe_name(ref))
         return revision if isinstance(revision, str) else None
 
     def remember(self, model: str, ref: str, revision: str) -> None:
-        """Note the revision of `ref`; it serves when the source does not answer."""
+        """Store the revision of `ref`, for times when the source does not answer."""
         directory = self._root / model / REFS
         if self.last(model, ref) != revision:
             with writing(directory):
@@ -213,7 +215,7 @@ class ModelCache:
             write_json(directory / safe_name(ref), revision)
 
     def lock(self, version: Version) -> Lock:
-        """Return the right to write `version`; makes the directory that it will be in."""
+        """Return the lock for writing `version`, and create its parent directory."""
         with writing(version.path):
             make_root(version.path.parent)
         return Lock(version.lease, self._heartbeat)
@@ -221,14 +223,15 @@ class ModelCache:
     def prune(self, incoming: int = 0, keep: Version | None = None) -> list[str]:
         """Remove the least recently used versions until `incoming` more bytes fit the limit.
 
-        Versions that somebody uses or writes stay, also when the limit is not kept by that.
+        Versions that a process uses or writes stay, even if the cache then exceeds the limit.
 
         Returns:
-            What was removed.
+            The removed versions.
         """
         if self._limit is None:
             return []
-        for trash in self._root.glob(f"*/{_TRASH}*"):  # what an earlier removal left
+        # a kill may have interrupted an earlier removal
+        for trash in self._root.glob(f"*/{_TRASH}*"):
             if not _is_used(trash):
                 shutil.rmtree(trash, ignore_errors=True)
         versions = sorted(self._versions(), key=lambda item: item[0])
@@ -243,7 +246,7 @@ class ModelCache:
         return removed
 
     def prunable_bytes(self, incoming: int) -> int:
-        """Return what `prune` would free if nobody used it; changes nothing."""
+        """Return the bytes that `prune` would free if no version were in use."""
         if self._limit is None:
             return 0
         sizes = [size for _, size, _ in sorted(self._versions(), key=lambda item: item[0])]
@@ -253,11 +256,8 @@ class ModelCache:
         return freed
 
     def remove(self, version: Version) -> bool:
-        """Remove `version`; return whether it is gone. It stays when somebody uses or writes it.
-
-        It is moved away before its leases are read: whoever takes a lease afterwards finds no
-        version.
-        """
+        """Remove `version` unless a process uses or writes it; return whether it is removed."""
+        # renamed before its leases are read, so no process can take a lease between the two
         with self.lock(version).held() as free:
             if not free:
                 return False
@@ -275,7 +275,7 @@ class ModelCache:
             return True
 
     def _versions(self) -> Iterator[tuple[float, int, Version]]:
-        """Yield last use, bytes and version of everything."""
+        """Yield the last use, size and version of everything in the cache."""
         for path in self._root.glob("*/[!.]*/"):
             version = Version(path, path.name)
             with contextlib.suppress(OSError):  # removed meanwhile
@@ -285,9 +285,9 @@ class ModelCache:
                         sum(entry.size for entry in version.entries()),
                         version,
                     )
-                # a download that was given up, unless its lease is held
+                # an abandoned download, unless another process holds its lease
                 elif (path / INCOMING).exists():
-                    # in blocks: a partial file has its full size from the start, and holes in it
+                    # in blocks: a partial file has its full size from the start, with holes
                     blocks = sum(file.stat().st_blocks for file in path.rglob("*"))
                     yield (path.stat().st_mtime, blocks * 512, version)
 

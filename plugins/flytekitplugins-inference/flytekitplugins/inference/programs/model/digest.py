@@ -1,8 +1,8 @@
-"""What a file's content should be, computed while the file arrives.
+"""Digests of files, computed while the files arrive.
 
-The parts of a file arrive in any order, a digest wants the bytes in theirs: whoever has brought a
-part hashes on as far as the file is complete from its start, out of the page cache. When the last
-part is there little is left to do, and no file waits for another one's digest.
+The parts of a file arrive in any order, but a digest needs the bytes in sequence. The thread that
+completes a part therefore hashes, from the page cache, up to the first gap in the file. When the
+last part arrives, little remains to be hashed, and no file waits for another file's digest.
 """
 
 from __future__ import annotations
@@ -32,40 +32,39 @@ MD5 = "md5"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Digest:
-    """An algorithm and what it should say; no value where the source does not tell."""
+    """An algorithm and its expected value, which is empty if the source reports none."""
 
     algorithm: str = SHA256
     value: str = ""
     is_certain: bool = True
-    """False where a source's value may be of something else, as an ETag of an encrypted object
-    is."""
+    """False if the source's value may belong to other bytes, such as the ETag of an encrypted
+    object."""
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.value}"
 
 
 class DigestMismatchError(IntegrityError):
-    """A file arrived whole, and is not the one that its source describes.
+    """A complete file differs from the one that its source describes.
 
     Args:
         message: See `InferenceError`.
-        actual: The digest of what arrived.
+        actual: The digest of the file.
     """
 
-    retryable = False  # by the same request, that is; the file is fetched once more
+    # the same request would give the same bytes; the fetcher downloads the file once more itself
+    retryable = False
 
     def __init__(self, message: str, *, actual: Digest) -> None:
         super().__init__(
             message,
-            hint="The source or a proxy on the way to it hands out other bytes than it says.",
+            hint="The source, or a proxy before it, sends other bytes than it announces.",
         )
         self.actual = actual
 
 
 def new_hash(algorithm: str, size: int) -> Any:
-    """Return a hash object.
-
-    For git's it has seen the header that git puts before a blob of `size` bytes.
+    """Return a hash object; git's starts with the header of a blob of `size` bytes.
 
     Source: git-scm.com/book, "Git Internals - Git Objects".
     """
@@ -85,13 +84,14 @@ def file_digest(path: Path, algorithm: str, stop: threading.Event | None = None)
 
 
 class _RunningDigest:
-    """A file that arrives, and how far it is hashed."""
+    """The digest of an arriving file, up to the first gap."""
 
     def __init__(self, path: Path, size: int, missing: Sequence[int], algorithm: str) -> None:
         self._path = path
         self._size = size
         self._missing = set(missing)
-        self._lock, self._hashing = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._hashing = threading.Lock()
         self._hashed = new_hash(algorithm, size)
         self._position = 0
         self._algorithm = algorithm
@@ -99,7 +99,7 @@ class _RunningDigest:
     def part(self, start: int) -> None:
         with self._lock:
             self._missing.discard(start)
-        # else another thread hashes on, or whoever brings the last part will
+        # otherwise another thread is hashing; `digest` hashes the rest after the last part
         if self._hashing.acquire(blocking=False):
             try:
                 self._catch_up()
@@ -123,8 +123,8 @@ class _RunningDigest:
         buffer = memoryview(bytearray(BLOCK_BYTES))
         with writing(self._path), self._path.open("rb", buffering=0) as file:
             file.seek(self._position)
-            while (wanted := min(len(buffer), self._complete_until() - self._position)) > 0:
-                count = file.readinto(buffer[:wanted])
+            while (size := min(len(buffer), self._complete_until() - self._position)) > 0:
+                count = file.readinto(buffer[:size])
                 if not count:
                     return
                 self._hashed.update(buffer[:count])
@@ -132,10 +132,10 @@ class _RunningDigest:
 
 
 class Verifier:
-    """A `transfers.TransferObserver` that lets a file become visible only when it is right.
+    """A `transfers.TransferObserver` that makes a file visible only if its digest is correct.
 
     Args:
-        expected: For each delivery's path, its digest.
+        expected: The digest of each delivery, by its path.
     """
 
     def __init__(self, expected: Mapping[str, Digest]) -> None:
@@ -144,19 +144,19 @@ class Verifier:
         self._paths: dict[str, Path] = {}
         self._accepted: dict[str, Digest] = {}
         self.digests: dict[str, Digest] = {}
-        """For each path that was verified here, the digest of its content."""
+        """The digest of each verified file, by its path."""
 
     def accept(self, path: str, digest: Digest) -> None:
-        """Let `path` pass with `digest` as well.
+        """Also accept `digest` for `path`.
 
-        The source sent the same content twice, and the digest that it tells may be of another.
+        Used when the source sent the same content twice, so its digest may belong to other bytes.
         """
         self._accepted[path] = digest
 
     def begin(self, delivery: Delivery, path: Path, missing: Sequence[int]) -> None:
         """See `transfers.TransferObserver`."""
         size = delivery.source.size
-        # without a size only the end of the stream tells it, and git's digest begins with the size
+        # without a size, hashing starts at the end of the stream: git's digest begins with the size
         if size is not None:
             algorithm = self._expected[delivery.path].algorithm
             self._growing[delivery.path] = _RunningDigest(path, size, missing, algorithm)
@@ -173,8 +173,8 @@ class Verifier:
         """See `transfers.TransferObserver`.
 
         Raises:
-            DigestMismatchError: The content is not what the source says.
-            IntegrityError: It is a safetensors file that was cut off where it comes from.
+            DigestMismatchError: The content differs from the source's digest.
+            IntegrityError: The file is a safetensors file that is truncated at its source.
         """
         name = delivery.path
         path = self._paths[delivery.path]
@@ -192,7 +192,7 @@ class Verifier:
 
 
 def in_parallel(action: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Return `action` of every item, one of them at a time on each core."""
+    """Return `action` of every item, with one thread for each core."""
     from concurrent.futures import ThreadPoolExecutor
 
     cores = (

@@ -36,18 +36,18 @@ if TYPE_CHECKING:
     from .source import SnapshotFile
 
 MAX_ROUNDS = 3
-"""How often a source is looked at because it was replaced meanwhile."""
+"""How often a download starts again because somebody replaced the source meanwhile."""
 WAIT_SECONDS = 0.25
-"""How often somebody else's download is looked at."""
+"""Pause between two checks of another process's download."""
 
 
 @dataclass(kw_only=True, slots=True)
 class FetchResult:
-    """A complete version, and what it took to get it."""
+    """A complete version, and how long each phase of the fetch took."""
 
     version: Version
     lease: Path | None
-    """Keeps it from being removed."""
+    """Protects the version from removal."""
     is_from_cache: bool = True
     seconds: dict[str, float] = field(
         default_factory=lambda: {"resolve": 0.0, "download": 0.0, "verify": 0.0}
@@ -55,43 +55,43 @@ class FetchResult:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the time of the block."""
-        begun = time.monotonic()
+        """Add the duration of the block to `seconds`."""
+        start = time.monotonic()
         try:
             yield
         finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - begun, 3)
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolution:
-    """What a source has now, and whether the cache has it too."""
+    """The current version of a source, and whether the cache has it too."""
 
     version: Version
     snapshot: Snapshot | None
-    """None when the source need not be read: what is in the cache will do."""
+    """None if the cached version is used without reading the source."""
     files: tuple[SnapshotFile, ...] = ()
-    """The wanted ones."""
+    """The selected files."""
 
     @property
     def is_cached(self) -> bool:
-        """Whether nothing has to be fetched."""
+        """Whether no download is needed."""
         return self.snapshot is None or self.version.manifest() is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetcher:
-    """Brings versions into a cache.
+    """Downloads versions into a cache.
 
     Args:
-        cache: Where they go.
+        cache: The cache.
         heartbeat: Renews this process's leases.
-        holder: Names this process in them.
-        jobs: Parts that are fetched at once.
-        stall_seconds: How long a part may bring nothing.
-        retry: How often and how fast something is tried again.
-        say: Called with what happens.
-        advance: Called now and then while bytes arrive.
+        holder: The name of this process in its leases.
+        jobs: Number of parallel downloads.
+        stall_seconds: How long a part may deliver nothing.
+        retry: The attempts of each request, and the waits between them.
+        say: Called with log messages.
+        advance: Called from time to time while bytes arrive.
     """
 
     cache: ModelCache
@@ -111,26 +111,27 @@ class Fetcher:
         *,
         may_be_offline: bool = True,
     ) -> FetchResult:
-        """Return the version that `source` has now, downloaded when it is not here.
+        """Return the current version of `source`, downloading it unless the cache has it.
 
         Args:
             source: The model.
-            selection: Which of its files.
-            check: Called with their names before anything is fetched; raises when they cannot be
-                what is wanted.
-            may_be_offline: Whether what the source had last will do when it does not answer.
+            selection: Selects its files.
+            check: Called with the names of the files before the download; raises if they are not
+                the right kind of files.
+            may_be_offline: Whether the last known version is used if the source does not answer.
         """
         rounds_left = MAX_ROUNDS
         while True:
-            begun = time.monotonic()
+            start = time.monotonic()
             resolution = self.resolve(source, selection, check, may_be_offline=may_be_offline)
-            seconds = {"resolve": round(time.monotonic() - begun, 3)}
+            seconds = {"resolve": round(time.monotonic() - start, 3)}
             if resolution.snapshot is None:
                 if cached := self._cached(resolution.version, seconds):
                     return cached
-                continue  # damaged, or removed meanwhile: it is not complete any more
+                # damaged, or removed meanwhile: `resolve` no longer finds it in the cache
+                continue
             try:
-                result = self._bring(
+                result = self._complete(
                     resolution.version, resolution.snapshot, resolution.files, seconds
                 )
             except SourceChangedError:
@@ -151,7 +152,7 @@ class Fetcher:
         *,
         may_be_offline: bool = True,
     ) -> Resolution:
-        """Return what `source` has now; see `fetch`. Changes nothing in the cache."""
+        """Return the current version of `source`; see `fetch`. Changes nothing in the cache."""
         model = cache_key(source, selection)
         last = self.cache.version(model, self.cache.last(model, source.ref) or source.ref)
         is_here = last.revision != "" and last.manifest() is not None
@@ -174,10 +175,11 @@ class Fetcher:
     def missing_bytes(self, resolution: Resolution) -> int:
         """Return the bytes that `fetch` would need on the cache's volume. Changes nothing.
 
-        Reads the first byte of the largest file when something has to be fetched (a block where a
-        store hands out no parts of it): a hub tells what a gated model holds also to who may not
-        read it, and its bytes come from another host.
+        If a download is needed, it also reads the first byte of the largest file (or the first
+        block, from a store without ranges).
         """
+        # a hub lists a gated model's files for everybody, and serves the bytes from another host:
+        # only reading some shows whether the download will work
         if resolution.snapshot is None or resolution.is_cached:
             return 0
         store = ThrottledStore(
@@ -187,9 +189,8 @@ class Fetcher:
             (file.source for file in resolution.files), key=lambda source: source.size or 0
         )
         if source.size and not resolution.snapshot.staging_bytes:
-            with contextlib.suppress(
-                SourceChangedError
-            ):  # it may be read; `fetch` looks at it again
+            # a replaced source is readable too, and `fetch` looks it up again
+            with contextlib.suppress(SourceChangedError):
                 self.retry.call(
                     lambda: next(store.read(source, 0, 1 if source.ranges else None), b""),
                     Crew(1).stop,
@@ -204,20 +205,20 @@ class Fetcher:
     def _read_source(
         self, source: ModelSource, selection: Selection, *, has_fallback: bool
     ) -> tuple[Snapshot, tuple[SnapshotFile, ...]]:
-        """Ask the source what it has; not for long when what it had last would do."""
+        """Return the source's snapshot and the selected files, with fewer attempts if cached."""
         retry = replace(self.retry, attempts=3) if has_fallback else self.retry
         snapshot = retry.call(source.resolve, Crew(1).stop)
         return snapshot, selection.select(snapshot.files, source.label)
 
-    def _bring(
+    def _complete(
         self,
         version: Version,
         snapshot: Snapshot,
         files: Sequence[SnapshotFile],
         seconds: dict[str, float],
     ) -> FetchResult:
-        """Have `version` complete: from the cache, by another pod's download, or by our own."""
-        is_told = False
+        """Return `version` from the cache, after another pod's download, or after our own."""
+        is_logged = False
         while True:
             if cached := self._cached(version, seconds):
                 return cached
@@ -230,22 +231,23 @@ class Fetcher:
                     fresh.lease = version.use(self.holder, self.heartbeat)
                     return fresh
             if not free:
-                if not is_told:
+                if not is_logged:
                     self.say(
                         f"waiting revision={version.revision} reason='another process downloads it'"
                     )
-                    is_told = True
-                begun = time.monotonic()
+                    is_logged = True
+                start = time.monotonic()
                 with telling(lambda: f"Another process was downloading {version.revision}."):
                     time.sleep(WAIT_SECONDS)
-                seconds["wait"] = round(seconds.get("wait", 0.0) + time.monotonic() - begun, 3)
+                seconds["wait"] = round(seconds.get("wait", 0.0) + time.monotonic() - start, 3)
 
     def _cached(self, version: Version, seconds: dict[str, float]) -> FetchResult | None:
-        """Return `version` when it is complete, with a lease on it."""
+        """Return `version` with a lease on it, or None if it is incomplete."""
         if not version.revision or version.manifest() is None:
             return None
         lease = version.use(self.holder, self.heartbeat)
-        if version.manifest() is None:  # removed before we had the lease
+        # checked again: another process may have removed it before this one had the lease
+        if version.manifest() is None:
             return None
         cached = FetchResult(version=version, lease=lease)
         cached.seconds.update(seconds)
@@ -253,7 +255,7 @@ class Fetcher:
             return cached if version.is_durable() or self._is_undamaged(version) else None
 
     def _is_undamaged(self, version: Version) -> bool:
-        """Read a version again that another boot has written; one process at a time does."""
+        """Verify a version from another boot of the machine, in one process at a time."""
         self.say(
             f"verifying revision={version.revision} reason='it was written before this machine "
             "started'"
@@ -262,7 +264,8 @@ class Fetcher:
             with self.cache.lock(version).held() as free:
                 if not free:
                     time.sleep(WAIT_SECONDS)
-                elif version.manifest() is None:  # damaged, somebody else has found
+                # another process has found damage, and removed the manifest
+                elif version.manifest() is None:
                     return False
                 else:
                     try:
@@ -276,13 +279,13 @@ class Fetcher:
 
 
 class Download:
-    """One version on its way into the cache.
+    """The download of one version into the cache.
 
     Args:
-        fetcher: How.
-        snapshot: What the source holds.
-        files: What of it is wanted.
-        version: Where it goes.
+        fetcher: The settings of the download.
+        snapshot: The source's files.
+        files: The selected ones.
+        version: The version in the cache.
     """
 
     def __init__(
@@ -305,7 +308,7 @@ class Download:
         return missing_bytes(self._version.path, self._deliveries)
 
     def run(self, result: FetchResult, lock: Lock) -> None:
-        """Bring all files and complete the version, if it is still ours to write."""
+        """Download all files, and complete the version if this process still holds the lock."""
         size = sum(delivery.source.size or 0 for delivery in self._deliveries)
         self._fetcher.say(
             f"download revision={self._version.revision} files={len(self._deliveries)} "
@@ -339,12 +342,13 @@ class Download:
                 transfer.close()
         with result.phase("verify"):
             entries = [self._entry(path) for path in self._expected]
+        # a process that lost its lease must not complete a version that another one writes
         lock.check()
         self._version.complete(entries)
         shutil.rmtree(self._version.path / INCOMING, ignore_errors=True)
 
     def _fetch(self, transfer: Transfer) -> None:
-        """Fetch everything; what turns out to be corrupt once more."""
+        """Download all files, and corrupt ones a second time."""
         while True:
             outcome = transfer.fetch(self._deliveries)
             if not outcome.failures:
@@ -352,7 +356,7 @@ class Download:
             self._judge(transfer, outcome)
 
     def _judge(self, transfer: Transfer, outcome: Outcome) -> None:
-        """Make way for another attempt, or raise."""
+        """Prepare another attempt for corrupt files, or raise the error of any other failure."""
         for delivery, error in sorted(
             outcome.failures, key=lambda failure: isinstance(failure[1], SourceChangedError)
         ):
@@ -361,7 +365,7 @@ class Download:
             earlier = self._mismatches.get(delivery.path)
             is_certain = self._expected[delivery.path].digest.is_certain
             if earlier == error.actual and not is_certain:
-                # the same content twice: what the source says of it is wrong
+                # the same content twice: the source's digest must belong to other bytes
                 self._verifier.accept(delivery.path, error.actual)
             elif earlier is not None:
                 raise _counted(error, outcome)
@@ -370,10 +374,8 @@ class Download:
             transfer.forget(delivery)
 
     def _entry(self, path: str) -> FileEntry:
-        """Describe one file.
-
-        What an earlier run brought was verified by that run, if the source tells a digest.
-        """
+        """Return the manifest's entry of one file."""
+        # a file of an earlier run has no digest here: that run verified it against the source's
         place = self._version.path / path
         verified = self._verifier.digests.get(path)
         digest = verified or self._expected[path].digest
@@ -399,7 +401,7 @@ class Download:
 
 
 def _counted(error: InferenceError, outcome: Outcome) -> InferenceError:
-    """Return `error`, telling how many other files failed as well."""
+    """Return `error` with the number of other files that failed as well."""
     others = len(outcome.failures) - 1
     if others and isinstance(error, FetchError):
         error.message = f"{error.message} So did {others} more."

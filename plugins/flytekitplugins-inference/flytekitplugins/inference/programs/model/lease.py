@@ -1,11 +1,11 @@
-"""Who works on or uses what on a volume that many pods share.
+"""Leases on a volume that many pods share: which process writes or uses what.
 
-A lease is a file whose modification time its holder renews. Everybody else goes by that time as the
-file system tells it, never by their own clock. A holder that was killed loses its lease by not
-renewing it. On the same machine it is known at once: the kernel drops the lock (`flock`) of a
-killed process. That counts only for a lease that was taken through the same mount, and where a lock
-that is held is refused to others: some file systems have no locks, some grant every one of them,
-and FUSE keeps them for each mount apart.
+A lease is a file whose modification time its holder renews. Other processes compare that time with
+the file system's, never with their own clock. A killed holder loses its lease because nobody renews
+it. On the same machine this shows immediately: the kernel drops the lock (`flock`) of a killed
+process. That holds only for a lease taken through the same mount, and only if the file system
+refuses a held lock to others: some file systems have no locks, some grant every one, and FUSE keeps
+separate locks for each mount.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXPIRY_SECONDS = 45.0
-"""Who writes and has not renewed its lease for so long is dead."""
+"""A writer that has not renewed its lease for this time counts as dead."""
 USE_EXPIRY_SECONDS = 300.0
-"""The same of who only reads: being wrong costs a server its files, and waiting costs only disk
-space."""
+"""The same for a reader. It is longer, because an error costs a server its files, while waiting
+costs only disk space."""
 RENEWAL_SECONDS = 5.0
 
 
 class Heartbeat:
-    """Renews leases from a thread of its own."""
+    """Renews leases in its own thread."""
 
     def __init__(self) -> None:
         self._paths: set[Path] = set()
@@ -53,7 +53,7 @@ class Heartbeat:
                 self._thread.start()
 
     def remove(self, path: Path) -> None:
-        """Leave `path` alone from now on."""
+        """Stop renewing `path`."""
         with self._lock:
             self._paths.discard(path)
 
@@ -62,12 +62,13 @@ class Heartbeat:
             time.sleep(RENEWAL_SECONDS)
             with self._lock:
                 for path in self._paths:
-                    with contextlib.suppress(OSError):  # a volume that is away for a moment
+                    # the volume may be away for a moment; `Lock.check` notices a lost lease
+                    with contextlib.suppress(OSError):
                         os.utime(path)
 
 
 def now(directory: Path) -> float:
-    """Return the time as the file system of `directory` has it."""
+    """Return the current time of the file system of `directory`."""
     probe = directory / f".clock-{uuid.uuid4().hex}"
     with writing(probe):
         probe.touch()
@@ -78,7 +79,7 @@ def now(directory: Path) -> float:
 
 
 def is_live(lease: Path, moment: float, expiry: float = EXPIRY_SECONDS) -> bool:
-    """Whether `lease` is held; `moment` is `now` of its file system."""
+    """Whether a process holds `lease`; `moment` is `now` of its file system."""
     try:
         return lease.stat().st_mtime > moment - expiry
     except FileNotFoundError:
@@ -94,13 +95,14 @@ class Lock:
     """
 
     def __init__(self, path: Path, heartbeat: Heartbeat) -> None:
-        self._path, self._heartbeat = path, heartbeat
+        self._path = path
+        self._heartbeat = heartbeat
         self._holder = uuid.uuid4().hex
         self._token = ""
 
     @contextlib.contextmanager
     def held(self) -> Iterator[bool]:
-        """Yield whether the lock was free; it is held then until the block ends."""
+        """Yield whether the lock was free; if so, hold it until the block ends."""
         with writing(self._path):
             place = self._path.with_name(f"{self._path.name}.lock")
             file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -122,10 +124,10 @@ class Lock:
             os.close(file)
 
     def check(self) -> None:
-        """Make sure that the lock is still ours.
+        """Check that this process still holds the lock.
 
         Raises:
-            SourceUnavailableError: It was not renewed in time and is somebody else's now.
+            SourceUnavailableError: The lease was not renewed in time, and another process took it.
         """
         if self._read() != self._token:
             raise SourceUnavailableError(
@@ -133,16 +135,15 @@ class Lock:
             )
 
     def _take(self, locked_device: int | None) -> bool:
-        """Make the lease ours unless somebody has it.
+        """Take the lease unless another process holds it.
 
         Args:
-            locked_device: The device on which we have the kernel's lock; None without one.
+            locked_device: The device on which this process has the kernel's lock, or None.
         """
         while not self._create():
             token = self._read()
-            is_dead = locked_device is not None and _is_from(
-                token, locked_device
-            )  # or we would not have the lock
+            # the kernel gave this process the lock, so a holder on the same mount must be dead
+            is_dead = locked_device is not None and _is_from(token, locked_device)
             if not is_dead and is_live(self._path, now(self._path.parent)):
                 return False
             if not self._remove(token):
@@ -150,7 +151,7 @@ class Lock:
         return True
 
     def _create(self) -> bool:
-        """Make the lease where there is none, with our name in it."""
+        """Create the lease with this process's token, unless it exists."""
         with writing(self._path):
             try:
                 file = os.open(
@@ -163,7 +164,8 @@ class Lock:
         return True
 
     def _remove(self, token: str) -> bool:
-        """Remove the lease that says `token`; put it back when it says something else by now."""
+        """Remove the lease if it contains `token`; return whether it did."""
+        # moved away first, because another process may replace it after the last read
         aside = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}")
         try:
             self._path.rename(aside)
@@ -171,7 +173,7 @@ class Lock:
             return True
         is_it = aside.read_text(encoding="utf-8") == token
         if not is_it:
-            # it may be taken meanwhile, or there are no hard links: its holder will notice
+            # fails if the lease was taken meanwhile, or without hard links; its holder will notice
             with contextlib.suppress(OSError):
                 os.link(aside, self._path)
         aside.unlink(missing_ok=True)
@@ -185,7 +187,7 @@ class Lock:
 
 
 def _is_from(token: str, device: int) -> bool:
-    """Whether this machine wrote `token` since it was started, through the mount of `device`."""
+    """Whether this boot of this machine wrote `token`, through the mount of `device`."""
     try:
         fields = json.loads(token)
         return bool(fields["boot"] == boot_id() != "unknown" and fields["device"] == device)
@@ -194,20 +196,18 @@ def _is_from(token: str, device: int) -> bool:
 
 
 class Grant(Enum):
-    """What became of asking for the kernel's lock."""
+    """The kernel's answer to a request for the lock."""
 
     GIVEN = auto()
-    """Who had it before is dead, or has ended."""
+    """The previous holder has ended."""
     REFUSED = auto()
     MEANINGLESS = auto()
-    """There are no locks, or they are given to everybody: the lease alone decides."""
+    """The file system has no locks, or grants every one: the lease alone decides."""
 
 
 def _lock(file: int, path: Path) -> Grant:
-    """Ask for the lock of the open `file`, which lies at `path`.
-
-    Asking twice shows whether a lock means anything: some file systems grant every one.
-    """
+    """Request the lock of the open `file` at `path`."""
+    # requested twice: a file system that grants the second one grants every lock
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

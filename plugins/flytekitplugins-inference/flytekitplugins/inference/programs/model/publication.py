@@ -1,6 +1,6 @@
-"""What a pod's server sees of a model.
+"""The files through which a pod's server sees a model.
 
-A link to one complete version, a description of it, and a file that says that both are there.
+They are a link to one complete version, a description of it, and a file that marks both complete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CURRENT = Path(MODEL_PATH).name
 
 
 def loader_version() -> str:
-    """Return the version of this package; `bundled` where only its programs have come along."""
+    """Return the version of this package, or `bundled` for the programs in a pod spec."""
     try:
         return metadata.version("flytekitplugins-inference")
     except metadata.PackageNotFoundError:
@@ -35,9 +35,9 @@ def loader_version() -> str:
 
 
 def swap_link(link: Path, target: Path) -> None:
-    """Make `link` lead to `target`, in one step for whoever opens it.
+    """Point `link` to `target` atomically.
 
-    The link is relative when both are below one directory, which may then be mounted elsewhere.
+    The link is relative if both are below one directory, which may then be mounted elsewhere.
     """
     temporary = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
     with writing(link):
@@ -54,7 +54,7 @@ def remove_link(link: Path) -> None:
 
 
 def describe(source: str, ref: str, result: FetchResult) -> dict[str, Any]:
-    """Return what the metadata says of one published version."""
+    """Return the metadata of one published version."""
     version = result.version
     entries = version.entries()
     return {
@@ -79,10 +79,10 @@ def timestamp() -> str:
 
 
 class Publication:
-    """The pod's directory of what is published.
+    """The directory in which a pod's loader publishes.
 
     Args:
-        directory: Private to the pod.
+        directory: A directory that is private to the pod.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -93,17 +93,17 @@ class Publication:
 
     @property
     def is_ready(self) -> bool:
-        """Whether an earlier run has published something that is still there."""
+        """Whether a version that an earlier run published still exists."""
         return self._ready.exists() and self.metadata() is not None
 
     def metadata(self) -> dict[str, Any] | None:
-        """Return what was written last; None where that cannot be read."""
+        """Return the last description, or None if it cannot be read."""
         fields = read_json(self.directory / METADATA_NAME)
         is_complete = isinstance(fields, dict) and isinstance(fields.get("updates"), dict)
         return fields if is_complete else None
 
     def begin(self) -> None:
-        """Take back a readiness that nothing stands behind any more."""
+        """Count this start, and withdraw the readiness of a version that no longer exists."""
         with writing(self.directory):
             make_root(self.directory)
             starts = read_json(self._starts)
@@ -117,25 +117,26 @@ class Publication:
         write_json(self.directory / METADATA_NAME, {**head, **fields})
 
     def fail(self, message: str) -> None:
-        """Leave a termination message for whoever waits for readiness.
+        """Write a termination message for the containers that wait for the model.
 
-        It stays until there is something to publish.
+        It stays until a version is published.
         """
-        with contextlib.suppress(InferenceError, OSError):  # the error itself is told in any case
+        # a volume that cannot be written must not hide the error itself, which the program reports
+        with contextlib.suppress(InferenceError, OSError):
             make_root(self.directory)
             write_json(self.directory / ERROR_NAME, json.loads(message))
         self.advance()
 
     def advance(self) -> None:
-        """Forget the earlier starts: this one got somewhere, or can say why not.
+        """Reset the count of starts, because this one made progress or reported an error.
 
-        A process that is killed can do neither.
+        A process that is killed does neither.
         """
         with contextlib.suppress(OSError):
             self._starts.unlink()
 
     def ready(self) -> None:
-        """Say that everything is there; the last thing that is written."""
+        """Mark the publication complete; called after everything else is written."""
         with writing(self._ready):
             (self.directory / ERROR_NAME).unlink(missing_ok=True)
             self._starts.unlink(missing_ok=True)
@@ -144,7 +145,7 @@ class Publication:
 
 
 def target_of(link: Path) -> Path | None:
-    """Return where `link` leads; None when it is no link."""
+    """Return the target of `link`, or None if it is not a link."""
     try:
         return (link.parent / link.readlink()).absolute()
     except OSError:

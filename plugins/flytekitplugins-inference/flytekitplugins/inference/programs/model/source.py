@@ -1,4 +1,4 @@
-"""What a source of models is: which files it holds now, and how they are read."""
+"""The interface of a source of models: its current files, and how to read them."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ class SnapshotFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """What a source holds at one moment."""
+    """The files of a source at one moment."""
 
     revision: str
     files: tuple[SnapshotFile, ...]
     store: Store
     slow_down: Callable[[int], None] = lambda _: None
-    """Tells the store how many connections are left, where it has some of its own."""
+    """Limits the connections that the store opens by itself."""
     staging_bytes: int = 0
-    """Bytes that somebody else's client has still to bring to the cache's volume; until then
+    """Bytes that another library's client must first download to the cache's volume; until then
     `store` has none."""
 
     @property
     def size(self) -> int:
-        """Bytes of all files, as far as the source tells."""
+        """Bytes of all files whose size the source reports."""
         return sum(file.source.size or 0 for file in self.files)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Which files of a model are wanted: shell patterns, matched against the whole path."""
+    """Selects the files of a model by shell patterns, which must match the whole path."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
-    """Instead of `include`: those of these names that are there."""
+    """Names that are selected if they exist; replaces `include`."""
     either: tuple[str, ...] = ()
-    """Of these names only the first that is there."""
+    """Alternative names; only the first existing one is selected."""
 
     def select(self, files: Iterable[SnapshotFile], label: str) -> tuple[SnapshotFile, ...]:
-        """Return the wanted ones, by name.
+        """Return the selected files, sorted by name.
 
         Raises:
-            SourceNotFoundError: Something was asked for and is not there, or nothing is left.
+            SourceNotFoundError: A file that `include` names does not exist, or no file is selected.
         """
         by_path = {file.path: file for file in files}
         if self.optional:
@@ -71,14 +71,14 @@ class Selection:
                 by_path[name] for name in self.optional if name in by_path and name not in spare
             )
         missing = [name for name in self.include if not any(map(_matcher(name), by_path))]
-        wanted = [
+        selected = [
             by_path[path]
             for path in sorted(by_path)
             if (not self.include or any(_matcher(pattern)(path) for pattern in self.include))
             and not any(_matcher(pattern)(path) for pattern in self.exclude)
         ]
         exact = [name for name in missing if not re.search(r"[*?\[]|/$", name)]
-        if exact or not wanted:
+        if exact or not selected:
             what = (
                 ", ".join(map(repr, exact or missing))
                 if exact or missing
@@ -86,7 +86,7 @@ class Selection:
             )
             names = ", ".join(sorted(by_path)[:10]) or "nothing"
             raise SourceNotFoundError(f"{label} does not have {what}.", hint=f"It has {names}.")
-        return tuple(wanted)
+        return tuple(selected)
 
 
 def _matcher(pattern: str) -> Callable[[str], bool]:
@@ -97,13 +97,13 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceAccess:
-    """How sources are read."""
+    """The configuration of access to sources."""
 
     environ: Mapping[str, str]
     connections: int
     stall_seconds: float
     may_write: bool = True
-    """Whether what only another client can read is fetched, and not only listed."""
+    """Whether a client that only writes files may download, instead of only listing."""
 
     def stores(self) -> Stores:
         """Return all stores that are read with Flyte's credentials."""
@@ -117,20 +117,19 @@ class SourceAccess:
 
 
 class ModelSource(Protocol):
-    """A model somewhere."""
+    """A source of one model."""
 
     label: str
-    """What logs and errors call it, without secrets."""
+    """The name in logs and errors, without secrets."""
     name: str
-    """What the model is called: the repository, the registered model, the last part of a path."""
+    """The model's name: the repository, the registered model, or the last part of a path."""
     identity: str
-    """Tells it from every other source, and may hold a secret: it is hashed, and never shown."""
+    """Unique for each source. It may contain a secret, so it is hashed and never shown."""
     ref: str
-    """What was asked for: a branch, tag, commit, version, alias or stage; empty for whatever is
-    there."""
+    """The requested branch, tag, commit, version, alias or stage; empty for the default."""
     is_pinned: bool
-    """Whether `ref` means the same content for ever, so that a cached version needs no look at the
+    """Whether the content of `ref` never changes, so a cached version needs no request to the
     source."""
 
     def resolve(self) -> Snapshot:
-        """Return what the source holds. Raises the `FetchError` family."""
+        """Return the current files. Raises `FetchError` or one of its subclasses."""

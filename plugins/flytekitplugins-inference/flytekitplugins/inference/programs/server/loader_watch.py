@@ -1,4 +1,4 @@
-"""Whether the model loader failed for good, told from what it leaves in the directory where it publishes."""
+"""Detects from the files in the published directory whether the model loader failed for good."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_FAILURES = 3
-"""After so many ends with an error that a rerun could have mended, or without a word, none is
-expected to."""
+"""Number of runs that end with a retryable error, or without a message, before the start fails."""
 KILLED_HINT = (
     "Read the log of model-loader; exit code 137 means its memory: raise model_loader_mem."
 )
 
 
 class LoaderWatch:
-    """Looks at what a loader leaves behind, again and again.
+    """Reads the files that a loader leaves behind, again and again.
 
     Args:
-        models: The directory where it publishes.
+        models: The directory where the loader publishes.
     """
 
     def __init__(self, models: Path) -> None:
         self._models = models
-        self._seen: set[tuple[int, int]] = set()
+        self._failures: set[tuple[int, int]] = set()
         self.last: InferenceError | None = None
-        """Its latest error."""
+        """The loader's latest error."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether the model is there. What fails after that, such as an update, is no concern of a start."""
+        """Whether the model is published; later failures, as of updates, do not end the start."""
         return (self._models / READY_NAME).exists()
 
     @property
     def state(self) -> str:
-        """What there is to say of a loader that is not ready; nothing of any other."""
+        """A sentence about a loader that is not ready; empty for any other."""
         if self.is_ready:
             return ""
         return (
@@ -51,31 +50,32 @@ class LoaderWatch:
 
     @property
     def hint(self) -> str:
-        """What to do about a loader that is not ready; nothing about any other."""
+        """A hint for a loader that is not ready; empty for any other."""
         return "" if self.is_ready else (self.last and self.last.hint) or KILLED_HINT
 
     def check(self) -> None:
-        """Look once.
+        """Read the files once.
 
         Raises:
-            InferenceError: The loader failed for good; of the kind, and with the exit code, of its
-                own error.
-            ServerExitedError: It was killed again and again.
+            InferenceError: The loader failed for good. The error has the type, and so the exit
+                code, of the loader's own.
+            ServerExitedError: The loader was killed again and again.
         """
         self._check_starts()
         path = self._models / ERROR_NAME
         try:
             status = path.stat()
+            # each run replaces the file, so a new version is another failure
             version = (status.st_ino, status.st_mtime_ns)
-            if version in self._seen or self.is_ready:
+            if version in self._failures or self.is_ready:
                 return
             error, is_final = _parse(path.read_bytes())
         except (OSError, ValueError):  # not there, or not complete
             return
-        self._seen.add(version)
+        self._failures.add(version)
         self.last = error
-        if is_final or len(self._seen) >= MAX_FAILURES:
-            times = f" {len(self._seen)} times" if len(self._seen) > 1 else ""
+        if is_final or len(self._failures) >= MAX_FAILURES:
+            times = f" {len(self._failures)} times" if len(self._failures) > 1 else ""
             raise type(error)(f"The model loader failed{times}: {error.message}", hint=error.hint)
 
     def _check_starts(self) -> None:
@@ -85,16 +85,18 @@ class LoaderWatch:
             return
         if starts > MAX_FAILURES and not self.is_ready:
             raise ServerExitedError(
-                f"The model loader was killed {starts - 1} times, and brought nothing.",
+                f"The model loader was killed {starts - 1} times and made no progress.",
                 hint=KILLED_HINT,
             )
 
 
 def _parse(text: bytes) -> tuple[InferenceError, bool]:
-    """Return the error, and whether a rerun would fail as well; a kind that is unknown here may be a passing one.
+    """Return the error, and whether a rerun would fail as well.
+
+    An error of an unknown type, as from a loader of another version, may be temporary.
 
     Raises:
-        ValueError: This is no termination message.
+        ValueError: The text is not a termination message.
     """
     try:
         fields = json.loads(text)
@@ -103,5 +105,5 @@ def _parse(text: bytes) -> tuple[InferenceError, bool]:
         raise ValueError(str(error)) from error
     if name not in errors.__all__:
         return ServerExitedError(f"{name}: {message}", hint=hint), False
-    known: InferenceError = getattr(errors, name)(message, hint=hint)
-    return known, not known.retryable
+    failure: InferenceError = getattr(errors, name)(message, hint=hint)
+    return failure, not failure.retryable

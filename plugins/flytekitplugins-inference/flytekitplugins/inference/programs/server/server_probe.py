@@ -1,4 +1,4 @@
-"""Asking a model server whether it is ready: one request at a time, each bounded, no redirect followed."""
+"""Asks a model server whether it is ready, with one bounded request at a time and no redirects."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     from ...facts.http_exchange import HttpAnswer
 
 TICK_SECONDS = 0.25
-"""How often a caller is called back while an answer is awaited."""
+"""Interval of the calls of `tick` during a request."""
 
 
 class Api(str, Enum):
-    """How a server is asked for one model."""
+    """The API that reports whether a server has a model."""
 
     OPENAI = "openai"
     """`GET /v1/models` lists it."""
     V2 = "v2"
     """`GET /v2/models/<name>/ready` is 200: the Open Inference Protocol of Triton and MLServer."""
     NONE = "none"
-    """It is not asked for."""
+    """The server is not asked for the model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeAnswer:
-    """What came of asking once."""
+    """The result of one request."""
 
     text: str
-    """What was answered, or why nothing was: goes on after `asked`, without a full stop."""
+    """The answer, or why none arrived; continues the sentence after `asked`; no full stop."""
     asked: str = ""
-    """The request, without query."""
+    """The request, without its query."""
     is_ready: bool = False
     is_open: bool | None = None
-    """Whether the port was open; None when that was not to be told."""
+    """Whether the port was open; None if that is unknown."""
     hint: str = ""
-    """What this answer in particular calls for."""
+    """What to do about this particular answer."""
     seconds: float = 0.0
 
 
@@ -58,9 +58,9 @@ class ServerProbe:
     Args:
         address: The readiness address.
         model: The model to ask for, if any.
-        api: How to ask for it.
-        token: Sent when asking for the model, to this server only.
-        tick: Called again and again while an answer is awaited; may raise.
+        api: The API to ask.
+        token: The bearer token of requests for the model; sent to this server only.
+        tick: Called every `TICK_SECONDS` during a request; may raise.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ServerProbe:
         return bool(self._model) and self._api is not Api.NONE
 
     def ask_readiness(self, seconds: float) -> ProbeAnswer:
-        """Ask whether the server is ready, which an open port is where the address has no path."""
+        """Ask whether the server is ready; without a path, an open port is enough."""
         judge = _readiness if self._address.path else None
         return self._ask(self._address, seconds, judge)
 
@@ -100,7 +100,7 @@ class ServerProbe:
     ) -> ProbeAnswer:
         started = time.monotonic()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # in a thread, only so that the caller can do something meanwhile: it ends by itself
+        # in a thread, so `tick` can run during the request, which has its own deadline
         call = BackgroundCall(lambda: _exchange(address, seconds, judge, headers)).start()
         while not call.wait(TICK_SECONDS):
             self._tick()
@@ -123,10 +123,10 @@ class ServerProbe:
 
 
 def server_address(url: str) -> Address:
-    """Return the address that a program was given for a server.
+    """Return the server's address from a program's argument.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The argument is not an address.
     """
     try:
         return parse_address(url)
@@ -167,7 +167,7 @@ def _unanswered(error: NoAnswerError, seconds: float) -> str:
 
 
 def _is_open(error: NoAnswerError) -> bool | None:
-    """Return whether the port was open: a connection that failed in another way does not tell."""
+    """Return whether the port was open; `None` if a failure other than a refusal hides it."""
     if error.is_connected:
         return True
     return False if error.reason is NoAnswerReason.REFUSED else None

@@ -1,4 +1,4 @@
-"""What a cold start took, phase by phase: from what the loader and the downloader left, and what the gate saw."""
+"""The phases of a cold start, from the files of the loader and downloader and from the gate."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_PHASES = 16
-"""Of the loader."""
+"""Maximum number of the loader's phases in a report."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StartPhase:
-    """A part of the start; both times in seconds since 1970."""
+    """A part of the start; both times are seconds since 1970."""
 
     name: str
     started: float
@@ -35,19 +35,19 @@ def start_phases(
     inputs: Path | None,
     first_answer_seconds: float | None,
 ) -> list[StartPhase]:
-    """Return the phases of a start; what left no trace has none.
+    """Return the phases of a start that left a trace.
 
-    The server's own begins when the model was there, or with the gate: its port tells nothing, for
-    some servers open it first and others last. So the loader's phases, the server's and the first
-    answer follow one another.
+    The server's own phase begins when the model is published, or with the gate. Its port is no
+    indication: some servers open it first and others last. The loader's phases, the server's and
+    the first answer therefore follow one another.
 
     Args:
         started: When the gate started.
         ended: When the wait ended.
-        oldest: What ended before is an earlier start's, left on a volume that outlives the pod.
+        oldest: Phases that ended before belong to an earlier start, on a volume that outlives pods.
         models: Where the loader publishes.
         inputs: The input downloader's JSON file.
-        first_answer_seconds: How long the model took to answer at last; None when it did not.
+        first_answer_seconds: Duration of the model's first answer; None if it gave none.
     """
     loader = [phase for phase in (_loader_phases(models) if models else []) if phase.ended <= ended]
     loaded = max((phase.ended for phase in loader), default=started)
@@ -58,11 +58,15 @@ def start_phases(
         for phase in (_input_phases(inputs) if inputs else [])
         if oldest <= phase.ended <= ended
     ]
-    answered = ended - (first_answer_seconds or 0)
-    begun = min(max(started, loaded), answered)
-    phases = [*loader, *others, StartPhase(name="server_load", started=begun, ended=answered)]
+    answer_start = ended - (first_answer_seconds or 0)
+    load_start = min(max(started, loaded), answer_start)
+    phases = [
+        *loader,
+        *others,
+        StartPhase(name="server_load", started=load_start, ended=answer_start),
+    ]
     if first_answer_seconds is not None:
-        phases.append(StartPhase(name="first_answer", started=answered, ended=ended))
+        phases.append(StartPhase(name="first_answer", started=answer_start, ended=ended))
     return phases
 
 
@@ -73,8 +77,8 @@ def report(
 
     Args:
         phases: In order of appearance.
-        outcome: `ready`, or the name of what ended the wait.
-        started: When the gate started; the total begins earlier when a phase did.
+        outcome: `ready`, or the name of the error that ended the wait.
+        started: When the gate started; the total includes phases that began earlier.
         ended: When the wait ended.
     """
     first = min([started, *(phase.started for phase in phases)])
@@ -95,7 +99,7 @@ def report(
 
 
 def table(value: dict[str, Any]) -> str:
-    """Return the report's lines for a person: the phase, its seconds, and when it began and ended."""
+    """Return the report as a table: each phase, its seconds, its start and its end."""
     phases = value["phases"]
     times = [
         [datetime.fromisoformat(phase[key]) for key in ("started", "ended")] for phase in phases
@@ -111,14 +115,14 @@ def table(value: dict[str, Any]) -> str:
 
 
 def _loader_phases(models: Path) -> list[StartPhase]:
-    """Return the loader's phases of the model, and one for each adapter; none when it left none."""
+    """Return the loader's phases of the model, and one phase for each adapter."""
     path = models / METADATA_NAME
     metadata = _read_json(path)
-    written = path.stat().st_mtime if metadata else 0.0
-    phases = _phases_of(metadata, "loader", written)
+    modified = path.stat().st_mtime if metadata else 0.0
+    phases = _phases_of(metadata, "loader", modified)
     adapters = metadata.get("adapters")
     for name, adapter in (adapters if isinstance(adapters, dict) else {}).items():
-        parts = _phases_of(adapter if isinstance(adapter, dict) else {}, "", written)
+        parts = _phases_of(adapter if isinstance(adapter, dict) else {}, "", modified)
         if parts:
             phases.append(
                 StartPhase(
@@ -128,30 +132,29 @@ def _loader_phases(models: Path) -> list[StartPhase]:
     return phases[:MAX_PHASES]
 
 
-def _phases_of(description: dict[str, Any], prefix: str, written: float) -> list[StartPhase]:
-    """Return what `seconds` holds by phase, one after the other up to `loaded_at`."""
+def _phases_of(description: dict[str, Any], prefix: str, modified: float) -> list[StartPhase]:
+    """Return the phases of `seconds`, one after another, the last one ending at `loaded_at`."""
     seconds = description.get("seconds")
     ended = _moment(description.get("loaded_at"))
     if not isinstance(seconds, dict) or ended is None:
         return []
-    if (
-        0 <= written - ended < 1
-    ):  # the loader's own time is to the second, that of its file is exact
-        ended = written
-    known = [
-        (str(name), spent)
+    # `loaded_at` has whole seconds; the time of the file is exact
+    if 0 <= modified - ended < 1:
+        ended = modified
+    durations = [
+        (str(name), duration)
         for name, value in seconds.items()
-        if (spent := _number(value)) is not None
+        if (duration := _number(value)) is not None
     ]
     phases: list[StartPhase] = []
-    for name, spent in reversed([item for item in known if item[0] != "total"]):
-        phases.insert(0, StartPhase(name=f"{prefix}.{name}", started=ended - spent, ended=ended))
-        ended -= spent
+    for name, duration in reversed([item for item in durations if item[0] != "total"]):
+        phases.insert(0, StartPhase(name=f"{prefix}.{name}", started=ended - duration, ended=ended))
+        ended -= duration
     return phases
 
 
 def _input_phases(inputs: Path) -> list[StartPhase]:
-    """Return the input downloader's phase, which ended when its manifest was written; none without one."""
+    """Return the input downloader's phase, which ended when it wrote its manifest."""
     manifest = inputs.with_suffix(".manifest.json")
     seconds = _number(_read_json(manifest).get("seconds"))
     if seconds is None:
@@ -161,7 +164,7 @@ def _input_phases(inputs: Path) -> list[StartPhase]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object; an empty one when there is none, for a report must not end a start."""
+    """Return a JSON object, or an empty one on any failure: a report must not end a start."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -176,10 +179,11 @@ def _number(value: object) -> float | None:
 
 
 def _moment(value: object) -> float | None:
-    """Return seconds since 1970 of a number or an ISO 8601 text (UTC where it does not say)."""
+    """Return the seconds since 1970 of a number or an ISO 8601 text (UTC without an offset)."""
     if not isinstance(value, str):
         return _number(value)
     try:
+        # before Python 3.11, `fromisoformat` does not read the suffix Z
         moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
     except ValueError:
         return None

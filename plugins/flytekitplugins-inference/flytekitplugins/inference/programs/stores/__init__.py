@@ -1,1 +1,1 @@
-"""Reading from any store that Flyte's users have, through one small interface."""
+"""Readers for every store that Flyte's users have, behind one small interface."""

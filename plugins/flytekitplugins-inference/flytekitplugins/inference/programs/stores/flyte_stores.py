@@ -1,8 +1,8 @@
-"""All stores of Flyte's users as one, read with Flyte's own credentials.
+"""All stores of Flyte's users behind one interface, read with Flyte's own credentials.
 
-`Stores` finds the store for an address and reads it with what the `FLYTE_*` variables say, which the
+`Stores` picks the store for an address and configures it with the `FLYTE_*` variables that the
 platform adds to every container. S3 goes through botocore, HTTP through requests, everything else
-through its fsspec implementation: importing s3fs alone takes longer than all of a small download.
+through its fsspec implementation: importing s3fs alone takes longer than a whole small download.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAY_BE_PUBLIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss"})
 def storage_options(
     protocol: str, environ: Mapping[str, str], *, anonymous: bool = False
 ) -> dict[str, Any]:
-    """Return the fsspec options for `protocol` that flytekit would use with these environment variables.
+    """Return the fsspec options that flytekit would use for `protocol` with these variables.
 
     Source: `get_fsspec_storage_options`, `flytekit/core/data_persistence.py`, flytekit 1.16; the
     names of the variables are `FLYTE_<SECTION>_<OPTION>` of `flytekit/configuration/internal.py`.
@@ -53,10 +53,10 @@ def storage_options(
             "client_secret": "CLIENT_SECRET",
             "tenant_id": "TENANT_ID",
         }
-        found = {
+        values = {
             option: environ.get(f"FLYTE_AZURE_{name}", "") for option, name in variables.items()
         }
-        return {**{option: value for option, value in found.items() if value}, "anon": anonymous}
+        return {**{option: value for option, value in values.items() if value}, "anon": anonymous}
     return {}
 
 
@@ -76,15 +76,14 @@ def _s3_options(environ: Mapping[str, str], anonymous: bool) -> dict[str, Any]:
 
 
 class Stores:
-    """All stores as one.
+    """All stores behind one interface.
 
-    As flytekit does, what is forbidden is tried once more without credentials, since it may be
-    public.
+    A forbidden address is tried once more without credentials, as flytekit does: it may be public.
 
     Args:
         environ: Environment variables with Flyte's configuration.
-        connections: Connections that may be open at once to one store.
-        stall_seconds: How long a connection may bring no byte.
+        connections: Maximum number of open connections to one store.
+        stall_seconds: How long a connection may deliver no byte.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Stores:
     def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """See `Store.find`."""
         return self._first_allowed(
-            uri, lambda store: store.find(uri), lambda found: [source.uri for _, source in found]
+            uri, lambda store: store.find(uri), lambda files: [file.uri for _, file in files]
         )
 
     def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
@@ -116,9 +115,9 @@ class Stores:
         )
 
     def is_readable(self, text: str) -> bool:
-        """Whether `text`, found in a user's data, is the address of something in a store that can be read from here.
+        """Whether a text in a user's data is an address in a store that can be read from here.
 
-        Plain paths are not: they are readable as they are, and `{"path": "/"}` may be anything.
+        Plain paths are not: they are readable without a store, and `{"path": "/"}` may be anything.
         """
         if "://" not in text:
             return False
@@ -135,13 +134,15 @@ class Stores:
         except SourceForbiddenError as error:
             if scheme_of(uri) not in _MAY_BE_PUBLIC:
                 raise
-            refused = error
+            refusal = error
         try:
-            found = look(self._store(uri, anonymous=True))
+            answer = look(self._store(uri, anonymous=True))
         except FetchError:
-            raise refused from None
-        self._public.update(addresses(found))
-        return found
+            # the first error is the useful one: it is about the user's own credentials
+            raise refusal from None
+        # `read` then takes the anonymous store directly, without one refusal per block
+        self._public.update(addresses(answer))
+        return answer
 
     def _store(self, uri: str, *, anonymous: bool = False) -> Store:
         protocol = scheme_of(uri)
@@ -175,9 +176,13 @@ class Stores:
 
 
 def _fsspec_options(protocol: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return what fsspec's own variables (`FSSPEC_S3_ENDPOINT_URL` and the like) say, which flytekit honours too."""
+    """Return the options in fsspec's own variables, such as `FSSPEC_S3_ENDPOINT_URL`.
+
+    flytekit honours them too.
+    """
+    # checked first, because the import is expensive
     if not any(name.startswith("FSSPEC_") for name in environ):
-        return {}  # the import costs more than this
+        return {}
     from fsspec.config import conf
 
     return dict(conf.get(protocol, {}))

@@ -1,4 +1,4 @@
-"""Everything that has an fsspec implementation: Google Cloud Storage, Azure, FTP, Hugging Face and so on."""
+"""Stores with an fsspec implementation, such as Google Cloud Storage, Azure and FTP."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 READ_BYTES = 2 * 1024 * 1024
-"""What one request asks for: fsspec hands over a whole answer at once, so this bounds memory and
-what a stall costs."""
+"""Size of one request. fsspec returns a whole answer at once, so this bounds the memory and the
+cost of a stall."""
 _FOREIGN_ERRORS = (
     ("aiohttp", "ClientError"),
     ("azure.core.exceptions", "AzureError"),
@@ -80,7 +80,7 @@ class FsspecStore:
         except ValueError as error:
             raise UnsupportedError(
                 f"No store is known for {protocol}:// addresses.",
-                hint="Install the package that brings an fsspec implementation of it.",
+                hint="Install a package that provides an fsspec implementation of it.",
             ) from error
 
     def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
@@ -118,8 +118,9 @@ class FsspecStore:
             if block:
                 yield block
             if stop is None or len(block) != stop - start:
-                return  # the caller counts
+                return  # the caller counts the bytes
             start = stop
+        # fsspec's reads carry no version; a file of one request cannot mix two versions
         if (source.size or 0) > READ_BYTES and self.stat(source.uri).version != source.version:
             raise SourceChangedError(f"{mask(source.uri)} was replaced while it was read.")
 
@@ -127,9 +128,9 @@ class FsspecStore:
         return str(self._open(uri)[0]._strip_protocol(uri)).rstrip("/")
 
     def _open(self, uri: str) -> tuple[Any, ThreadPoolExecutor]:
-        """Return the filesystem for `uri`, and the thread that uses it when it is not asyncio inside.
+        """Return the filesystem for `uri`, and the thread for its calls unless it uses asyncio.
 
-        One thread: FTP for example has a single connection.
+        One thread is enough: FTP, for example, has a single connection.
         """
         import fsspec
 
@@ -147,7 +148,8 @@ class FsspecStore:
                         use_listings_cache=False,
                         skip_instance_cache=True,
                     )
-                except (TypeError, ValueError) as error:  # its text may repeat an option
+                # the error's own text may repeat an option, such as a key
+                except (TypeError, ValueError) as error:
                     raise ConfigError(
                         f"The store of {mask(uri)} is not configured ({type(error).__name__}).",
                         hint="Set the variables of this store: FLYTE_AZURE_STORAGE_ACCOUNT_NAME "
@@ -174,10 +176,11 @@ class FsspecStore:
                 self._stall_seconds
             )
         except (asyncio.TimeoutError, FutureTimeoutError, TimeoutError) as error:
-            with self._lock:  # what hangs keeps its thread and its connection; begin afresh
+            # a call that hangs keeps its thread and its connection, so the next one opens new ones
+            with self._lock:
                 self._opened.clear()
             raise SourceUnavailableError(
-                f"{mask(address)} brought nothing for {self._stall_seconds:g} s."
+                f"{mask(address)} delivered nothing for {self._stall_seconds:g} s."
             ) from error
         except _errors() as error:
             raise _translated(error, address) from error
@@ -198,7 +201,10 @@ def _source(uri: str, info: Mapping[str, Any]) -> StoredFile:
 
 
 def _errors() -> tuple[type[BaseException], ...]:
-    """Return what implementations raise when a store fails, as far as their libraries are loaded."""
+    """Return the errors of implementations whose libraries are loaded.
+
+    A library that is not loaded cannot have raised one.
+    """
     loaded = ((sys.modules.get(module), name) for module, name in _FOREIGN_ERRORS)
     return (
         OSError,
@@ -226,7 +232,8 @@ def _translated(error: BaseException, uri: str) -> Exception:
 
 
 def _retry_after(error: BaseException) -> str | None:
-    """Return a header of an answer: aiohttp's errors have its headers, azure's the answer itself."""
+    """Return the `Retry-After` header of a failed request."""
+    # aiohttp's errors have the headers, azure's have the response
     response = getattr(error, "response", None)
     headers = getattr(error, "headers", None) or getattr(response, "headers", None)
     return headers.get("Retry-After") if isinstance(headers, Mapping) else None

@@ -1,4 +1,7 @@
-"""HTTP and HTTPS, through requests: proxies and certificates from the environment, redirects, streamed bodies."""
+"""HTTP and HTTPS stores, through requests.
+
+requests takes proxies and certificates from the environment, follows redirects and streams bodies.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from .store import (
     StoredFile,
     begins_at,
     body_blocks,
+    byte_range,
     error_for_status,
     first_bytes,
     lost_error,
@@ -35,10 +39,9 @@ class HttpStore:
     """Files of web servers.
 
     Args:
-        connections: Connections that may be open at once.
-        stall_seconds: How long a connection may bring no byte.
-        headers: Sent with every request; credentials among them are not sent to another host by a
-            redirect.
+        connections: Maximum number of open connections.
+        stall_seconds: How long a connection may deliver no byte.
+        headers: Headers of every request; a redirect to another host drops the credentials.
     """
 
     def __init__(
@@ -53,26 +56,28 @@ class HttpStore:
             self._session.mount(
                 prefix, HTTPAdapter(pool_connections=connections, pool_maxsize=connections)
             )
-        # Bytes as they are stored: what is compressed on the way has no lengths and no ranges.
+        # bytes as they are stored: a body that is compressed on the way has no length and no ranges
         self._session.headers.update({**(headers or {}), "Accept-Encoding": "identity"})
         self._timeout = (min(10.0, stall_seconds), stall_seconds)
 
     def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`.
 
-        Asks for the first bytes: HEAD is forbidden where an address is signed for GET, and not all
-        servers know it.
+        Requests the first bytes instead of HEAD, which a URL signed for GET forbids, and which not
+        all servers support.
         """
-        asked = max(head_bytes, 1)
-        response = self._get(uri, {"Range": f"bytes=0-{asked - 1}"})
+        size_of_head = max(head_bytes, 1)
+        response = self._get(uri, {"Range": f"bytes=0-{size_of_head - 1}"})
         with response:
             content_range = response.headers.get("Content-Range", "")
             total = content_range.rpartition("/")[2]
             version = _version(response)
-            if _encodings(response):  # its lengths and ranges are those of the compressed bytes
+            # the lengths and ranges of an encoded answer are those of the compressed bytes
+            if _encodings(response):
                 return StoredFile(uri=uri, size=None, version=version, ranges=False)
             if response.status_code == 206 and total.isdecimal() and begins_at(0, content_range):
-                head = first_bytes(_blocks(response, uri), asked) if version else b""
+                # without a version nothing shows that later parts belong to the same file
+                head = first_bytes(_blocks(response, uri), size_of_head) if version else b""
                 return StoredFile(
                     uri=uri, size=int(total), version=version, ranges=version != "", head=head
                 )
@@ -88,21 +93,20 @@ class HttpStore:
         """See `Store.find`: the links of index pages, as fsspec reads them.
 
         Raises:
-            SourceNotFoundError: There are none; `uri` may be a file.
+            SourceNotFoundError: The page has no links; `uri` may be a file.
         """
         from .fsspec_store import FsspecStore
 
         names = FsspecStore("http", {}, stall_seconds=self._timeout[1]).names(uri)
         if not any(name for name, _ in names):
-            self.stat(uri)  # fsspec takes what does not answer for empty
+            # fsspec reports an unreachable page as empty; `stat` raises the actual error
+            self.stat(uri)
             raise SourceNotFoundError(f"{mask(uri)} has no links to anything below it.")
         return [(name, self.stat(address)) for name, address in names if name]
 
     def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
-        headers = (
-            {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if source.ranges else {}
-        )
+        headers = {"Range": byte_range(start, end)} if source.ranges else {}
         response = self._get(source.uri, headers)
         with response:
             if response.status_code >= 400 and not (
@@ -126,7 +130,7 @@ class HttpStore:
         )
 
     def _is_same(self, response: Any, source: StoredFile) -> bool:
-        """Whether `response` comes from the file that was looked at."""
+        """Whether `response` comes from the same version of the file as `source`."""
         return _version(response) == source.version
 
     def _get(self, uri: str, headers: dict[str, str]) -> Any:
@@ -148,7 +152,8 @@ class HttpStore:
             raise FetchError(f"{mask(uri)} is redirected again and again.") from error
         except RequestException as error:
             raise lost_error(uri, error) from error
-        except OSError as error:  # what requests says of a REQUESTS_CA_BUNDLE that is not there
+        # requests raises a plain OSError if REQUESTS_CA_BUNDLE names a missing file
+        except OSError as error:
             raise ConfigError(f"{mask(uri)} cannot be asked for: {error}.") from error
 
 
@@ -171,10 +176,10 @@ def _version(response: Any) -> str:
 
 
 def _encodings(response: Any) -> list[str]:
-    """Return how a server that does not heed `Accept-Encoding` has encoded an answer.
+    """Return the encodings of an answer, which some servers apply despite `Accept-Encoding`.
 
     Raises:
-        InvalidSourceError: It cannot be decoded here.
+        InvalidSourceError: This machine cannot decode one of them.
     """
     from urllib3.response import HTTPResponse
 

@@ -1,11 +1,11 @@
-"""Files of a Hugging Face hub: over HTTP as everything else, or through xet where the hub stores them so.
+"""Files of a Hugging Face hub: over HTTP, or through xet for the files that the hub stores there.
 
-What is where is asked through huggingface_hub. The bytes are not: its HTTP download writes to a
-file with a random name that it removes on failure, so it never resumes across processes, reads one
+huggingface_hub lists the files, but does not download them: its HTTP download writes to a file with
+a random name and removes it on failure, so it never resumes across processes; it also uses one
 connection per file and verifies no digest (`_download_to_tmp_and_move`, huggingface_hub 2.4.0).
-`HttpStore` with ranges, journal and stall watch does. Files that the hub keeps in xet come through
-`hf_xet`, the library that huggingface_hub uses for them, as streams of ranges: the same resume,
-retry and verification hold. (`huggingface_hub.file_download.xet_get` writes whole files only.)
+`HttpStore` has ranges, a journal and a stall watch. Files in xet arrive through `hf_xet`, the
+library that huggingface_hub uses for them, as streams of ranges, with the same resume, retry and
+verification. (`huggingface_hub.file_download.xet_get` writes whole files only.)
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _MIB = 1024 * 1024
 def xet_buffers(limit: int | None) -> dict[str, str]:
     """Return the variables that keep hf_xet's buffers within a container of `limit` bytes.
 
-    Unasked it takes 1.5 GB and 0.4 GB per file, whatever the container's limit is. An eighth of the
-    limit leaves room for the interpreter and the page cache of what is written.
+    By default it takes 1.5 GB and 0.4 GB per file, whatever the container's limit is. An eighth of
+    the limit leaves room for the interpreter and the page cache of the written files.
 
     Source: `HF_XET_RECONSTRUCTION_*`, github.com/huggingface/xet-core
     `xet_runtime/src/config/groups/`, hf_xet 1.8.
@@ -56,7 +56,8 @@ def xet_buffers(limit: int | None) -> dict[str, str]:
 
 
 def has_xet() -> bool:
-    """Whether hf_xet is here, and new enough to hand out streams; sets its buffers, which it reads when imported."""
+    """Whether hf_xet is installed, and new enough to return streams; also sets its buffers."""
+    # before the import: hf_xet reads these variables only once, when it is imported
     for name, value in xet_buffers(memory_limit_bytes()).items():
         os.environ.setdefault(name, value)
     try:
@@ -70,10 +71,10 @@ class HubStore(HttpStore):
     """Files of one repository at one commit.
 
     Args:
-        connections: Connections that may be open at once.
-        stall_seconds: How long a connection may bring no byte.
-        headers: With the token.
-        xet: For an address, its xet hash, of the files that come through hf_xet.
+        connections: Maximum number of open connections.
+        stall_seconds: How long a connection may deliver no byte.
+        headers: Headers of every request, including the token.
+        xet: The xet hash of each address that is read through hf_xet.
         xet_token_url: Where hf_xet gets its own short-lived tokens.
     """
 
@@ -111,7 +112,7 @@ class HubStore(HttpStore):
         return super()._refused(response, uri)
 
     def _is_same(self, response: Any, source: StoredFile) -> bool:
-        return True  # the address names a commit, and a digest is verified
+        return True  # the address names a commit, and the loader verifies a digest
 
     def _read_xet(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         from hf_xet import XetFileInfo
@@ -132,13 +133,14 @@ class HubStore(HttpStore):
             ) from error
 
     def _check_access(self) -> None:
-        """Ask for a xet token as hf_xet will: what the hub says when it refuses is lost in there."""
+        """Request a xet token before hf_xet does, which would hide the reason for a refusal."""
         with self._get(self._xet_token_url, {}) as response:
             if response.status_code >= 400:
                 raise self._refused(response, self._xet_token_url)
 
     def slow_down(self, connections: int) -> None:
-        """Begin afresh with so many connections: hf_xet opens its own, up to 64."""
+        """Start a new xet session with this number of connections; see `ThrottledStore`."""
+        # hf_xet opens its own connections, up to 64, and takes their number per session only
         with self._lock:
             self._concurrency, self._streams = connections, None
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LocalStore:
-    """Regular files. Symbolic links are followed, so what arrives elsewhere holds no links."""
+    """Regular files. Symbolic links are followed, so the copies contain no links."""
 
     def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`."""
@@ -45,7 +45,11 @@ class LocalStore:
 def _walk(
     directory: str, relative: str, above: tuple[tuple[int, int], ...]
 ) -> Iterator[tuple[str, StoredFile]]:
-    """Yield the files below `directory`; a link to a directory that contains it is an error, not a loop."""
+    """Yield the files below `directory`.
+
+    Raises:
+        InvalidSourceError: A link points to a directory that contains it, which would be a loop.
+    """
     status = _status(directory)
     identity = (status.st_dev, status.st_ino)
     if identity in above:

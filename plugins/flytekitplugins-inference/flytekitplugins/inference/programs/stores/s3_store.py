@@ -1,4 +1,7 @@
-"""S3 and what speaks its protocol, through botocore: the client inside s3fs, at a third of its import time."""
+"""S3 and stores with the same protocol, through botocore.
+
+It is the client inside s3fs, and takes a third of the time to import.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from .store import (
     StoredFile,
     begins_at,
     body_blocks,
+    byte_range,
     error_for_status,
     first_bytes,
     lost_error,
@@ -48,10 +52,10 @@ class S3Store:
     """Objects of S3.
 
     Args:
-        options: What s3fs would be given: `key`, `secret`, `token`, `endpoint_url`, `anon`,
+        options: The options of s3fs: `key`, `secret`, `token`, `endpoint_url`, `anon`,
             `client_kwargs`, `config_kwargs`.
-        connections: Connections that may be open at once.
-        stall_seconds: How long a connection may bring no byte.
+        connections: Maximum number of open connections.
+        stall_seconds: How long a connection may deliver no byte.
 
     Raises:
         MissingDependencyError: botocore is not installed.
@@ -63,7 +67,7 @@ class S3Store:
         with requires(
             "botocore",
             "Reading s3:// addresses",
-            hint="pip install s3fs, which flytekit depends on and which brings it.",
+            hint="pip install s3fs, a dependency of flytekit that includes botocore.",
         ):
             import botocore.session
             from botocore import UNSIGNED
@@ -73,21 +77,19 @@ class S3Store:
             connect_timeout=min(10.0, stall_seconds),
             read_timeout=stall_seconds,
             max_pool_connections=connections,
-            retries={
-                "total_max_attempts": 1,
-                "mode": "standard",
-            },  # the caller retries, with its own back-off
+            # the caller retries, with its own back-off
+            retries={"total_max_attempts": 1, "mode": "standard"},
             signature_version=UNSIGNED if options.get("anon") else None,
             **options.get("config_kwargs", {}),
         )
-        named = {
+        arguments = {
             "aws_access_key_id": options.get("key"),
             "aws_secret_access_key": options.get("secret"),
             "aws_session_token": options.get("token"),
             "endpoint_url": options.get("endpoint_url"),
         }
-        named.update(options.get("client_kwargs", {}))
-        self._client = botocore.session.Session().create_client("s3", config=config, **named)
+        arguments.update(options.get("client_kwargs", {}))
+        self._client = botocore.session.Session().create_client("s3", config=config, **arguments)
 
     def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
         """See `Store.stat`."""
@@ -114,31 +116,30 @@ class S3Store:
         address = _address(uri)
         prefix = f"{address['Key'].rstrip('/')}/".lstrip("/")
         root = f"{uri[: uri.index('://')]}://{address['Bucket']}/"
-        found = []
+        files = []
         request: dict[str, str] | None = {"Bucket": address["Bucket"], "Prefix": prefix}
         while request is not None:
             page = self._ask("list_objects_v2", uri, **request)
             for item in page.get("Contents", []):
-                if not item["Key"].endswith("/"):  # a marker that a console leaves for a directory
+                # a key with a final slash marks a directory that somebody created in a console
+                if not item["Key"].endswith("/"):
                     source = StoredFile(
                         uri=root + item["Key"], size=item["Size"], version=item.get("ETag", "")
                     )
-                    found.append((item["Key"][len(prefix) :], source))
+                    files.append((item["Key"][len(prefix) :], source))
             more = page.get("IsTruncated")
             request = (
                 {**request, "ContinuationToken": page["NextContinuationToken"]} if more else None
             )
-        if not found:
+        if not files:
             raise SourceNotFoundError(f"There is nothing below {mask(uri)}.")
-        return found
+        return files
 
     def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """See `Store.read`."""
-        whole = start == 0 and end in (
-            None,
-            source.size,
-        )  # without a range the store's checksum is verified
-        parts = {} if whole else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        # a whole object is requested without a range: botocore then verifies the store's checksum
+        whole = start == 0 and end in (None, source.size)
+        parts = {} if whole else {"Range": byte_range(start, end)}
         answer = self._ask("get_object", source.uri, **_address(source.uri), **parts)
         if source.version and answer.get("ETag") != source.version:
             answer["Body"].close()
@@ -183,7 +184,10 @@ class S3Store:
 
 
 def _address(uri: str) -> dict[str, str]:
-    """Return the parameters that name an object: `s3://bucket/key`, an access point, perhaps `?versionId=`."""
+    """Return the parameters for `s3://bucket/key`.
+
+    The bucket may be the ARN of an access point, and the key may end with `?versionId=…`.
+    """
     rest = uri.partition("://")[2]
     access_point = _ACCESS_POINT.fullmatch(rest)
     bucket, key = access_point.groups() if access_point else rest.partition("/")[::2]
@@ -192,7 +196,13 @@ def _address(uri: str) -> dict[str, str]:
 
 
 def _blocks(body: Any, uri: str, *, checked: bool = False) -> Iterator[Block]:
-    """Yield the body of an answer; with the store's checksum verified at its end when it is `checked`."""
+    """Yield the body of an answer.
+
+    Args:
+        body: botocore's streaming body.
+        uri: The object's address, for errors.
+        checked: Whether to verify the store's checksum at the end.
+    """
     from http.client import HTTPException
 
     from botocore.exceptions import BotoCoreError
@@ -211,7 +221,8 @@ def _blocks(body: Any, uri: str, *, checked: bool = False) -> Iterator[Block]:
 
 
 def _total(answer: Mapping[str, Any]) -> int:
-    """Return the size of an object of which a part was asked for; a store may answer with all of it."""
+    """Return the size of an object after a request for its first bytes."""
+    # a store that ignores `Range` answers with the whole object, and without `Content-Range`
     total = answer.get("ContentRange", "").rpartition("/")[2]
     return int(total) if total.isdecimal() else int(answer["ContentLength"])
 

@@ -1,4 +1,4 @@
-"""The small interface through which every store is read, and what its implementations share.
+"""The interface through which every store is read, and the functions its implementations share.
 
 Nothing here knows about literals.
 """
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCK_BYTES = 1024 * 1024
-"""What is read and written at a time; memory is about twice this for every transfer under way."""
+"""Size of one read or write; each active transfer takes about twice this memory."""
 _BUSY = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFile:
-    """One file of a store as it was when it was looked at."""
+    """One file of a store, as `stat` or `find` saw it."""
 
     uri: str
     size: int | None
@@ -40,8 +40,7 @@ class StoredFile:
     ranges: bool = True
     """Whether parts can be read."""
     head: bytes = field(default=b"", compare=False, repr=False)
-    """Its first bytes, if they came along; all of them for a small file, which saves its second
-    request."""
+    """The first bytes, if the answer contained them. A small file then needs no second request."""
 
 
 Block = bytes | memoryview
@@ -49,10 +48,18 @@ Block = bytes | memoryview
 
 
 class Store(Protocol):
-    """What every store can do. All methods raise the `FetchError` family and may be called from any thread."""
+    """The operations of every store.
+
+    All methods raise `FetchError` or one of its subclasses, and may be called from any thread.
+    """
 
     def stat(self, uri: str, head_bytes: int = 0) -> StoredFile:
-        """Look at one file, and bring up to `head_bytes` of it along where that costs no further request."""
+        """Return one file's description.
+
+        Args:
+            uri: The file's address.
+            head_bytes: Maximum size of `StoredFile.head`, if it costs no further request.
+        """
 
     def find(self, uri: str) -> list[tuple[str, StoredFile]]:
         """Return every file below a directory with its name relative to it."""
@@ -60,7 +67,7 @@ class Store(Protocol):
     def read(self, source: StoredFile, start: int, end: int | None) -> Iterator[Block]:
         """Yield the bytes `start` to `end` (exclusive; None: to the end) in blocks.
 
-        May yield fewer bytes than asked for when the connection ends early: the caller counts.
+        May yield fewer bytes if the connection ends early: the caller counts them.
 
         Raises:
             SourceChangedError: The file is no longer the one that `source` describes.
@@ -68,7 +75,7 @@ class Store(Protocol):
 
 
 class SourceChangedError(IntegrityError):
-    """A file was replaced between looking at it and reading it."""
+    """A file was replaced after `stat` or `find` had described it."""
 
 
 def error_for_status(
@@ -78,9 +85,9 @@ def error_for_status(
 
     Args:
         status: 400 or more.
-        uri: What was asked for; masked in the message.
+        uri: The requested address; masked in the message.
         reason: The store's own code or phrase, without addresses.
-        retry_after: The answer's `Retry-After`, which counts where it is worth to try again.
+        retry_after: The answer's `Retry-After`, which matters for retryable errors only.
     """
     where = f"{mask(uri)} ({status} {reason})"
     if status in (404, 410):
@@ -106,29 +113,34 @@ def _unavailable(where: str, seconds: float | None) -> SourceUnavailableError:
 
 
 def lost_error(uri: str, error: Exception) -> FetchError:
-    """Return the error that a library's error about a connection means."""
+    """Return our error for a library's error about a connection."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return FetchError(
             f"The certificate of the server of {mask(uri)} is not trusted here.",
             hint="Name a file with the certificates to trust in REQUESTS_CA_BUNDLE.",
         )
-    # Only the kind of error: the texts of HTTP libraries repeat addresses.
+    # only the kind of error: the texts of HTTP libraries repeat addresses, and a URL may hold a key
     return SourceUnavailableError(
         f"The connection for {mask(uri)} was lost ({type(error).__name__})."
     )
 
 
+def byte_range(start: int, end: int | None) -> str:
+    """Return the `Range` header for the bytes `start` to `end` (exclusive; None: to the end)."""
+    last = "" if end is None else end - 1
+    return f"bytes={start}-{last}"
+
+
 def begins_at(start: int, content_range: str) -> bool:
-    """Whether an answer with this `Content-Range` has the bytes from `start` on."""
+    """Whether an answer with this `Content-Range` starts with the byte `start`."""
     return content_range.startswith(f"bytes {start}-")
 
 
 def first_bytes(blocks: Iterator[Block], limit: int) -> bytes:
-    """Return what `blocks` has, at most `limit` bytes: a store may send more than it was asked for."""
+    """Return at most `limit` bytes of `blocks`; a store may send more than was requested."""
     head = bytearray()
-    for (
-        block
-    ) in blocks:  # to the end where that comes in time, so that the connection can be used again
+    # reads to the end if possible: only then can the connection be used again
+    for block in blocks:
         head += block
         if len(head) > limit:
             break

@@ -1,4 +1,4 @@
-"""A store whose silence is noticed, and that is read with fewer connections then, and with more again later."""
+"""A store that uses fewer connections after a stall, and more again after successful reads."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from .store import Block, Store, StoredFile
 
 GROWTH_READS = 8
-"""So many complete reads earn one more connection."""
+"""Number of complete reads that add one connection."""
 SHRINK_SECONDS = 1.0
-"""Failures within this time are one: connections that break together are halved once."""
+"""Failures within this time count as one: connections that break together are halved once."""
 
 
 class ThrottledStore:
-    """A `Store` whose reads share a number of connections that adapts.
+    """A `Store` whose reads share an adaptive number of connections.
 
     Additive increase, multiplicative decrease, as TCP does: on some paths many connections at once
     collapse to a trickle where a few hold (github.com/huggingface/huggingface_hub/issues/4893).
 
     Args:
-        store: The store itself.
-        limit: Connections at most.
-        stall_seconds: How long one block may take, however its bytes trickle. A store's own
-            time-out is for each byte.
-        slow_down: Called with the number of connections when it falls.
+        store: The underlying store.
+        limit: Maximum number of connections.
+        stall_seconds: How long one block may take, however slowly its bytes arrive. A store's own
+            timeout applies to each byte.
+        slow_down: Called with the new number of connections when it falls.
     """
 
     def __init__(
@@ -95,23 +95,24 @@ class ThrottledStore:
 def _watched(
     blocks: Iterator[Block], stall_seconds: float, name: str
 ) -> Generator[Block, None, None]:
-    """Yield `blocks`, each of which may take `stall_seconds`.
+    """Yield `blocks`, and raise an error if one takes longer than `stall_seconds`.
 
-    Another thread asks for them, never ahead: a block is valid only until the next one is asked
-    for. When it hangs, it is left alone with its connection.
+    Another thread reads them, and never reads ahead: a block is valid only until the next read. A
+    thread that hangs is abandoned with its connection.
     """
     arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    wanted, over = threading.Semaphore(0), threading.Event()
+    consumed = threading.Semaphore(0)
+    over = threading.Event()
 
     def ask() -> None:
         try:
             for block in blocks:
                 arrived.put(block)
-                wanted.acquire()
+                consumed.acquire()
                 if over.is_set():
                     break
             arrived.put(None)
-        except Exception as error:  # whatever it is, it is raised below
+        except Exception as error:  # raised below, in the thread of the reader
             arrived.put(error)
         finally:
             if hasattr(blocks, "close"):
@@ -123,11 +124,12 @@ def _watched(
             if isinstance(block, Exception):
                 raise block
             yield block
-            wanted.release()
+            consumed.release()
     except queue.Empty:
         raise SourceUnavailableError(
-            f"{name} brought too little for {stall_seconds:g} s."
+            f"{name} delivered too little for {stall_seconds:g} s."
         ) from None
     finally:
+        # in this order: the thread checks `over` as soon as it has the semaphore
         over.set()
-        wanted.release()
+        consumed.release()

@@ -1,4 +1,4 @@
-"""A file on its way: its parts, and the rename that makes it visible once it is complete."""
+"""A partial file: its parts, and the rename that makes it visible when it is complete."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ if TYPE_CHECKING:
 MIN_PART_BYTES = 16 * 1024 * 1024
 MAX_PART_BYTES = 64 * 1024 * 1024
 NOTE_BYTES = 2 * 1024 * 1024
-"""How much of a part arrives between two notes in the journal, and so what a kill costs each
-connection at most."""
+"""Bytes of a part between two notes in the journal: a kill costs each connection at most these."""
 
 
 def part_bytes(size: int) -> int:
-    """Return how much of a file of `size` bytes one request fetches.
-
-    A sixty-fourth, so that the last parts keep all connections busy; within bounds, because a
-    signed request costs about 2 ms of processor time and a repeated part costs its time once more.
-    """
+    """Return the size of one request for a file of `size` bytes."""
+    # a sixty-fourth, so the last parts keep all connections busy; at least the minimum, because a
+    # signed request costs about 2 ms of processor time; at most the maximum, because a lost part
+    # is downloaded again
     return min(max(-(-size // 64), MIN_PART_BYTES), MAX_PART_BYTES)
 
 
@@ -37,11 +35,11 @@ class PartialFile:
     """A file of known size that arrives in parts, or of unknown size that arrives as one.
 
     Args:
-        path: Where it grows.
+        path: The path of the incomplete file.
         key: Its name in the journal.
-        size: Bytes; None when only the end of the stream tells.
+        size: Bytes; None if only the end of the stream shows it.
         ranges: Whether it can arrive in parts.
-        journal: Knows the parts that an earlier run brought, or None when they cannot be trusted.
+        journal: Lists the parts of an earlier run; None if they cannot be trusted.
 
     Raises:
         DestinationError: The disk is too small or cannot be written.
@@ -63,14 +61,14 @@ class PartialFile:
         self.started = time.monotonic()
         with writing(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            known = (
+            earlier = (
                 journal.parts.get(key, {})
                 if journal and os.fstat(self._file).st_size == size
                 else {}
             )
-            if not known:
-                # before it has its size again: what an earlier file of this key had is not in this
-                # one
+            if not earlier:
+                # before the file has its size: after a kill, the size alone would make the notes
+                # about an earlier file of this key count for this one
                 if journal:
                     journal.add("new", key)
                 os.ftruncate(self._file, 0)
@@ -81,15 +79,17 @@ class PartialFile:
             (start, size if step is None or size is None else min(size, start + step))
             for start in starts
         ]
-        reached = [
-            (start if end is None else _reached(known, start, end), end) for start, end in parts
+        rests = [
+            (start if end is None else _resume_position(earlier, start, end), end)
+            for start, end in parts
         ]
-        self.missing = [(start, end) for start, end in reached if end is None or start != end]
-        """The parts to fetch, none for an empty file: start and end (exclusive; None: to the end of
-        the stream)."""
+        self.missing = [(start, end) for start, end in rests if end is None or start != end]
+        """The parts to download, none for an empty file: start and end (exclusive; None: to the end
+        of the stream)."""
         self.present = (size or 0) - sum((end or 0) - start for start, end in self.missing)
-        """Bytes that an earlier run brought."""
-        self._left, self._lock = len(self.missing), threading.Lock()
+        """Bytes that an earlier run downloaded."""
+        self._remaining = len(self.missing)
+        self._lock = threading.Lock()
 
     def write(self, offset: int, block: bytes | memoryview) -> None:
         """Write `block` at `offset`.
@@ -100,14 +100,16 @@ class PartialFile:
         with writing(self.path):
             view = memoryview(block)
             while view:
-                written = os.pwrite(self._file, view, offset)
-                view, offset = view[written:], offset + written
+                # `pwrite` may write less: Linux stops at 2 GiB, a full disk earlier
+                count = os.pwrite(self._file, view, offset)
+                view = view[count:]
+                offset += count
 
     def note(self, start: int, end: int) -> int:
-        """Note that the bytes from `start` to `end` of a part are here, unless they are few.
+        """Note that the bytes from `start` to `end` of a part have arrived, unless they are few.
 
         Returns:
-            Where the notes end now.
+            The end of the last note.
         """
         if end - start < NOTE_BYTES:
             return start
@@ -116,11 +118,11 @@ class PartialFile:
         return end
 
     def finish_part(self, start: int, end: int) -> bool:
-        """Note that a part, `start` to `end`, is here; return whether it was the last one."""
+        """Note that the part from `start` to `end` is complete; return whether it was the last."""
         with self._lock:
-            self._left -= 1
-            last = self._left == 0
-        # an attempt that was lost may have brought more than the one that ended
+            self._remaining -= 1
+            last = self._remaining == 0
+        # an attempt that failed may have written more bytes than the one that succeeded
         if self._size is None:
             with writing(self.path):
                 os.ftruncate(self._file, end)
@@ -135,24 +137,26 @@ class PartialFile:
             os.fchmod(self._file, 0o644)
             status = os.fstat(self._file)
             os.close(self._file)
-            if self._journal:  # before the rename: a kill between the two costs nothing
+            # before the rename: after a kill between the two, the next run only renames
+            if self._journal:
                 self._journal.add("done", self._key, status.st_mtime_ns)
-            if final.is_dir() and not final.is_symlink():  # an earlier run's, of something else
+            # an earlier run with other inputs may have left a directory here
+            if final.is_dir() and not final.is_symlink():
                 shutil.rmtree(final)
             self.path.replace(final)
         return status.st_size
 
 
-def _reached(known: Mapping[int, int], start: int, end: int | None) -> int:
-    """Return how far an earlier run came in the part from `start` to `end`."""
-    # each note begins where the one before it ends
-    while start != end and (further := known.get(start, start)) > start:
+def _resume_position(notes: Mapping[int, int], start: int, end: int | None) -> int:
+    """Return where an earlier run stopped in the part from `start` to `end`."""
+    # each note begins where the previous one ends
+    while start != end and (further := notes.get(start, start)) > start:
         start = further
     return start
 
 
 def _allocate(file: int, size: int) -> None:
-    """Reserve `size` bytes, where the file system can, so that a full disk is noticed now."""
+    """Reserve `size` bytes if the file system can, so a full disk fails before the download."""
     try:
         if size:
             os.posix_fallocate(file, 0, size)

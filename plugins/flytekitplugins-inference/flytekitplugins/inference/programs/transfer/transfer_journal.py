@@ -1,9 +1,9 @@
-"""What a transfer has done so far, in a file that survives a kill at any moment.
+"""The progress of a transfer, in a file that survives a kill at any moment.
 
-One line per fact, appended with a single write: `new <key>` when its partial file is empty, `part
-<key> <start> <end>` when these bytes are in it, `done <key> <mtime_ns>` when all are. A line that
-was cut short is ignored. The first line names the boot of the machine: when the machine crashed,
-bytes may be lost although their line is there, so another boot starts afresh.
+Each fact is one line, appended with a single write: `new <key>` when its partial file is empty,
+`part <key> <start> <end>` when these bytes are in it, `done <key> <mtime_ns>` when all are. A
+truncated line is ignored. The first line names the boot of the machine: a crash may lose bytes
+whose lines were written, so the journal of another boot is discarded.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ def transfer_key(*facts: object) -> str:
 
 
 class TransferRecord:
-    """What a journal says."""
+    """The facts in a journal."""
 
     def __init__(self) -> None:
         self.parts: dict[str, dict[int, int]] = {}
-        """Key to the parts that are there, start to end."""
+        """Key to the parts that have arrived, start to end."""
         self.done: dict[str, int] = {}
         """Key to the modification time of the complete file, in nanoseconds."""
 
     def load(self, text: str) -> bool:
-        """Note all facts of a journal, if it is of this boot of the machine.
+        """Note all facts of a journal, if it belongs to this boot of the machine.
 
         Returns:
-            Whether it is: what another boot wrote may not have reached the disk.
+            Whether it does. Bytes that another boot wrote may not have reached the disk.
         """
         lines = text.split("\n")
         if lines[0] != f"boot {boot_id()}":
             return False
+        # without the text after the last line break: it is empty, or a truncated line
         for line in lines[1:-1]:
             self.note(line.split(" "))
         return True
@@ -64,7 +65,7 @@ class TransferRecord:
 
 
 def read_record(directory: Path) -> TransferRecord:
-    """Return what the journal in `directory` says, if there is one.
+    """Return the facts of the journal in `directory`, if any.
 
     Changes nothing, and needs no lock.
     """
@@ -81,7 +82,7 @@ class TransferJournal(TransferRecord):
         directory: Where the journal and the partial files are.
 
     Raises:
-        DestinationError: Another process works there, or it cannot be written.
+        DestinationError: Another process holds the lock, or the journal cannot be written.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -101,7 +102,7 @@ class TransferJournal(TransferRecord):
             self._read()
 
     def add(self, *words: object) -> None:
-        """Append one line, and remember what it says.
+        """Append one line, and note its fact.
 
         Raises:
             DestinationError: The disk is full or broken.
@@ -120,17 +121,19 @@ class TransferJournal(TransferRecord):
         if not self.load(text):
             os.ftruncate(self._file, 0)
             self.add("boot", boot_id())
+        # a kill cut off the last line; its end keeps it apart from the next one
         elif not text.endswith("\n"):
             self._append(b"\n")
 
     def _append(self, line: bytes) -> None:
         with writing(self._path):
-            while line:  # a disk that is almost full takes a part of it and refuses the rest
+            # a disk that is almost full takes a part of the line, and refuses the rest
+            while line:
                 line = line[os.write(self._file, line) :]
 
 
 def _lock(file: int) -> None:
-    """Lock `file` for this process, unless the file system has no locks, as some network mounts."""
+    """Lock `file` for this process; some network file systems have no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

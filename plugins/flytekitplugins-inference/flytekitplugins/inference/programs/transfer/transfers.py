@@ -1,7 +1,7 @@
-"""Files from stores to a directory: in parallel, resumable, each visible only when it is complete.
+"""Downloads files from stores: in parallel, resumable, each visible only when it is complete.
 
-A file grows in `<root>/.incoming/` and is renamed when all its bytes are there; a journal remembers
-its parts. Nothing here knows what the files are for.
+A file grows in `<root>/.incoming/` and is renamed when it has all its bytes; a journal lists the
+parts that have arrived. Nothing here knows what the files are for.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 INCOMING = ".incoming"
-"""The directory below the root that holds what is not complete."""
+"""The directory below the root that holds incomplete files."""
 PROGRESS_BYTES = 1024 * 1024
-"""An attempt that brought this much was no failure: the count of attempts begins again."""
+"""After an attempt that transferred this much, the count of attempts starts again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """One file and where it goes."""
+    """One file and its destination."""
 
     source: StoredFile
     path: str
-    """Relative to the root; made by `local_names`, so that it stays inside."""
+    """Relative to the root; `local_names` guarantees that it stays inside."""
 
     @property
     def key(self) -> str:
@@ -52,22 +52,22 @@ class Delivered:
     delivery: Delivery
     size: int
     seconds: float
-    """From the first request to the rename; 0 for a file that an earlier run brought."""
+    """From the first request to the rename; 0 for a file of an earlier run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of deliveries."""
+    """The results of deliveries."""
 
     delivered: list[Delivered] = field(default_factory=list)
     failures: list[tuple[Delivery, InferenceError]] = field(default_factory=list)
 
 
 class TransferObserver(Protocol):
-    """Looks at files while they arrive. Called from any thread; see `Transfer`."""
+    """Receives events about arriving files, from any thread; see `Transfer`."""
 
     def begin(self, delivery: Delivery, path: Path, missing: Sequence[int]) -> None:
-        """The file grows at `path`; the parts that start at `missing` are not there yet."""
+        """The file grows at `path`; the parts that start at `missing` have not arrived yet."""
 
     def part(self, delivery: Delivery, start: int) -> None:
         """The part that starts at `start` has arrived."""
@@ -81,7 +81,7 @@ class TransferObserver(Protocol):
 
 
 class TransferProgress:
-    """Counts what arrives; printed by whoever wants to."""
+    """Counts the files and bytes that arrive."""
 
     def __init__(self) -> None:
         self.files = self.total_files = self.bytes = self.total_bytes = 0
@@ -94,14 +94,14 @@ class TransferProgress:
         )
 
     def add(self, *, files: int = 0, size: int = 0) -> None:
-        """Count what has arrived."""
+        """Add files and bytes to the counts."""
         with self._lock:
             self.files += files
             self.bytes += size
 
 
 def missing_bytes(root: Path, deliveries: Sequence[Delivery]) -> int:
-    """Return the bytes that must be free for what has not arrived at `root` yet.
+    """Return the free bytes that the missing files need at `root`.
 
     Changes nothing there.
     """
@@ -117,7 +117,13 @@ def missing_bytes(root: Path, deliveries: Sequence[Delivery]) -> int:
 
 
 def has_arrived(root: Path, delivery: Delivery, done: Mapping[str, int]) -> bool:
-    """Whether an earlier run brought it, perhaps all but the rename; `done` is the journal's."""
+    """Whether an earlier run downloaded a file, perhaps without the rename.
+
+    Args:
+        root: The directory of the transfer.
+        delivery: The file.
+        done: `TransferRecord.done` of the journal.
+    """
     modified = done.get(delivery.key)
     if modified is None or not delivery.source.version:
         return False
@@ -132,15 +138,15 @@ def _partial(root: Path, delivery: Delivery) -> Path:
 
 
 class Transfer:
-    """Brings files to `root`.
+    """Downloads files to `root`.
 
     Args:
-        store: Where they come from.
-        root: A directory; made where it is missing.
-        jobs: Parts that are fetched at once.
-        retry: How often and how fast a part is tried again.
+        store: The source of the files.
+        root: A directory; created if it does not exist.
+        jobs: Number of parallel downloads.
+        retry: The attempts of each part, and the waits between them.
         tick: Called every few seconds with the progress.
-        observer: Looks at the files before they become visible.
+        observer: Checks the files before they become visible.
 
     Raises:
         DestinationError: `root` cannot be written, or another process writes there.
@@ -170,14 +176,14 @@ class Transfer:
         self._journal = TransferJournal(self._incoming)
 
     def fetch(self, deliveries: Sequence[Delivery]) -> Outcome:
-        """Bring `deliveries`, the largest first.
+        """Download `deliveries`, the largest first.
 
-        The first failure ends it: parts under way are finished, no further one is begun. A file
-        whose source was replaced meanwhile fails with `SourceChangedError`; look at the source
-        again and call again.
+        After the first failure, active parts are finished and no further one starts. A file whose
+        source was replaced meanwhile fails with `SourceChangedError`; look up the source again and
+        repeat the call.
 
         Raises:
-            DestinationError: There is too little space, or it cannot be written.
+            DestinationError: The disk is too small or cannot be written.
         """
         self.progress = TransferProgress()
         outcome = Outcome()
@@ -187,6 +193,7 @@ class Transfer:
             if self._finish_earlier(d)
         )
         present = {item.delivery for item in outcome.delivered}
+        # the largest first: started last, it would run alone at the end
         missing = sorted(
             (d for d in deliveries if d not in present), key=lambda d: -(d.source.size or 0)
         )
@@ -209,7 +216,7 @@ class Transfer:
             partial.replace(final)
 
     def prune(self, directory: str, keep: set[str]) -> None:
-        """Make `directory`, and remove what an earlier run left below it.
+        """Create `directory`, and remove other files of an earlier run below it.
 
         Args:
             directory: Relative to the root.
@@ -223,26 +230,27 @@ class Transfer:
                         path.is_file() and str(path.relative_to(self._root)) not in keep
                     ):
                         path.unlink()
-                    elif path.is_dir() and not any(path.iterdir()):  # the walk has emptied it
+                    # the walk is bottom-up, so a directory without files to keep is empty by now
+                    elif path.is_dir() and not any(path.iterdir()):
                         path.rmdir()
 
     def forget(self, delivery: Delivery) -> None:
-        """Drop what has arrived of `delivery`: the next `fetch` begins it afresh."""
+        """Delete the parts of `delivery`, so the next `fetch` starts it again."""
         self._journal.add("new", delivery.key)
         with writing(self._incoming):
             _partial(self._root, delivery).unlink(missing_ok=True)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether no earlier run has brought anything."""
+        """Whether no earlier run has downloaded anything."""
         return not self._journal.parts
 
     def close(self) -> None:
-        """Let another process write here."""
+        """Release the lock on the directory."""
         self._journal.close()
 
     def _finish_earlier(self, delivery: Delivery) -> bool:
-        """Finish what an earlier run brought, perhaps up to the rename; return whether one did."""
+        """Return whether an earlier run downloaded a file; rename it if that run did not."""
         if not has_arrived(self._root, delivery, self._journal.done):
             return False
         partial = _partial(self._root, delivery)
@@ -289,16 +297,16 @@ class Transfer:
         part: tuple[int, int | None] | None,
         outcome: Outcome,
     ) -> None:
-        """Fetch one part, or none when all are here, and finish the file behind the last one."""
+        """Download one part, or none of a complete file; after the last one, finish the file."""
         try:
             if part is not None:
-                reached = self._fetch_part(delivery.source, file, *part)
-                if reached is None:
+                position = self._fetch_part(delivery.source, file, *part)
+                if position is None:
                     return
-                # before it counts: who finishes the last part relies on all others being told
+                # before `finish_part`: after the last part, the observer must know all others
                 if self._observer:
                     self._observer.part(delivery, part[0])
-                if not file.finish_part(part[0], reached):
+                if not file.finish_part(part[0], position):
                     return
             outcome.delivered.append(self._finish(delivery, file))
         except InferenceError as error:
@@ -307,10 +315,10 @@ class Transfer:
     def _fetch_part(
         self, source: StoredFile, file: PartialFile, start: int, end: int | None
     ) -> int | None:
-        """Fetch one part, going on behind the last good byte when the connection is lost.
+        """Download one part, resuming after the last byte when the connection is lost.
 
         Returns:
-            Where it ended, or None when the work was stopped meanwhile.
+            The end of the part, or None if the work was stopped meanwhile.
         """
         position = start
         attempt = 0
@@ -318,7 +326,7 @@ class Transfer:
         if start == 0 and source.head and end is not None:
             position = self._write(file, 0, source.head[:end])
         while position != end:
-            begun = position
+            origin = position
             try:
                 for block in self._store.read(source, position, end):
                     if self._crew.stop.is_set():
@@ -331,10 +339,12 @@ class Transfer:
                     return position
                 raise IntegrityError(f"{mask(source.uri)} ended {end - position} bytes early.")
             except FetchError as error:
-                attempt = 1 if position - begun >= PROGRESS_BYTES and source.ranges else attempt + 1
+                has_advanced = position - origin >= PROGRESS_BYTES and source.ranges
+                attempt = 1 if has_advanced else attempt + 1
                 if isinstance(error, SourceChangedError) or self._retry.gives_up(attempt, error):
                     raise
                 failure = error
+            # a store without ranges sends the file from its start again
             if not source.ranges:
                 self.progress.add(size=start - position)
                 position = start
