@@ -1,4 +1,4 @@
-"""The OpenAI client against a server that misbehaves: what is repeated, what is not, and what is said."""
+"""The OpenAI client against a server that misbehaves: which requests it retries, which errors."""
 
 from __future__ import annotations
 

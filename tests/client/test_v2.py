@@ -1,4 +1,4 @@
-"""The client of the Open Inference Protocol against a server that records what it gets, with and without bytes.
+"""The client of the Open Inference Protocol, with tensors as bytes and as JSON.
 
 The server below speaks as much of the protocol as the client uses, written from its specification
 (github.com/kserve/open-inference-protocol, and Triton's `extension_binary_data.md`); it can be told

@@ -139,7 +139,7 @@ class Attempts:
         return Wait(str(status), status in AWAY, pause) if pause <= self._left() else None
 
     def after_wait(self, finding: Finding) -> bool:
-        """Return whether there is a next attempt; if not, the answer of the last one is the caller's.
+        """Return whether to try again; if not, the caller gets the last answer.
 
         Raises:
             ServerNotReadyError: The server did not come back in time.
@@ -221,7 +221,7 @@ class Attempts:
         )
 
     def _refuse_hopeless(self, error: Exception) -> None:
-        """Raise what waiting does not mend: a host that does not exist, a certificate that nobody vouches for."""
+        """Raise for failures that waiting cannot fix: an unknown host, an untrusted certificate."""
         for cause in _causes(error):
             if is_unknown_host(cause):
                 raise ServerError(

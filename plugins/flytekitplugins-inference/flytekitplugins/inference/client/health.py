@@ -33,9 +33,10 @@ class HealthAnswer:
 
 
 def ask(url: str, *, api_key: str = "", seconds: float = HEALTH_SECONDS) -> HealthAnswer:
-    """Return what the server answers at a readiness address; without a path, an open port is an answer.
+    """Return what the server answers at a readiness address.
 
-    It is asked the way the requests go, which is through a proxy for some servers elsewhere.
+    If the address has no path, an open port counts as an answer. The question takes the same route
+    as the requests, which for some remote servers leads through a proxy.
 
     Args:
         url: http or https.
@@ -71,5 +72,8 @@ def _unanswered(error: NoAnswerError, seconds: float) -> str:
 
 
 def is_unknown_host(error: BaseException | None) -> bool:
-    """Return whether a name has no address, which waiting does not mend; unlike a resolver that is busy."""
+    """Return whether a host name has no address.
+
+    Waiting does not fix that. It may fix other failures of the resolver, such as `EAI_AGAIN`.
+    """
     return isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME

@@ -1,4 +1,4 @@
-"""The HTTP client of one endpoint, in whichever library is there. Imported when a client is made."""
+"""The HTTP client of one endpoint, on httpx2 or httpx. Imported when a client is created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Waiting for a server that went away: however many requests wait, one thread asks whether it is back."""
+"""Waits for a server that went away.
+
+However many requests wait, a single thread polls the server until it is back.
+"""
 
 from __future__ import annotations
 

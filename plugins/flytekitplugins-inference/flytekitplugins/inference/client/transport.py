@@ -1,4 +1,4 @@
-"""The HTTP layer below every client: sends, waits, repeats what is safe to repeat, and keeps the record.
+"""The HTTP layer below every client: it sends, waits, retries what is safe, and keeps the record.
 
 Works with `httpx` and with its successor `httpx2`: the library is a parameter (`http`), because the
 official OpenAI client is built on the one or the other, by its version. Streams of an answer must

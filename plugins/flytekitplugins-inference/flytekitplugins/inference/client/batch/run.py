@@ -21,7 +21,8 @@ def batch(
 ) -> BatchResult:
     """Ask the model server about every row, and return when all are finished.
 
-    It asks about as many rows at once as serves the server best. Works in any thread, also inside a running event loop, which it blocks; `abatch` does not.
+    It keeps as many requests in flight as give the best throughput. It works in any thread. Inside
+    a running event loop it blocks the loop; `abatch` does not.
 
     SIGTERM and Ctrl-C stop a batch of the main thread: nothing more is sent, requests in flight
     have `runner.STOP_SECONDS` to be answered, all that is finished is kept, and then the signal has
