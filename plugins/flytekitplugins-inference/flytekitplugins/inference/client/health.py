@@ -1,7 +1,7 @@
-"""Asking a server whether it is there: one short request.
+"""Asks a server once whether it answers.
 
-`programs/server/server_probe.py` belongs to the containers beside the task and judges readiness;
-this only asks whether anybody answers.
+`programs/server/server_probe.py` runs in the containers beside the task and judges readiness; this
+module only finds out whether anything answers.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ __all__ = ["HealthAnswer", "ask", "is_unknown_host"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HealthAnswer:
-    """What came of asking once."""
+    """The outcome of one question."""
 
     asked: str
-    """The question, without query."""
+    """The question, without the URL's query."""
     text: str
-    """What was answered, or why nothing was; goes on after `asked`, without a full stop."""
+    """The answer, or why there was none; continues `asked`, without a full stop."""
     is_there: bool
-    """Whether the server answers requests: anything below 500, since some gateways know no such
-    path."""
+    """Whether the server answers requests: any status below 500, because some gateways do not know
+    the path."""
 
     def __str__(self) -> str:
         return f"{self.asked} {self.text}"
@@ -40,8 +40,8 @@ def ask(url: str, *, api_key: str = "", seconds: float = HEALTH_SECONDS) -> Heal
 
     Args:
         url: http or https.
-        api_key: Sent as a bearer token, for gateways that let nobody in without.
-        seconds: What all of it may take.
+        api_key: Sent as a bearer token, for gateways that require one.
+        seconds: The limit for connecting, sending and receiving together.
     """
     address = parse_address(url)
     asked = f"GET {address.shown}" if address.path else f"TCP {address.authority}"
