@@ -433,7 +433,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
             lora_adapter_mem="1Gi",
             env={"NIM_PEFT_SOURCE": "/x"},
         ),
-        "hf_repo_ids has 2 revisions of one repository, and NIM one name for them, 'a--b'",
+        "hf_repo_ids has 2 revisions of one repository, for which NIM has only one name, 'a--b'",
     ),
     (
         lambda: VLLM(lora_adapters=["a/b"]),

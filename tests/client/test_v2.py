@@ -298,7 +298,7 @@ def test_what_json_cannot_hold_is_refused_where_there_is_only_json(
     stub: Stub, infer: Infer, datatype: str, value: Any, what: str
 ) -> None:
     describe(stub, ("x", datatype, [1]), binary=False)
-    with pytest.raises(ConfigError, match=f"'x' holds {what}.*takes tensors as JSON only"):
+    with pytest.raises(ConfigError, match=f"'x' contains {what}.*accepts tensors only as JSON"):
         infer(endpoint_of(stub), {"x": value})
     describe(stub, ("x", datatype, [1]))
     assert len(infer(endpoint_of(stub), {"x": value})["x_out"]) == 1

@@ -247,7 +247,10 @@ def test_two_servers_in_a_pod() -> None:
         ({"model": OllamaModel("m", modelfile=3)}, "modelfile: it must be a text"),  # type: ignore[arg-type]
         ({"model": OllamaModel("m", modelfile="FROM x\nPARAMETR a 1")}, "Did you mean PARAMETER?"),
         ({"model": OllamaModel("m", modelfile="FROM x\nSYSTEM {inputs}")}, "line 2 (SYSTEM)"),
-        ({"model": OllamaModel("m", modelfile=f"FROM x\nLICENSE {'x' * 100_000}")}, "do not fit"),
+        (
+            {"model": OllamaModel("m", modelfile=f"FROM x\nLICENSE {'x' * 100_000}")},
+            "holds at most",
+        ),
         (
             {"model": OllamaModel("m", source="hf://a/b", modelfile="FROM llama3")},
             "give one of them",

@@ -56,7 +56,7 @@ class Histogram:
         self.max_seconds = max(self.max_seconds, seconds)
 
     def quantile(self, share: float) -> float | None:
-        """Return the seconds that `share` (0 to 1) of the durations do not exceed, if there are any."""
+        """Return the seconds that `share` (0 to 1) of the durations do not exceed, if any."""
         left = math.ceil(share * self.count)
         for index, count in enumerate(self._counts):
             left -= count
