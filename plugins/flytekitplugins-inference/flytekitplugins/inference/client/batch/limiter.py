@@ -65,7 +65,7 @@ class _Throughput:
 
     @property
     def likely(self) -> float:
-        """The rate, reduced in the ramp, where the first requests of a burst make it look better."""
+        """The rate, reduced in the ramp, where the first requests of a burst inflate it."""
         return self.rate if self.measured else GOOD_ENOUGH * self.rate
 
     def update(self, rate: float, epoch: int) -> None:
