@@ -47,6 +47,6 @@ def record_of_row(row: Row, outcome: RowAnswer | Fault, seconds: float) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # A model may write an unpaired surrogate, which UTF-8 cannot encode; the escape `\uXXXX` can be stored.
+        # A model may write an unpaired surrogate, which UTF-8 cannot encode; its escape can be.
         return json.dumps(fields, allow_nan=False)
     return text
