@@ -269,7 +269,7 @@ def test_what_is_wrong_is_told(options: dict[str, Any], text: str) -> None:
 
 
 def test_a_parameter_that_ollama_dropped_is_a_warning() -> None:
-    with pytest.warns(InferenceWarning, match=r"line 2 \(PARAMETER mirostat\) is left out"):
+    with pytest.warns(InferenceWarning, match=r"line 2 \(PARAMETER mirostat\) is ignored"):
         Ollama(model=OllamaModel("m", modelfile="FROM x\nPARAMETER mirostat 1"))
 
 

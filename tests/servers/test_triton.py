@@ -367,7 +367,7 @@ def test_a_longer_wait_and_a_longer_grace_go_together() -> None:
         ({"model_control_mode": "poll"}, "Triton advises against it"),
         (
             {"arg_dict": {"trace_rate": 1}},
-            "'trace_rate' is deprecated in Triton 2.71.0; say 'trace_config=rate=…'",
+            "'trace_rate' is deprecated in Triton 2.71.0; use 'trace_config=rate=…'",
         ),
         ({"arg_dict": {"repository_poll_secs": 5}}, "does nothing with model control mode 'none'"),
         ({"arg_dict": {"strict_readiness": False}}, "ready even if models are missing"),
