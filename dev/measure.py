@@ -2,9 +2,9 @@
 
     .venv/bin/python -m dev.measure [PACKAGE [TESTS]]
 
-Lines of a function are those of its body without the docstring. Tokens are names, operators, numbers
-and strings of code, without docstrings. Circles are modules that import each other: when they are
-loaded, then also by imports inside functions, and then also by those for type checkers.
+Lines of a function are those of its body without the docstring. Tokens are names, operators,
+numbers and strings of code; a docstring is none. Circles are modules that import each other: when
+they are loaded, with imports inside functions as well, and with those for type checkers as well.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _tokens(text: str) -> Iterator[tokenize.TokenInfo]:
 
 
 def _docstring_lines(tree: ast.Module) -> Iterator[int]:
-    """Yield the lines of every text that stands alone: docstrings of modules, functions and fields."""
+    """Yield the lines of every docstring: those of modules, classes, functions and fields."""
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Expr)

@@ -2,8 +2,8 @@
 
     .venv/bin/python -m dev.names
 
-Prints both places of each twin and exits with 1 when there is one. A reader who meets `Engine` should
-not have to ask which one it is, and a search for a file should find one result.
+Prints both places of each twin and ends with 1 when there is one. A reader who meets `Engine`
+should not have to ask which, and a search for a file should find one.
 """
 
 from __future__ import annotations

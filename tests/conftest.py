@@ -46,8 +46,8 @@ def pytest_sessionfinish() -> None:
 
     They belong to loops in threads of fsspec and flytekit. At the end of the interpreter s3fs and
     gcsfs give them a tenth of a second to close; what does not manage is logged when logging cannot
-    import any more: "sys.meta_path is None". A session of a loop that has ended is somebody's fault:
-    it is left, and complains.
+    import any more: "sys.meta_path is None". A session of a loop that has ended is
+    somebody's fault: it is left, and complains.
     """
     if "aiohttp" not in sys.modules:
         return

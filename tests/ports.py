@@ -1,11 +1,11 @@
 """Ports for the servers of tests: reserved, never guessed.
 
 Whoever binds port 0, closes the socket and tells a server the number has guessed: until the server
-binds it, the kernel may give the port to another socket. So every process that runs tests keeps blocks
-of ports for itself. They lie below the ports that Linux (from 32768) and macOS (from 49152) give to
-connections and to port 0, and below those that the package chooses for local pods (from 28000,
-`local/ports.py`). A locked file marks a block as taken, so that neither the other worker nor another
-run on this machine uses it; the lock ends with the process.
+binds it, the kernel may give the port to another socket. So every process that runs tests keeps
+blocks of ports for itself. They lie below the ports that Linux (from 32768) and macOS (from 49152)
+give to connections and to port 0, and below those that the package chooses for local pods (from
+28000, `local/ports.py`). A locked file marks a block as taken, so that neither the other worker nor
+another run on this machine uses it; the lock ends with the process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _lock = threading.Lock()
 
 
 def reserve_port() -> int:
-    """Return a port on which nothing listens, and which nobody gets again as long as this process lives.
+    """Return a free port that nobody else gets as long as this process lives.
 
     Raises:
         RuntimeError: No block is left.

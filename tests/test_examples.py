@@ -20,7 +20,10 @@ DIGITS = ROOT / "examples" / "digits"
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
-    """Return a directory with a short path: LitServe makes Unix sockets in it, whose paths have at most 103 bytes."""
+    """Return a directory with a short path.
+
+    LitServe creates Unix sockets in it, whose paths may have at most 103 bytes.
+    """
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="digits-") as directory:
         yield Path(directory)
 
@@ -28,7 +31,7 @@ def scratch() -> Iterator[Path]:
 @pytest.mark.live
 @pytest.mark.slow
 def test_digits_trains_serves_and_measures_on_this_machine(scratch: Path) -> None:
-    """The workflow ends well, also where the server's port is in use, writes its Deck, and leaves no process."""
+    """The workflow succeeds, even if the server's port is in use; it leaves a Deck, no process."""
     environ = {**os.environ, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
     pyflyte = Path(sys.executable).with_name("pyflyte")
     with socket.socket() as occupied:
@@ -62,7 +65,7 @@ def test_digits_trains_serves_and_measures_on_this_machine(scratch: Path) -> Non
 
 
 def processes_with(variable: str) -> list[str]:
-    """Return the command lines of the processes that have a variable in their environment (on Linux)."""
+    """Return the command lines of processes with a variable in their environment (on Linux)."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -76,7 +79,7 @@ def processes_with(variable: str) -> list[str]:
 
 
 def test_the_image_of_digits_holds_the_server_where_its_command_looks() -> None:
-    """The path in the template's command is one of the repository, and the Dockerfile copies it to the same place."""
+    """The path in the template's command is in the repository; the Dockerfile copies it there."""
     (path,) = re.findall(
         r'command=\["python", "([^"]+)"', (DIGITS / "workflow.py").read_text(encoding="utf-8")
     )

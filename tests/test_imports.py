@@ -1,4 +1,4 @@
-"""What importing costs: which modules come along, when, and what happens when something of ours is broken.
+"""What an import costs: which modules it loads, when, and what happens when ours are broken.
 
 Every test asks a fresh interpreter. How long imports take is measured by `dev/bench/imports.py`,
 not here.
@@ -152,7 +152,9 @@ original = importlib.metadata.entry_points
 
 def entry_points(**wanted):
     found = original(**wanted)
-    return [p for p in found if p.name != "inference"] if wanted == {"group": "flytekit.plugins"} else found
+    if wanted != {"group": "flytekit.plugins"}:
+        return found
+    return [p for p in found if p.name != "inference"]
 
 importlib.metadata.entry_points = entry_points
 import flytekit
@@ -179,7 +181,8 @@ def test_an_error_of_ours_does_not_break_flytekit_and_is_logged() -> None:
     done = run(
         f"""
         import sys, types
-        broken = types.ModuleType("{PACKAGE}.flyte.task")  # has no InferenceTask, as after half an upgrade
+        # it has no InferenceTask, as after half an upgrade
+        broken = types.ModuleType("{PACKAGE}.flyte.task")
         sys.modules[broken.__name__] = broken
         import flytekit
         print(flytekit.task)
@@ -235,10 +238,12 @@ FIND = """
         return TaskPlugins.find_pythontask_plugin(template).__name__
 
     def everyone(template):
-        return [template, *(below for child in template.__subclasses__() for below in everyone(child))]
+        children = template.__subclasses__()
+        return [template, *(below for child in children for below in everyone(child))]
 
     import json
-    print(json.dumps({template.__name__: found(template) for template in everyone(module.ModelInferenceTemplate)}))
+    templates = everyone(module.ModelInferenceTemplate)
+    print(json.dumps({template.__name__: found(template) for template in templates}))
 """
 MINE = """
     from dataclasses import dataclass

@@ -114,7 +114,7 @@ def _distribution(directory: Path, name: str, entries: str, module: str = "") ->
         (
             "vllm = broken_x:Server",
             "from flytekitplugins.inference import NIM as Server",
-            "flytekitplugins-inference has a server of this name already",
+            "flytekitplugins-inference already has a server of this name",
         ),
     ],
 )
@@ -149,17 +149,17 @@ def test_every_open_question_is_named() -> None:
     for question in (
         "'acme/server' (gpu=0) has no fixed tag",
         "port=23456 reaches neither",
-        "there is neither a command nor a variable for the port",
-        "there is no startup probe",
-        "model= is brought to /models/current, but the server is not told so",
+        "the template sets neither a command nor a variable for the port",
+        "the startup probe (health_endpoint) is missing",
+        "model= is loaded to /models/current, but the server does not get that path",
         "the server speaks 'openai', but its model has no name",
-        "there are names of metrics, but no path",
+        "the server has metric_names but no metrics_path",
         "the metrics' port 9999 is not among the server's ports",
-        "metric_names: there is no quantity 'queue'",
+        "metric_names: 'queue' is not a quantity",
         "metric_names['requests_waiting']=() is neither a name nor a tuple of names",
     ):
         assert question in found
-    assert "nothing that the server writes lies on a volume" in "\n".join(unanswered(_Silent))
+    assert "the server writes to no volume" in "\n".join(unanswered(_Silent))
 
 
 ANSWERED: list[tuple[Any, dict[str, Any]]] = [

@@ -193,12 +193,12 @@ def test_the_longest_grace_period_counts() -> None:
         ({"a": "vllm"}, "server 'a' must be a template such as VLLM(…), not a str"),
         (
             {"a": _echo(8000, base={"spec": {}})},
-            "server 'a' has base=; a pod has one, give it to ModelServers",
+            "server 'a' has base=; a pod has only one, give it to ModelServers",
         ),
         ({"a": _echo(8000), "b": _echo(8000)}, "a and b listen on port 8000"),
         (
             {"a": _echo(8000, startup_timeout=9), "b": _echo(8001)},
-            "a has startup_timeout= and b has not",
+            "a has startup_timeout= but b has not",
         ),
     ],
 )
@@ -225,7 +225,7 @@ def test_two_sources_of_one_volume_are_a_conflict() -> None:
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
     servers = ModelServers({"a": _echo(8000), "b": _echo(8001)})
     assert servers["b"].port == 8001
-    with pytest.raises(KeyError, match="no server 'c'; there are a, b"):
+    with pytest.raises(KeyError, match="no server 'c'; expected one of a, b"):
         servers["c"]
 
 

@@ -145,7 +145,7 @@ def test_the_version_is_one(about: email.message.Message, wheel: Path) -> None:
 
 
 def test_no_version_of_the_other_product_of_this_name_replaces_it() -> None:
-    """The index has flytekit's own plugin below 2: neither an upgrade nor `>=1.16` may prefer it."""
+    """The index has flytekit's own plugin below 2; no upgrade and no `>=1.16` may prefer it."""
     assert Version(flytekitplugins.inference.__version__) >= Version("2")
     wanted = Requirement(install_command("openai").removeprefix("pip install ").strip("'"))
     assert wanted.name == NAME
@@ -336,12 +336,10 @@ def test_files_of_the_other_product_among_ours_are_told(
         )
     printed = look(tmp_path)
     assert [name for name in ("flytekit", "the package") if f"{name} works" in printed] == works
-    told = (
-        f"Files of {NAME} {flytekitplugins.inference.__version__} in {folder} are missing, or replaced"
-        in printed
-    )
-    assert told == (works != ["flytekit", "the package"]), printed
-    assert (f"{OTHER_INFO} is there too" in printed) == (told and other_info)
+    version = flytekitplugins.inference.__version__
+    reported = f"Files of {NAME} {version} in {folder} are missing, or replaced" in printed
+    assert reported == (works != ["flytekit", "the package"]), printed
+    assert (f"{OTHER_INFO} is there too" in printed) == (reported and other_info)
     assert "Traceback" not in printed
 
 

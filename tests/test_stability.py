@@ -73,5 +73,5 @@ def test_the_wheel_is_named_as_it_is_called() -> None:
 
 
 def test_the_formats_are_those_of_the_upgrade_notes() -> None:
-    """When one of them changes, say in docs/upgrade.md what happens to files of the format before."""
+    """When one changes, docs/upgrade.md must say what happens to files of the old format."""
     assert (journal.VERSION, protocol.VERSION, data.VERSION) == (1, 1, 1)

@@ -235,7 +235,8 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: NIM(secrets=NGC, hf_repo_ids=["a/b:c"], lora_adapter_mem="2Gi", env=LORA_ENV),
-        "hf_repo_ids: 'hf://a/b:c' is not a model reference: it is not the name of a hub repository",
+        "hf_repo_ids: 'hf://a/b:c' is not a model reference: "
+        "it is not the name of a hub repository",
     ),
     (
         lambda: NIM(secrets=NGC, hf_repo_ids=[3], lora_adapter_mem="2Gi", env=LORA_ENV),  # type: ignore[list-item]
@@ -432,7 +433,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
             lora_adapter_mem="1Gi",
             env={"NIM_PEFT_SOURCE": "/x"},
         ),
-        "hf_repo_ids has 2 revisions of one repository, and NIM one name for them, 'a--b'",
+        "hf_repo_ids has 2 revisions of one repository, for which NIM has only one name, 'a--b'",
     ),
     (
         lambda: VLLM(lora_adapters=["a/b"]),

@@ -1,4 +1,4 @@
-"""How threads are waited for: by an event that they set, never by `Thread.join` or `Thread.is_alive`.
+"""How to wait for a thread: by an event that it sets, not by `Thread.join` or `is_alive`.
 
 On Python 3.10 to 3.12 a signal handler that raises out of `join` marks the thread as ended: whoever
 waits again, or asks whether it is alive, takes it for done while it runs.

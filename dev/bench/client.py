@@ -32,8 +32,10 @@ import asyncio, json
 
 message = {"role": "assistant", "content": "hello"}
 choice = {"index": 0, "message": message, "finish_reason": "stop"}
-body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}).encode()
-answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+completion = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+body = json.dumps({**completion, "choices": [choice]}).encode()
+head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+answer = head % len(body) + body
 
 async def serve(reader, writer):
     try:

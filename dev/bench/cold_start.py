@@ -32,7 +32,8 @@ BLOCK = 32 * 1024
 SERVER = f"""
 import http.server, sys, time
 time.sleep({SERVER_SECONDS})
-http.server.ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+handler = http.server.SimpleHTTPRequestHandler
+http.server.ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), handler).serve_forever()
 """
 
 

@@ -100,7 +100,10 @@ print(time.perf_counter() - begun)
 
 
 class Proxy:
-    """A TCP proxy that holds back what clients send: with one packet for each request, latency per request."""
+    """A TCP proxy that delays what clients send.
+
+    A request fits into one packet, so the delay is the latency of each request.
+    """
 
     def __init__(self, port: int, latency: float) -> None:
         self._target, self._latency = port, latency
@@ -170,7 +173,10 @@ class _RangeHandler(BaseHTTPRequestHandler):
         self.server.asked.append(time.time())
         time.sleep(self.server.latency)
         if "list-type" in self.path:  # s3fs asks whether it is a directory
-            empty = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
+            empty = (
+                b"<ListBucketResult><KeyCount>0</KeyCount>"
+                b"<IsTruncated>false</IsTruncated></ListBucketResult>"
+            )
             self.send_response(200)
             self.send_header("Content-Length", str(len(empty)))
             self.end_headers()

@@ -1,4 +1,4 @@
-"""Measures what importing costs: the package, flytekit with it installed, a user's module in a task's pod.
+"""Measures what imports cost: the package, flytekit with it, a user's module in a task's pod.
 
     .venv/bin/python dev/bench/imports.py [--runs 15]
 
@@ -31,7 +31,9 @@ import importlib.metadata
 original = importlib.metadata.entry_points
 def entry_points(**wanted):
     found = original(**wanted)
-    return [p for p in found if p.name != {name!r}] if wanted == {{"group": "flytekit.plugins"}} else found
+    if wanted != {{"group": "flytekit.plugins"}}:
+        return found
+    return [p for p in found if p.name != {name!r}]
 importlib.metadata.entry_points = entry_points
 import flytekit
 """
@@ -66,7 +68,8 @@ READ = "from user_module import ask\nask.pod_template.pod_spec"
 
 REPORT = """
 import resource, sys
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+unit = 1 if sys.platform == "darwin" else 1024
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 print(peak, "kubernetes" in sys.modules)
 """
 

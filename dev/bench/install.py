@@ -1,6 +1,7 @@
 """How long the installation takes that the guide prints, with the installers that people have.
 
-    .venv/bin/python dev/bench/install.py [--pip 23.2] [--limit 300] [--extras openai,batch,report] [--cache]
+    .venv/bin/python dev/bench/install.py [--pip 23.2] [--limit 300] \\
+        [--extras openai,batch,report] [--cache]
 
 For each version of pip: a fresh virtual environment with that pip, and in it the line of the guide,
 with an empty cache unless `--cache` is given. Prints the seconds of the clock and of the processor

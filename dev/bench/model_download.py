@@ -50,7 +50,8 @@ import requests
 target = Path(sys.argv[1])
 target.mkdir(parents=True)
 for url in sys.argv[2:]:
-    with requests.get(url, stream=True, timeout=60) as response, (target / url.rpartition("/")[2]).open("wb") as file:
+    path = target / url.rpartition("/")[2]
+    with requests.get(url, stream=True, timeout=60) as response, path.open("wb") as file:
         shutil.copyfileobj(response.raw, file)
 """
 

@@ -20,7 +20,10 @@ import numpy as np
 
 
 class Digits(litserve.LitAPI):
-    """What LitServe calls: `setup` once, then `decode_request`, `predict`, `encode_response` for each request."""
+    """The hooks that LitServe calls.
+
+    It calls `setup` once, then `decode_request`, `predict` and `encode_response` for each request.
+    """
 
     def setup(self, device: str) -> None:
         """Load the model that the task got as its input `model`."""

@@ -51,7 +51,9 @@ BATCH = 60
 
 
 def split_digits() -> list[Any]:
-    """Return the 1,797 digits as training images, held-out images, training labels, held-out labels: 80 % and 20 %.
+    """Split the 1,797 digits: 80 % for training, 20 % held out.
+
+    Returns the training images, held-out images, training labels and held-out labels.
 
     Always the same split, so that `evaluate` asks for no image that any model was trained on.
     """

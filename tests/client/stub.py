@@ -76,7 +76,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class Stub:
-    """The server; `posts` and `gets` are what it was asked, `script` is how it answers the next posts."""
+    """The server; `posts` and `gets` are its requests, `script` holds its next answers to posts."""
 
     def __init__(self) -> None:
         self.script: list[Behaviour] = []

@@ -1,4 +1,4 @@
-"""The OpenAI client against a server that misbehaves: what is repeated, what is not, and what is said."""
+"""The OpenAI client against a server that misbehaves: which requests it retries, which errors."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_request_that_takes_too_long_is_not_asked_again(stub: Stub, ask: Ask) 
     assert len(stub.posts) == 1
     text = str(caught.value)
     assert f"POST {stub.url}/v1/chat/completions was sent, and nothing came within 0.3 s" in text
-    assert "the server may still work on it. Raise timeout" in text
+    assert "the server may still be working on it. Raise timeout" in text
 
 
 def test_the_timeout_of_a_single_request_is_the_one_that_is_told(stub: Stub) -> None:
@@ -189,7 +189,7 @@ def test_an_answer_that_breaks_off_is_not_asked_again(stub: Stub, ask: Ask, stre
         ask(endpoint_of(stub), streamed=streamed)
     assert len(stub.posts) == 1
     assert f"The answer to POST {stub.url}/v1/chat/completions broke off after" in str(caught.value)
-    assert "It is not asked again, since its answer had begun" in caught.value.hint
+    assert "The request is not retried, because its answer had begun" in caught.value.hint
 
 
 def test_a_stream_that_stops_ends_with_what_had_come(stub: Stub, ask: Ask) -> None:

@@ -1,4 +1,4 @@
-"""The client of the Open Inference Protocol against a server that records what it gets, with and without bytes.
+"""The client of the Open Inference Protocol, with tensors as bytes and as JSON.
 
 The server below speaks as much of the protocol as the client uses, written from its specification
 (github.com/kserve/open-inference-protocol, and Triton's `extension_binary_data.md`); it can be told
@@ -271,8 +271,8 @@ def test_every_problem_is_told_at_once(stub: Stub, infer: Infer) -> None:
     with pytest.raises(ConfigError) as caught:
         infer(endpoint_of(stub), {"x": [[1]], "y": [1.5, 2], "w": [1]}, outputs=["q"])
     assert len(caught.value.problems) == 4
-    assert "'w' is no input of the model" in caught.value.problems[0]
-    assert "'q' is no output of the model: it has x_out, y_out" in caught.value.problems[1]
+    assert "'w' is not an input of the model" in caught.value.problems[0]
+    assert "'q' is not an output of the model: it has x_out, y_out" in caught.value.problems[1]
 
 
 @pytest.mark.parametrize(
@@ -291,14 +291,14 @@ def test_arguments_of_another_kind_are_refused(
     [
         ("FP32", [np.nan], "NaN or infinity"),
         ("FP64", [np.inf], "NaN or"),
-        ("BYTES", [b"\xff"], "bytes that are no"),
+        ("BYTES", [b"\xff"], "bytes that are not"),
     ],
 )
 def test_what_json_cannot_hold_is_refused_where_there_is_only_json(
     stub: Stub, infer: Infer, datatype: str, value: Any, what: str
 ) -> None:
     describe(stub, ("x", datatype, [1]), binary=False)
-    with pytest.raises(ConfigError, match=f"'x' holds {what}.*takes tensors as JSON only"):
+    with pytest.raises(ConfigError, match=f"'x' contains {what}.*accepts tensors only as JSON"):
         infer(endpoint_of(stub), {"x": value})
     describe(stub, ("x", datatype, [1]))
     assert len(infer(endpoint_of(stub), {"x": value})["x_out"]) == 1
@@ -313,7 +313,7 @@ def test_what_json_cannot_hold_is_refused_where_there_is_only_json(
         (
             400,
             {"error": "unexpected shape"},
-            "answered 400: 'unexpected shape'. Hint: What was sent does not suit",
+            "answered 400: 'unexpected shape'. Hint: The inputs do not match",
         ),
         (
             404,
@@ -348,7 +348,7 @@ def test_an_answer_that_is_no_result_is_told(
     describe(stub, ("x", "FP32", [1]))
     stub.default = behaviour
     with pytest.raises(
-        ServerError, match="answered 200 with something that is no result of the Open Inference"
+        ServerError, match="answered 200 with something that is not a result of the Open Inference"
     ):
         infer(endpoint_of(stub), {"x": [1]})
 

@@ -1,4 +1,4 @@
-"""Run with one flytekit on the path: tasks serialise, find their class and run with their server around them.
+"""Checks one flytekit: tasks serialise, find their class, and run with their server.
 
 Prints flytekit's version. Needs neither pytest nor network; see test_flytekit.py.
 """

@@ -1,4 +1,4 @@
-"""Run with one kubernetes client on the path: every golden pod becomes that client's models and comes back whole.
+"""Checks one kubernetes client: its models hold every golden pod without loss.
 
 Prints the client's version. Needs neither pytest nor network; see test_kubernetes.py.
 """

@@ -1,4 +1,7 @@
-"""Both generations of the kubernetes client: the oldest that makes sidecars, and those around the rewrite in 37."""
+"""Both generations of the kubernetes client.
+
+The oldest that can describe sidecars, and those around the rewrite in version 37.
+"""
 
 from __future__ import annotations
 

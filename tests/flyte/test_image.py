@@ -44,7 +44,8 @@ from pathlib import Path
 from flytekitplugins.inference.flyte import image, wheel
 distribution = wheel.installed_distribution()
 Path(sys.argv[2]).write_bytes(wheel.build_wheel(distribution))
-print(package.__file__, package.__version__, distribution.version, sorted(package.installed_servers()))
+servers = sorted(package.installed_servers())
+print(package.__file__, package.__version__, distribution.version, servers)
 """
 
 

@@ -48,7 +48,7 @@ class Servers:
     directory: Path = SERVERS
 
     def environment(self, name: str) -> Path:
-        """Return a server's environment; without it the test ends here: skipped, or failed where it is required."""
+        """Return a server's environment; without one, skip the test, or fail it if required."""
         directory = self.directory / name
         if (directory / "stamp").exists():
             return directory
@@ -132,7 +132,10 @@ def saved_metrics() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def vllm_server(servers: Servers, startup: Callable[..., Probes]) -> Iterator[LocalServer]:
-    """A vLLM with the model `tiny` and the adapter `back`. It starts for a minute: once for all tests that need one."""
+    """A vLLM with the model `tiny` and the adapter `back`.
+
+    It takes a minute to start, so all tests that need a vLLM share it.
+    """
     options = {
         "model": str(servers.model("vllm", "llama")),
         "served_model_name": "tiny",

@@ -1,4 +1,6 @@
-"""Makes tiny models for real servers. A program for the servers' own environments; the tests only call `made`.
+"""Makes tiny models for real servers: a program that runs in the servers' own environments.
+
+The tests only call `made`.
 
 usage: python models.py <kind> <directory> [options of the kind …]
 
@@ -202,7 +204,7 @@ class TritonPythonModel:
 
 
 def make_triton_repository(directory: Path) -> None:
-    """A model repository for Triton: the model `affine` of the Python backend, in the versions 1 and 2."""
+    """Make a repository for Triton: the model `affine` of the Python backend, versions 1 and 2."""
     model = directory / "affine"
     for version in ("1", "2"):
         (model / version).mkdir(parents=True)
@@ -211,7 +213,7 @@ def make_triton_repository(directory: Path) -> None:
 
 
 def make_mlserver_folder(directory: Path) -> None:
-    """A model folder for MLServer: `affine`, a linear regression of scikit-learn with y = 2 x + 1."""
+    """Make a folder for MLServer: `affine`, a linear regression of scikit-learn, y = 2 x + 1."""
     import joblib
     import numpy as np
     from sklearn.linear_model import LinearRegression
@@ -273,7 +275,10 @@ def made(python: Path, kind: str, *options: str, cache: Path) -> Path:
 
 
 def _train_tokenizer() -> Any:
-    """Return a byte-level BPE tokenizer for which each number, with and without a space before it, is one token."""
+    """Return a byte-level BPE tokenizer.
+
+    Each number is one token, with and without a space before it.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -330,7 +335,9 @@ def _weights(tokenizer: Any) -> Weights:
 
 
 def _head(tokenizer: Any, embeddings: Any) -> Any:
-    """Return the head, and change the embeddings to fit: a token's row is the embedding of the one it comes after.
+    """Return the head, and change the embeddings to fit it.
+
+    A token's row in the head is the embedding of the token before it.
 
     Embeddings are random and so nearly orthogonal: with the last token's the right row makes about
     64, each other one 0 ± 8. What is no number gets its " one" from a dimension of its own.
@@ -351,7 +358,7 @@ def _head(tokenizer: Any, embeddings: Any) -> Any:
 
 
 def _adapter(step: int) -> tuple[Any, Any]:
-    """Return the two matrices, `[rank, in]` and `[out, rank]`, of an adapter that goes on by `step`.
+    """Return the matrices `[rank, in]` and `[out, rank]` of an adapter that counts on by `step`.
 
     The first tells the numbers apart: it turns what the adapted layer sees after number `n` into
     the unit vector `n`, and what it sees after the colon of the chat template into nothing. The

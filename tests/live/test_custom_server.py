@@ -1,4 +1,4 @@
-"""The server that another distribution adds, as its README runs it: BentoML, from the compiled pod."""
+"""BentoML, a server of another distribution, run from the compiled pod as its README does."""
 
 from __future__ import annotations
 

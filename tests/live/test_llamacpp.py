@@ -1,4 +1,7 @@
-"""`LlamaCpp` against the real server: its pod, with the model loader and the gate, as processes of this machine."""
+"""`LlamaCpp` against the real server.
+
+Its pod, with the model loader and the gate, runs as processes on this machine.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLServer as its template describes it: bare models, folders with settings, replaced while they are served."""
+"""MLServer as its template describes it: bare models and folders with settings, updated live."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ import sys, mlflow, numpy as np
 from sklearn.linear_model import LinearRegression
 x = np.arange(4.0).reshape(-1, 1)
 model = LinearRegression().fit(x, float(sys.argv[2]) * x[:, 0])
-mlflow.sklearn.save_model(model, sys.argv[1], signature=mlflow.models.infer_signature(x, model.predict(x)))
+signature = mlflow.models.infer_signature(x, model.predict(x))
+mlflow.sklearn.save_model(model, sys.argv[1], signature=signature)
 """
 
 
@@ -135,7 +136,10 @@ def test_a_model_that_is_not_there_ends_the_start(
 def test_a_registered_model_follows_its_alias(
     servers: Any, reserve_port: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real registry, in a sqlite file. MLflow's runtime is large and may be missing in MLServer's environment."""
+    """A real registry, in a sqlite file.
+
+    MLflow's runtime is large and may be missing in MLServer's environment.
+    """
     environment = servers.environment("mlserver")
     if not list(environment.glob("lib/python*/site-packages/mlserver_mlflow")):
         pytest.skip("mlserver-mlflow is not installed in MLServer's environment")

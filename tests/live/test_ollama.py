@@ -1,4 +1,6 @@
-"""`Ollama` against the real server: its pod as processes of this machine, and Modelfiles as `ollama create` reads them.
+"""`Ollama` against the real server.
+
+Its pod runs as processes on this machine; `ollama create` reads the Modelfiles.
 
 The server runs models with llama.cpp's own server, as in its image; what is no part of it is the
 `llama-quantize` that validates a file (`dev/servers.d/ollama.quantize.py`). Its registry cannot be
@@ -43,7 +45,10 @@ COUNTED = " three four five six seven eight"
 
 @pytest.fixture(scope="module")
 def models(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory such as repositories have: a model as GGUF and as safetensors, and adapters that count backwards."""
+    """A directory like those of repositories.
+
+    It holds a model as GGUF and as safetensors, and adapters that count backwards.
+    """
     servers.environment("ollama")
     directory = Path(tmp_path_factory.mktemp("repository"))
     shutil.copy(servers.model("llamacpp", "llama-gguf") / "model.gguf", directory / "tiny.gguf")
@@ -115,7 +120,7 @@ class Maker:
         )
 
     def shown(self, name: str) -> dict[str, Any]:
-        """Return what the server says of a model, save when it was made and what its Modelfile looks like."""
+        """Return the server's description of a model, without its date and its Modelfile."""
         answer = requests.post(
             f"{self.url}/api/show", json={"model": name}, timeout=patient(10)
         ).json()
@@ -136,7 +141,10 @@ class Maker:
         return {"parameters": parameters, **{field: answer.get(field) for field in fields}}
 
     def unload(self) -> None:
-        """Have the server load nothing: of two models with the same weights it lists the one that was loaded first."""
+        """Make the server unload every model.
+
+        Of two models with the same weights it lists only the one that was loaded first.
+        """
         for model in self.loaded():
             body = {"model": model, "keep_alive": 0}
             requests.post(f"{self.url}/api/generate", json=body, timeout=patient(30))

@@ -1,4 +1,7 @@
-"""What the live tests stand on: `dev/servers`, the rule for what is not installed, and the makers of the models."""
+"""What the live tests rely on.
+
+`dev/servers`, the rule for servers that are not installed, and the programs that make the models.
+"""
 
 from __future__ import annotations
 

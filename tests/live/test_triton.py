@@ -1,4 +1,4 @@
-"""Triton as its template describes it: models loaded by name, replaced while they are served, and taken back."""
+"""Triton as its template describes it: models loaded by name, updated live, and rolled back."""
 
 from __future__ import annotations
 
@@ -37,14 +37,16 @@ class TritonPythonModel:
 
     def execute(self, requests):
         inputs = [utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
-        return [
-            utils.InferenceResponse([utils.Tensor("y", (self.factor * x).astype("float32"))]) for x in inputs
-        ]
+        results = [(self.factor * x).astype("float32") for x in inputs]
+        return [utils.InferenceResponse([utils.Tensor("y", y)]) for y in results]
 """
 
 
 def make_repository(directory: Path, **factors: object) -> Path:
-    """Return a repository whose models multiply by their factor; one that is no number keeps a model from loading."""
+    """Return a repository whose models multiply by their factor.
+
+    A model whose factor is not a number fails to load.
+    """
     for name, factor in factors.items():
         (directory / name / "1").mkdir(parents=True)
         (directory / name / "1" / "model.py").write_text(MODEL.format(factor=str(factor)))

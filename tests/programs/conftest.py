@@ -78,7 +78,7 @@ def s3() -> Iterator[S3]:
 
 @dataclass
 class Web:
-    """A web server. `faults` holds, for a path, what goes wrong with its next answers, in this order."""
+    """A web server; `faults` holds, for each path, the faults of its next answers, in order."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=dict)
@@ -292,7 +292,7 @@ def _not_json(constant: str) -> None:
 
 @dataclass
 class Downloader:
-    """Runs the input downloader as a process with a clean environment; `root` holds all that it writes."""
+    """Runs the input downloader in a clean environment; `root` holds everything that it writes."""
 
     root: Path
     environ: dict[str, str] = field(default_factory=dict)
@@ -346,7 +346,7 @@ def download(tmp_path: Path) -> Iterator[Downloader]:
 
 @pytest.fixture
 def inputs_pb(tmp_path: Path) -> Callable[..., str]:
-    """Write `inputs.pb` as flytekit does; takes `name=(value, type)` or `name=<literal protobuf>`."""
+    """Write `inputs.pb` as flytekit does; take `name=(value, type)` or `name=<literal>`."""
 
     def write(**inputs: Any) -> str:
         from flyteidl.core.literals_pb2 import LiteralMap
@@ -393,7 +393,7 @@ class Hub:
         }
 
     def commit(self, files: Mapping[str, bytes], ref: str = "main", repository: str = "") -> str:
-        """Make a commit and let `ref` point to it; files with an extension of weights are in LFS."""
+        """Make a commit and point `ref` to it; files with an extension of weights go to LFS."""
         repository = repository or self.repository
         self.commits += 1
         sha = hashlib.sha1(f"{repository} {self.commits}".encode()).hexdigest()
@@ -475,7 +475,7 @@ class Loaded:
 
 @dataclass
 class ModelLoader:
-    """Runs the model loader as a process with a clean environment; `root` holds all that it writes."""
+    """Runs the model loader in a clean environment; `root` holds everything that it writes."""
 
     root: Path
     environ: dict[str, str] = field(default_factory=dict)

@@ -350,7 +350,10 @@ def test_a_kill_costs_at_most_one_chunk_of_a_file(hub: Any, load: Any) -> None:
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> tuple[str, ...]:
-    """Begin a command as another user, who may read everything (where the interpreter lies) but write only its own."""
+    """Return the beginning of a command that runs as another user.
+
+    That user may read everything, since the interpreter may be anywhere, but writes only its own.
+    """
     if os.geteuid() or not shutil.which("setpriv"):
         pytest.skip("nobody else can be had here")
     for place in (tmp_path, tmp_path / "models"):
@@ -476,7 +479,7 @@ def test_the_lease_of_another_machine_is_respected_until_it_expires(
 
 
 def test_a_long_download_of_adapters_keeps_its_lease(hub: Any, load: Any, tmp_path: Path) -> None:
-    """With `--once` too: the lease is renewed as long as bytes arrive, and the adapter before is kept as well."""
+    """With `--once`, too, each byte that arrives renews the lease; the previous adapter stays."""
     hub.commit(
         {"adapter_config.json": b"{}", "adapter_model.bin": b"small"}, repository="alice/first"
     )

@@ -39,7 +39,8 @@ client = MlflowClient()
 run = client.create_run("0")
 client.log_artifacts(run.info.run_id, sys.argv[1], "model")
 client.create_registered_model("fraud")
-client.create_model_version("fraud", source=run.info.artifact_uri + "/model", run_id=run.info.run_id)
+source = run.info.artifact_uri + "/model"
+client.create_model_version("fraud", source=source, run_id=run.info.run_id)
 """
 
 

@@ -1,4 +1,6 @@
-"""Models in Google Cloud Storage and in Azure: fake-gcs-server and Azurite, behind a proxy that can damage bytes.
+"""Models in Google Cloud Storage and in Azure.
+
+fake-gcs-server and Azurite stand behind a proxy that can damage bytes.
 
 Azurite comes from npm (`npm install -g azurite`); without `azurite-blob` on PATH the tests of Azure
 are skipped.
@@ -177,7 +179,8 @@ def azure(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator[Bucket]:
 
         def connection(through: int) -> str:
             place = f"BlobEndpoint=http://127.0.0.1:{through}/devstoreaccount1"
-            return f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={AZURITE_KEY};{place};"
+            account = f"AccountName=devstoreaccount1;AccountKey={AZURITE_KEY}"
+            return f"DefaultEndpointsProtocol=http;{account};{place};"
 
         with proxy_to(port) as proxy:
             fs = adlfs.AzureBlobFileSystem(connection_string=connection(port))

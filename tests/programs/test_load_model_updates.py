@@ -157,7 +157,7 @@ def test_each_model_of_a_repository_is_told(hub: Any, serve: Any, server: ModelS
 def test_triton_is_shown_directories_that_are_newer_than_all_before(
     hub: Any, serve: Any, server: ModelServer
 ) -> None:
-    """It reloads only what is: `ModelTimestamp::IsModified` in triton-inference-server/core, 26.06."""
+    """Triton reloads only what is newer: `ModelTimestamp::IsModified`, triton core 26.06."""
     files = {"model.bin": b"first", "a/config.pbtxt": b"", "a/1/x": b"1"}
     first = hub.commit(files)
     sidecar = serve("--notify", f"triton={server.url}", "--model-name", "a")

@@ -1,4 +1,4 @@
-"""Models that a hub keeps in xet, from a store that speaks as much of its protocol as a download needs."""
+"""Models that a hub keeps in xet; the store speaks the part of its protocol that downloads need."""
 
 from __future__ import annotations
 

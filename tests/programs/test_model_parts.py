@@ -158,7 +158,7 @@ def test_a_lease_of_this_machine_holds_where_file_locks_do_not(
 def test_who_lost_the_lock_is_dead_only_if_it_could_have_had_it(
     fields: dict[str, Any], is_free: bool, tmp_path: Path
 ) -> None:
-    """Another machine's lock is not seen here, nor is that of another mount of a FUSE file system."""
+    """Locks of another machine, or of another mount of a FUSE file system, are not visible here."""
     lease = tmp_path / "x.lease"
     token = {"boot": boot_id(), "device": tmp_path.stat().st_dev, "holder": "x"}
     lease.write_text(json.dumps({**token, **fields}))

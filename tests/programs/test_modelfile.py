@@ -1,4 +1,7 @@
-"""Modelfiles: what is expected is what Ollama 0.33.3 made of the same text, by `ollama create` and by its parser."""
+"""Modelfiles.
+
+The expected values are what Ollama 0.33.3 made of the same text, by `ollama create` and its parser.
+"""
 
 from __future__ import annotations
 
@@ -345,8 +348,11 @@ def test_relative_paths_are_of_what_source_brings(
 
 def test_the_parameters_are_ollamas() -> None:
     """As `api/types.go` (Options, Runner) at v0.33.3 names them."""
-    names = """num_ctx num_batch num_gpu main_gpu use_mmap num_thread draft_num_predict num_keep seed num_predict top_k
-    top_p min_p typical_p repeat_last_n temperature repeat_penalty presence_penalty frequency_penalty stop"""
+    names = """
+    num_ctx num_batch num_gpu main_gpu use_mmap num_thread draft_num_predict num_keep seed
+    num_predict top_k top_p min_p typical_p repeat_last_n temperature repeat_penalty
+    presence_penalty frequency_penalty stop
+    """
     assert set(PARAMETERS) == set(names.split())
 
 

@@ -129,7 +129,7 @@ def test_a_store_that_asks_for_too_long_fails_its_file_at_once(tmp_path: Path) -
 
 
 def test_the_end_of_a_lost_stream_does_not_stay(tmp_path: Path) -> None:
-    """Of unknown size: what arrives at the second attempt is shorter than what the first one brought."""
+    """Its size is unknown, and the second attempt brings fewer bytes than the first."""
 
     class Stream(Memory):
         def stat(self, uri: str) -> StoredFile:
@@ -201,7 +201,7 @@ def test_a_journal_line_that_was_cut_short_is_ignored(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_file_that_is_gone_do_not_count(tmp_path: Path) -> None:
-    """The journal knows a complete file; it was deleted, fetched again, and that was killed half way."""
+    """The journal lists a complete file, which was deleted; its new download was killed midway."""
     store = Memory(bytes(range(256)) * 2**17)
     delivery = Delivery(source=store.stat("x"), path="x")
     transfer = Transfer(store, tmp_path, jobs=2, retry=RETRY)

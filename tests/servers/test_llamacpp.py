@@ -225,9 +225,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"model": None, "model_file": "x.gguf"},
-        "model_file='x.gguf' is a file of what model= brings",
+        "model_file='x.gguf' is relative to model=, and there is no model",
     ),
-    ({"model": "acme/GGUF"}, "which GGUF file of 'acme/GGUF' is to be loaded cannot be told"),
+    ({"model": "acme/GGUF"}, "which GGUF file of 'acme/GGUF' to load is ambiguous"),
     ({"model": hub("*Q4_K_M.gguf")}, "model_file is missing"),
     ({"model": hub("a.gguf", "b.gguf")}, "model_file is missing"),
     ({"model": "s3://models/qwen"}, "model_file is missing"),
@@ -262,13 +262,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"arg_dict": {"m": "/x.gguf"}},
-        "model says which model is loaded, and so does model=; give one of them",
+        "model and model= both name the model; give one of them",
     ),
     (
         {"env": {"LLAMA_ARG_HF_REPO": "a/b"}},
-        "hf_repo says which model is loaded, and so does model=",
+        "hf_repo and model= both name the model",
     ),
-    ({"arg_dict": {"gpt_oss_20b_default": True}}, "gpt_oss_20b_default says which model is loaded"),
+    ({"arg_dict": {"gpt_oss_20b_default": True}}, "gpt_oss_20b_default and model= both name"),
     ({"arg_dict": {"ctx": 1}}, "llama.cpp b11549 has no option 'ctx'"),
     ({"arg_dict": {"mlock": True}}, "is gone since b11549 or earlier; use 'load_mode' instead"),
     ({"arg_dict": {"draft_max": 4}}, "use 'spec_draft_n_max' instead"),
@@ -290,14 +290,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"arg_dict": {"tools": ["all"]}},
-        "tools: whoever reaches the server's port could read files and run commands",
+        "tools: anyone who can reach the server's port could read files and run commands",
     ),
-    ({"arg_dict": {"ag": True}}, "agent: whoever reaches"),
-    ({"env": {"LLAMA_ARG_TOOLS": "all"}}, "tools: whoever reaches"),
-    ({"arg_dict": {"mcp_servers_json": {"a": {}}}}, "mcp_servers_json: whoever reaches"),
+    ({"arg_dict": {"ag": True}}, "agent: anyone who can reach"),
+    ({"env": {"LLAMA_ARG_TOOLS": "all"}}, "tools: anyone who can reach"),
+    ({"arg_dict": {"mcp_servers_json": {"a": {}}}}, "mcp_servers_json: anyone who can reach"),
     (
         {"arg_dict": {"webui_mcp_proxy": True}},
-        "ui_mcp_proxy: whoever reaches the server's port could make requests",
+        "ui_mcp_proxy: anyone who can reach the server's port could make requests",
     ),
     ({"arg_dict": {"ssl_key_file": "/k"}}, "ssl_key_file: the server would not answer plain HTTP"),
     ({"arg_dict": {"api_prefix": "/x"}}, "api_prefix: the server would not answer"),
@@ -313,7 +313,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"lora_files": ["../a.gguf"]}, "lora_files: "),
     (
         {"model": None, "arg_dict": {"hf": "a/b:Q8_0"}, "lora_files": ["a.gguf"]},
-        "'a.gguf' is relative to what model=",
+        "'a.gguf' is relative to model=",
     ),
     (
         {"lora_files": ["a.gguf"], "arg_dict": {"lora": "/x.gguf"}},
@@ -354,7 +354,7 @@ def test_every_problem_is_told_at_once() -> None:
         ({"model": None, "arg_dict": {"hf_repo": "acme/GGUF"}}, "names no quantisation"),
         (
             {"arg_dict": {"cache_ram": -1}},
-            "lets the prompt cache grow until the container is killed",
+            "lets the prompt cache grow until the container exceeds",
         ),
         ({"update_interval": 60}, "cannot load another version while it runs"),
     ],

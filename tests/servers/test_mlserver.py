@@ -126,7 +126,7 @@ def test_one_model_is_asked_for_by_the_startup_probe_too() -> None:
 
     assert asked(model="models:/fraud detector/3") == "/v2/models/fraud%20detector/ready"
     assert asked(model="s3://m/x", model_names=["a", "b"]) == "/v2/health/ready"
-    with pytest.warns(InferenceWarning, match="ready also when it finds no model"):
+    with pytest.warns(InferenceWarning, match="ready even if it finds no model"):
         assert asked(model="s3://m/x") == "/v2/health/ready"
 
 
@@ -194,7 +194,7 @@ def test_gpus_are_there_when_asked_for(gpu: int) -> None:
         ({"model": "s3://m/x", "model_repository": "/m"}, "MLServer has one repository"),
         (
             {"implementation": "SKLearnModel", "model": "s3://m/x"},
-            "implementation='SKLearnModel' is no class",
+            "implementation='SKLearnModel' is not a class",
         ),
         ({"implementation": "a.B"}, "implementation is for the files of a model: give model="),
         ({"implementation": "a.B", "model_repository": "/m"}, "model_names is missing"),

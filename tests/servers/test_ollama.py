@@ -247,7 +247,10 @@ def test_two_servers_in_a_pod() -> None:
         ({"model": OllamaModel("m", modelfile=3)}, "modelfile: it must be a text"),  # type: ignore[arg-type]
         ({"model": OllamaModel("m", modelfile="FROM x\nPARAMETR a 1")}, "Did you mean PARAMETER?"),
         ({"model": OllamaModel("m", modelfile="FROM x\nSYSTEM {inputs}")}, "line 2 (SYSTEM)"),
-        ({"model": OllamaModel("m", modelfile=f"FROM x\nLICENSE {'x' * 100_000}")}, "do not fit"),
+        (
+            {"model": OllamaModel("m", modelfile=f"FROM x\nLICENSE {'x' * 100_000}")},
+            "holds at most",
+        ),
         (
             {"model": OllamaModel("m", source="hf://a/b", modelfile="FROM llama3")},
             "give one of them",
@@ -266,7 +269,7 @@ def test_what_is_wrong_is_told(options: dict[str, Any], text: str) -> None:
 
 
 def test_a_parameter_that_ollama_dropped_is_a_warning() -> None:
-    with pytest.warns(InferenceWarning, match=r"line 2 \(PARAMETER mirostat\) is left out"):
+    with pytest.warns(InferenceWarning, match=r"line 2 \(PARAMETER mirostat\) is ignored"):
         Ollama(model=OllamaModel("m", modelfile="FROM x\nPARAMETER mirostat 1"))
 
 

@@ -207,7 +207,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"arg_dict": {"served_model_name": "a:b"}},
-        "SGLang takes what follows a colon for an adapter",
+        "SGLang reads the text after a colon as the name of an adapter",
     ),
     (
         {"arg_dict": {"port": 1}},
@@ -228,7 +228,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "tp_size, pp_size, dp_size need 4 GPUs, the template has gpu=2",
     ),
     ({"arg_dict": {"tp_size": 2, "dp_size": 2}, "gpu": 2}, "need 4 GPUs"),
-    ({"arg_dict": {"nnodes": 2}}, "a server beside a task is one node"),
+    ({"arg_dict": {"nnodes": 2}}, "a server beside a task runs on one node"),
     (
         {"gpu_resource": "amd.com/gpu"},
         "'lmsysorg/sglang:v0.5.23-rocm10-mi30x' (MI300X and MI325X) or",
@@ -275,7 +275,7 @@ def test_what_fits_is_accepted(fields: dict[str, Any]) -> None:
     ("fields", "words"),
     [
         ({"gpu": 0}, "x86-64 with AMX"),
-        ({"update_interval": 60}, "calls the model by the new version's path"),
+        ({"update_interval": 60}, "calls the model by the path of the new version"),
         (
             {"arg_dict": {"max_lora_rank": 64}},
             "max_lora_rank, which SGLang ignores without enable_lora=True",

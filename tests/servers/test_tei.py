@@ -234,7 +234,7 @@ def test_every_question_is_answered() -> None:
         ({"arg_dict": {"revision": "x"}, "model": "s3://models/x"}, "arg_dict has revision 'x'"),
         (
             {"arg_dict": {"default_prompt": "a", "default_prompt_name": "b", **MODEL}},
-            "takes one of them",
+            "takes only one of them",
         ),
         ({"arg_dict": MODEL, "env": {"PORT": "80"}}, "env['PORT'] is set by the template"),
         ({"arg_dict": MODEL, "args": ["--port=80"]}, "give port= instead"),

@@ -265,7 +265,7 @@ def test_the_options_are_those_of_the_parser() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model": None}, "there is no model repository: give model="),
+        ({"model": None}, "the model repository is missing: give model="),
         (
             {"model_repository": "models"},
             "'models' must be an absolute directory or begin with s3://, gs://, as://",
@@ -283,7 +283,7 @@ def test_the_options_are_those_of_the_parser() -> None:
         ),
         ({"model_names": [".."]}, "'..' is not the name of a model"),
         ({"model_names": [3]}, "3 is not the name of a model"),
-        ({"model_names": ["*", "a"]}, "'*' is all models there are; give it alone"),
+        ({"model_names": ["*", "a"]}, "'*' means every model; give it alone"),
         (
             {"model_control_mode": "manual"},
             "model_control_mode='manual' must be one of none, explicit, poll",
@@ -305,7 +305,7 @@ def test_the_options_are_those_of_the_parser() -> None:
             {"arg_dict": {"load_model": ["a"]}},
             "'load_model' is the template's; give model_names= instead",
         ),
-        ({"arg_dict": {"allow_http": False}}, "without HTTP (allow_http) nobody can ask"),
+        ({"arg_dict": {"allow_http": False}}, "without HTTP (allow_http) the probes cannot reach"),
         ({"arg_dict": {"strict_readiness": "yes"}}, "give True or False, not 'yes'"),
         ({"arg_dict": {"log_verbose": True}}, "takes a value, not True"),
         (
@@ -363,14 +363,14 @@ def test_a_longer_wait_and_a_longer_grace_go_together() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model": "Qwen/Qwen2.5-0.5B-Instruct"}, "a model of the hub is none"),
+        ({"model": "Qwen/Qwen2.5-0.5B-Instruct"}, "most models of the hub are not one"),
         ({"model_control_mode": "poll"}, "Triton advises against it"),
         (
             {"arg_dict": {"trace_rate": 1}},
-            "'trace_rate' is deprecated in Triton 2.71.0; say 'trace_config=rate=…'",
+            "'trace_rate' is deprecated in Triton 2.71.0; use 'trace_config=rate=…'",
         ),
         ({"arg_dict": {"repository_poll_secs": 5}}, "does nothing with model control mode 'none'"),
-        ({"arg_dict": {"strict_readiness": False}}, "ready while models are missing"),
+        ({"arg_dict": {"strict_readiness": False}}, "ready even if models are missing"),
     ],
 )
 def test_what_may_not_be_meant_is_told(fields: Any, words: str) -> None:

@@ -1,4 +1,7 @@
-"""A user's module with a server beside mapped, dynamic and plain tasks; packaged by tests/flyte/test_serialise.py."""
+"""A user's module with a server beside mapped, dynamic and plain tasks.
+
+tests/flyte/test_serialise.py packages it.
+"""
 
 from __future__ import annotations
 

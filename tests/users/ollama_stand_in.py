@@ -1,4 +1,4 @@
-"""A stand-in for Ollama: its HTTP API without models, and with the faults that a real one does not have on demand.
+"""A stand-in for Ollama: its HTTP API without models, with faults on demand.
 
 Written from ollama/ollama v0.33.3: `server/routes.go` (the handlers, streamResponse: an error
 behind the first line of a stream is a line of it, inside a 200), `server/images.go` (PullModel's

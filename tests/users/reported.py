@@ -1,4 +1,7 @@
-"""A user's module with tasks that have a Deck, for test_deck.py; every supported flytekit can import it."""
+"""A user's module with tasks that have a Deck, for test_deck.py.
+
+Every supported flytekit can import it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's module: tasks with a server beside them, for test_task.py and for a container's entry point."""
+"""A user's module: tasks with a server, for test_task.py and for a container's entry point."""
 
 from __future__ import annotations
 

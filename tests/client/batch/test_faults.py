@@ -155,7 +155,7 @@ def test_what_may_pass_is_tried_again(bad: Handler, options: Any, server: Server
             r'not that of /v1/chat/completions: \{"outputs": \[\]\}',
             3,
         ),
-        (half, {}, "disconnected", "broke before the whole answer was here", 3),
+        (half, {}, "disconnected", "broke before the whole answer arrived", 3),
         (hangs, {"deadline": 0.2}, "timeout", "within the deadline of 0.2 s.*raise deadline=", 3),
     ],
     ids=[

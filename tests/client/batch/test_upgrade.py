@@ -24,11 +24,12 @@ CREATE TABLE results (
     failed INTEGER NOT NULL,
     record TEXT NOT NULL
 );
-INSERT INTO results VALUES (1, X'4D595820E1C66F749C24D0BA24B5B6D4', X'086F9874D8D8B8F7EC126CC04144CA90', 1, 0, \
-'{"id": "a", "error": null, "output": "kept", "finish_reason": "stop", "prompt_tokens": 2, "completion_tokens": 3, \
-"attempts": 1, "seconds": 0.0016}');
+INSERT INTO results VALUES (1, X'4D595820E1C66F749C24D0BA24B5B6D4', \
+X'086F9874D8D8B8F7EC126CC04144CA90', 1, 0, \
+'{"id": "a", "error": null, "output": "kept", "finish_reason": "stop", \
+"prompt_tokens": 2, "completion_tokens": 3, "attempts": 1, "seconds": 0.0016}');
 """
-"""All of it is the format: the mark of the file, the tables, the names of the parameters, and the keys of rows."""
+"""The format: the mark of the file, the tables, the names of the parameters, the keys of rows."""
 WORK = chat(column="text", system="Label it.", max_tokens=8)
 ROWS = [{"id": "a", "text": "x"}, {"id": "b", "text": "y"}]
 

@@ -182,7 +182,7 @@ def test_mappings_are_read_whole_or_not() -> None:
 
 @pytest.mark.parametrize("value", [None, 3, "text", [], [{}]])
 def test_what_is_no_object_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="an object is expected"):
+    with pytest.raises(ValueError, match="expected an object"):
         from_json(BatchStats, value)
 
 

@@ -1,6 +1,6 @@
-"""Model servers beside Flyte tasks: described once, run in the task's pod or on one machine.
+"""Model servers beside Flyte tasks: describe them once, run them in a pod or on one machine.
 
-Everything public is re-exported here; a server's room is imported when it is first asked for
+Everything public is re-exported here; a server's package is imported on first access
 (docs/decisions/0011). Importing this package imports nothing outside the standard library.
 """
 
@@ -112,10 +112,11 @@ _ROOMS = {
     "Triton": "triton.serve",
     "VLLM": "vllm.serve",
 }
-"""Name → the module that has it."""
+"""Name → the module that defines it."""
 
 
 def __getattr__(name: str) -> Any:
+    # documents of version 0 import Ollama's model by this name
     if name == "Model":
         from warnings import warn
 
@@ -127,6 +128,7 @@ def __getattr__(name: str) -> Any:
         return __getattr__("OllamaModel")
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # kept, so that the next access does not come here
     value = globals()[name] = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
     return value
 

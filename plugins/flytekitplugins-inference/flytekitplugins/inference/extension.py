@@ -1,16 +1,16 @@
-"""The interface for model servers of other distributions: all that the author of one imports.
+"""The interface for model servers of other distributions: everything that their authors import.
 
 A server is a frozen, keyword-only dataclass that extends `ModelInferenceTemplate`:
 
-| override | to say |
+| override | to define |
 |---|---|
 | fields, with their defaults | what users choose: the port, the memory, more fields of its own |
-| `default_image` | the image when none is given; empty when one has to be given |
-| `image_vendors` | the vendors of GPUs (`"nvidia.com"`, …) for which `default_image` is one |
+| `default_image` | the image if the user gives none; empty if the user must give one |
+| `image_vendors` | the vendors of GPUs (`"nvidia.com"`, …) that `default_image` supports |
 | `template_variables` | variables that `env` must not set → what to do instead |
-| `server()` | what it needs, as a `Server`: command, arguments, variables, volumes, metrics |
-| `problems()` | what is wrong with the fields, after `yield from super().problems()` |
-| `cautions()` | what works, but not as its author may think, after `super()`'s |
+| `server()` | the server's needs, as a `Server`: command, arguments, variables, volumes, metrics |
+| `problems()` | the problems of the fields, after `yield from super().problems()` |
+| `cautions()` | warnings about valid but surprising fields, after those of `super()` |
 
 `server()` and `cautions()` are only called on a description without problems. Both may read
 `model_path`, `model_source`, `startup_seconds` and `api_key`.

@@ -1,8 +1,8 @@
-"""Which kinds of model server are installed: ours, and those that other distributions add.
+"""Lists the installed kinds of model server: ours, and those of other distributions.
 
-A distribution adds one by an entry point of the group `flytekitplugins.inference.servers`, whose
-name is the server's and whose object is a subclass of `ModelInferenceTemplate`. Ours are registered
-in the same way.
+A distribution adds one with an entry point of the group `flytekitplugins.inference.servers`. The
+name of the entry point is the server's name, its object a subclass of `ModelInferenceTemplate`. Our
+own servers are registered in the same way.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SERVERS = "flytekitplugins.inference.servers"
 def installed_servers() -> dict[str, type[ModelInferenceTemplate]]:
     """Return the kinds of model server by name, in alphabetical order.
 
-    One that cannot be imported, is no template or takes the name of another is left out, with a
-    warning that names its distribution: one broken package must not take the others away.
+    A server that cannot be imported, is not a template or has the name of another one is left out
+    with a warning that names its distribution: one broken package must not hide the others.
     """
-    from importlib.metadata import entry_points  # 20 ms, which importing this package need not take
+    from importlib.metadata import entry_points  # takes 20 ms, too long for this package's import
 
     kinds: dict[str, type[ModelInferenceTemplate]] = {}
     owners: dict[str, str] = {}
@@ -36,7 +36,7 @@ def installed_servers() -> dict[str, type[ModelInferenceTemplate]]:
         try:
             kind = _loaded(entry_point)
             if entry_point.name in kinds and kinds[entry_point.name] is not kind:
-                raise TypeError(f"{owners[entry_point.name]} has a server of this name already")
+                raise TypeError(f"{owners[entry_point.name]} already has a server of this name")
         except Exception as error:  # whatever a foreign module raises when it is imported
             text = (
                 f"The server {entry_point.name!r} of {owner} is left out: "

@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 __all__ = ["ModelServers"]
 
 LONGEST_NAME = 20
-"""What is left of the 63 characters of a DNS label for the longest of our own names, and to spare
-for the eye."""
+"""Kubernetes limits a container's name to 63 characters (a DNS label). The longest of our own names
+leaves more than this; the rest keeps names readable."""
 
 
 @dataclass(frozen=True)
 class ModelServers(PodDescription):
     """Several model servers beside one task, for instance an embedding server and a language model.
 
-    Each name of a container or volume of ours gets the server's name behind it: `model-server-llm`,
+    The server's name is appended to the names of our containers and volumes: `model-server-llm`,
     `server-gate-llm`, `/shared/cold-start-llm.json`. The task's inputs are downloaded once. Either
-    all servers have a `startup_timeout` or none.
+    all servers have a `startup_timeout` or none has.
 
     Raises:
         ConfigError: If the description is wrong; lists every problem of it.
-        SpecConflictError: If `base` and the servers, or two servers, differ about one thing.
+        SpecConflictError: If `base` and the servers, or two servers, set one thing to different
+            values.
 
     Example:
         ```python
@@ -52,10 +53,11 @@ class ModelServers(PodDescription):
     """
 
     members: Mapping[str, ModelInferenceTemplate]
-    """Description by name; a name is part of a DNS label. Each needs a port of its own."""
+    """The servers by name; a name is part of a DNS label. Each needs its own port."""
 
     def __post_init__(self) -> None:
         self.settle()
+        # `settle` has copied the members, so the user's own templates keep their empty name
         for name, server in self.members.items():
             object.__setattr__(server, "name", name)
 
@@ -85,25 +87,27 @@ class ModelServers(PodDescription):
         """Return the server of that name.
 
         Raises:
-            KeyError: If there is none; names those there are.
+            KeyError: If there is none; lists the existing names.
         """
         try:
             return self.members[name]
         except KeyError:
-            raise KeyError(f"no server {name!r}; there are {', '.join(self.members)}") from None
+            raise KeyError(
+                f"no server {name!r}; expected one of {', '.join(self.members)}"
+            ) from None
 
     def run_locally(
         self, inputs: Mapping[str, Any] | None = None, *, volumes: Mapping[str, str] | None = None
     ) -> AbstractContextManager[Mapping[str, LocalServer]]:
-        """Run the pod's other containers on this machine, as long as the `with` block lasts.
+        """Run the pod's other containers on this machine for the duration of the `with` block.
 
         Args:
             inputs: The task's inputs, by name, for `download_inputs`.
-            volumes: Directories for volumes that exist on a cluster only, such as claims, by the
-                volume's name.
+            volumes: Directories in place of volumes that exist only on a cluster, such as claims,
+                by the volume's name.
 
         Returns:
-            A context manager of the running servers by name.
+            A context manager that yields the running servers by name.
 
         Raises:
             UnsupportedError: If nothing on this machine can run a server.
@@ -112,7 +116,7 @@ class ModelServers(PodDescription):
         return self._run_locally(inputs, volumes)
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the servers, each of which is right by itself."""
+        """Yield the problems of the servers; each one is valid on its own."""
         if not isinstance(self.members, Mapping) or not self.members:
             yield f"the servers must be a dict of names and templates, not {self.members!r}"
             return
@@ -131,18 +135,20 @@ class ModelServers(PodDescription):
             yield from self._disagreements()
 
     def _disagreements(self) -> Iterator[str]:
-        """Yield what single servers may have and the servers of one pod may not."""
+        """Yield what is valid for a single server but not for several in one pod."""
         for name, server in self.members.items():
             if server.base is not None:
-                yield f"server {name!r} has base=; a pod has one, give it to ModelServers"
+                yield f"server {name!r} has base=; a pod has only one, give it to ModelServers"
+        # the startup probe of a server without a gate would hold back the gate of the others
+        # (docs/decisions/0010)
         bounded = [
             name for name, server in self.members.items() if server.startup_timeout is not None
         ]
         if bounded and len(bounded) < len(self.members):
             others = ", ".join(name for name in self.members if name not in bounded)
             yield (
-                f"{', '.join(bounded)} has startup_timeout= and {others} has not; give it to "
-                "all or to none"
+                f"{', '.join(bounded)} has startup_timeout= but {others} has not; give it to "
+                "all servers or to none"
             )
         ports = Counter(server.port for server in self.members.values())
         for port, count in ports.items():

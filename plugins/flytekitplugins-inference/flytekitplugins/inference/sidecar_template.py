@@ -1,10 +1,10 @@
 """`ModelInferenceTemplate`: the description of a model server that runs beside a Flyte task.
 
-A description is frozen data. It performs no I/O, imports neither flytekit nor kubernetes, and may
-be made again in the task's pod, where the user's module is imported once more. A variant of it is
-`dataclasses.replace(template, …)`.
+A description is frozen data. It performs no I/O and imports neither flytekit nor kubernetes. It is
+created again in the task's pod, which imports the user's module once more.
+`dataclasses.replace(template, …)` returns a variant of it.
 
-`PodTemplate` (flytekit's) can be imported from here too; it is looked up on access.
+flytekit's `PodTemplate` can be imported from here too; it is looked up on access.
 """
 
 from __future__ import annotations
@@ -58,29 +58,30 @@ __all__ = [
 ]
 
 _POD_TYPE_HOOKS: list[Callable[[type[PodDescription]], None]] = []
-"""Called with each new kind of pod; how the edge to flytekit learns of them."""
+"""Called with each new subclass of `PodDescription`; the flytekit edge registers itself here, since
+this module must not import it."""
 
 _LOCAL_SERVER_HOOKS: list[Callable[[ModelInferenceTemplate], LocalServer | None]] = []
-"""Asked for a template's server on this machine; how templates learn of local runs, none of which
-there is before the edge has been imported."""
+"""Return a template's server on this machine, if it runs. The module of local runs registers itself
+here; before it is imported there are no local runs."""
 
 
 class InferenceWarning(UserWarning):
-    """Something in a description works, but not everywhere or not as its author may think."""
+    """A description is valid, but may not work everywhere or not as its author expects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PodDescription(PublicDataclass):
-    """A task's pod with its model servers: what can be attached to a task and run on one machine.
+    """A task's pod with its model servers, which can be attached to a task or run on one machine.
 
     Attach it to a task with `@task(task_config=…)`, which also runs it on a machine without a
     cluster, or with `@task(pod_template=….pod_template, secret_requests=….secret_requests)`.
     """
 
     base: PodTemplate | Mapping[str, Any] | None = None
-    """The user's own pod to start from: node selectors, tolerations, service account, volumes,
-    labels. A flytekit `PodTemplate` or a `v1/Pod` manifest; merged by name, add-only, never
-    changed."""
+    """The user's own pod as a starting point: node selectors, tolerations, service account,
+    volumes, labels. A flytekit `PodTemplate` or a `v1/Pod` manifest. The servers are merged into it
+    by name; what it sets is never changed."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -102,14 +103,13 @@ class PodDescription(PublicDataclass):
         """Return the pod as a `v1/Pod` manifest that shares nothing with the description.
 
         Args:
-            helper: The image that our own programs run in; `helper_image`, when given, goes before
-                it.
-            bound_inputs: Of a map task, the inputs that are the same for each element.
+            helper: The image for our own programs; `helper_image` takes precedence over it.
+            bound_inputs: The inputs of a map task that are the same for each element.
 
         Raises:
-            ConfigError: If the helper's image cannot bring a model.
-            SpecConflictError: If `base` and the description, or two servers, differ about one
-                thing.
+            ConfigError: If the helper's image cannot load the model.
+            SpecConflictError: If `base` and the description, or two servers, set one thing to
+                different values.
         """
         plan = assemble(
             self.servers, helper, primary=self.primary_container_name, bound_inputs=bound_inputs
@@ -131,23 +131,23 @@ class PodDescription(PublicDataclass):
 
     @property
     def primary_image(self) -> str | None:
-        """The image that `base` gives the task's own container; flytekit puts it first."""
-        containers = (
-            _manifest_of(self.base)["spec"].get("containers", ()) if self.base is not None else ()
-        )
-        named = (
-            container
+        """The image of the task's own container in `base`, which flytekit prefers to the task's."""
+        if self.base is None:
+            return None
+        containers = _manifest_of(self.base)["spec"].get("containers", ())
+        images = (
+            container.get("image")
             for container in containers
             if container["name"] == self.primary_container_name
         )
-        return next((container.get("image") for container in named), None)
+        return next(images, None)
 
     @property
     def base_metadata(self) -> Manifest:
-        """The pod's labels and annotations: `base` alone gives them, so nothing is compiled."""
-        metadata: Manifest = (
-            _manifest_of(self.base).get("metadata", {}) if self.base is not None else {}
-        )
+        """The pod's labels and annotations. `base` alone sets them, so the pod is not compiled."""
+        if self.base is None:
+            return {}
+        metadata: Manifest = _manifest_of(self.base).get("metadata", {})
         return metadata
 
     @property
@@ -164,9 +164,9 @@ class PodDescription(PublicDataclass):
         """The pod as plain Kubernetes dictionaries, as `pod_template` holds it.
 
         Raises:
-            ConfigError: If `model=` is of a hub or registry and no `helper_image` is given:
-                flytekit's default image cannot bring it. `task_config=` does not read this; there
-                the helpers run on the task's image.
+            ConfigError: If `model=` comes from a hub or registry and there is no `helper_image`:
+                flytekit's default image cannot download it. `task_config=` does not read this; its
+                helpers run on the task's image.
         """
         from .flyte.pod_template import default_helper
 
@@ -174,10 +174,12 @@ class PodDescription(PublicDataclass):
 
     @property
     def pod_template(self) -> PodTemplate:
-        """A new flytekit `PodTemplate`, whose `pod_spec` is made when it is first read.
+        """A new flytekit `PodTemplate`, which builds its `pod_spec` when it is first read.
 
-        It is a `kubernetes.client.V1PodSpec`. Reading it raises what reading `manifest` does.
+        That is a `kubernetes.client.V1PodSpec`. Reading it raises the errors of `manifest`.
         """
+        # Built late, because importing the kubernetes client takes 0.2 s, and the task's pod, which
+        # imports the user's module too, never reads the spec (docs/decisions/0002).
         from .flyte.pod_template import default_helper, to_pod_template, warn_of_images
 
         warn_of_images(self)
@@ -193,8 +195,7 @@ class PodDescription(PublicDataclass):
     def report(self, *, path: str | Path | None = None) -> Report:
         """Return what the servers did so far, as a page and as numbers; see `Endpoint.report`.
 
-        With `@task(task_config=…, enable_deck=True)` it is in the task's Deck without being asked
-        for.
+        `@task(task_config=…, enable_deck=True)` adds it to the task's Deck.
 
         Args:
             path: A directory into which both are also written.
@@ -211,33 +212,34 @@ class PodDescription(PublicDataclass):
         return run_locally(self, inputs or {}, volumes or {})
 
     def lint(self) -> list[str]:
-        """Return what Kubernetes would refuse, or accept and then hang on, in the compiled pod."""
+        """Return what Kubernetes would refuse in the compiled pod, or accept and then hang on."""
         ours = {named(container, server) for container in OUR_CONTAINERS for server in self.servers}
         pod = self.compile(Helper(image="helper", bundled=False))
         return lint(pod, ours={*OUR_CONTAINERS, *ours, self.primary_container_name})
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the fields."""
+        """Yield the problems of the fields."""
         if self.base is not None:
             yield from check.check_base(self.base)
 
     def settle(self) -> None:
-        """End the making of a frozen description: check it, and copy all that it was given.
+        """Complete a frozen description: check it, and copy all values that it holds.
 
-        Whole numbers that were given as text become numbers before anything looks at them.
+        Whole numbers given as text become numbers before any check reads them.
 
         Raises:
             ConfigError: Lists every problem.
         """
         read_whole_numbers(self)
-        found = list(self.problems())
-        if not found:
+        problems = list(self.problems())
+        # the linter compiles the pod, which needs fields that are right
+        if not problems:
             for field in fields(self):
                 object.__setattr__(self, field.name, _own_copy(getattr(self, field.name)))
-            found = self.lint()
-        if found:
-            count = "a problem" if len(found) == 1 else f"{len(found)} problems"
-            raise ConfigError(f"{type(self).__name__}(…) has {count}:", problems=found)
+            problems = self.lint()
+        if problems:
+            count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+            raise ConfigError(f"{type(self).__name__}(…) has {count}:", problems=problems)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +252,7 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
 
     Raises:
         ConfigError: If the description is wrong; lists every problem of it.
-        SpecConflictError: If `base` and the template differ about one thing.
+        SpecConflictError: If `base` and the template set one thing to different values.
 
     Example:
         ```python
@@ -266,18 +268,20 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
             warnings.warn(text, InferenceWarning, stacklevel=_caller_depth())
 
     def lint(self) -> list[str]:
-        """Return what is wrong with the pod as a whole, once the single fields are right."""
-        own = self.env or {}
-        taken = [name for name in self.server().port_variables if name in own]
-        found = [f"env[{name!r}] is set by the template; give port= instead" for name in taken]
+        """Return the problems of the pod as a whole, once the single fields are right."""
+        problems = [
+            f"env[{name!r}] is set by the template; give port= instead"
+            for name in self.server().port_variables
+            if name in (self.env or {})
+        ]
         if self.api_key and not self.server().api_key_variable:
-            found.append(
+            problems.append(
                 f"api_key_secret: {type(self).__name__} reads no key from a variable; leave it out"
             )
-        return found + super().lint()
+        return problems + super().lint()
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the fields; a server's room adds to it."""
+        """Yield the problems of the fields; each server's class adds its own."""
         yield from super().problems()
         yield from PodDescription.problems(self)
 
@@ -294,76 +298,80 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
 
     @property
     def base_url(self) -> str:
-        """Where the server answers: `http://localhost:{port}`.
+        """The address of the server: `http://localhost:{port}`.
 
-        In a local run whose port was busy, the port that was taken instead; and what the variable
-        `INFERENCE_URL` says, if it is set (`INFERENCE_URL_<NAME>` for one of several servers).
+        A local run whose port is busy uses another port, which is then part of the address. The
+        variable `INFERENCE_URL` replaces the address (`INFERENCE_URL_<NAME>` for one of several
+        servers).
 
         Raises:
             ConfigError: If that variable holds no address.
-            ServerError: Read in a thread that cannot tell which of several local servers is its
-                function's.
+            ServerError: If several local servers run and the thread does not belong to the function
+                of one of them.
         """
         return self.endpoint.url
 
     @property
     def endpoint(self) -> Endpoint[Protocol_co]:
-        """Where the server answers and how it is spoken to.
-
-        Address, protocol, the model's name, readiness and metrics.
+        """The server's address, protocol, model name, readiness address and metrics address.
 
         Raises:
             ConfigError: If the variable `INFERENCE_URL` holds no address.
-            ServerError: Read in a thread that cannot tell which of several local servers is its
-                function's.
+            ServerError: If several local servers run and the thread does not belong to the function
+                of one of them.
         """
         from .client.endpoint import Endpoint, ServerDetails, from_environment
 
-        server, here = self.server(), self._local_server
-        url = here.base_url if here else f"http://localhost:{self.port}"
+        server, local_server = self.server(), self._local_server
+        url = local_server.base_url if local_server else f"http://localhost:{self.port}"
         metrics_port = server.metrics_port or self.port
-        port = here.pod.port(metrics_port) if here else metrics_port
+        port = local_server.pod.port(metrics_port) if local_server else metrics_port
         metrics = f"http://localhost:{port}{server.metrics_path}"
-        report = cold_start_file(self.name)
+        health_path = self.health_endpoint.lstrip("/") if self.health_endpoint else ""
+        image = self.image or self.default_image
         endpoint = Endpoint(
             url=url,
             protocol=cast("Protocol_co", server.model_api),
             model=server.served_model_name,
-            health_url=f"{url}/{self.health_endpoint.lstrip('/')}"
-            if self.health_endpoint
-            else None,
+            health_url=f"{url}/{health_path}" if self.health_endpoint else None,
             metrics_url=metrics if server.metrics_path else None,
             api_key=self._api_key_here(),
-            cold_start=(str(here.pod.path(report)) if here else report)
-            if self.startup_timeout
-            else None,
+            cold_start=self._cold_start_path(local_server),
             about=ServerDetails(
                 name=self.name,
                 kind=type(self).__name__,
                 model=self.model_source.name if self.model_source else "",
-                image=image if isinstance(image := self.image or self.default_image, str) else "",
+                # an `ImageSpec` has no name before it is built
+                image=image if isinstance(image, str) else "",
                 gpus=self.gpu,
                 cpu=str(self.cpu),
                 mem=self.mem,
                 metric_names=server.metric_names,
             ),
         )
-        elsewhere = from_environment(self.name)
-        return endpoint.at(elsewhere[0], api_key=elsewhere[1]) if elsewhere else endpoint
+        remote = from_environment(self.name)
+        return endpoint.at(remote[0], api_key=remote[1]) if remote else endpoint
+
+    def _cold_start_path(self, local_server: LocalServer | None) -> str | None:
+        """Return the path of the gate's report on the start; only a gate writes one."""
+        if not self.startup_timeout:
+            return None
+        path = cold_start_file(self.name)
+        return str(local_server.pod.path(path)) if local_server else path
 
     def _api_key_here(self) -> str:
-        """Return the server's API key, which a task gets by its secret requests; else nothing."""
+        """Return the server's API key, which a secret request puts into the environment, if any."""
         return os.environ.get(self.api_key.variable, "") if self.api_key else ""
 
     def at(self, url: str, *, api_key: str = "") -> Endpoint[Protocol_co]:
-        """Return the endpoint of a server of this kind that runs elsewhere, for the same clients.
+        """Return the endpoint of a remote server of this kind, for the same clients.
 
         Args:
-            url: Where its API begins.
+            url: The base address of its API.
             api_key: Sent as a bearer token.
 
         Raises:
-            ConfigError: If it is no address.
+            ConfigError: If `url` is not an address.
         """
         return self.endpoint.at(url, api_key=api_key)
 
@@ -379,12 +387,12 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
     def run_locally(
         self, inputs: Mapping[str, Any] | None = None, *, volumes: Mapping[str, str] | None = None
     ) -> Iterator[LocalServer]:
-        """Run the pod's other containers on this machine, as long as the `with` block lasts.
+        """Run the pod's other containers on this machine for the duration of the `with` block.
 
         Args:
             inputs: The task's inputs, by name, for `download_inputs`.
-            volumes: Directories for volumes that exist on a cluster only, such as claims, by the
-                volume's name.
+            volumes: Directories in place of volumes that exist only on a cluster, such as claims,
+                by the volume's name.
 
         Example:
             ```python
@@ -401,7 +409,8 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
 
 
 def _own_copy(value: Any) -> Any:
-    """Return what no later change of the caller's reaches."""
+    """Return a copy that later changes by the caller do not reach."""
+    # a list becomes a tuple, so that nobody changes a frozen description in place
     return tuple(copy.deepcopy(value)) if isinstance(value, list) else copy.deepcopy(value)
 
 
@@ -415,7 +424,11 @@ def _manifest_of(base: Any) -> Manifest:
 
 
 def _caller_depth() -> int:
-    """Return the `stacklevel` of the first frame outside of this package and of any `__init__`."""
+    """Return the `stacklevel` of the first frame outside this package and any `__init__`.
+
+    The `__init__` that `dataclass` generates for a user's subclass belongs to the user's module; a
+    warning there would name no line of the user's.
+    """
     depth, frame = 1, sys._getframe(1)
     package = __package__ or ""
     while frame.f_back and (
@@ -427,6 +440,7 @@ def _caller_depth() -> int:
 
 
 def __getattr__(name: str) -> Any:
+    # documents of version 0 import it from this module; flytekit must not be imported for others
     if name == "PodTemplate":
         from flytekit import PodTemplate
 

@@ -1,4 +1,6 @@
-"""`unanswered`: the questions that a kind of server must answer, ours and those of others alike.
+"""`unanswered`: checks that a kind of server answers every question about its pod.
+
+The tests of our own servers use it too.
 
 Example:
     ```python
@@ -23,7 +25,7 @@ __all__ = ["unanswered"]
 
 _HELPER = Helper(image="helper:1", bundled=False)
 _PORT = 23456
-"""Nobody's default."""
+"""A port that is not the default of any server."""
 
 
 def unanswered(make: Callable[..., ModelInferenceTemplate], **options: Any) -> list[str]:
@@ -31,8 +33,8 @@ def unanswered(make: Callable[..., ModelInferenceTemplate], **options: Any) -> l
 
     Args:
         make: The template's class, or a function that takes the same arguments.
-        options: What it cannot be made without. With a `model=`, the way that the model takes to
-            the server is checked too.
+        options: The arguments that it requires. With a `model=`, the check covers how the server
+            learns the model's path.
 
     Returns:
         The sentences; none when every question is answered.
@@ -78,8 +80,8 @@ def _address(
         yield f"port={_PORT} reaches neither the server's arguments nor its environment"
     if not server.get("command") and not template.server().port_variables:
         yield (
-            "there is neither a command nor a variable for the port: the image's own entry "
-            "point decides"
+            "the template sets neither a command nor a variable for the port: the image's own "
+            "entry point decides"
         )
 
 
@@ -91,7 +93,7 @@ def _probes(
     # with a bounded start the gate takes the probe's place
     probe = _server(make(**{**options, "startup_timeout": None})).get("startupProbe")
     if probe is None:
-        yield "there is no startup probe (health_endpoint): the task would start before the server"
+        yield "the startup probe (health_endpoint) is missing: the task would start too early"
     elif probe["timeoutSeconds"] < 2:
         yield "the startup probe times out after a second, too soon for a server that is loading"
 
@@ -103,12 +105,12 @@ def _metrics(
 ) -> Iterator[str]:
     server = template.server()
     if server.metric_names and not server.metrics_path:
-        yield "there are names of metrics, but no path to read them from"
+        yield "the server has metric_names but no metrics_path"
     if server.metrics_port not in (None, template.port, *server.more_ports):
         yield f"the metrics' port {server.metrics_port} is not among the server's ports"
     for unknown in sorted(set(server.metric_names) - QUANTITIES):
         yield (
-            f"metric_names: there is no quantity {unknown!r}; there are "
+            f"metric_names: {unknown!r} is not a quantity; expected one of "
             f"{', '.join(sorted(QUANTITIES))}"
         )
     for quantity, name in server.metric_names.items():
@@ -123,7 +125,7 @@ def _caches(
     options: dict[str, Any],
 ) -> Iterator[str]:
     if not template.server().volumes and template.model_path is None:
-        yield "nothing that the server writes lies on a volume: weights would fill the node's disk"
+        yield "the server writes to no volume: weights would fill the node's disk"
 
 
 def _model(
@@ -149,7 +151,7 @@ def _model(
         )
     ]
     if not any(path in str(text) or f"$({MODEL_PATH_VARIABLE})" in str(text) for text in texts):
-        yield f"model= is brought to {path}, but the server is not told so"
+        yield f"model= is loaded to {path}, but the server does not get that path"
     server = template.server()
     if server.model_api != "none" and not server.served_model_name:
         yield (

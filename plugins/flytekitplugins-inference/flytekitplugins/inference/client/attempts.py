@@ -1,7 +1,7 @@
-"""What may be sent again, when, and what is said when it may not: decisions only, no I/O.
+"""Decides whether and when a request is sent again, and builds its final error. No I/O.
 
-An `Attempts` accompanies one request. It is asked after each failure and each answer, and says how
-to go on, so that the blocking and the asynchronous transport do the same thing.
+An `Attempts` accompanies one request. The transport consults it after each failure and each answer.
+The blocking and the asynchronous transport share it, so they behave the same.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ if TYPE_CHECKING:
 __all__ = ["Attempts", "Limits", "Wait"]
 
 MAX_LOSSES = 3
-"""How often a request may be under way when the server goes away: more, and it may be what ends the
-server."""
+"""How often the server may go away while a request is in flight. After that, the request itself may
+be what crashes the server, so it is not sent again."""
 FIRST_PAUSE_SECONDS = 0.25
 MAX_PAUSE_SECONDS = 8.0
 BUSY = frozenset({429, 502, 503})
-"""Answers of a server that has not worked on the request: full (vLLM, SGLang, Ollama: 503; TEI:
-429), loading (503), or behind a gateway that does not reach it (502). Not 504: there it may still
-work on it."""
+"""Answers of a server that has not started on the request: it is full (vLLM, SGLang, Ollama: 503;
+TEI: 429), still loading (503), or behind a gateway that cannot reach it (502). Not 504: the server
+may still be working on the request."""
 AWAY = BUSY - {429}
-"""Those that a server which is not ready gives, too."""
+"""Those that may also come from a server that is not ready."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """How long one request may take, and how long it is tried."""
+    """How long one request may take, and for how long it is retried."""
 
     timeout_seconds: float
-    """Of a request that was sent: to the first byte of its answer, and between two parts of it.
-    Never tried again."""
+    """From sending a request to the first byte of its answer, and between two parts of the answer.
+    A request that takes longer is not retried: the server may still be working on it."""
     outage_seconds: float
-    """From the first refusal of a request: how long it waits for the server's return, or to be let
-    in."""
+    """For how long a request, from its first refusal, waits for the server to return or to accept
+    it."""
     retry_busy: bool
-    """Whether 429, 502 and 503 of a server that is well are asked again; otherwise the caller gets
-    them."""
+    """Whether a request is retried after a 429, 502 or 503 of a healthy server; otherwise the
+    caller gets that answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What comes before the next attempt."""
+    """What must happen before the next attempt."""
 
     reason: str
-    """What the last attempt came to: the name of an error, or a status."""
+    """The outcome of the last attempt: the name of an error, or a status."""
     for_server: bool
     """Whether the server must answer its readiness address first."""
     pause_seconds: float = 0.0
@@ -68,12 +68,12 @@ class Attempts:
     """The attempts to get one request answered.
 
     Args:
-        request: The request, of `http`.
-        limits: How long it is tried.
-        watch: Knows whether the server is there.
-        record: Knows how often it went away.
-        http: The library whose exceptions are told apart.
-        clock: Seconds that never go back.
+        request: The request, an object of `http`.
+        limits: For how long it is retried.
+        watch: Knows whether the server answers.
+        record: Knows how often the server went away.
+        http: The library that raises the exceptions.
+        clock: Returns seconds that never go back.
     """
 
     def __init__(
@@ -91,29 +91,30 @@ class Attempts:
         self._watch = watch
         self._record = record
         self._http, self._clock = http, clock
-        self._can_repeat = isinstance(
-            request.stream, http.ByteStream
-        )  # in memory: can be sent again
+        # a body in memory can be sent again; one that is read from a stream is used up
+        self._can_repeat = isinstance(request.stream, http.ByteStream)
         self._trouble_since: float | None = None
         self._losses = self._pauses = 0
         self._reason = ""
         self._error: Exception | None = None
 
     def after_error(self, error: Exception) -> Wait:
-        """Return what comes before the next attempt, when the last one got no answer.
+        """Return what must happen before the next attempt, after one that got no answer.
 
         Raises:
-            ServerError: There is no next one.
-            Exception: What was given, when it is not the server's doing.
+            ServerError: The request is not retried.
+            Exception: `error` itself, if the server did not cause it.
         """
         http = self._http
         if isinstance(error, http.ReadTimeout | http.WriteTimeout):
             raise self._too_slow(error) from error
+        # nothing was sent yet, so any request can be retried, even one with a streamed body
         if isinstance(error, http.ConnectError | http.ConnectTimeout):
             self._refuse_hopeless(error)
             self._record.server_left()
             return self._wait_after(error, f"found no connection: {_text(error)}")
         if isinstance(error, http.ReadError | http.WriteError | http.RemoteProtocolError):
+            # a server that crashes and a kept connection that it closed look the same from here
             self._losses += 1
             wait = self._wait_after(
                 error, f"was sent, and the connection ended without an answer: {_text(error)}"
@@ -124,7 +125,7 @@ class Attempts:
         raise error
 
     def after_answer(self, status: int, headers: Mapping[str, str]) -> Wait | None:
-        """Return what comes before the next attempt, or `None` when this answer is the caller's."""
+        """Return what must happen before the next attempt; `None` if the caller gets the answer."""
         if (
             status not in BUSY
             or not self._can_repeat
@@ -133,13 +134,14 @@ class Attempts:
             return None
         self._begin_trouble(f"was answered {status}")
         self._error = None
-        wanted = parse_retry_after(headers.get("retry-after"))
-        # who says 0, and stays busy, is not asked without a pause for as long as an outage may last
-        pause = wanted * random.uniform(1, 1.1) if wanted else self._backoff()  # noqa: S311 (not for secrets)
+        retry_after = parse_retry_after(headers.get("retry-after"))
+        # A busy server that says 0 would get requests without a pause for all of `outage_seconds`,
+        # so 0 counts as absent. The random tenth keeps clients from returning at one moment.
+        pause = retry_after * random.uniform(1, 1.1) if retry_after else self._backoff()  # noqa: S311 (not for secrets)
         return Wait(str(status), status in AWAY, pause) if pause <= self._left() else None
 
     def after_wait(self, finding: Finding) -> bool:
-        """Return whether there is a next attempt; if not, the answer of the last one is the caller's.
+        """Return whether to try again; if not, the caller gets the last answer.
 
         Raises:
             ServerNotReadyError: The server did not come back in time.
@@ -149,7 +151,7 @@ class Attempts:
         return self._error is not None or self._limits.retry_busy or finding is Finding.BACK
 
     def left(self) -> float:
-        """Return for how many seconds the server's return may still be waited for."""
+        """Return for how many more seconds the request may wait for the server."""
         return max(self._left(), 0.0)
 
     def _wait_after(self, error: Exception, reason: str) -> Wait:
@@ -167,9 +169,8 @@ class Attempts:
             f"{self._asked} {self._reason}. {self._health()} Waited {self._spent():.0f} s for the "
             "server's return. "
             f"{self._history()}",
-            hint="The model server's log tells whether it ended (exit code 137: its memory limit "
-            "is too low) or still "
-            "loads. If it only needs longer, raise outage_seconds.",
+            hint="The model server's log says whether it ended (exit code 137: its memory limit "
+            "is too low) or is still loading. If it only needs longer, raise outage_seconds.",
         )
 
     @property
@@ -179,7 +180,7 @@ class Attempts:
 
     @property
     def _timeout(self) -> float:
-        """The seconds that this request has, which its caller may have changed."""
+        """The timeout of this request in seconds; the caller may have set one for this request."""
         seconds = self._request.extensions.get("timeout", {}).get("read")
         return self._limits.timeout_seconds if seconds is None else float(seconds)
 
@@ -188,9 +189,8 @@ class Attempts:
         return ServerExitedError(
             f"The answer to {self._asked} broke off after {size} bytes: {_text(error)}. "
             f"{self._history()}",
-            hint="It is not asked again, since its answer had begun. The model server's log tells "
-            "whether it ended "
-            "(exit code 137: its memory limit is too low).",
+            hint="The request is not retried, because its answer had begun. The model server's log "
+            "says whether it ended (exit code 137: its memory limit is too low).",
         )
 
     def stalled(self, error: Exception, size: int) -> ServerNotReadyError:
@@ -198,35 +198,34 @@ class Attempts:
         return ServerNotReadyError(
             f"The answer to {self._asked} stopped after {size} bytes: nothing more came within "
             f"{self._timeout:g} s ({type(error).__name__}). {self._history()}",
-            hint="It is not asked again, since its answer had begun. Raise timeout if parts of it "
-            "may take longer.",
+            hint="The request is not retried, because its answer had begun. Raise timeout if parts "
+            "of it may take longer.",
         )
 
     def not_json(self, body_type: str) -> ServerError:
-        """Return the error of a request that is answered by a web page."""
+        """Return the error for a request whose answer is a web page."""
         return ServerError(
             f"{self._asked} was answered with {body_type} instead of JSON.",
-            hint="This is not the address of a model server's API, or something stands before it "
-            "(a sign-in page, a "
-            "proxy): check url and the server's port.",
+            hint="This is not the address of a model server's API, or something in front of it "
+            "answers (a sign-in page, a proxy): check url and the server's port.",
         )
 
     def _too_slow(self, error: Exception) -> ServerNotReadyError:
         return ServerNotReadyError(
             f"{self._asked} was sent, and nothing came within {self._timeout:g} s "
             f"({type(error).__name__}). {self._history()}",
-            hint="It is not asked again: the server may still work on it. Raise timeout, ask for "
-            "less (max_tokens), or "
-            "stream the answer, for then each part has the whole timeout.",
+            hint="The request is not retried: the server may still be working on it. Raise "
+            "timeout, ask for less (max_tokens), or stream the answer: the timeout then applies "
+            "to each part.",
         )
 
     def _refuse_hopeless(self, error: Exception) -> None:
-        """Raise what waiting does not mend: a host that does not exist, a certificate that nobody vouches for."""
+        """Raise for failures that waiting cannot fix: an unknown host, an untrusted certificate."""
         for cause in _causes(error):
             if is_unknown_host(cause):
                 raise ServerError(
                     f"{self._asked} found no server: the host's name has no address.",
-                    hint="Check the address, and whether it can be resolved from here.",
+                    hint="Check the address, and whether this machine can resolve it.",
                 ) from error
             if isinstance(cause, ssl.SSLError):
                 raise ServerError(
@@ -239,11 +238,11 @@ class Attempts:
     def _lost(self) -> ServerExitedError:
         if not self._can_repeat:
             why = "Its body was read from a stream and cannot be sent again."
-            hint = "Send a body that is in memory, or ask again."
+            hint = "Send a body that is in memory, or send the request again."
         else:
             why = f"That happened {_times(self._losses)}."
             hint = (
-                "This request may be what ends the server (too long, too large): read the log "
+                "This request may be what ends the server (too long, too large): see the log "
                 "of the model server."
             )
         return ServerExitedError(
@@ -251,6 +250,7 @@ class Attempts:
         )
 
     def _backoff(self) -> float:
+        # the random half keeps requests that failed together from coming back together
         longest = min(FIRST_PAUSE_SECONDS * 2**self._pauses, MAX_PAUSE_SECONDS)
         self._pauses += 1
         return random.uniform(longest / 2, longest)  # noqa: S311 (not for secrets)
@@ -274,9 +274,9 @@ class Attempts:
     def _history(self) -> str:
         left, returned = self._record.outages
         if not left:
-            return "Since the first client was made, the server was not seen to go away."
+            return "The server did not go away since the first client was created."
         end = f"came back {_times(returned)}" if returned else "did not come back"
-        return f"Since the first client was made, the server went away {_times(left)} and {end}."
+        return f"Since the first client was created, the server went away {_times(left)} and {end}."
 
 
 def _times(count: int) -> str:

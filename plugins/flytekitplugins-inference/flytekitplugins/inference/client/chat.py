@@ -1,4 +1,4 @@
-"""The official OpenAI client, for a server of one's own. Imported when one is made."""
+"""The official OpenAI client for a model server. Imported when a client is created."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ __all__ = ["async_openai_client", "openai_client"]
 
 
 class _UnreachableError(Exception):
-    """What the errors below share.
+    """The base of the errors below.
 
-    Each is one of OpenAI's and one of this package's, so that either may be caught.
+    Each is an error of OpenAI's and one of this package's, so that callers may catch either.
     """
 
     def __init__(self, error: errors.ServerError, request: Any) -> None:
-        # neither base's own `__init__`: they do not know each other's arguments
+        # calls neither base's `__init__`: the two take different arguments
         BaseException.__init__(self, error.message)
         self._plain = type(error)
         self.message = error.message
         self.hint = error.hint
         self.log_tail = error.log_tail
-        self.request = request  # an APIError's
+        self.request = request  # this and the next ones are attributes of `openai.APIError`
         self.body = None
         self.param = None
         self.type = None
 
     @property
     def code(self) -> str:
-        """The stable name, which is that of this package's error."""
+        """The name of this package's error, which is stable."""
         return self._plain.__name__
 
     def __reduce__(self) -> Any:  # a request cannot be pickled
@@ -55,26 +55,26 @@ class _UnreachableError(Exception):
 
 
 class OpenAIServerError(_UnreachableError, errors.ServerError, openai.APIConnectionError):  # type: ignore[misc]
-    """A server that cannot be spoken to."""
+    """The client cannot talk to the server."""
 
 
 class OpenAIServerNotReadyError(  # type: ignore[misc]
     _UnreachableError, errors.ServerNotReadyError, openai.APIConnectionError
 ):
-    """A server that did not answer, or did not come back, in time."""
+    """The server did not answer, or did not come back, in time."""
 
 
 class OpenAIServerExitedError(  # type: ignore[misc]
     _UnreachableError, errors.ServerExitedError, openai.APIConnectionError
 ):
-    """A server that ended while it was needed."""
+    """The server ended while it was in use."""
 
 
 def openai_client(endpoint: ServerAddress, limits: Limits) -> openai.OpenAI:
-    """Return an `openai.OpenAI` that speaks to an endpoint.
+    """Return an `openai.OpenAI` for an endpoint.
 
-    Its errors are OpenAI's; those of the connection are an `openai.APIConnectionError` and a
-    `ServerError` at once.
+    It raises OpenAI's errors; an error of the connection is both an `openai.APIConnectionError` and
+    a `ServerError`.
     """
     client = http.client(endpoint, limits, http=_library(), convert=_convert)
     return _detached(openai.OpenAI(http_client=client, **_settings(endpoint, limits)))
@@ -89,14 +89,14 @@ def async_openai_client(endpoint: ServerAddress, limits: Limits) -> openai.Async
 def _settings(endpoint: ServerAddress, limits: Limits) -> dict[str, Any]:
     return {
         "base_url": f"{endpoint.url}/v1",
-        "api_key": endpoint.api_key
-        or "none",  # else the client reads OPENAI_API_KEY, which is none of this server's
-        "max_retries": 0,  # the transport knows better what may be sent again
+        # without a key the client reads OPENAI_API_KEY and would send that secret to this server
+        "api_key": endpoint.api_key or "none",
+        "max_retries": 0,  # `attempts` decides that: OpenAI's own rules also repeat a timeout
     }
 
 
 def _detached(client: _Client) -> _Client:
-    """Take from a client what it read of the environment about an account at OpenAI."""
+    """Remove the OpenAI account that a client read from the environment."""
     client.organization = client.project = None
     return client
 

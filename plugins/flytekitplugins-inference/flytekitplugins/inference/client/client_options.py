@@ -16,28 +16,27 @@ if TYPE_CHECKING:
 __all__ = ["OUTAGE_SECONDS", "TIMEOUT_SECONDS", "ClientOptions", "limits_of"]
 
 TIMEOUT_SECONDS = 120.0
-"""Longer than a slow generation, shorter than the patience of those who wait for a server that
-hangs."""
+"""Longer than a slow generation, yet short enough that a server that hangs is noticed."""
 OUTAGE_SECONDS = 300.0
-"""A container that ended is started again after 10 s, then 20, 40, 80 and 160 (the kubelet's
-back-off), and loads its model anew."""
+"""The kubelet waits 10 s before it restarts a container, then 20, 40, 80 and 160 (its back-off),
+and the server then loads its model again."""
 
 
 class ClientOptions(TypedDict, total=False):
-    """How long a client tries a request."""
+    """For how long a client tries a request."""
 
     timeout: float
     """Seconds from sending a request to the first byte of its answer, and between two parts of it.
-    A request that takes longer is not sent again. Default: 120."""
+    A request that takes longer is not retried. Default: 120."""
     outage_seconds: float
-    """Seconds that a request waits for a server which went away or is busy. Default: 300."""
+    """Seconds that a request waits for a server that went away or is busy. Default: 300."""
     retry_busy: bool
-    """Whether 429, 502 and 503 of a server that is ready are asked again; `False`
-    hands them to the caller, who can send less. Default: `True`."""
+    """Whether a request is retried after a 429, 502 or 503 of a server that is ready; `False` hands
+    that answer to the caller, who can send less. Default: `True`."""
 
 
 def limits_of(options: Mapping[str, Any]) -> Limits:
-    """Return how long a client tries a request.
+    """Return for how long a client tries a request.
 
     Raises:
         ArgumentError: If an option does not exist.
@@ -54,6 +53,7 @@ def _limits(
 ) -> Limits:
     from .attempts import Limits
 
+    # without these checks the HTTP library would fail at the first request, far from the mistake
     problems = []
     if not _is_number(timeout) or timeout <= 0:
         problems.append(f"timeout={timeout!r} is not a number of seconds above 0")

@@ -1,8 +1,8 @@
 """`Endpoint`: where a model server answers, and the clients that talk to it.
 
-The same code works against the sidecar, against a server that runs on this machine, and against one
-that runs elsewhere: `template.endpoint` names the first two, `at("https://…")` or the variable
-`INFERENCE_URL` the last. Standard library only; what a client needs is imported when one is made.
+The same code talks to the sidecar, to a server on this machine, and to a remote server:
+`template.endpoint` is the address of the first two, `at("https://…")` or the variable
+`INFERENCE_URL` that of the last. Standard library only; creating a client imports what it needs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["API_KEY_VARIABLE", "URL_VARIABLE", "Endpoint", "ServerDetails", "from_environment"]
 
 URL_VARIABLE = "INFERENCE_URL"
-"""Environment variable that replaces the address of a model server; then none is started on this
+"""Environment variable that replaces the address of a model server; none is then started on this
 machine. With several servers in a pod, `INFERENCE_URL_<NAME>` is that of one: upper case, `_` for
 `-`."""
 API_KEY_VARIABLE = "INFERENCE_API_KEY"
@@ -38,10 +38,10 @@ several."""
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
-    """Where a model server answers, how it is spoken to, and the clients that do.
+    """Where a model server answers, which protocol it speaks, and its clients.
 
     Raises:
-        ConfigError: If an address is none.
+        ConfigError: If an address is not one.
 
     Example:
         ```python
@@ -57,16 +57,16 @@ class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
     def at(self, url: str, *, api_key: str = "") -> Self:
         """Return the endpoint of another server of the same kind.
 
-        The paths of readiness and metrics stay as they are when they were below the old address.
+        The readiness and metrics paths are kept if they were below the old address.
 
         Args:
-            url: Where its API begins; a `/v1` or `/v2` at the end is left out.
+            url: The base address of its API; a `/v1` or `/v2` at the end is dropped.
             api_key: Sent as a bearer token.
 
         Raises:
-            ConfigError: If it is no address.
+            ConfigError: If it is not an address.
         """
-        # where that one runs, nobody knows
+        # the template describes the hardware of its own server, not of the one at `url`
         about = self.about and replace(self.about, image="", gpus=None, cpu="", mem="")
         moved = replace(
             self,
@@ -105,7 +105,7 @@ class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
         """Return `model`, or ask the server for the name of the only one it has.
 
         Raises:
-            ConfigError: If it has none or several, or cannot be asked.
+            ConfigError: If it has none or several, or has no API that lists models.
             ServerError: If it does not answer.
         """
         if self.model:
@@ -120,11 +120,11 @@ class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
 def from_environment(
     name: str = "", *, environ: Mapping[str, str] | None = None
 ) -> tuple[str, str] | None:
-    """Return address and key of a server that runs elsewhere, or `None` when no variable names one.
+    """Return the address and key of a remote server, or `None` if no variable names one.
 
     Args:
-        name: The server's name, when a pod has several; then only its own variable counts.
-        environ: Instead of this process's environment.
+        name: The server's name if the pod has several; then only its own variable counts.
+        environ: Replaces this process's environment.
 
     Raises:
         ConfigError: If the variable does not hold an http or https URL; the text is not shown, as

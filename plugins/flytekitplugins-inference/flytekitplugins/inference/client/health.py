@@ -1,7 +1,7 @@
-"""Asking a server whether it is there: one short request.
+"""Asks a server once whether it answers.
 
-`programs/server/server_probe.py` belongs to the containers beside the task and judges readiness;
-this only asks whether anybody answers.
+`programs/server/server_probe.py` runs in the containers beside the task and judges readiness; this
+module only finds out whether anything answers.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ __all__ = ["HealthAnswer", "ask", "is_unknown_host"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HealthAnswer:
-    """What came of asking once."""
+    """The outcome of one question."""
 
     asked: str
-    """The question, without query."""
+    """The question, without the URL's query."""
     text: str
-    """What was answered, or why nothing was; goes on after `asked`, without a full stop."""
+    """The answer, or why there was none; continues `asked`, without a full stop."""
     is_there: bool
-    """Whether the server answers requests: anything below 500, since some gateways know no such
-    path."""
+    """Whether the server answers requests: any status below 500, because some gateways do not know
+    the path."""
 
     def __str__(self) -> str:
         return f"{self.asked} {self.text}"
 
 
 def ask(url: str, *, api_key: str = "", seconds: float = HEALTH_SECONDS) -> HealthAnswer:
-    """Return what the server answers at a readiness address; without a path, an open port is an answer.
+    """Return what the server answers at a readiness address.
 
-    It is asked the way the requests go, which is through a proxy for some servers elsewhere.
+    If the address has no path, an open port counts as an answer. The question takes the same route
+    as the requests, which for some remote servers leads through a proxy.
 
     Args:
         url: http or https.
-        api_key: Sent as a bearer token, for gateways that let nobody in without.
-        seconds: What all of it may take.
+        api_key: Sent as a bearer token, for gateways that require one.
+        seconds: The limit for connecting, sending and receiving together.
     """
     address = parse_address(url)
     asked = f"GET {address.shown}" if address.path else f"TCP {address.authority}"
@@ -71,5 +72,8 @@ def _unanswered(error: NoAnswerError, seconds: float) -> str:
 
 
 def is_unknown_host(error: BaseException | None) -> bool:
-    """Return whether a name has no address, which waiting does not mend; unlike a resolver that is busy."""
+    """Return whether a host name has no address.
+
+    Waiting does not fix that. It may fix other failures of the resolver, such as `EAI_AGAIN`.
+    """
     return isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME

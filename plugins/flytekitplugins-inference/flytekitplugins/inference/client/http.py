@@ -1,4 +1,4 @@
-"""The HTTP client of one endpoint, in whichever library is there. Imported when a client is made."""
+"""The HTTP client of one endpoint, on httpx2 or httpx. Imported when a client is created."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["async_client", "client", "library"]
 
 CONNECT_SECONDS = 2.0
 MAX_CONNECTIONS = 1000
-"""More than any sidecar works on at a time, and all kept: a batch of some hundred requests must not
-connect anew."""
+"""More than any sidecar works on at once. All of them are kept open, so that hundreds of concurrent
+requests do not reconnect."""
 
 
 def library() -> Any:
-    """Return `httpx2`, or `httpx` where that is what there is.
+    """Return `httpx2`, or `httpx` if only that is installed.
 
     Raises:
         MissingDependencyError: If neither is installed.
@@ -50,10 +50,10 @@ def client(
     """Return a blocking client of `http` for an endpoint.
 
     Args:
-        endpoint: Where it goes.
-        limits: How long a request is tried.
+        endpoint: The server.
+        limits: For how long a request is tried.
         http: The library.
-        convert: Makes an error of ours one that the users of the client above catch, too.
+        convert: Turns an error of ours into one that users of the client also catch.
     """
     inner = http.HTTPTransport(**_options(endpoint, http))
     return http.Client(
@@ -78,8 +78,9 @@ def _options(endpoint: ServerAddress, http: Any) -> dict[str, Any]:
     address = parse_address(endpoint.url)
     return {
         "limits": limits,
+        # a proxy for all of http would also get the requests to the sidecar, and cannot reach it
         "trust_env": not address.is_loopback,
-        # the libraries look for it only where they make the transport themselves
+        # the libraries read proxy settings only for a transport that they create themselves
         "proxy": proxy_for(address),
     }
 
@@ -89,7 +90,7 @@ def _settings(endpoint: ServerAddress, limits: Limits, http: Any) -> dict[str, A
     return {
         "base_url": endpoint.url,
         "headers": headers,
-        # no bound for a place in the pool: those who hold one are bounded themselves
+        # no timeout for a place in the pool: the requests that hold one have timeouts themselves
         "timeout": http.Timeout(limits.timeout_seconds, connect=CONNECT_SECONDS, pool=None),
         "trust_env": not parse_address(endpoint.url).is_loopback,
         "follow_redirects": True,  # as the OpenAI client does by itself

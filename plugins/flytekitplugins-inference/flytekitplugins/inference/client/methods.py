@@ -1,6 +1,6 @@
-"""`ClientMethods`: what a template and an endpoint both offer to talk to the server.
+"""`ClientMethods`: the clients and batches that templates and endpoints have in common.
 
-Importing this module is free: clients, batches and their libraries are imported when they are made.
+This module imports none of them, nor their libraries: creating a client or a batch does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["ClientMethods"]
 class ClientMethods(Generic[Protocol_co]):
     """Clients and batches of one model server, by the protocol that it speaks.
 
-    The protocol is the type's parameter, so that type checkers and editors know which client comes.
+    The protocol is a type parameter, so that type checkers and editors know the client's type.
     """
 
     def _endpoint(self) -> Any:
@@ -51,11 +51,11 @@ class ClientMethods(Generic[Protocol_co]):
 
         Args:
             **options: `timeout`, the seconds from sending a request to the first byte of its answer
-                and between two parts of it (default 120; a request that takes longer is not sent
-                again); `outage_seconds`, how long a request waits for a server that went away or is
-                busy (default 300); `retry_busy`, whether 429, 502 and 503 of a server that is ready
-                are asked again (default `True`; `False` hands them to the caller, who can send
-                less).
+                and between two parts of it (default 120; a request that takes longer is not
+                retried); `outage_seconds`, how long a request waits for a server that went away or
+                is busy (default 300); `retry_busy`, whether a request is retried after a 429, 502
+                or 503 of a server that is ready (default `True`; `False` hands that answer to the
+                caller, who can send less).
 
         Returns:
             `openai.OpenAI` for a server with OpenAI's API, `V2Client` for Triton and MLServer,
@@ -119,9 +119,9 @@ class ClientMethods(Generic[Protocol_co]):
         return http.async_client(endpoint, limits, http=http.library())
 
     def batch(self, rows: Any, **options: Unpack[BatchOptions]) -> BatchResult:
-        """Ask the server about every row, as many at once as serves it best.
+        """Send a request for every row, with the concurrency that gives the best throughput.
 
-        `client.batch.batch` tells more.
+        `client.batch.batch` has the details.
 
         Args:
             rows: Any iterable, a table or one of its columns, or the path of a `.jsonl` or
@@ -132,7 +132,7 @@ class ClientMethods(Generic[Protocol_co]):
                 row's id; `max_concurrency` (default 512), `deadline` (seconds of one request,
                 default 60), `max_retries` (default 5), `max_failures` (default any number),
                 `outage_seconds` (default 300), `resume` and `progress` (both default `True`).
-                `client.batch.batch_options.BatchOptions` tells more of each.
+                `client.batch.batch_options.BatchOptions` describes each of them.
 
         Raises:
             ArgumentError: If an option does not exist, or `work` is missing.

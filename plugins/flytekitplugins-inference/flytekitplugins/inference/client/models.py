@@ -1,4 +1,4 @@
-"""Asking a server which model it has, with whichever client of httpx2 or httpx is at hand."""
+"""Asks a server which model it has, with a client of httpx2 or httpx."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def request_of(endpoint: ServerAddress) -> dict[str, Any]:
     """Return the arguments of the client's `request` for a server's list of models.
 
     Raises:
-        ConfigError: Its API has none.
+        ConfigError: Its API cannot list models.
     """
     request = model_list_request(endpoint.protocol)
     if request is None:
@@ -33,7 +33,7 @@ def only_model_of(endpoint: ServerAddress, response: Any) -> str:
 
     Raises:
         ConfigError: It lists none or several.
-        ServerError: It is not a list.
+        ServerError: The answer is not a list of models.
     """
     return only_model(
         endpoint.protocol, url=endpoint.url, status=response.status_code, body=response.content

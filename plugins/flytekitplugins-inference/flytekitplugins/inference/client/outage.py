@@ -1,4 +1,7 @@
-"""Waiting for a server that went away: however many requests wait, one thread asks whether it is back."""
+"""Waits for a server that went away.
+
+However many requests wait, a single thread polls the server until it is back.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +23,28 @@ __all__ = ["Finding", "OutageWatch", "watch_of"]
 
 FIRST_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 1.0
-"""Between two questions. A server that loads a model for a minute is not disturbed, and found
-within a second."""
+"""The longest pause between two questions: rare enough not to disturb a server that loads its model
+for a minute, and short enough to notice within a second that it is ready."""
 
 
 class Finding(Enum):
-    """What waiting for a server came to."""
+    """The outcome of waiting for a server."""
 
     THERE = "there"
-    """It had not been away."""
+    """The server had not been away."""
     BACK = "back"
-    """It had been away, and answers again."""
+    """The server had been away and answers again."""
     AWAY = "away"
-    """It does not answer."""
+    """The server does not answer."""
 
 
 class OutageWatch:
-    """Looks after one server while requests wait for it; from any thread or event loop.
+    """Polls one server while requests wait for it, from any thread or event loop.
 
     Args:
         url: The readiness address.
-        api_key: Sent with the question.
-        record: Told when the server goes and comes back.
+        api_key: Sent with each question.
+        record: Notified when the server goes away and comes back.
     """
 
     def __init__(self, url: str, *, api_key: str, record: Record) -> None:
@@ -55,7 +58,7 @@ class OutageWatch:
         """What the server answered last; `None` before the first question."""
 
     def wait(self, seconds: float) -> Finding:
-        """Wait at most so long until the server answers."""
+        """Wait until the server answers, for at most `seconds`."""
         future = self._join()
         try:
             return future.result(max(seconds, 0))
@@ -78,6 +81,7 @@ class OutageWatch:
         with self._lock:
             self._waiting += 1
             if self._future is None:
+                # a daemon: a server that never returns must not keep the process alive
                 self._future = concurrent.futures.Future()
                 threading.Thread(
                     target=self._ask, args=(self._future,), name="inference-outage", daemon=True
@@ -97,6 +101,7 @@ class OutageWatch:
             else:
                 self._record.server_left()
                 finding = Finding.BACK
+            # under the lock, so that no request joins a thread that is about to end
             with self._lock:
                 if answer.is_there or not self._waiting:
                     self._future = None
@@ -110,18 +115,19 @@ class OutageWatch:
 def _in_loop(future: concurrent.futures.Future[Finding]) -> asyncio.Future[Finding]:
     """Return a future of the running loop that is done when `future` is, and cannot cancel it."""
     loop = asyncio.get_running_loop()
-    here: asyncio.Future[Finding] = loop.create_future()
+    # not `asyncio.wrap_future`: cancelling its result would cancel `future`, which others share
+    result: asyncio.Future[Finding] = loop.create_future()
 
     def finish() -> None:
-        if not here.done():
-            here.set_result(future.result())
+        if not result.done():
+            result.set_result(future.result())
 
-    def tell(_: concurrent.futures.Future[Finding]) -> None:
+    def notify(_: concurrent.futures.Future[Finding]) -> None:
         with contextlib.suppress(RuntimeError):  # a loop that was closed while it waited
             loop.call_soon_threadsafe(finish)
 
-    future.add_done_callback(tell)
-    return here
+    future.add_done_callback(notify)
+    return result
 
 
 _WATCHES: dict[tuple[str, str], OutageWatch] = {}

@@ -1,6 +1,6 @@
-"""What the clients of this process saw of one model server, in constant memory.
+"""What the clients of this process observed of one model server, in constant memory.
 
-For a report, and for error messages. All clients of one address share one record, from any thread
+Reports and error messages read it. All clients of one address share one record, from any thread
 or event loop. Standard library only.
 """
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["Histogram", "PendingRequest", "Record", "Timeline", "record_of"]
 
 MAX_FAILURES = 20
-"""How many failed requests are kept as examples: the first ones, which tell most."""
+"""How many failed requests are kept as examples: the first ones, which are closest to the cause."""
 MAX_OUTAGES = 100
 MAX_TEXT = 300
-"""Characters kept of what is said of a failure."""
+"""Characters of an error's text that are kept."""
 
 
 class Histogram:
     """Durations in buckets whose width grows with the duration.
 
-    So quantiles are right within 2.5 %, however long or short the durations are.
+    Quantiles are therefore accurate to 2.5 %, however long or short the durations are.
     """
 
     SMALLEST_SECONDS = 1e-4
@@ -56,7 +56,7 @@ class Histogram:
         self.max_seconds = max(self.max_seconds, seconds)
 
     def quantile(self, share: float) -> float | None:
-        """Return the seconds that `share` (0 to 1) of all do not exceed; `None` without any."""
+        """Return the seconds that `share` (0 to 1) of the durations do not exceed, if any."""
         left = math.ceil(share * self.count)
         for index, count in enumerate(self._counts):
             left -= count
@@ -89,7 +89,7 @@ class Histogram:
 class Timeline:
     """Counts over time, in at most `CELLS` cells.
 
-    A cell is a second wide until there are too many; then two become one.
+    A cell is one second wide until there are too many; then every two are merged into one.
     """
 
     CELLS = 512
@@ -122,14 +122,14 @@ class Timeline:
 
 @dataclass(slots=True)
 class PendingRequest:
-    """A request in flight; given to every method that says what became of it."""
+    """A request in flight; identifies it in every later call."""
 
     name: str
     """Method and path, for examples of failures."""
     began: float
     first_byte_seconds: float | None = None
     status: int | None = None
-    """Of its answer, once the head of it has come."""
+    """The status of its answer, once the headers have arrived."""
     is_over: bool = False
 
 
@@ -154,11 +154,11 @@ class _State:
 
 
 class Record:
-    """What was asked of one server, and what came of it.
+    """The requests to one server and their outcomes.
 
     Args:
-        clock: Seconds that never go back.
-        wall_clock: Seconds since the epoch, for the times that a report shows.
+        clock: Returns seconds that never go back.
+        wall_clock: Returns seconds since the epoch, for the times that a report shows.
     """
 
     def __init__(
@@ -180,12 +180,12 @@ class Record:
     # Requests
 
     def begin(self, name: str) -> PendingRequest:
-        """Say that a request begins.
+        """Record that a request begins.
 
-        Whatever it waits for is part of its time, also the return of a server that went away.
+        Its duration includes every wait, such as that for a server that went away.
 
         Args:
-            name: Its method and path.
+            name: The method and path of the request.
         """
         now = self._clock()
         with self._lock:
@@ -197,24 +197,25 @@ class Record:
         return PendingRequest(name, now)
 
     def repeat(self, reason: str) -> None:
-        """Say that a request is sent once more, because of an error's name or a status."""
+        """Record that a request is sent again; `reason` is the name of an error, or a status."""
         with self._lock:
             self._state.repeats[reason] = self._state.repeats.get(reason, 0) + 1
 
     def first_byte(self, request: PendingRequest) -> None:
-        """Say that the first byte of a streamed answer has come; later calls change nothing."""
+        """Record that the first byte of a streamed answer arrived; later calls change nothing."""
         if request.first_byte_seconds is None:
             request.first_byte_seconds = self._clock() - request.began
 
     def end(self, request: PendingRequest, error: BaseException | None = None) -> None:
-        """Say that a request is over; later calls change nothing.
+        """Record that a request is over; later calls change nothing.
 
         Args:
             request: The request.
-            error: What broke it off. Without one, its status tells whether it succeeded.
+            error: What ended it early. Without one, its status decides whether it succeeded.
         """
         now = self._clock()
         with self._lock:
+            # the body reports its own end, and so does the client that closes it
             if request.is_over:
                 return
             request.is_over = True
@@ -254,7 +255,7 @@ class Record:
     # Outages
 
     def server_left(self) -> None:
-        """Say that the server was found not to answer; ignored while that is known."""
+        """Record that the server does not answer; ignored if that is known already."""
         with self._lock:
             if self._state.outages == self._state.returns:
                 self._state.outages += 1
@@ -262,7 +263,7 @@ class Record:
                     self._outages.append(_Outage(self._clock()))
 
     def server_returned(self) -> None:
-        """Say that the server answers; ignored when it was not away."""
+        """Record that the server answers; ignored if it was not away."""
         with self._lock:
             if self._state.outages > self._state.returns:
                 self._state.returns += 1
@@ -281,9 +282,8 @@ class Record:
     def snapshot(self) -> dict[str, Any]:
         """Return everything as plain JSON; times in seconds since the epoch, durations in seconds.
 
-        Latencies are those of requests that succeeded, from the call to the last byte of the
-        answer, with every wait and repetition between; those to the first byte are of streamed
-        answers.
+        Latencies cover requests that succeeded, from the call to the last byte of the answer,
+        including every wait and retry. Only streamed answers have a latency to the first byte.
         """
         with self._lock:
             state, now = self._state, self._clock()

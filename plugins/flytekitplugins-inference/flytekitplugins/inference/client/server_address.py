@@ -1,7 +1,7 @@
-"""`ServerAddress`: where a model server answers and how it is spoken to, as data.
+"""`ServerAddress`: where a model server answers and which protocol it speaks, as data.
 
-What every other module of the client reads. `Endpoint` adds the clients to it, and nobody below
-knows `Endpoint`.
+Every other module of the client reads it. `Endpoint` adds the clients; no module below imports
+`Endpoint`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["ServerAddress", "ServerDetails", "normalised"]
 
 @dataclass(frozen=True, kw_only=True)
 class ServerDetails:
-    """What a report tells of a server besides its address; what is not known is empty."""
+    """What a report shows of a server besides its address; unknown facts are empty."""
 
     name: str = ""
     """Its name in a pod with several."""
@@ -41,32 +41,32 @@ class ServerDetails:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerAddress(PublicDataclass, Generic[Protocol_co]):
-    """Where a model server answers, and how it is spoken to.
+    """Where a model server answers, and which protocol it speaks.
 
     Raises:
         ConfigError: Lists every field that cannot be used.
     """
 
     url: str
-    """Where the API begins, without a slash at the end and without `/v1` or `/v2`:
+    """The base address of the API, without `/v1` or `/v2` and without a slash at the end:
     `http://localhost:8000`."""
     protocol: Protocol_co = cast("Protocol_co", "none")  # noqa: RUF009 - a text
     """The server's API: `"openai"`, `"v2"` (the Open Inference Protocol of Triton, MLServer and
     KServe), or `"none"` for one of its own."""
     model: str = ""
-    """The name under which requests ask for the model; empty: that of the only one which the server
-    lists."""
+    """The model's name in requests; empty for the only model that the server lists."""
     health_url: str | None = None
-    """Answers below 500 when the server is ready. `None`: an open port is enough."""
+    """The address that answers with a status below 500 when the server is ready. `None`: an open
+    port is enough."""
     metrics_url: str | None = None
-    """Where the server's Prometheus metrics are, or `None` when it has none or they are not
+    """The address of the server's Prometheus metrics; `None` if it has none or the address is not
     known."""
     cold_start: str | None = None
-    """The file with the report on the server's start, where there is one."""
+    """The file with the report on the server's start, if there is one."""
     api_key: str = field(default="", repr=False)
     """Sent as a bearer token with every request; empty sends none."""
     about: ServerDetails | None = field(default=None, repr=False, compare=False)
-    """What a report tells of the server; a template fills it in."""
+    """What a report shows of the server; a template fills it in."""
 
     def __post_init__(self) -> None:
         url, url_problem = normalised(self.url)
@@ -81,13 +81,13 @@ class ServerAddress(PublicDataclass, Generic[Protocol_co]):
     def metric_names(self) -> MetricNames:
         """The server's names for each quantity of its metrics.
 
-        Of a server without a description, those of all servers that are known.
+        A server without a description has those of all known servers.
         """
         return self.about.metric_names if self.about else KNOWN_NAMES
 
     @property
     def record(self) -> Record:
-        """What the clients of this process saw of the server at this address."""
+        """What the clients of this process observed of the server at this address."""
         from .record import record_of
 
         return record_of(self.url)
@@ -105,7 +105,7 @@ class ServerAddress(PublicDataclass, Generic[Protocol_co]):
             problems.append(f"protocol={self.protocol!r} is not 'openai', 'v2' or 'none'")
         if not (self.api_key.isascii() and self.api_key.isprintable() and " " not in self.api_key):
             problems.append(
-                "api_key is not a token: it holds blanks, line breaks or characters outside of "
+                "api_key is not a token: it contains blanks, line breaks or characters outside "
                 "ASCII"
             )
         return problems
@@ -115,7 +115,7 @@ _SUFFIXES = {"openai": "/v1", "v2": "/v2"}
 
 
 def normalised(url: str) -> tuple[str, str | None]:
-    """Return an address without the slash at its end, and what is wrong with it."""
+    """Return an address without the slash at its end, and its problem, if any."""
     try:
         parse_address(url)
     except CredentialsInUrlError as error:

@@ -1,4 +1,4 @@
-"""Arrays to requests of the Open Inference Protocol and back, checked against the model. No I/O."""
+"""Turns arrays into requests of the Open Inference Protocol, and answers into arrays. No I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Metadata", "Tensor", "decode", "encode"]
 TEXTS = "BYTES"
 """The protocol's name for texts and other strings of bytes."""
 ARGUMENTS = frozenset({"sequence_id", "sequence_start", "sequence_end", "priority", "timeout"})
-"""Parameters that tritonclient takes as arguments of their own."""
+"""Parameters that tritonclient takes as separate arguments."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,17 +54,17 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What a server says of one of its models."""
+    """A server's description of one of its models."""
 
     model: str
     versions: tuple[str, ...] = ()
     platform: str = ""
     inputs: tuple[Tensor, ...] = ()
-    """Empty when the server does not say: then nothing is compared, and types are those of the
-    arrays."""
+    """Empty if the server does not list them: then nothing is checked, and the arrays determine the
+    types."""
     outputs: tuple[Tensor, ...] = ()
     has_binary: bool = False
-    """Whether the server takes and gives tensors as bytes; otherwise they are written as JSON."""
+    """Whether the server accepts and returns tensors as bytes; otherwise they are sent as JSON."""
 
 
 def encode(
@@ -73,10 +73,10 @@ def encode(
     outputs: Sequence[str] | None,
     parameters: Mapping[str, Any] | None,
 ) -> tuple[bytes, int | None]:
-    """Return the body of a request, and the size of its JSON when bytes follow it.
+    """Return the body of a request, and the size of its JSON if bytes follow it.
 
     Raises:
-        ConfigError: The inputs do not suit the model.
+        ConfigError: The inputs do not match the model.
     """
     expected = {tensor.name: tensor for tensor in metadata.inputs}
     problems = list(_name_problems(metadata, inputs, outputs))
@@ -97,12 +97,12 @@ def encode(
         _input(name, datatype, array, metadata) for name, (datatype, array) in arrays.items()
     ]
     names = outputs if outputs is not None else [tensor.name for tensor in metadata.outputs]
-    wanted = [InferRequestedOutput(name, binary_data=metadata.has_binary) for name in names]
-    given = dict(parameters or {})
-    arguments = {name: given.pop(name) for name in ARGUMENTS & given.keys()}
+    requests = [InferRequestedOutput(name, binary_data=metadata.has_binary) for name in names]
+    others = dict(parameters or {})
+    arguments = {name: others.pop(name) for name in ARGUMENTS & others.keys()}
     try:
         body, size = InferenceServerClient.generate_request_body(
-            tensors, outputs=wanted or None, parameters=given or None, **arguments
+            tensors, outputs=requests or None, parameters=others or None, **arguments
         )
     except (InferenceServerException, TypeError, ValueError) as error:
         raise ConfigError(
@@ -112,7 +112,7 @@ def encode(
 
 
 def decode(body: bytes, header_size: str | None) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the outputs of an answer by name; texts as objects that hold `bytes`."""
+    """Return the outputs of an answer by name; texts are arrays of `bytes` objects."""
     result = InferenceServerClient.parse_response_body(
         body, header_length=int(header_size) if header_size else None
     )
@@ -130,15 +130,17 @@ def _name_problems(
         yield "inputs is empty"
     if metadata.inputs:
         names = [tensor.name for tensor in metadata.inputs]
-        yield from (f"{name!r} is no input of the model" for name in inputs if name not in names)
-        # one that is missing may be optional, which the server knows, and metadata does not tell
+        yield from (
+            f"{name!r} is not an input of the model" for name in inputs if name not in names
+        )
+        # a missing input is not refused: it may be optional, which the metadata does not say
     if isinstance(outputs, str):
         yield f"outputs={outputs!r} is a text; give a list of names"
     elif outputs is not None and metadata.outputs:
         names = [tensor.name for tensor in metadata.outputs]
         unknown = [name for name in outputs if name not in names]
         yield from (
-            f"{name!r} is no output of the model: it has {', '.join(names)}" for name in unknown
+            f"{name!r} is not an output of the model: it has {', '.join(names)}" for name in unknown
         )
 
 
@@ -148,7 +150,7 @@ def _checked(
     """Return the protocol's type and the array to send.
 
     Raises:
-        ValueError: With the problem as its text.
+        ValueError: The value does not match; its text names the problem.
     """
     array = _array(name, value)
     datatype = tensor.datatype if tensor else _datatype(name, array)
@@ -174,16 +176,15 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
         )
     try:
         array = np.asarray(value)
+        # NumPy's type for bytes drops zeros at the end; objects keep them
         is_bytes = array.dtype.kind == "S" and not _has_dtype(value)
-        return (
-            np.array(value, dtype=object) if is_bytes else array
-        )  # NumPy's own type drops zeros at the end
+        return np.array(value, dtype=object) if is_bytes else array
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"{name!r} is not an array: {error}") from error
 
 
 def _has_dtype(value: Any) -> bool:
-    """Return whether the type was chosen by the caller: lists of Python's numbers have none."""
+    """Return whether the caller chose the type: lists of Python numbers have none."""
     return hasattr(value, "dtype")
 
 
@@ -199,14 +200,16 @@ def _datatype(name: str, array: np.ndarray[Any, Any]) -> str:
 def _cast(
     name: str, array: np.ndarray[Any, Any], datatype: str, *, has_dtype: bool
 ) -> np.ndarray[Any, Any]:
-    wanted = triton_to_np_dtype(datatype)
-    if wanted is None:
+    numpy_type = triton_to_np_dtype(datatype)
+    if numpy_type is None:
         raise ValueError(f"{name!r} is of the type {datatype}, which this client does not know")
-    dtype = np.dtype(wanted)
+    dtype = np.dtype(numpy_type)
     if array.dtype == dtype:
         return array
     if array.dtype.kind not in "OSUV" and np.can_cast(array.dtype, dtype, "safe"):
         return array.astype(dtype)
+    # A list of Python numbers arrives as int64 or float64, which its author did not choose: it may
+    # become any type of the model whose range holds the values.
     if (
         not has_dtype
         and array.dtype.kind in "biuf"
@@ -229,7 +232,7 @@ def _cast(
 def _from_numbers(
     name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any], datatype: str
 ) -> np.ndarray[Any, Any]:
-    """Return a list's numbers in the model's type: floats rounded, and nothing out of range."""
+    """Return a list's numbers in the model's type: round floats, refuse values out of range."""
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
     is_out = (cast != array) if dtype.kind in "iu" else np.isinf(cast) & ~np.isinf(array)
@@ -245,30 +248,30 @@ def _as_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     texts = np.empty(array.shape, dtype=object)
     for index, item in np.ndenumerate(array):
         if not isinstance(item, str | bytes):
-            raise ValueError(f"a text was expected, and {item!r} is a {type(item).__name__}")
+            raise ValueError(f"expected a text, but {item!r} is a {type(item).__name__}")
         texts[index] = item.encode() if isinstance(item, str) else bytes(item)
     return texts
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     return len(shape) == len(expected) and all(
-        wanted in (-1, given) for given, wanted in zip(shape, expected, strict=True)
+        model_size in (-1, size) for size, model_size in zip(shape, expected, strict=True)
     )
 
 
 def _refuse_json(name: str, array: np.ndarray[Any, Any], datatype: str) -> None:
-    """Raise for what JSON cannot hold, where the server takes nothing else."""
+    """Raise for values that JSON cannot express, if the server accepts only JSON."""
     reason = ""
     if datatype == "BF16":
         reason = "BF16"
     elif array.dtype.kind == "f" and not np.isfinite(array).all():
         reason = "NaN or infinity"
     elif datatype == TEXTS and not all(_is_text(item) for item in array.flat):
-        reason = "bytes that are no UTF-8"
+        reason = "bytes that are not UTF-8"
     if reason:
         raise ValueError(
-            f"{name!r} holds {reason}, and this server takes tensors as JSON only, which cannot "
-            "hold it"
+            f"{name!r} contains {reason}, but this server accepts tensors only as JSON, which "
+            "cannot express that"
         )
 
 

@@ -1,10 +1,10 @@
-"""The HTTP layer below every client: sends, waits, repeats what is safe to repeat, and keeps the record.
+"""The HTTP layer below every client: it sends, waits, retries what is safe, and keeps the record.
 
 Works with `httpx` and with its successor `httpx2`: the library is a parameter (`http`), because the
-official OpenAI client is built on the one or the other, by its version. Streams of an answer must
-be of the library's own types, so those two classes are made for it.
+official OpenAI client is built on one or the other, depending on its version. The stream of an
+answer must be an instance of the library's own type, so the two stream classes are created for it.
 
-A request goes through `attempts.Attempts`; nothing of an answer that has begun is ever asked again.
+`attempts.Attempts` decides about each request; one whose answer has begun is never sent again.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 __all__ = ["AsyncTransport", "Transport"]
 
 STREAMED = ("text/event-stream", "application/x-ndjson", "application/jsonl")
-"""Types of answers whose parts come one by one, for which the first byte is worth a measurement."""
+"""Types of streamed answers, whose time to the first byte is worth measuring."""
 
 _T = TypeVar("_T", bound="_Layer")
 
 
 class _Layer:
-    """What both transports share.
+    """The base of both transports.
 
     Args:
         inner: The library's own transport.
         http: The library.
-        limits: How long a request is tried.
-        watch: Knows whether the server is there.
-        record: Told of everything.
-        convert: Makes an error of ours one that the users of the client above catch, too.
+        limits: For how long a request is tried.
+        watch: Knows whether the server answers.
+        record: Keeps count of requests and outages.
+        convert: Turns an error of ours into one that users of the client also catch.
     """
 
     def __init__(
@@ -74,9 +74,11 @@ class _Layer:
         seen: PendingRequest,
         stream_type: Any,
     ) -> Any:
-        """Return an answer whose body is watched."""
+        """Return the answer, with a body that records its own end."""
         seen.status = response.status_code
         body_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A sign-in page of a proxy answers 200; the client above would fail later, with a message
+        # about JSON that does not name the cause.
         if (
             body_type == "text/html"
             and response.is_success
@@ -96,7 +98,7 @@ class _Layer:
         return response
 
     def _fail(self, error: BaseException, request: Any, seen: PendingRequest) -> BaseException:
-        """Put a failure on record and return what is raised."""
+        """Record a failure and return the exception to raise."""
         self._record.end(seen, error)
         return self._convert(error, request) if isinstance(error, ServerError) else error
 
@@ -108,7 +110,7 @@ class Transport(_Layer):
         """Return the answer to a request, as the library's transports do.
 
         Raises:
-            ServerError: There is none; as `convert` makes it.
+            ServerError: There is none; `convert` determines its type.
         """
         attempts, seen = self._begin(request)
         try:
@@ -129,7 +131,7 @@ class Transport(_Layer):
             response, wait = None, None
             try:
                 response = self._inner.handle_request(request)
-            except Exception as error:  # those that are not the server's doing are raised again
+            except Exception as error:  # `after_error` re-raises what the server did not cause
                 wait = attempts.after_error(error)
             else:
                 wait = attempts.after_answer(response.status_code, response.headers)
@@ -163,7 +165,7 @@ class AsyncTransport(_Layer):
         """Return the answer to a request, as the library's transports do.
 
         Raises:
-            ServerError: There is none; as `convert` makes it.
+            ServerError: There is none; `convert` determines its type.
         """
         attempts, seen = self._begin(request)
         try:
@@ -184,7 +186,7 @@ class AsyncTransport(_Layer):
             response, wait = None, None
             try:
                 response = await self._inner.handle_async_request(request)
-            except Exception as error:  # those that are not the server's doing are raised again
+            except Exception as error:  # `after_error` re-raises what the server did not cause
                 wait = attempts.after_error(error)
             else:
                 wait = attempts.after_answer(response.status_code, response.headers)
@@ -214,7 +216,7 @@ class AsyncTransport(_Layer):
 
 
 class _Body:
-    """The body of an answer: passed on part by part, and put on record when it ends."""
+    """The body of an answer: passed on part by part, and recorded when it ends."""
 
     def __init__(
         self,
@@ -242,7 +244,7 @@ class _Body:
         self._layer._record.end(self._seen)
 
     def failed(self, error: BaseException) -> BaseException:
-        """Return what is raised instead of an error of the library."""
+        """Return the exception to raise in place of an error of the library."""
         http = self._layer._http
         if isinstance(error, http.TimeoutException):
             error = self._attempts.stalled(error, self._size)

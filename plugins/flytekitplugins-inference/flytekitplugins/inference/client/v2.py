@@ -1,15 +1,15 @@
-"""Clients of the Open Inference Protocol ("V2": Triton, MLServer, KServe), NumPy in and out.
+"""Clients of the Open Inference Protocol ("V2": Triton, MLServer, KServe), with NumPy arrays.
 
-Imported when a client is made.
+Imported when a client is created.
 
-How tensors are written and read is `tritonclient`'s (its public `generate_request_body` and
-`parse_response_body`); the requests go through this package's own transport, because tritonclient's
+`tritonclient` encodes and decodes the tensors (its public `generate_request_body` and
+`parse_response_body`). The requests go through this package's own transport, because tritonclient's
 blocking client must stay in one thread (triton-inference-server/server#6650) and its asynchronous
-one is another implementation, in beta. So both clients here do the same, and both wait for a server
-that went away.
+client is a separate implementation, in beta. Thus both clients here behave the same, and both wait
+for a server that went away.
 
-What is sent is compared with the model's metadata first: an answer such as "unexpected shape for
-input" names neither the shape that was given nor the one that was expected.
+The inputs are checked against the model's metadata before they are sent: a server's "unexpected
+shape for input" names neither the actual nor the expected shape.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Call:
 
 
 class _Base:
-    """What both clients share."""
+    """The base of both clients."""
 
     def __init__(self, endpoint: ServerAddress) -> None:
         self._endpoint = endpoint
@@ -60,15 +60,15 @@ class _Base:
         self._metadata: dict[str, Metadata] = {}
 
     def _name(self, model: str) -> None:
-        """Keep the name of the server's only model, so that it is asked for once."""
+        """Keep the name of the server's only model, so that it is requested only once."""
         self._endpoint = replace(self._endpoint, model=model)
 
-    def _known(self, model: str) -> Metadata | None:
+    def _cached(self, model: str) -> Metadata | None:
         with self._lock:
             return self._metadata.get(model)
 
     def _learn(self, model: str, server: Any, answer: Any) -> Metadata:
-        """Keep and return what a server said of a model."""
+        """Keep and return a server's description of a model."""
         try:
             metadata = Metadata(
                 model=str(answer["name"]),
@@ -81,8 +81,7 @@ class _Base:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ServerError(
                 f"What {self._endpoint.url} says of the model {model!r} is not metadata of the "
-                "Open Inference "
-                f"Protocol: {excerpt(str(answer))}."
+                f"Open Inference Protocol: {excerpt(str(answer))}."
             ) from error
         with self._lock:
             self._metadata[model] = metadata
@@ -111,11 +110,11 @@ class _Base:
         self._refuse(call, response)
         try:
             return decode(response.content, response.headers.get("inference-header-content-length"))
-        except Exception as error:  # whatever a codec meets in an answer that is none
+        except Exception as error:  # whatever the codec raises for an answer that is malformed
             raise ServerError(
                 f"{self._asked(call)} was answered {response.status_code} with something that is "
-                "no result of the "
-                f"Open Inference Protocol ({type(error).__name__}: {error}): "
+                "not a result of the Open Inference Protocol ("
+                f"{type(error).__name__}: {error}): "
                 f"{excerpt(response.content)}."
             ) from error
 
@@ -131,7 +130,7 @@ class _Base:
         return value
 
     def _refuse(self, call: _Call, response: Any) -> None:
-        """Raise what a server's refusal means."""
+        """Raise the error that explains a server's refusal."""
         status = response.status_code
         if response.is_success:
             return
@@ -140,12 +139,12 @@ class _Base:
         except (ValueError, KeyError, TypeError):
             text = excerpt(response.content)
         hint = {
-            400: "What was sent does not suit the model; metadata() tells what it takes.",
+            400: "The inputs do not match the model; metadata() lists what it takes.",
             401: "Give the key of the server: template.at(url, api_key=…).",
             403: "Give the key of the server: template.at(url, api_key=…).",
             404: "Check the model's name and version; `POST /v2/repository/index` lists what the "
             "server has.",
-        }.get(status, "The log of the model server tells more.")
+        }.get(status, "See the log of the model server.")
         raise ServerError(f"{self._asked(call)} was answered {status}: {text}.", hint=hint)
 
     def _asked(self, call: _Call) -> str:
@@ -156,8 +155,8 @@ class V2Client(_Base):
     """A blocking client, for any number of threads.
 
     Args:
-        endpoint: The server; `endpoint.model` is the model that is meant when none is named.
-        limits: How long a request is tried.
+        endpoint: The server; `endpoint.model` is the model of requests that name none.
+        limits: For how long a request is tried.
 
     Example:
         ```python
@@ -179,23 +178,24 @@ class V2Client(_Base):
         version: str = "",
         parameters: Mapping[str, Any] | None = None,
     ) -> dict[str, np.ndarray[Any, Any]]:
-        """Return what a model answers.
+        """Return the outputs of a model.
 
         Args:
-            inputs: By the names of the model's inputs: arrays, or lists of numbers or texts.
+            inputs: Arrays, or lists of numbers or texts, by the names of the model's inputs.
             outputs: The outputs to return; by default all.
-            model: The model; by default the endpoint's, or the only one that the server has.
-            version: Its version; by default the one that the server chooses.
-            parameters: The request's, such as `sequence_id`, `priority` and `timeout`
+            model: The model; by default the endpoint's, or the only one of the server.
+            version: Its version; by default the server chooses one.
+            parameters: Parameters of the request, such as `sequence_id`, `priority` and `timeout`
                 (microseconds) of Triton.
 
         Returns:
-            The outputs by name. Texts are arrays of objects that hold `bytes`.
+            The outputs by name. Texts are arrays of `bytes` objects.
 
         Raises:
-            ConfigError: The inputs do not suit the model; lists every problem, before anything is
+            ConfigError: The inputs do not match the model; lists every problem, and nothing was
                 sent.
-            ServerError: The server refuses, does not answer, or answers something else.
+            ServerError: The server refuses the request, does not answer, or answers something
+                else.
         """
         model = self._model(model)
         try:
@@ -204,26 +204,27 @@ class V2Client(_Base):
             )
             return self._result(call, self._send(call))
         except InferenceError:
-            self._forget(model)  # it may have been replaced by one that takes other inputs
+            # the model may have been replaced by one with other inputs
+            self._forget(model)
             raise
 
     def metadata(self, model: str = "") -> Metadata:
-        """Return what the server says of a model; it is asked once, and again after a refusal.
+        """Return the server's description of a model, which is cached until a request fails.
 
         Raises:
             ServerError: The server has no such model or does not answer.
         """
         model = self._model(model)
-        known = self._known(model)
-        if known is not None:
-            return known
+        metadata = self._cached(model)
+        if metadata is not None:
+            return metadata
         about_server = _Call(method="GET", path="/v2")
         about_model = _Call(method="GET", path=_path(model))
         server = self._json(about_server, self._send(about_server))
         return self._learn(model, server, self._json(about_model, self._send(about_model)))
 
     def ready(self, model: str = "") -> bool:
-        """Return whether the server has a model ready to answer."""
+        """Return whether a model is ready to answer."""
         path = f"{_path(self._model(model))}/ready"
         return bool(self._send(_Call(method="GET", path=path)).status_code == 200)
 
@@ -250,7 +251,7 @@ class V2Client(_Base):
 
 
 class AsyncV2Client(_Base):
-    """As `V2Client`, for asyncio."""
+    """Like `V2Client`, for asyncio."""
 
     def __init__(self, endpoint: ServerAddress, limits: Limits) -> None:
         super().__init__(endpoint)
@@ -265,7 +266,7 @@ class AsyncV2Client(_Base):
         version: str = "",
         parameters: Mapping[str, Any] | None = None,
     ) -> dict[str, np.ndarray[Any, Any]]:
-        """As `V2Client.infer`."""
+        """Like `V2Client.infer`."""
         model = await self._model(model)
         try:
             call = self._infer_call(
@@ -277,18 +278,18 @@ class AsyncV2Client(_Base):
             raise
 
     async def metadata(self, model: str = "") -> Metadata:
-        """As `V2Client.metadata`."""
+        """Like `V2Client.metadata`."""
         model = await self._model(model)
-        known = self._known(model)
-        if known is not None:
-            return known
+        metadata = self._cached(model)
+        if metadata is not None:
+            return metadata
         about_server = _Call(method="GET", path="/v2")
         about_model = _Call(method="GET", path=_path(model))
         server = self._json(about_server, await self._send(about_server))
         return self._learn(model, server, self._json(about_model, await self._send(about_model)))
 
     async def ready(self, model: str = "") -> bool:
-        """As `V2Client.ready`."""
+        """Like `V2Client.ready`."""
         path = f"{_path(await self._model(model))}/ready"
         return bool((await self._send(_Call(method="GET", path=path))).status_code == 200)
 

@@ -1,7 +1,7 @@
-"""Which GGUF file the server is to load.
+"""Selects the GGUF file that the server loads.
 
-A repository of GGUF files holds the same model in many quantisations, and its other files as well.
-The server takes one file, so it is named, or follows from what is brought; it is never the first of
+A repository of GGUF files contains the same model in many quantisations, and other files as well.
+The server takes one file. The user names it, or `model=` determines it; we never take the first of
 several (kserve/kserve#5039).
 """
 
@@ -17,21 +17,19 @@ from ..pod.names import path_problem
 __all__ = ["file_problems", "gguf_file"]
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf\Z")
-"""One of the files of a split model; the server is given the first (llama.cpp
-`llama_split_path`)."""
+"""A file of a split model; the server gets the first one (llama.cpp `llama_split_path`)."""
 _WILD = re.compile(r"[*?\[]|/\Z")
 
 
 def gguf_file(model: Model, named: str | None) -> str | None:
-    """Return the file to load, relative to where the model is found.
+    """Return the file to load, relative to the model's path.
 
     Args:
-        model: Where the model comes from.
-        named: What the user said.
+        model: The model's source.
+        named: The user's `model_file`.
 
     Returns:
-        The file; empty when what the server finds there is the file itself; `None` when it cannot
-        be told.
+        The file; empty if the model's path is the file itself; `None` if it is ambiguous.
     """
     if named is not None:
         return named
@@ -49,14 +47,12 @@ def gguf_file(model: Model, named: str | None) -> str | None:
 
 
 def file_problems(model: Model, named: str | None) -> Iterator[str]:
-    """Yield why there is no such file, or not one."""
+    """Yield the reasons why the file is missing, ambiguous or incomplete."""
     file = gguf_file(model, named)
     if file is None:
         yield (
-            f"model_file is missing: which GGUF file of {model.name!r} is to be loaded cannot be "
-            "told, and the server "
-            "would not choose the one you mean; give model_file='….gguf', or include= with that "
-            "one name"
+            f"model_file is missing: which GGUF file of {model.name!r} to load is ambiguous; give "
+            "model_file='….gguf', or include= with that one name"
         )
     elif file and (not file.endswith(".gguf") or path_problem(f"/{file}")):
         yield (
@@ -68,7 +64,7 @@ def file_problems(model: Model, named: str | None) -> Iterator[str]:
 
 
 def _part_problems(model: Model, file: str) -> Iterator[str]:
-    """A split model is loaded by its first part, and needs all of them."""
+    """Yield problems of a split model: it is loaded by its first part and needs all parts."""
     needed, match = [file], _PART.match(file)
     if match:
         needed = [

@@ -30,19 +30,19 @@ from .model_file import file_problems, gguf_file
 __all__ = ["HFSecret", "LlamaCpp"]
 
 BUILD = "b11382"
-"""The newest build with images for all hardware (October 2026): they are built once a day, not for
-every build."""
+"""The newest build with images for all hardware (October 2026); images are built once a day, not
+for every build."""
 IMAGES = {
     "": "server",
     "nvidia.com": "server-cuda",
     "amd.com": "server-rocm",
     "gpu.intel.com": "server-vulkan",
 }
-"""By the vendor in `gpu_resource`; `server-cuda` is for CUDA 12, `server-cuda13` for 13."""
+"""Tags by the vendor in `gpu_resource`; `server-cuda` is for CUDA 12, `server-cuda13` for 13."""
 CACHE = "/var/cache/inference"
 MEBIBYTE = 2**20
 LARGEST_CACHE_RAM = 8192
-"""MiB that the server keeps for prompts by default, whatever the container's limit is."""
+"""MiB of prompts that the server keeps by default, even if the container's limit is lower."""
 
 OPTIONS = OptionTable.read(
     options,
@@ -76,21 +76,21 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
     """
 
     arg_dict: Mapping[str, Any] | None = None
-    """Options of `llama-server`, long or short, with `_` or `-`. Without `model=` one of them says
-    which model the server fetches: `hf_repo`, with a quantisation. Options newer than `OPTIONS` go
-    into `args`."""
+    """Options of `llama-server`, long or short, with `_` or `-`. Without `model=`, one of them
+    names the model that the server downloads: `hf_repo`, with a quantisation. Options newer than
+    `OPTIONS` go into `args`."""
     model_file: str | None = None
-    """The GGUF file, relative to what `model=` brings; of a split one the first part. Not needed
-    where it follows: from a store's URI that ends in `.gguf`, a volume's path that does, or an
+    """The GGUF file, relative to `model=`; for a split model, its first part. It may be omitted if
+    `model=` determines it: by a store's URI or a volume's path that ends in `.gguf`, or by an
     `include=` with that one name."""
     lora_files: Sequence[str] = ()
-    """GGUF adapters, relative to what `model=` brings or absolute. They are loaded with scale 0; a
-    request asks for the first as `"lora": [{"id": 0, "scale": 1.0}]`."""
+    """GGUF adapters, absolute or relative to `model=`. The server loads them with scale 0; a
+    request uses the first one with `"lora": [{"id": 0, "scale": 1.0}]`."""
 
     health_endpoint: str | None = "/health"
     """HTTP path that answers 200 once the model is loaded; becomes the startup probe."""
     port: int = 8080
-    """The port the server listens on; by default that of the image's own health check."""
+    """The port the server listens on; the image's own health check uses the default."""
     cpu: int | float | str = 4
     """Cores; requests and limits."""
     mem: str = "8Gi"
@@ -102,7 +102,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
 
     @property
     def default_image(self) -> str:
-        """The image for the vendor's GPUs, or for CPUs where none is asked for."""
+        """The image for the vendor's GPUs, or for CPUs if `gpu` is 0."""
         vendor = str(self.gpu_resource).partition("/")[0] if self.gpu else ""
         return f"ghcr.io/ggml-org/llama.cpp:{IMAGES.get(vendor, IMAGES['nvidia.com'])}-{BUILD}"
 
@@ -116,7 +116,9 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
             EnvVar(name="LLAMA_CACHE", value=CACHE),
             EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
         )
+        caches = (Volume(name="inference-cache", mount_path=CACHE),) if self.model is None else ()
         return Server(
+            # not on the image's PATH
             command=("/app/llama-server",),
             args=(
                 *(("--model", self._model_file_path()) if self.model is not None else ()),
@@ -135,20 +137,20 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
             metrics_path="/metrics" if has_metrics else "",
             metric_names=FAMILIES["llamacpp"] if has_metrics else {},
             hub_token=token,
-            volumes=()
-            if self.model is not None
-            else (Volume(name="inference-cache", mount_path=CACHE),),
+            # without model= the server downloads weights, which would fill the container's disk and
+            # get the pod evicted
+            volumes=caches,
         )
 
     def _sizes(self) -> tuple[str, ...]:
-        """Return the sizes that the server would else derive from the node's cores and memory."""
+        """Return the sizes that the server would otherwise derive from the whole node."""
+        # a container with a thread for each core of the node is throttled
         threads = max(1, int(parse_quantity(format_quantity(self.cpu))))
         ours = {
             "threads": str(threads),
             "cache_ram": str(min(LARGEST_CACHE_RAM, self._mem_mebibytes() // 4)),
-            "n_gpu_layers": "all"
-            if self.gpu
-            else None,  # its own default leaves what does not fit to the CPUs, slowly
+            # by default, layers that do not fit stay on the CPUs: a tenth of the speed, no message
+            "n_gpu_layers": "all" if self.gpu else None,
         }
         missing = {
             name: value
@@ -181,7 +183,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
         return ("--lora-scaled", ",".join(f"{path}:0" for path in paths)) if paths else ()
 
     def _option(self, name: str) -> Any:
-        """Return an option's value, from the arguments or else from the variable that sets it."""
+        """Return an option's value: that of its argument, or else that of its variable."""
         variables = {
             options.ENVIRONMENT.get(key): value for key, value in _mapping(self.env).items()
         }
@@ -189,7 +191,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
 
     @property
     def _is_router(self) -> bool:
-        """Whether the server starts one process per model, when requests ask for it."""
+        """Whether the server starts one process for each model, on the first request for it."""
         return self._option("models_dir") is not None or self._option("models_preset") is not None
 
     def _served_model_name(self) -> str:
@@ -203,7 +205,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
         return str(self._option("hf_repo") or self._option("model") or "")
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the fields."""
+        """Yield the problems of the fields."""
         yield from super().problems()
         yield from self._source_problems()
         yield from self._lora_problems()
@@ -214,23 +216,20 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
         yield from self._hardware_problems()
 
     def _source_problems(self) -> Iterator[str]:
-        given = [name for name in _MODEL_OPTIONS if self._option(name) not in _OFF]
-        if self.model is None and not given:
+        sources = [name for name in _MODEL_OPTIONS if self._option(name) not in _OFF]
+        if self.model is None and not sources:
             yield "the model is missing: give model=, or arg_dict={'hf_repo': 'owner/name:Q4_K_M'}"
         if self.model is None and self.model_file is not None:
-            yield (
-                f"model_file={self.model_file!r} is a file of what model= brings, and there is "
-                "no model"
-            )
-        if self.model is not None and given:
-            yield (f"{given[0]} says which model is loaded, and so does model=; give one of them")
+            yield (f"model_file={self.model_file!r} is relative to model=, and there is no model")
+        if self.model is not None and sources:
+            yield f"{sources[0]} and model= both name the model; give one of them"
         if isinstance(source := self._sound_source(), get_args(Model)):
             yield from file_problems(source, self.model_file)
 
     def _sound_source(self) -> Model | None:
         try:
             return self.model_source
-        except ConfigError:  # told by the base
+        except ConfigError:  # `super().problems()` has reported it
             return None
 
     def _lora_problems(self) -> Iterator[str]:
@@ -246,12 +245,10 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
             elif problem := path_problem(file if file.startswith("/") else f"/{file}"):
                 yield f"lora_files: {problem}"
             elif self.model is None and not file.startswith("/"):
-                yield (
-                    f"lora_files: {file!r} is relative to what model= brings, and there is no model"
-                )
+                yield (f"lora_files: {file!r} is relative to model=, and there is no model")
 
     def _variable_problems(self) -> Iterator[str]:
-        """Each option also has a variable, which an argument silently overrules."""
+        """Yield variables that an argument would silently overrule: each option has one."""
         for key in _mapping(self.env):
             name = options.ENVIRONMENT.get(key, "")
             if name in OPTIONS.secret:
@@ -281,18 +278,18 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
             )
 
     def cautions(self) -> Iterator[str]:
-        """Yield what works, but not as its author may think."""
+        """Yield warnings: what is valid but may not do what its author expects."""
         yield from super().cautions()
         repository = str(self._option("hf_repo") or "")
         if repository and ":" not in repository and self._option("hf_file") is None:
             yield (
-                f"hf_repo={repository!r} names no quantisation: the server takes Q4_K_M, or "
-                "else the first file"
+                f"hf_repo={repository!r} names no quantisation: the server takes Q4_K_M, or else "
+                "the first file"
             )
         if self._option("cache_ram") in (-1, "-1"):
             yield (
-                "cache_ram=-1 lets the prompt cache grow until the container is killed for its "
-                "memory"
+                "cache_ram=-1 lets the prompt cache grow until the container exceeds its memory "
+                "limit and is killed"
             )
         if self.update_interval is not None:
             yield (
@@ -302,7 +299,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
 
 
 _OFF = (None, False, "", "0", "off", "false", "disabled")
-"""As values of options, or of the variables that stand for them."""
+"""Values of options, or of their variables, that switch something off."""
 _PRESETS = tuple(
     sorted(
         name
@@ -320,16 +317,16 @@ _MODEL_OPTIONS = (
     "models_preset",
     *_PRESETS,
 )
-_COMMANDS = "whoever reaches the server's port could read files and run commands in the pod"
-_NO_PROBES = "the server would not answer plain HTTP under the paths that its probes ask"
+_COMMANDS = "anyone who can reach the server's port could read files and run commands in the pod"
+_NO_PROBES = "the server would not answer plain HTTP under the paths of its probes"
 _REFUSED = {
     **dict.fromkeys(
         ("tools", "tools_runtime", "agent", "mcp_servers_config", "mcp_servers_json"), _COMMANDS
     ),
-    "ui_mcp_proxy": "whoever reaches the server's port could make requests from the pod",
+    "ui_mcp_proxy": "anyone who can reach the server's port could make requests from the pod",
     **dict.fromkeys(("ssl_cert_file", "ssl_key_file", "api_prefix"), _NO_PROBES),
 }
 
 
 def _mapping(env: Any) -> Mapping[str, Any]:
-    return env if isinstance(env, Mapping) else {}  # checks ask before that is known
+    return env if isinstance(env, Mapping) else {}  # called before the type of `env` is checked

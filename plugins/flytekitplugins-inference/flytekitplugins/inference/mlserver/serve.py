@@ -1,4 +1,4 @@
-"""`MLServer`: Seldon's server for scikit-learn, XGBoost, MLflow and the like.
+"""`MLServer`: Seldon's server for scikit-learn, XGBoost, MLflow and similar models.
 
 Facts: SeldonIO/MLServer 1.7.1: `mlserver/settings.py`, `mlserver/repository/`,
 `mlserver/handlers/`, `Dockerfile`, `hack/activate-env.sh`.
@@ -25,12 +25,12 @@ from ..sidecar_template import ModelInferenceTemplate
 __all__ = ["MLServer"]
 
 IMAGE = "seldonio/mlserver:1.7.1"
-"""With all runtimes; `1.7.1-slim` has none."""
+"""The image with all runtimes; `1.7.1-slim` has none."""
 USER = 1000
 """The image's user."""
 CACHE = "/opt/mlserver/.cache"
-"""The image's own place for caches; metrics and environments of models go there too, and must be
-writable."""
+"""The image's own directory for caches. It also holds metrics and environments of models: their
+default, the working directory, is not writable with a read-only root file system."""
 MLFLOW_RUNTIME = "mlserver_mlflow.MLflowRuntime"
 _START = """\
 if [ -n "${CONDA_PATH-}" ]; then
@@ -39,9 +39,9 @@ if [ -n "${CONDA_PATH-}" ]; then
 fi
 exec mlserver start "${1:-${MLSERVER_MODELS_DIR:-/mnt/models}}"
 """
-"""The image's own start (`CMD` of its Dockerfile), which activates conda and, if it is there, the
-environment that was packed with the model; but with `exec`, so that SIGTERM reaches the server.
-Other images have neither."""
+"""The image's own start command (`CMD` of its Dockerfile), which activates conda and the
+environment that was packed with the model, if there is one. The `exec` is ours: SIGTERM then
+reaches the server. Other images have neither conda nor such an environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +64,18 @@ class MLServer(ModelInferenceTemplate[Literal["v2"]]):
     `"mlserver_sklearn.SKLearnModel"`; for a model of an MLflow registry `None` is MLflow's."""
     model_names: Sequence[str] = ()
     """The models that must answer before the task starts, by the names in their
-    `model-settings.json`. A bare model gets its only name here; without one it is called as its
-    source is."""
+    `model-settings.json`. A bare model gets its name here; by default it has the name of its
+    source."""
     model_repository: str | None = None
-    """A directory of the image or of a volume, where `model=` brings none; `None` is the image's
-    own."""
+    """A directory of the image or of a volume, instead of `model=`; `None` is the image's own."""
     grpc_port: int = 8081
-    """The port of gRPC."""
+    """The port for gRPC."""
     metrics_port: int = 8082
-    """The port of the metrics."""
+    """The port for metrics."""
 
     health_endpoint: str | None = "/v2/health/ready"
-    """HTTP path of the startup probe. It also answers 200 when there is no model at all; a model
-    that is named is asked for as well."""
+    """HTTP path of the startup probe. It also answers 200 if there is no model at all; so the
+    models that are named are probed too."""
     port: int = 8080
     """The port the server listens on."""
     gpu: int = 0
@@ -100,7 +99,9 @@ class MLServer(ModelInferenceTemplate[Literal["v2"]]):
     def server(self) -> Server:
         """Return what MLServer needs."""
         names, directory = self._names(), self._directory()
-        one = f"/v2/models/{quote(names[0], safe='')}/ready" if len(names) == 1 else None
+        # /v2/health/ready answers 200 without any model; a probe has one path, so it can only
+        # check a single model (the gate checks each)
+        path = f"/v2/models/{quote(names[0], safe='')}/ready" if len(names) == 1 else None
         return Server(
             command=("bash", "-c", _START, "mlserver"),
             args=(directory,) if directory else (),
@@ -116,7 +117,7 @@ class MLServer(ModelInferenceTemplate[Literal["v2"]]):
             ),
             more_ports=(self.grpc_port, self.metrics_port),
             probes=Probes(
-                startup=Probe(path=one, failure_threshold=STARTUP_FAILURE_THRESHOLD),
+                startup=Probe(path=path, failure_threshold=STARTUP_FAILURE_THRESHOLD),
                 liveness=Probe(path="/v2/health/live"),
             ),
             model_api="v2",
@@ -144,7 +145,7 @@ class MLServer(ModelInferenceTemplate[Literal["v2"]]):
         return (self.model_source.name.rpartition("/")[2],)
 
     def _model_variables(self, directory: str, names: tuple[str, ...]) -> Iterator[EnvVar]:
-        """Yield what MLServer makes a model of where it finds no `model-settings.json`.
+        """Yield the variables that define a model without a `model-settings.json`.
 
         Source: `mlserver/repository/repository.py`.
         """
@@ -152,13 +153,13 @@ class MLServer(ModelInferenceTemplate[Literal["v2"]]):
             yield EnvVar(name="MLSERVER_ENV_TARBALL", value=f"{directory}/environment.tar.gz")
         if runtime := self._runtime():
             yield EnvVar(name="MLSERVER_MODEL_IMPLEMENTATION", value=runtime)
-            # without the slash MLflow (3.17) takes the link "current" for a path that leads out of
-            # "/models"
+            # without the slash, MLflow (3.17) refuses the link "current" as a path that leads out
+            # of "/models"
             yield EnvVar(name="MLSERVER_MODEL_URI", value=f"{directory}/")
             yield EnvVar(name="MLSERVER_MODEL_NAME", value=names[0])
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the fields."""
+        """Yield the problems of the fields."""
         yield from super().problems()
         yield from port_problems(
             {"port": self.port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
@@ -178,7 +179,7 @@ class MLServer(ModelInferenceTemplate[Literal["v2"]]):
         yield from (name_problems := list(model_name_problems(self.model_names)))
         if self.implementation is not None and not _is_import_path(self.implementation):
             yield (
-                f"implementation={self.implementation!r} is no class; expected one such as "
+                f"implementation={self.implementation!r} is not a class; expected one such as "
                 f"{MLFLOW_RUNTIME!r}"
             )
         elif not name_problems:
@@ -200,32 +201,28 @@ class MLServer(ModelInferenceTemplate[Literal["v2"]]):
         if self.update_interval is not None and not (
             self.model_names or self.implementation or self._is_registered()
         ):
-            yield (
-                "update_interval needs model_names= with the names of the models that are to be "
-                "loaded again"
-            )
+            yield ("update_interval needs model_names= with the names of the models to reload")
 
     def _is_registered(self) -> bool:
         try:
             return isinstance(self.model_source, RegisteredModel)
-        except ConfigError:  # told by the base
+        except ConfigError:  # `super().problems()` has reported it
             return False
 
     def cautions(self) -> Iterator[str]:
-        """Yield what works, but not as its author may think."""
+        """Yield warnings: what is valid but may not do what its author expects."""
         yield from super().cautions()
         if not self._names():
             yield (
-                "MLServer is ready also when it finds no model; name in model_names= those that "
-                "must answer"
+                "MLServer reports ready even if it finds no model; name the models that must "
+                "answer in model_names="
             )
         if isinstance(self.model_source, HuggingFaceModel) and not (
             self._runtime() or self.model_names
         ):
             yield (
-                f"model={self.model_source.repo!r} has to hold a model-settings.json; else give "
-                "implementation=, such "
-                "as 'mlserver_huggingface.HuggingFaceRuntime'"
+                f"model={self.model_source.repo!r} must contain a model-settings.json; else give "
+                "implementation=, such as 'mlserver_huggingface.HuggingFaceRuntime'"
             )
 
 

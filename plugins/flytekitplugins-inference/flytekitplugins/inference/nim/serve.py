@@ -25,23 +25,23 @@ from ..sidecar_template import ModelInferenceTemplate
 __all__ = ["NIM", "NIMSecrets"]
 
 IMAGE = "nvcr.io/nim/meta/llama3-8b-instruct:1.0.0"
-"""Documented default. There is one image per model and version: name the one you mean."""
+"""The documented default. Each model and version has its own image: name the one you need."""
 CACHE = "/opt/nim/.cache"
 USER = 1000
-"""The image's user; its cache must be writable for it (NVIDIA/nim-deploy#15)."""
+"""The image's user, who must be able to write to the cache (NVIDIA/nim-deploy#15)."""
 PEFT_SOURCE = "NIM_PEFT_SOURCE"
 METRIC_NAMES = united(*(FAMILIES[name] for name in ("nim", "vllm", "sglang")))
-"""NIM 2.x and later tell the metrics of their back end by its own names."""
+"""NIM 2.x and later report the metrics of their back end under its own names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NIMSecrets(PublicDataclass):
-    """NIM's secrets, by their names."""
+    """The names of NIM's secrets."""
 
     ngc_secret_key: str
     """Key of the NGC API key."""
     secrets_prefix: str = FLYTE_PREFIX
-    """What the platform puts before the names of secrets' variables (`_FSEC_`, or `_UNION_`)."""
+    """The prefix that the platform gives the variables of secrets (`_FSEC_`, or `_UNION_`)."""
     ngc_image_secret: str | None = None
     """Name of the Kubernetes secret with the credentials for pulling from NGC;
     `imagePullSecrets[]`."""
@@ -53,13 +53,13 @@ class NIMSecrets(PublicDataclass):
     """Key of the Hugging Face token, for LoRA adapters of gated repositories."""
 
     def ngc(self) -> SecretReference:
-        """Return the NGC API key by its parts."""
+        """Return the reference to the NGC API key."""
         return SecretReference(
             prefix=self.secrets_prefix, group=self.ngc_secret_group, key=self.ngc_secret_key
         )
 
     def hugging_face(self) -> SecretReference | None:
-        """Return the Hugging Face token by its parts, if there is one."""
+        """Return the reference to the Hugging Face token, if there is one."""
         if self.hf_token_key is None:
             return None
         return SecretReference(
@@ -67,7 +67,7 @@ class NIMSecrets(PublicDataclass):
         )
 
     def references(self) -> tuple[SecretReference, ...]:
-        """Return all of them."""
+        """Return the references to all secrets."""
         token = self.hugging_face()
         return (self.ngc(), *((token,) if token else ()))
 
@@ -96,7 +96,7 @@ class NIM(ModelInferenceTemplate[Literal["openai"]]):
     mem: str = "20Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
     ephemeral_storage: str | None = "20Gi"
-    """Disk for what the server writes outside of volumes; requests and limits."""
+    """Disk space for files outside volumes; requests and limits."""
     shm_size: str | None = "16Gi"
     """Size of `/dev/shm`, in memory; counts within `mem`."""
     hf_repo_ids: Sequence[str] | None = None
@@ -113,7 +113,7 @@ class NIM(ModelInferenceTemplate[Literal["openai"]]):
         """Return what NIM needs."""
         image_secret = self.secrets.ngc_image_secret
         return Server(
-            # microservices that serve no language models read the second one; source: the
+            # microservices that do not serve language models read the second one; source: the
             # operator NVIDIA/k8s-nim-operator
             port_variables=("NIM_SERVER_PORT", "NIM_HTTP_API_PORT"),
             env=(*self.secrets.ngc().env("NGC_API_KEY"), *self._model_variables()),
@@ -129,7 +129,8 @@ class NIM(ModelInferenceTemplate[Literal["openai"]]):
             security_context={"runAsUser": USER, "runAsNonRoot": True},
             fs_group=USER,
             image_pull_secrets=(image_secret,) if image_secret else (),
-            enable_service_links=False,  # its back end is vLLM
+            # the back end is vLLM, which refuses the VLLM_PORT=tcp://… of a Service named "vllm"
+            enable_service_links=False,
         )
 
     def _adapters(self) -> Adapters | None:
@@ -142,9 +143,9 @@ class NIM(ModelInferenceTemplate[Literal["openai"]]):
         )
 
     def _model_variables(self) -> tuple[EnvVar, ...]:
-        """Return what brings a model of the user's own to NIM 2.x and later.
+        """Return the variables that give NIM 2.x and later a model of the user's own.
 
-        NIM 1.x has one image per model, and no such variables.
+        NIM 1.x has one image for each model, and no such variables.
         """
         if self.model_path is None or self.model_source is None:
             return ()
@@ -154,10 +155,10 @@ class NIM(ModelInferenceTemplate[Literal["openai"]]):
         )
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the fields."""
+        """Yield the problems of the fields."""
         yield from super().problems()
         if not isinstance(self.secrets, NIMSecrets):
-            # not its value: a key given by mistake must not end up in a log
+            # only its type is shown: a key given by mistake must not end up in a log
             yield (
                 f"secrets must be NIMSecrets(ngc_secret_key=…), not a {type(self.secrets).__name__}"
             )
@@ -202,13 +203,13 @@ class NIM(ModelInferenceTemplate[Literal["openai"]]):
         for name, count in names.items():
             if count > 1:
                 yield (
-                    f"hf_repo_ids has {count} revisions of one repository, and NIM one name for "
-                    f"them, {name!r}"
+                    f"hf_repo_ids has {count} revisions of one repository, for which NIM has only "
+                    f"one name, {name!r}"
                 )
         if self.lora_adapter_mem is None:
             yield (
-                "lora_adapter_mem is missing: hf_repo_ids needs memory to download with, such "
-                "as '2Gi'"
+                "lora_adapter_mem is missing: the download of hf_repo_ids needs memory, such as "
+                "'2Gi'"
             )
         place = self.env.get(PEFT_SOURCE) if isinstance(self.env, Mapping) else None
         if place is None:
@@ -221,9 +222,9 @@ class NIM(ModelInferenceTemplate[Literal["openai"]]):
 
 
 def _adapter_name(repository: str) -> str:
-    """Return an adapter's directory, by which NIM names it.
+    """Return an adapter's directory, which NIM uses as its name.
 
-    It holds the owner, so that two owners may use one name.
+    It contains the owner, because two owners may use the same name.
     """
     return repository.partition("@")[0].replace("/", "--")
 

@@ -1,4 +1,4 @@
-"""`Ollama`: models of Ollama's library, or of a Modelfile, or GGUF files of one's own.
+"""`Ollama`: models of Ollama's library, of a Modelfile, or from GGUF files.
 
 Facts: ollama/ollama v0.33.3, `envconfig/config.go`, `server/routes.go`, `Dockerfile`,
 `docs/docker.mdx`.
@@ -33,44 +33,44 @@ from ..sidecar_template import ModelInferenceTemplate
 __all__ = ["Model", "Ollama", "OllamaModel"]
 
 IMAGE = "ollama/ollama:0.33.3"
-"""For NVIDIA's GPUs and for CPUs. The newest of the 0.33 line that package repositories list
-(msys2/MINGW-packages#31414); its API was read at v0.33.3."""
+"""The image for NVIDIA's GPUs and for CPUs. The newest release of the 0.33 line that package
+repositories list (msys2/MINGW-packages#31414); the facts here come from its source."""
 ROCM_IMAGE = f"{IMAGE}-rocm"
-"""For AMD's GPUs (`.github/workflows/release.yaml`)."""
+"""The image for AMD's GPUs (`.github/workflows/release.yaml`)."""
 HOME = "/ollama"
-"""The server's home, on a volume: its key, and the models below it as in the image's own
-`/root/.ollama`."""
+"""The server's home directory, on a volume. It holds the server's key and models, as the image's
+`/root/.ollama` does."""
 MAX_MODELFILE_BYTES = 100_000
-"""Linux takes 128 KiB for one variable (`MAX_ARG_STRLEN`)."""
+"""Linux limits one environment variable to 128 KiB (`MAX_ARG_STRLEN`)."""
 
 
 @dataclass(frozen=True)
 class OllamaModel(PublicDataclass):
-    """A model of Ollama, by what it is made of."""
+    """A model of Ollama: its name, and the Modelfile or files that it is created from."""
 
     name: str
-    """What is pulled from Ollama's library, such as `llama3.2:1b` or `hf.co/owner/name:Q4_K_M`;
-    with a Modelfile or a source, what the new model is called."""
+    """The model to pull from Ollama's library, such as `llama3.2:1b` or `hf.co/owner/name:Q4_K_M`;
+    with a Modelfile or a source, the name of the new model."""
     mem: str = "500Mi"
-    """Memory of the container that pulls or creates it; not of the model."""
+    """Memory of the container that pulls or creates the model, not of the model itself."""
     cpu: int | float | str = 1
     """Cores of that container."""
     modelfile: str | None = None
     """A Modelfile. `{inputs.name}` stands for an input of the task, `{{inputs.name}}` for that
-    text; all other braces stay as they are. A path that begins with `./` is of the files that
-    `source` brings."""
+    literal text; all other braces are unchanged. A path that begins with `./` is relative to the
+    files of `source`."""
     source: sources.Model | str | None = field(default=None, kw_only=True)
-    """Where GGUF or safetensors files come from, when not from a library: what `FROM` means where
-    it is left out."""
+    """The origin of GGUF or safetensors files, for a model that is not in a library. A Modelfile
+    without `FROM` is based on them."""
 
 
 Model = OllamaModel
-"""The name that documents of version 0 use."""
+"""The name in documents of version 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ollama(ModelInferenceTemplate[Literal["openai"]]):
-    """An Ollama server beside a task, ready when it has its model and has loaded it.
+    """An Ollama server beside a task; it is ready once its model is loaded.
 
     Raises:
         ConfigError: If the description or the Modelfile is wrong.
@@ -81,16 +81,16 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
         ```
     """
 
-    # wider than the inherited field; `model_source` answers for it everywhere
+    # the type is wider than that of the inherited field; other modules read `model_source` instead
     model: OllamaModel | sources.Model | str | None = None  # type: ignore[assignment]
-    """Required: a name of Ollama's library, an `OllamaModel`, or where files come from (a type of
+    """Required: a name in Ollama's library, an `OllamaModel`, or the origin of files (a type of
     `pod.model`, or a text with a scheme such as `"hf://owner/name"`)."""
     models_volume: Mapping[str, Any] | None = None
-    """The volume that keeps Ollama's models, as Kubernetes writes a source, e.g. a claim: pods then
-    do not pull them again. `None`: each pod has its own."""
+    """The volume for Ollama's models, as a Kubernetes volume source such as a claim: other pods
+    then do not pull them again. `None`: each pod has its own volume."""
     health_endpoint: str | None = "/api/version"
-    """HTTP path of the startup probe. It answers as soon as the server listens; `server-setup` sees
-    to the model before the task starts."""
+    """HTTP path of the startup probe. It answers as soon as the server listens; `server-setup`
+    loads the model before the task starts."""
     port: int = 11434
     """The port the server listens on; Ollama's own default."""
     mem: str = "15Gi"
@@ -102,7 +102,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
     def __post_init__(self) -> None:
         modelfile = self.model.modelfile if isinstance(self.model, OllamaModel) else None
         if isinstance(modelfile, str) and has_placeholders(modelfile):
-            object.__setattr__(self, "download_inputs", True)  # what it asks for is brought
+            object.__setattr__(self, "download_inputs", True)  # the placeholders need the inputs
         super().__post_init__()
 
     @property
@@ -112,7 +112,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
 
     @property
     def recipe(self) -> OllamaModel | None:
-        """The model as an `OllamaModel`, however it was given."""
+        """The model as an `OllamaModel`, whatever the type of `model` is."""
         if isinstance(self.model, OllamaModel) or self.model is None:
             return self.model
         if isinstance(self.model, str) and not has_scheme(self.model):
@@ -122,10 +122,10 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
 
     @property
     def model_source(self) -> sources.Model | None:
-        """Where the model's files come from; `None` when the server pulls it.
+        """The origin of the model's files; `None` if the server pulls the model.
 
         Raises:
-            ConfigError: If the text that tells it is not understood.
+            ConfigError: If the text is not a model reference.
         """
         source = self.recipe.source if self.recipe else None
         return sources.parse_model(source) if isinstance(source, str) else source
@@ -133,15 +133,15 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
     def server(self) -> Server:
         """Return what Ollama needs."""
         name = listed_name(self.recipe.name) if self.recipe else ""
-        shared = (
-            {"OLLAMA_NOPRUNE": "1"} if self.models_volume else {}
-        )  # or a start deletes what others still pull
+        # At its start, the server deletes blobs without a manifest that are an hour old; on a
+        # shared volume another pod may still be pulling them (`server/images.go`, PruneLayers).
+        shared = {"OLLAMA_NOPRUNE": "1"} if self.models_volume else {}
         variables = {
             "OLLAMA_HOST": "0.0.0.0:$(INFERENCE_PORT)",
             "HOME": HOME,
             "OLLAMA_MODELS": f"{HOME}/models",
             "OLLAMA_KEEP_ALIVE": "-1",  # the default unloads the model after five idle minutes
-            "OLLAMA_NO_CLOUD": "1",  # what a task sends stays in its pod
+            "OLLAMA_NO_CLOUD": "1",  # the data of a task must not leave its pod
             **shared,
         }
         source = dict(self.models_volume or {"emptyDir": {}})
@@ -149,8 +149,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
             command=("ollama", "serve"),
             env=tuple(EnvVar(name=name, value=value) for name, value in variables.items()),
             volumes=(Volume(name="inference-ollama", source=source, mount_path=HOME),),
-            # it listens within seconds; the usual ten between two questions would be lost at each
-            # start
+            # the server listens within seconds, so the default period of ten would delay each start
             probes=Probes(
                 startup=Probe(period_seconds=2, failure_threshold=STARTUP_FAILURE_THRESHOLD),
                 liveness=Probe(path="/api/version"),
@@ -158,7 +157,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
             model_api="openai",
             served_model_name=name,
             setup=self._setup() if self.recipe else None,
-            # a Service named "ollama" would inject OLLAMA_PORT and the like
+            # a Service named "ollama" would inject OLLAMA_PORT and similar variables
             enable_service_links=False,
         )
 
@@ -166,7 +165,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
         recipe = self.recipe or OllamaModel(name="")
         budget, source = self.startup_seconds, self.model_source
         is_loaded = source is not None and not isinstance(source, sources.VolumeModel)
-        # `$$` is one `$` once Kubernetes has expanded it
+        # Kubernetes expands `$(NAME)` in values, and turns `$$` into `$`
         text = (recipe.modelfile or "").replace("$", "$$")
         return Setup(
             program="create_model",
@@ -182,7 +181,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
         )
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the fields."""
+        """Yield the problems of the fields."""
         yield from super().problems()
         if self.models_volume is not None:
             yield from (
@@ -191,7 +190,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
             )
         try:
             recipe = self.recipe
-        except ConfigError:  # reported with the source
+        except ConfigError:  # `super().problems()` has reported it
             return
         if recipe is None:
             yield (
@@ -217,15 +216,12 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
             yield f"it must be a text, not a {type(text).__name__}"
             return
         if (size := len(text.encode())) > MAX_MODELFILE_BYTES:
-            yield (
-                f"it has {size} bytes; more than {MAX_MODELFILE_BYTES} do not fit into a pod's "
-                "variable"
-            )
+            yield (f"it has {size} bytes; a pod's variable holds at most {MAX_MODELFILE_BYTES}")
         yield from modelfile_problems(text, has_source=has_source)
 
     def cautions(self) -> Iterator[str]:
-        """Yield what works, but not as its author may think."""
+        """Yield warnings: what is valid but may not do what its author expects."""
         yield from super().cautions()
         text = self.recipe.modelfile if self.recipe else None
         for place in deprecated_parameters(text or ""):
-            yield f"modelfile: {place} is left out: Ollama no longer has this parameter"
+            yield f"modelfile: {place} is ignored: Ollama no longer has this parameter"

@@ -36,9 +36,9 @@ AMD_IMAGES = {
     f"{IMAGE}-rocm10-mi35x": "MI350X and MI355X",
 }
 CACHE = "/var/cache/inference"
-"""Not `/root/.cache`: the image may bring kernels there, which a volume would hide."""
+"""Not `/root/.cache`: the image may contain kernels there, which a volume would hide."""
 HEALTH_TIMEOUT = 25
-"""`/health` generates a token, which it looks for once a second and for
+"""`/health` generates a token and polls for it once a second, for at most
 `SGLANG_HEALTH_CHECK_TIMEOUT`, 20 seconds."""
 _KEY = "give args=['--{}', '$(NAME)'] with a variable that base= takes from a Kubernetes secret"
 
@@ -74,12 +74,12 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
     `host` and `port` are the template's. Options newer than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
-    """HTTP path of the startup probe. Generates a token; `/ready` tells of the token generated at
-    the start only, and 0.5.19 lacks it."""
+    """HTTP path of the startup probe. It generates a token; `/ready` only reports the token that
+    was generated at the start, and 0.5.19 lacks it."""
     port: int = 30000
     """The port the server listens on; SGLang's own default."""
     cpu: int | float | str = 4
-    """Cores; requests and limits. Tokenizer, scheduler and detokenizer are processes that want a
+    """Cores; requests and limits. Tokenizer, scheduler and detokenizer are processes that need one
     core each."""
     mem: str = "16Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
@@ -94,7 +94,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
 
     @property
     def default_image(self) -> str:
-        """The image for the hardware; empty for AMD's, of which there are two."""
+        """The image for the hardware; empty for AMD, which needs one of two."""
         if not self.gpu:
             return CPU_IMAGE
         vendor = self.gpu_resource.partition("/")[0]
@@ -105,7 +105,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
         name, token = self.served_name(), self.token_reference()
         has_metrics = self.argument("enable_metrics") is not False
         return Server(
-            # without the type, the hub would be asked whether the model is one that makes images
+            # without the type, SGLang asks the hub whether the model generates images
             command=("sglang", "serve", "--model-type", "llm"),
             args=(
                 *(
@@ -126,7 +126,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
             env=(
                 *self.token_variables("HF_TOKEN"),
                 EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
-                # under it are those of Triton, Inductor and FlashInfer too
+                # SGLang moves the caches of Triton, Inductor and FlashInfer below it too
                 # (`redirect_third_party_caches`)
                 EnvVar(name="SGLANG_CACHE_DIR", value=f"{CACHE}/sglang"),
             ),
@@ -140,9 +140,8 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
             served_model_name=name,
             metrics_path="/metrics" if has_metrics else "",
             metric_names=FAMILIES["sglang"] if has_metrics else {},
-            shm_size=f"{min(2 * self.gpu, 8)}Gi"
-            if self.gpu
-            else "4Gi",  # what workers exchange, as in vLLM
+            # workers exchange tensors there; NCCL fails with the container runtime's 64 MiB
+            shm_size=f"{min(2 * self.gpu, 8)}Gi" if self.gpu else "4Gi",
             hub_token=token,
             adapters=self.adapters(),
             update_options=("--notify", f"sglang=http://localhost:{self.port}"),
@@ -158,50 +157,51 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
         return (*switch, "--lora-paths", *self.adapter_paths())
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the fields."""
+        """Yield the problems of the fields."""
         yield from super().problems()
         if not self.image and self.gpu and str(self.gpu_resource).startswith("amd.com/"):
             images = " or ".join(f"{image!r} ({gpus})" for image, gpus in AMD_IMAGES.items())
-            yield f"image: for AMD's GPUs SGLang has one for each generation; give {images}"
+            yield f"image: SGLang has one image for each generation of AMD's GPUs; give {images}"
         yield from self._model_path_problems()
         if self.lora_adapters and self.argument("enable_lora") is False:
             yield "arg_dict has enable_lora=False, the template has lora_adapters"
         yield from self._parallelism_problems()
 
     def _model_path_problems(self) -> Iterator[str]:
-        named = self.argument("served_model_name")
+        served_name = self.argument("served_model_name")
         if self.model is None and self.argument("model_path") is None:
             yield (
                 "the model is missing: give model=, or arg_dict={'model_path': …}, which the "
                 "server then downloads"
             )
-        if isinstance(named, str) and ":" in named:
+        if isinstance(served_name, str) and ":" in served_name:
             yield (
-                f"arg_dict has served_model_name {named!r}; SGLang takes what follows a colon "
-                "for an adapter"
+                f"arg_dict has served_model_name {served_name!r}; SGLang reads the text after a "
+                "colon as the name of an adapter"
             )
 
     def _parallelism_problems(self) -> Iterator[str]:
-        """Yield a sentence when the options need more GPUs than there are: each rank needs one.
+        """Yield a sentence if the options need more GPUs than the template has.
 
-        With `enable_dp_attention` data parallelism is within tensor parallelism.
+        Each rank needs one. With `enable_dp_attention`, data parallelism uses the ranks of tensor
+        parallelism.
         """
         names = ["tp_size", "pp_size"]
         if not self.argument("enable_dp_attention"):
             names.append("dp_size")
         sizes = [self.argument(name, 1) for name in names]
         if self.argument("nnodes", 1) != 1:
-            yield "arg_dict has nnodes; a server beside a task is one node"
+            yield "arg_dict has nnodes; a server beside a task runs on one node"
         if not all(isinstance(size, int) for size in (*sizes, self.gpu)):
             return
-        wanted = math.prod(sizes)
-        if 0 < self.gpu < wanted:
+        ranks = math.prod(sizes)
+        if 0 < self.gpu < ranks:
             yield (
-                f"arg_dict: {', '.join(names)} need {wanted} GPUs, the template has gpu={self.gpu}"
+                f"arg_dict: {', '.join(names)} need {ranks} GPUs, the template has gpu={self.gpu}"
             )
 
     def cautions(self) -> Iterator[str]:
-        """Yield what works, but not as its author may think."""
+        """Yield warnings: what is valid but may not do what its author expects."""
         yield from super().cautions()
         if not self.gpu and not self.image:
             yield (
@@ -213,9 +213,8 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
             yield f"gpu={self.gpu}, but arg_dict uses {math.prod(sizes)}: give tp_size, or dp_size"
         if self.update_interval is not None:
             yield (
-                "update_interval: after an update SGLang 0.5.23 calls the model by the new "
-                "version's path, in "
-                "/v1/models and in answers; requests may go on using its name"
+                "update_interval: after an update, SGLang 0.5.23 calls the model by the path of "
+                "the new version in /v1/models and in answers; requests may still use its name"
             )
         if (
             not self.lora_adapters

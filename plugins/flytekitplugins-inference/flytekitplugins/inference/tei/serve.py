@@ -26,18 +26,17 @@ __all__ = ["TEI", "HFSecret"]
 
 _REPOSITORY = "ghcr.io/huggingface/text-embeddings-inference"
 CPU_IMAGE = f"{_REPOSITORY}:cpu-{options.VERSION}"
-"""For amd64."""
+"""The image for amd64."""
 IMAGES: Mapping[str, str] = {
     "nvidia.com": f"{_REPOSITORY}:cuda-{options.VERSION}",
     "gpu": f"{_REPOSITORY}:cuda-{options.VERSION}",
     "habana.ai": f"{_REPOSITORY}:hpu-{options.VERSION}",
     "gpu.intel.com": f"{_REPOSITORY}:xpu-ipex-{options.VERSION}",
 }
-"""By the vendor of `gpu_resource`. `cuda-` holds a build for each architecture from Turing to
-Blackwell and takes the one that fits when it starts; images for one architecture are smaller
-(`image=`)."""
+"""By the vendor of `gpu_resource`. `cuda-` contains a build for each architecture from Turing to
+Blackwell and selects one when it starts; images for one architecture are smaller (`image=`)."""
 CACHE = "/data"
-"""The images' own place for what they download."""
+"""The images' own directory for downloads."""
 
 OPTIONS = OptionTable.read(
     options,
@@ -64,13 +63,13 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
     """
 
     arg_dict: Mapping[str, Any] | None = None
-    """Options of `text-embeddings-router`, with `_` or `-`; `model_id` is downloaded by the server
-    itself, `model=` by the model loader. `hostname` and `port` are the template's. Options newer
-    than `OPTIONS` go into `args`."""
+    """Options of `text-embeddings-router`, with `_` or `-`. The server downloads a `model_id`
+    itself; the model loader downloads a `model=`. `hostname` and `port` are the template's. Options
+    newer than `OPTIONS` go into `args`."""
 
     health_endpoint: str | None = "/health"
-    """HTTP path of the startup probe. It answers once the model is loaded and has embedded a test
-    batch: the server listens no sooner."""
+    """HTTP path of the startup probe. The server starts to listen once the model is loaded and has
+    embedded a test batch."""
     cpu: int | float | str = 2
     """Cores; requests and limits."""
     mem: str = "8Gi"
@@ -99,26 +98,28 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
 
     def server(self) -> Server:
         """Return what TEI needs."""
-        # the options are also read from variables without a prefix (HOSTNAME, which Kubernetes
-        # sets, PORT, …): an argument goes before its variable
-        written = {
+        # TEI also reads its options from variables without a prefix (PORT, and HOSTNAME, which
+        # Kubernetes sets); an argument takes precedence over its variable
+        defaults = {
             "model_id": self.model_path or self.argument("model_id"),
             "served_model_name": self.served_name() if self.model_path else None,
             "hostname": EVERY_ADDRESS[0],
             "port": self.port,
-            # metrics are on the server's own port; this one is bound and given up at the start,
-            # which fails where two servers of a pod do it, and 0 is always free
+            # Metrics are on the server's own port. TEI binds this one at the start and releases it,
+            # which fails if two servers of a pod do so; 0 is always free.
             "prometheus_port": 0,
         }
-        given = {OPTIONS.canonical(name): value for name, value in (self.arg_dict or {}).items()}
+        arguments = {
+            OPTIONS.canonical(name): value for name, value in (self.arg_dict or {}).items()
+        }
         token = self.token_reference()
         has_entry_point = bool(self.gpu) and self._vendor in ("nvidia.com", "gpu")
         return Server(
-            # NVIDIA's images choose build and driver libraries in their entry point, and have no
-            # such program in cuda-
+            # the entry point of NVIDIA's images selects the build and the driver libraries; cuda-
+            # does not contain `text-embeddings-router` itself
             command=("/entrypoint.sh",) if has_entry_point else ("text-embeddings-router",),
             args=(
-                *render_options({**written, **given, "port": self.port}, OPTIONS),
+                *render_options({**defaults, **arguments, "port": self.port}, OPTIONS),
                 *self._json_output(),
             ),
             env=(
@@ -129,8 +130,8 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
             hub_token=token,
             volumes=(Volume(name="inference-cache", mount_path=CACHE),),
             probes=Probes(liveness=Probe(path="/health")),
-            # it has /v1/embeddings but no /v1/models, and takes any name; /health tells that the
-            # model is loaded
+            # TEI has /v1/embeddings but no /v1/models, and accepts any model name; /health shows
+            # that the model is loaded
             api_key_variable="API_KEY",
             model_api="openai",
             served_model_name=self.served_name(),
@@ -143,11 +144,11 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
         )
 
     def _json_output(self) -> tuple[str, ...]:
-        """As the images' own `CMD` has it."""
+        """Return the option that the images' own `CMD` sets."""
         return () if self.argument("json_output") is not None else ("--json-output",)
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the fields."""
+        """Yield the problems of the fields."""
         yield from super().problems()
         if self.gpu and not self.image and not self.default_image:
             yield (
@@ -174,15 +175,15 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
             self.argument("default_prompt") is not None
             and self.argument("default_prompt_name") is not None
         ):
-            yield "arg_dict has default_prompt and default_prompt_name; TEI takes one of them"
+            yield "arg_dict has default_prompt and default_prompt_name; TEI takes only one of them"
 
     def cautions(self) -> Iterator[str]:
-        """Yield what works, but not as its author may think."""
+        """Yield warnings: what is valid but may not do what its author expects."""
         yield from super().cautions()
         if self.argument("auto_truncate") is None and "AUTO_TRUNCATE" not in (self.env or {}):
             yield (
                 "TEI silently cuts inputs that are too long; give arg_dict={'auto_truncate': "
-                "False} to have them refused, or True to keep it so"
+                "False} to refuse them, or True to keep this behaviour"
             )
         if isinstance(self.gpu, int) and self.gpu > 1:
             yield f"TEI uses one GPU, the template has gpu={self.gpu}"

@@ -1,4 +1,4 @@
-"""The rules for `tritonserver`'s options that its command line alone does not tell."""
+"""Rules for `tritonserver`'s options that its command line does not enforce."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import options
 __all__ = ["OPTIONS", "TEMPLATE_OPTIONS", "cache_problems", "ending_problems", "option_cautions"]
 
 EXIT_TIMEOUT_SECONDS = 30
-"""What the server waits for requests in flight, unless `exit_timeout_secs` says otherwise."""
+"""How long the server waits for requests in flight, unless `exit_timeout_secs` is set."""
 KUBERNETES_GRACE_SECONDS = 30
 _ELSEWHERE = (
     "write it into args= with the value as $(NAME) of a variable that base= fills from a "
@@ -34,11 +34,11 @@ TEMPLATE_OPTIONS: Mapping[str, str] = {
     "load_model": "give model_names= instead",
     "model_control_mode": "give model_control_mode= instead",
 }
-"""Options that only the template may write → what to do instead."""
+"""Options that only the template may set → what to do instead."""
 
 
 def cache_problems(caches: Any) -> Iterator[str]:
-    """Yield a sentence when `cache_config`, one text or several, holds a password."""
+    """Yield a sentence if `cache_config`, one text or several, contains a password."""
     texts = [caches] if isinstance(caches, str) else caches or ()
     if any("password=" in str(text) for text in texts):
         yield (
@@ -48,10 +48,10 @@ def cache_problems(caches: Any) -> Iterator[str]:
 
 
 def ending_problems(exit_timeout: Any, grace: Any) -> Iterator[str]:
-    """Yield a sentence when the server would be killed while it waits for requests in flight.
+    """Yield a sentence if Kubernetes would kill the server while it waits for requests in flight.
 
     Args:
-        exit_timeout: The value of `exit_timeout_secs`, if there is one.
+        exit_timeout: The value of `exit_timeout_secs`, if it is set.
         grace: The template's `termination_grace_period`.
     """
     waits = EXIT_TIMEOUT_SECONDS if exit_timeout is None else exit_timeout
@@ -64,20 +64,20 @@ def ending_problems(exit_timeout: Any, grace: Any) -> Iterator[str]:
         )
 
 
-def option_cautions(given: Mapping[str, Any], mode: str) -> Iterator[str]:
-    """Yield what works, but not as its author may think.
+def option_cautions(arguments: Mapping[str, Any], mode: str) -> Iterator[str]:
+    """Yield warnings: what is valid but may not do what its author expects.
 
     Args:
-        given: Options without problems.
+        arguments: Options without problems.
         mode: The model control mode.
     """
-    named = {OPTIONS.canonical(name): value for name, value in given.items()}
+    named = {OPTIONS.canonical(name): value for name, value in arguments.items()}
     for name in sorted(named.keys() & options.DEPRECATED.keys()):
         yield (
-            f"arg_dict: {name!r} is deprecated in Triton {options.VERSION}; say "
+            f"arg_dict: {name!r} is deprecated in Triton {options.VERSION}; use "
             f"{options.DEPRECATED[name]!r}"
         )
     if mode != "poll" and named.get("repository_poll_secs") is not None:
         yield f"arg_dict: repository_poll_secs does nothing with model control mode {mode!r}"
     if named.get("strict_readiness") is False:
-        yield "arg_dict: with strict_readiness=False the server is ready while models are missing"
+        yield "arg_dict: with strict_readiness=False the server is ready even if models are missing"

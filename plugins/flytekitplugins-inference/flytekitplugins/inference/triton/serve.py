@@ -31,12 +31,12 @@ from .option_rules import (
 __all__ = ["HFSecret", "Triton"]
 
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-py3"
-"""The release whose options `options.py` holds; it runs without a GPU too
+"""The release that `options.py` describes; it also runs without a GPU
 (docs/getting_started/quickstart.md)."""
 USER = 1000
-"""`triton-server`, made "to run triton as non-root" (build.py); the image itself starts as root."""
+"""`triton-server`, created "to run triton as non-root" (build.py); the image starts as root."""
 HOME = "/home/triton-server"
-"""The image lacks it; back ends keep their caches below it."""
+"""A directory that the image lacks; back ends keep their caches below it."""
 MODES = ("none", "explicit", "poll")
 _REMOTE = ("s3://", "gs://", "as://")
 
@@ -57,21 +57,20 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
     """
 
     model_repository: str | Sequence[str] | None = None
-    """Repositories that Triton reads by itself, beside or instead of the one that `model=` brings:
-    a directory of the image or of a volume, or `s3://`, `gs://`, `as://` with credentials of its
-    own."""
+    """Repositories that Triton reads itself, in addition to `model=` or instead of it: a directory
+    of the image or of a volume, or `s3://`, `gs://`, `as://` with Triton's own credentials."""
     model_names: Sequence[str] = ()
-    """The models that must answer before the task starts. With them, control is explicit: only
-    these are loaded, and they can be loaded again. `["*"]` is all there are."""
+    """The models that must answer before the task starts. They turn on explicit control: Triton
+    loads only these, and can reload them. `["*"]` means every model."""
     model_control_mode: str | None = None
     """`none`, `explicit` or `poll`; `None` is `explicit` with `model_names` and `none` without."""
     grpc_port: int = 8001
-    """The port of gRPC."""
+    """The port for gRPC."""
     metrics_port: int = 8002
-    """The port of the metrics."""
+    """The port for metrics."""
     hf_secret: HFSecret | None = None
-    """The token with which a back end (vLLM, Python) and the model loader read gated repositories
-    of the hub."""
+    """The token for gated repositories of the hub, for back ends (vLLM, Python) and the model
+    loader."""
     arg_dict: Mapping[str, Any] | None = None
     """Options of `tritonserver`, with `_` or `-`. Options newer than `OPTIONS` go into `args`."""
 
@@ -131,16 +130,16 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
             metric_names=FAMILIES["triton"] if has_metrics else {},
             update_options=update_options("triton", self.port, self._updated()),
             volumes=(Volume(name="inference-cache", mount_path=HOME),),
-            # the Python back end keeps tensors there, by default 1 MB and more for each instance of
-            # a model
+            # the Python back end keeps tensors there: by default 1 MB or more for each model
+            # instance
             shm_size=f"{min(max(self.gpu, 1), 4)}Gi",
             security_context={"runAsUser": USER, "runAsGroup": USER, "runAsNonRoot": True},
             fs_group=USER,
         )
 
     def _repositories(self) -> tuple[str, ...]:
-        given = self.model_repository or ()
-        own = (given,) if isinstance(given, str) else tuple(given)
+        places = self.model_repository or ()
+        own = (places,) if isinstance(places, str) else tuple(places)
         return ((self.model_path,) if self.model_path else ()) + own
 
     def _names(self) -> tuple[str, ...]:
@@ -150,7 +149,7 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
         return self.model_control_mode or ("explicit" if self.model_names else "none")
 
     def _updated(self) -> tuple[str, ...]:
-        """Return the models that Triton can be told to load again."""
+        """Return the models that Triton can reload; only explicit control has an API for that."""
         return self._names() if self._mode() == "explicit" else ()
 
     def _loaded_at_start(self) -> tuple[str, ...]:
@@ -158,7 +157,7 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
         return tuple(word for name in names for word in ("--load-model", name))
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the fields."""
+        """Yield the problems of the fields."""
         yield from super().problems()
         yield from port_problems(
             {"port": self.port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
@@ -167,20 +166,20 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
         yield from self._control_problems()
         yield from cache_problems(self.argument("cache_config"))
         if self.argument("allow_http") is False:
-            yield "arg_dict: without HTTP (allow_http) nobody can ask whether the server is ready"
+            yield "arg_dict: without HTTP (allow_http) the probes cannot reach the server"
         yield from ending_problems(
             self.argument("exit_timeout_secs"), self.termination_grace_period
         )
 
     def _repository_problems(self) -> Iterator[str]:
-        given = self.model_repository
-        if given is None and self.model is None:
+        places = self.model_repository
+        if places is None and self.model is None:
             yield (
-                "there is no model repository: give model= to bring one, or model_repository= "
-                "for one that is there"
+                "the model repository is missing: give model= to load one, or model_repository= "
+                "for an existing one"
             )
-        elif isinstance(given, (str, list, tuple)):
-            for place in [given] if isinstance(given, str) else given:
+        elif isinstance(places, (str, list, tuple)):
+            for place in [places] if isinstance(places, str) else places:
                 if (
                     not isinstance(place, str)
                     or not place.startswith(("/", *_REMOTE))
@@ -190,9 +189,9 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
                         f"model_repository: {place!r} must be an absolute directory or begin with "
                         f"{', '.join(_REMOTE)}"
                     )
-        elif given is not None:
+        elif places is not None:
             yield (
-                f"model_repository must be a text or a list of texts, not a {type(given).__name__}"
+                f"model_repository must be a text or a list of texts, not a {type(places).__name__}"
             )
 
     def _control_problems(self) -> Iterator[str]:
@@ -205,28 +204,24 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
         if name_problems:
             return
         if "*" in self.model_names and len(self.model_names) > 1:
-            yield "model_names: '*' is all models there are; give it alone"
+            yield "model_names: '*' means every model; give it alone"
         if self.update_interval is not None and not (self._updated() or self._mode() == "poll"):
-            yield (
-                "update_interval needs model_names= with the names of the models that are to be "
-                "loaded again"
-            )
+            yield ("update_interval needs model_names= with the names of the models to reload")
 
     def cautions(self) -> Iterator[str]:
-        """Yield what works, but not as its author may think."""
+        """Yield warnings: what is valid but may not do what its author expects."""
         yield from super().cautions()
         if isinstance(self.model_source, HuggingFaceModel) and not self.model_names:
             yield (
                 f"model={self.model_source.repo!r}: Triton serves a model repository, a directory "
-                "with one folder for "
-                "each model (config.pbtxt, 1/…), and a model of the hub is none. If this one is, "
-                "name its folders in "
-                "model_names=; else make a repository whose model.py or model.json reads the model."
+                "with one folder for each model (config.pbtxt, 1/…); most models of the hub are "
+                "not one. If this one is, name its folders in model_names=; else make a repository "
+                "whose model.py or model.json reads the model."
             )
         if self._mode() == "poll":
             yield (
                 "model_control_mode='poll' may load a repository while it is being changed; "
-                "Triton advises against it "
-                "(model_management.md). Name the models in model_names= instead."
+                "Triton advises against it (model_management.md). Name the models in model_names= "
+                "instead."
             )
         yield from option_cautions(self.arg_dict or {}, self._mode())

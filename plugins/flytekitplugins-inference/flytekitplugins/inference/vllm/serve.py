@@ -27,10 +27,10 @@ __all__ = ["VLLM", "HFSecret"]
 IMAGE = "vllm/vllm-openai:v0.33.0"
 ROCM_IMAGE = "vllm/vllm-openai-rocm:v0.33.0"
 CPU_IMAGE = "vllm/vllm-openai-cpu:v0.33.0"
-"""The images of the release whose options `options.py` holds (docs.vllm.ai, "Using Docker",
-November 2026)."""
+"""The images of the release that `options.py` describes (docs.vllm.ai, "Using Docker", November
+2026)."""
 CACHE = "/root/.cache"
-"""Holds both caches below; the image's user is root."""
+"""The parent of both cache directories set below; the image's user is root."""
 
 OPTIONS = OptionTable.read(
     options,
@@ -81,7 +81,7 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
 
     @property
     def default_image(self) -> str:
-        """The image for the vendor's GPUs, or for CPUs where none is asked for."""
+        """The image for the vendor's GPUs, or for CPUs if `gpu` is 0."""
         if not self.gpu:
             return CPU_IMAGE
         return ROCM_IMAGE if self.gpu_resource.startswith("amd.com/") else IMAGE
@@ -92,6 +92,7 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
         name = self.served_name()
         token = self.token_reference()
         return Server(
+            # the model is positional: `--model` "will be removed" (vllm/utils/argparse_utils.py)
             command=("vllm", "serve"),
             args=(
                 *((str(model),) if model is not None else ()),
@@ -124,9 +125,10 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
         )
 
     def _shared_memory(self) -> str:
-        """Return what workers need to exchange tensors.
+        """Return the size of the memory in which workers exchange tensors.
 
-        64 MiB end in a bus error (vllm-project/vllm#1710); for CPUs docs.vllm.ai recommends 4 GiB.
+        With 64 MiB they die of a bus error (vllm-project/vllm#1710); for CPUs docs.vllm.ai
+        recommends 4 GiB.
         """
         return f"{min(2 * self.gpu, 8)}Gi" if self.gpu else "4Gi"
 
@@ -134,27 +136,27 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
         if not self.lora_adapters:
             return ()
         switch = () if self.argument("enable_lora") else ("--enable-lora",)
-        # with no slot left over, requests for the base model that are batched with an adapter's get
-        # the adapter's answers on CPUs (vllm-project/vllm#48421, seen with 0.32.0)
+        # One slot more than adapters: without it, requests for the base model that share a batch
+        # with an adapter's get its answers on CPUs (vllm-project/vllm#48421, seen with 0.32.0).
         slots = (
             () if self.argument("max_loras") else ("--max-loras", str(len(self.lora_adapters) + 1))
         )
         return (*switch, *slots, "--lora-modules", *self.adapter_paths())
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the fields."""
+        """Yield the problems of the fields."""
         yield from super().problems()
         if self.lora_adapters and self.argument("enable_lora") is False:
             yield "arg_dict has enable_lora=False, the template has lora_adapters"
-        wanted = self._ranks("tensor_parallel_size", "pipeline_parallel_size")
-        if isinstance(self.gpu, int) and 0 < self.gpu < wanted:
+        ranks = self._ranks("tensor_parallel_size", "pipeline_parallel_size")
+        if isinstance(self.gpu, int) and 0 < self.gpu < ranks:
             yield (
-                f"arg_dict: tensor and pipeline parallelism need {wanted} GPUs, the template "
+                f"arg_dict: tensor and pipeline parallelism need {ranks} GPUs, the template "
                 f"has gpu={self.gpu}"
             )
 
     def cautions(self) -> Iterator[str]:
-        """Yield what works, but not as its author may think."""
+        """Yield warnings: what is valid but may not do what its author expects."""
         yield from super().cautions()
         if self.model is None and self.argument("model") is None:
             yield "no model is named (model=, or arg_dict={'model': …}); vLLM loads its own default"
@@ -169,12 +171,12 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
             )
         if self.argument("disable_log_stats"):
             yield (
-                "arg_dict has disable_log_stats, which empties /metrics: neither reports nor "
-                "alerts see the server"
+                "arg_dict has disable_log_stats, which empties /metrics: reports and alerts get no "
+                "data about the server"
             )
 
     def _ranks(self, *names: str) -> int:
-        """Return how many GPUs the options use, each rank one; 0 when that cannot be told."""
+        """Return how many GPUs the options use, one for each rank; 0 if a size is not a number."""
         sizes = [self.argument(name, 1) for name in names or _PARALLEL]
         return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else 0
 

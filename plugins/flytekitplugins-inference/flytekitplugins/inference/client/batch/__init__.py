@@ -8,23 +8,23 @@
         id="id",
     )
 
-It sends as many requests at once as the server is good for, and survives what happens meanwhile.
+It keeps as many requests in flight as the server can handle, and survives faults and restarts.
 
 | module | what it does |
 |---|---|
-| `run`, `arguments` | the public functions; their arguments, checked |
+| `run`, `batch_options` | the public functions; their arguments, checked |
 | `blocking`, `signals`, `async_batch` | how a caller waits for a batch or stops it |
 | `opening`, `runner` | open what a run needs; put its parts together |
 | `rows`, `feed`, `intake` | read the input, only as far as it is needed |
-| `row_queue`, `dispatcher`, `attempts` | who is next; what is in flight; one request |
-| `caller`, `work`, `faults` | send a request; what is asked; what can go wrong |
+| `row_queue`, `dispatcher`, `row_attempts` | the next row; requests in flight; one request |
+| `caller`, `work`, `faults` | send a request; its content; what can go wrong |
 | `limiter`, `in_flight`, `recent_requests` | how many requests at once |
-| `availability`, `recovery` | whether the server is there; wait until it is |
-| `retry_policy` | whose fault it is, and when the row is asked again |
-| `recorder`, `records`, `journal`, `output`, `checkpoint` | keep what is finished |
-| `monitor`, `progress`, `series`, `result` | show how far the run is, and what came of it |
+| `availability`, `recovery` | whether the server is up; wait until it is |
+| `retry_policy` | whether and when a row is retried |
+| `recorder`, `records`, `journal`, `output`, `checkpoint` | keep finished rows |
+| `monitor`, `progress`, `series`, `result` | show the progress and the result |
 
-`availability`, `limiter`, `retry_policy`, `row_queue` and `series` know neither network nor clock.
+`availability`, `limiter`, `retry_policy`, `row_queue` and `series` use neither network nor clock.
 """
 
 from .async_batch import AsyncBatch

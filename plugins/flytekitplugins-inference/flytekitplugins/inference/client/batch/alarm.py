@@ -1,11 +1,11 @@
-"""An event that also sets itself at a given moment."""
+"""An event that can also be set by a timer."""
 
 from __future__ import annotations
 
 import asyncio
 
 _MARGIN_SECONDS = 0.001
-"""A timer of asyncio may end by its clock's resolution too early."""
+"""A timer of asyncio may fire too early by the resolution of its clock."""
 
 
 class Alarm:
@@ -16,11 +16,11 @@ class Alarm:
         self._timer: asyncio.TimerHandle | None = None
 
     def ring(self) -> None:
-        """Wake whoever waits, or is about to."""
+        """Wake the waiting task, or the next one that waits."""
         self._event.set()
 
     def ring_in(self, seconds: float) -> None:
-        """Ring in some seconds, unless it is to ring before."""
+        """Ring after `seconds`, unless a timer rings earlier."""
         loop = asyncio.get_running_loop()
         moment = loop.time() + seconds + _MARGIN_SECONDS
         if self._timer is not None and loop.time() < self._timer.when() <= moment:

@@ -59,9 +59,9 @@ class AsyncBatch:
         return self.result
 
     def stop(self) -> None:
-        """Stop in order a batch that is awaited, or is about to be; the second time, at once.
+        """Stop an awaited batch in order, or immediately on the second call.
 
-        To be called on its event loop. What awaits it gets `CancelledError`.
+        Call it on the event loop of the batch. Whoever awaits the batch gets `CancelledError`.
         """
         if self._runner is not None and not self._is_stopped:
             self._runner.stop()
@@ -70,7 +70,7 @@ class AsyncBatch:
         self._is_stopped = True
 
     def say_how_to_continue(self) -> None:
-        """Say after Ctrl-C or SIGTERM that the work is not lost."""
+        """Tell the user after Ctrl-C or SIGTERM that no finished work is lost."""
         if self._arguments.output is not None and self._arguments.resume:
             sys.stderr.write("batch: stopped; what is finished is kept, the same call continues\n")
 
@@ -84,7 +84,7 @@ class AsyncBatch:
 
 
 async def _records(runner: Runner, run: asyncio.Task[None]) -> AsyncIterator[dict[str, Any]]:
-    """Yield the records in order, as they come, until the run is over."""
+    """Yield the records in order as they arrive, until the run is over."""
     journal, disk = runner.parts.files.journal, runner.parts.files.disk
     first = 0
 
@@ -92,6 +92,7 @@ async def _records(runner: Runner, run: asyncio.Task[None]) -> AsyncIterator[dic
         return list(islice(journal.in_order(first), _RECORDS_AT_ONCE))
 
     while True:
+        # read before the journal: a record written after the last read must not be missed
         is_over = run.done()
         runner.recorder.written.clear()
         records = await disk.call(read)

@@ -1,12 +1,12 @@
-"""Whether the server is there: what its answers, its faults and its health check say together.
+"""Judges from answers, faults and health checks whether the server is available.
 
-It knows no network, and its clock is an argument, so its tests are tables of events.
+It uses no network, and its clock is an argument, so its tests are tables of events.
 
 A server counts as silent from the first fault that may mean that it is gone (`faults.UNAVAILABLE`)
 until it answers anything at all (`faults.ANSWERED`, or an answer). A silence of more than
-`outage_seconds` ends the run. Two things do not use that time up: what the server asked to be left
-alone for (`Retry-After`), and a restart that was seen: the first answers of a server that is back
-have all of the time again.
+`outage_seconds` ends the run. Two things do not count: pauses that the server asked for
+(`Retry-After`), and the time before an observed restart: a server that is back gets the full time
+for its first answers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Availability:
     ) -> None:
         self.outage_seconds = outage_seconds
         self.last_fault: Fault | None = None
-        """The last one that may mean that the server is gone."""
+        """The last fault that may mean that the server is gone."""
         self._clock = clock
         self._silent_since: float | None = None
         """Moved forward by the seconds that the server asked for."""
@@ -47,11 +47,11 @@ class Availability:
 
     @property
     def is_away(self) -> bool:
-        """Whether the last health check found nobody."""
+        """Whether the last health check got no answer."""
         return self._failed_probes > 0
 
     def pause_asked(self, fault: Fault) -> float:
-        """Return for how many seconds the server wants to be left alone, within reason."""
+        """Return the pause that the server asks for, in seconds, limited to `outage_seconds`."""
         return min(fault.retry_after, self.outage_seconds)
 
     def answered(self) -> None:
@@ -59,7 +59,7 @@ class Availability:
         self._silent_since = None
 
     def failed(self, fault: Fault) -> None:
-        """Note what became of a request that was not answered as it should have been."""
+        """Note the fault of a request."""
         if fault.kind in ANSWERED:
             self._silent_since = None
         elif fault.kind in UNAVAILABLE:
@@ -67,7 +67,7 @@ class Availability:
             self._reserve(self.pause_asked(fault))
 
     def probe_failed(self) -> float:
-        """Note a health check that found nobody; return the seconds until the next one."""
+        """Note a health check without an answer; return the seconds until the next one."""
         pause = min(PROBE_CAP_SECONDS, PROBE_BASE_SECONDS * 2.0**self._failed_probes)
         self._failed_probes += 1
         return pause
@@ -87,10 +87,10 @@ class Availability:
         return self.last_fault if is_over else None
 
     def _reserve(self, seconds: float) -> None:
-        """Take a pause that the server asked for out of the silence.
+        """Exclude a pause that the server asked for from the silence.
 
-        Pauses of one silence overlap, so only what is new counts; together they are at most as long
-        as an outage may be, since a server that says "later" for ever is gone too.
+        Pauses of one silence overlap, so only the new part counts. Together they are at most as
+        long as an outage may be: a server that says "later" for ever counts as gone, too.
         """
         now = self._clock()
         if self._silent_since is None:

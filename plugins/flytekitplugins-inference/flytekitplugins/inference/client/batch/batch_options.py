@@ -28,16 +28,16 @@ class _RequiredOptions(TypedDict):
 
 
 class BatchOptions(_RequiredOptions, total=False):
-    """What is given to `batch` besides the rows. `BatchArguments` has the defaults."""
+    """The options of `batch`. `BatchArguments` has the defaults."""
 
     output: str | os.PathLike[str] | None
-    """Where the result goes, `.jsonl` or `.parquet`; `None` for a temporary file. Beside it stands
+    """The result file, `.jsonl` or `.parquet`; `None` for a temporary file. Beside it lies
     `<output>.journal`, from which a rerun continues; it may be deleted. Default: `None`."""
     id: IdSource | None
-    """The column with each row's id, or a function that returns it. Without, rows are known by
-    their content. Default: `None`."""
+    """The column with each row's id, or a function that returns it. Without ids, rows are
+    identified by their content. Default: `None`."""
     max_concurrency: int
-    """The most requests at once; how many there are is found by measuring. Default: 512."""
+    """The most requests in flight; the actual number follows from measurement. Default: 512."""
     deadline: float
     """Seconds that one request may take. Default: 60."""
     max_retries: int
@@ -47,10 +47,10 @@ class BatchOptions(_RequiredOptions, total=False):
     max_failures: int | None
     """More failed rows than this end the run; `None` for any number. Default: `None`."""
     outage_seconds: float
-    """Seconds that a server which is gone, or answers nothing, is waited for. Default: 300."""
+    """How many seconds to wait for a server that is gone or does not answer. Default: 300."""
     resume: bool
-    """Whether to take over what an earlier run with the same parameters finished, also through
-    Flyte's checkpoint. `False` starts anew and writes no checkpoint.
+    """Whether to reuse the results of an earlier run with the same parameters, also from Flyte's
+    checkpoint. `False` starts anew and writes no checkpoint.
     Default: `True`."""
     progress: bool
     """Whether to show progress on standard error. Default: `True`."""
@@ -58,7 +58,7 @@ class BatchOptions(_RequiredOptions, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchArguments:
-    """All that a batch is told, checked.
+    """The checked arguments of a batch.
 
     Raises:
         ConfigError: Lists every value that is wrong.
@@ -111,7 +111,7 @@ def arguments_of(endpoint: BatchEndpoint, rows: Any, options: Mapping[str, Any])
     refuse_unknown("batch(…)", options, BatchOptions.__annotations__)
     if "work" not in options:
         raise ArgumentError(
-            "batch(…) needs work=, which says what the server is asked about each row.",
+            "batch(…) needs work=, which defines the request for each row.",
             hint="Give work=chat(), or an async def f(client, row).",
         )
     return BatchArguments(endpoint=endpoint, rows=rows, **options)

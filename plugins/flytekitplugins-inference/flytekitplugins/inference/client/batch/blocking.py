@@ -1,7 +1,7 @@
-"""A batch that its caller waits for: on an event loop of its own, in a thread of its own.
+"""Runs a batch on its own event loop in its own thread, while the caller waits.
 
-So it also works within a running event loop, which it blocks, and signals can stop it in order: the
-main thread waits for nothing but an event.
+It therefore works inside a running event loop too, which it blocks, and signals can stop it in
+order, because the main thread only waits for an event.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def run_in_thread(batch: AsyncBatch) -> BatchResult:
     """Run a batch in a thread, on an event loop of its own; Ctrl-C and SIGTERM stop it in order."""
     loop = asyncio.new_event_loop()
     outcome: list[BatchResult | BaseException] = []
-    has_ended = threading.Event()  # waited for instead of the thread itself: see `signals`
+    has_ended = threading.Event()  # `Thread.join` is not safe with signals: see `signals`
 
     async def main() -> BatchResult:
         return await batch
@@ -48,7 +48,7 @@ def run_in_thread(batch: AsyncBatch) -> BatchResult:
             has_ended.wait()
             if interruption.number:
                 batch.say_how_to_continue()
-        except BaseException:  # out of a handler of the caller's, or for a second Ctrl-C
+        except BaseException:  # raised by a handler of the caller, or by a second Ctrl-C
             stop()
             if not interruption.at_once:
                 has_ended.wait()

@@ -1,4 +1,4 @@
-"""Sends the requests: through aiohttp; a function uses the endpoint's own client."""
+"""Sends the requests with aiohttp; a user's function gets the endpoint's own client."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ class Caller:
         self._model = ""
         self._client: Any = None
         if isinstance(work, FunctionWork):
-            # what went wrong is for the limiter to see, not for the client to wait out
+            # the limiter must see faults, so the client must not wait them out
             self._client = endpoint.async_client(
                 timeout=deadline, outage_seconds=0, retry_busy=False
             )
         else:
-            if endpoint.protocol == "v2":  # a custom server ("none") may well have OpenAI's routes
+            if endpoint.protocol == "v2":  # a custom server ("none") may have OpenAI's routes
                 message = (
-                    f"work is {work.kind}, which asks by OpenAI's protocol; the server at "
+                    f"work is {work.kind}, which uses OpenAI's protocol; the server at "
                     f"{endpoint.url} speaks 'v2'."
                 )
                 raise UnsupportedError(message, hint="Pass an async def f(client, row) instead.")
@@ -104,13 +104,13 @@ class Caller:
         )
 
     async def find_model(self) -> str:
-        """Return the model's name, asking the server when the endpoint does not say it.
+        """Return the model's name; ask the server if the endpoint has none.
 
-        It stays empty for a server without this route: one that has a single model may do without.
+        It is empty for a server without this route: one with a single model may not need a name.
 
         Raises:
             ConfigError: The server lists none or several.
-            ServerError: What it answers is no list.
+            ServerError: The answer is not a list of models.
             Fault: The server does not answer.
         """
         if not self._model and isinstance(self._work, HttpWork):
@@ -128,7 +128,7 @@ class Caller:
         """Return the answer for a row.
 
         Raises:
-            Exception: What `fault_of_exception` makes a fault of.
+            Exception: Any error; `fault_of_exception` turns it into a fault.
         """
         if isinstance(self._work, HttpWork):
             return await self._post(self._work, row)
@@ -138,7 +138,7 @@ class Caller:
         return RowAnswer(output)
 
     async def is_up(self) -> bool:
-        """Return whether the server answers its health check, or anything where it has none."""
+        """Return whether the server answers its health check, or any request if it has none."""
         timeout = self._aiohttp.ClientTimeout(total=_PROBE_SECONDS)
         try:
             async with self._session.get(
@@ -149,9 +149,9 @@ class Caller:
             return False
 
     async def queue_length(self) -> int | None:
-        """Return how many requests wait inside the server, None when its metrics do not say.
+        """Return how many requests wait inside the server, or None if its metrics do not say.
 
-        A hint, which ends no batch, whatever the server answers.
+        It is only a hint for the limiter: whatever the server answers, the batch continues.
         """
         if not self._endpoint.metrics_url:
             return None
@@ -195,7 +195,7 @@ class Caller:
         return work.read(_parse(raw, response.headers))
 
     async def _send(self, path: str, data: bytes) -> tuple[Any, bytes]:
-        """Return an answer and its body, and put the request on record."""
+        """Return an answer and its body, and record the request."""
         entry = self._record.begin(f"POST {path}")
         try:
             async with self._session.post(self._origin + path, data=data) as response:
@@ -217,7 +217,7 @@ async def _read(stream: Any, most: int) -> bytes:
 
 
 async def _bounded(content: Any, limit: int) -> bytes:
-    """Return a body's first bytes: whatever answers at this address may be no model server."""
+    """Return a body's first bytes: the address may not be that of a model server."""
     body = bytearray()
     while len(body) < limit and (block := await content.read(limit - len(body))):
         body += block

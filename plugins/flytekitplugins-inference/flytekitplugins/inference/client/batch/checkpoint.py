@@ -1,11 +1,10 @@
-"""Finished rows in Flyte's own task checkpoint, so that the next attempt of a task continues.
+"""Saves finished rows in Flyte's task checkpoint, so that the next attempt of a task continues.
 
-Flyte gives each attempt a place of its own to write to, and the place of the attempt before it to
-read from (`flytekit/core/checkpointer.py`, flytekit 1.16). What is uploaded are segments of the
-journal, not the journal: a whole journal every few seconds would be quadratic. A segment grows
-until it has four megabytes and is uploaded again while it does; full ones are never touched again.
-A new attempt's first upload brings along what it restored, because the attempt after it will see
-this attempt's place only.
+Flyte gives each attempt its own location to write to, and that of the previous attempt to read from
+(`flytekit/core/checkpointer.py`, flytekit 1.16). We upload segments of the journal: uploading the
+whole journal every few seconds would be quadratic. A segment is uploaded again while it grows; at
+four megabytes it is full and never changes again. The first upload of a new attempt includes the
+restored rows, because the attempt after it only sees this attempt's location.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ _MOST_SECONDS = 5.0
 
 def current_checkpoint() -> Any:
     """Return the checkpoint of the Flyte task that is running, None when there is none."""
-    # Whoever runs a task has imported it. It is never imported here: clients work without any
-    # platform.
+    # A running task has imported flytekit. It is never imported here: clients also work without
+    # any platform.
     flytekit = sys.modules.get("flytekit")
     if flytekit is None:
         return None
@@ -53,7 +52,7 @@ class CheckpointedJournal:
     Args:
         checkpoint: flytekit's `Checkpoint`.
         journal: What is copied.
-        name: What tells the batches of one task apart: the output's name and the parameters.
+        name: Distinguishes the batches of one task: the output's name and the parameters.
     """
 
     def __init__(self, checkpoint: Any, journal: Journal, name: str) -> None:
@@ -62,26 +61,25 @@ class CheckpointedJournal:
         self._prefix = f"batch-{hashlib.sha256(name.encode()).hexdigest()[:16]}-"
         self._directory = tempfile.TemporaryDirectory(prefix="inference-batch-")
         self._copied = 0
-        """The last result's number that is in a segment."""
+        """The number of the last result that is in a segment."""
         self._segment = 1
         self._changed: set[Path] = set()
-        """Segments that are not uploaded as they are here."""
+        """Segments that changed since their last upload."""
 
     def restore(self) -> int:
-        """Take over what earlier attempts finished; return how many results that is.
+        """Restore the results of earlier attempts; return how many there are.
 
         Raises:
-            Exception: Whatever flytekit raises when the checkpoint exists but cannot be read. Going
-                on would compute everything again; another attempt may read it.
+            Exception: Whatever flytekit raises if the checkpoint exists but cannot be read.
+                Continuing would compute everything again; another attempt may succeed.
         """
         if not self._checkpoint.prev_exists():
             return 0
         try:
-            place = (
-                self._checkpoint.restore()
-            )  # flytekit downloads it once per attempt, whoever asks
+            # flytekit downloads it once per attempt, even if several batches restore it
+            place = self._checkpoint.restore()
         except sys.modules["flytekit.exceptions.user"].FlyteDataNotFoundException:
-            return 0  # the attempt before ended before its first upload
+            return 0  # the previous attempt ended before its first upload
         before = self._journal.count()
         for segment in sorted(Path(place).rglob(f"{self._prefix}*.jsonl")) if place else []:
             results = _read_segment(segment)
@@ -120,19 +118,16 @@ class CheckpointedJournal:
     def upload(self, warn: Callable[[str], None]) -> bool:
         """Upload what changed.
 
-        A failure is no reason to stop the work: it is told to `warn`, and the next upload tries
-        again.
+        A failure does not stop the work: it is passed to `warn`, and the next upload tries again.
 
         Returns:
-            Whether all is there now.
+            Whether everything is uploaded now.
         """
         for segment in sorted(self._changed):
             try:
                 self._changed.discard(segment)
                 self._checkpoint.save(segment)
-            except (
-                Exception
-            ) as error:  # of any store's library; the next upload brings the same rows again
+            except Exception as error:  # any store's library may raise anything
                 self._changed.add(segment)
                 warn(
                     f"the checkpoint could not be written ({type(error).__name__}: {error}); "
@@ -153,10 +148,10 @@ class CheckpointSaver:
     """Saves a run's checkpoint now and then, while the run goes on.
 
     Args:
-        checkpoint: What is saved; None when the run has none, and then nothing happens.
+        checkpoint: The checkpoint; None if the run has none, and then nothing happens.
         disk: The journal's thread.
         uploader: The thread that uploads.
-        say: Writes a line for people.
+        say: Writes a line for the user.
     """
 
     def __init__(
@@ -176,8 +171,8 @@ class CheckpointSaver:
     async def run(self) -> None:
         """Save every one to five seconds."""
         while self._checkpoint is not None:
-            # Half a percent of the work, so that with the upload's own time at most one percent of
-            # it is lost.
+            # Half a percent of the elapsed time: together with the upload's own duration, a kill
+            # loses at most one percent of the work.
             elapsed = time.monotonic() - self._began
             await asyncio.sleep(min(_MOST_SECONDS, max(_LEAST_SECONDS, 0.005 * elapsed)))
             await self.save()

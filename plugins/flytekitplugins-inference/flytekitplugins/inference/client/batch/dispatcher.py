@@ -1,4 +1,4 @@
-"""What is in flight: rows leave the queue as fast as the limit, the server and the disk allow."""
+"""Sends rows from the queue as fast as the limit, the server and the disk allow."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .threads import end_tasks
 
 
 class Dispatcher:
-    """Starts the requests of one run, each in a task.
+    """Starts the requests of one run, each in its own task.
 
     Args:
         attempts: Makes the requests.
-        server: Says when one may be sent.
+        server: Decides when one may be sent.
         queue: The rows.
         recorder: While it lags behind, nothing is sent.
-        counts: Kept true about requests.
-        wake: Rings whenever something may have to be sent.
+        counts: Updated with each request.
+        wake: Rings whenever a request may be due.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Dispatcher:
         self._wake = wake
         self._tasks: set[asyncio.Task[None]] = set()
         self._defect: BaseException | None = None
-        """What a task raised, which is a defect of this package."""
+        """The exception of a task, which is a defect of this package."""
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the server has requests that it may still answer."""
+        """Whether the server may still answer requests."""
         return bool(self._tasks) and self._server.limiter.in_flight > 0
 
     async def run(self) -> None:
@@ -63,12 +63,12 @@ class Dispatcher:
         raise self._defect
 
     async def wait(self, seconds: float) -> None:
-        """Wait until nothing is in flight, at most so long."""
+        """Wait until nothing is in flight, for at most `seconds`."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
 
     async def cancel(self) -> None:
-        """Give up what is in flight."""
+        """Cancel the requests in flight."""
         self._attempts.are_over = True
         await end_tasks([*self._tasks])
 

@@ -1,10 +1,10 @@
-"""What can go wrong with one row, and what each kind means for it.
+"""The kinds of faults of a row, and when each leads to a retry.
 
-| kind | what happened | asked again in this run | asked again by a rerun |
+| kind | what happened | retried in this run | retried by a rerun |
 |---|---|---|---|
 | `invalid_row` | the row cannot become a request | no | no |
 | `duplicate_id` | an earlier row has this id | no | no |
-| `rejected` | 4xx: the server does not want this request | no | no |
+| `rejected` | 4xx: the server refuses this request | no | no |
 | `not_json` | the answer is not JSON at all, such as a proxy's HTML page | no | yes |
 | `invalid_output` | the model's text does not fit the schema, or there is none | no | yes |
 | `function` | the user's own function raised | no | yes |
@@ -12,7 +12,7 @@
 | `server_error` | 5xx | yes | yes |
 | `disconnected` | the connection broke, also in the middle of an answer | yes | yes |
 | `timeout` | no answer within the deadline | yes | yes |
-| `overloaded` | 429 or 503 | yes, without counting while the server refuses others too | yes |
+| `overloaded` | 429 or 503 | yes, uncounted while the server refuses others too | yes |
 | `unreachable` | nothing listens at the address | once it does again | yes |
 
 `timeout` and `overloaded` also say something about the server's load: `recent_requests`.
@@ -47,9 +47,9 @@ RETRYABLE = frozenset(
     {"invalid_answer", "server_error", "disconnected", "timeout", "overloaded", "unreachable"}
 )
 UNAVAILABLE = frozenset({"disconnected", "timeout", "overloaded", "unreachable"})
-"""As long as nothing but these is seen, the server may be gone."""
+"""While only these occur, the server may be gone."""
 ANSWERED = frozenset(KINDS) - UNAVAILABLE - {"invalid_row", "duplicate_id"}
-"""Something answered, if not as it should."""
+"""The server answered, though not as expected."""
 _TRANSIENT_STATUS = {
     408: "timeout",
     409: "server_error",
@@ -66,9 +66,9 @@ class Fault(Exception):  # noqa: N818, it says what happened to a row and is not
 
     Args:
         kind: One of the kinds above.
-        message: What was seen and what was expected.
-        status: The HTTP status, when there was one.
-        retry_after: Seconds for which the server wants to be left alone.
+        message: What happened and what was expected.
+        status: The HTTP status, if there was one.
+        retry_after: The pause that the server asks for, in seconds.
     """
 
     def __init__(
@@ -82,38 +82,38 @@ class Fault(Exception):  # noqa: N818, it says what happened to a row and is not
 
     @property
     def retryable(self) -> bool:
-        """Whether the row is asked again in this run."""
+        """Whether the row is retried in this run."""
         return self.kind in RETRYABLE
 
     @property
     def final(self) -> bool:
-        """Whether a rerun keeps this failure instead of asking again."""
+        """Whether a rerun keeps this failure instead of retrying the row."""
         return self.kind in FINAL
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the row's record says under `error`."""
+        """Return the `error` of the row's record."""
         return {"kind": self.kind, "message": self.message, "status": self.status}
 
 
 def fault_of_status(status: int, text: str, headers: Mapping[str, str]) -> Fault:
-    """Return what an HTTP answer other than 2xx means.
+    """Return the fault for an HTTP answer other than 2xx.
 
     Args:
         status: The HTTP status.
         text: The body.
-        headers: Looked into for `Retry-After`.
+        headers: May contain `Retry-After`.
     """
     kind: Any = _TRANSIENT_STATUS.get(status, "server_error" if status >= 500 else "rejected")
     message = f"The server answered with status {status}: {shortened(text) or 'nothing more'}"
-    wanted = parse_retry_after(headers.get("Retry-After"))
-    return Fault(kind, message, status=status, retry_after=wanted or 0.0)
+    retry_after = parse_retry_after(headers.get("Retry-After"))
+    return Fault(kind, message, status=status, retry_after=retry_after or 0.0)
 
 
 def fault_of_exception(error: Exception) -> Fault:
-    """Return what an exception means.
+    """Return the fault for an exception.
 
-    It may be of aiohttp, of the official `openai` client, of httpx, or any other. Libraries that
-    are not imported cannot have raised it, so none is imported here.
+    It may come from aiohttp, the official `openai` client, httpx or any other library. A library
+    that is not imported cannot have raised it, so none is imported here.
     """
     if isinstance(error, Fault):
         return error
@@ -123,29 +123,29 @@ def fault_of_exception(error: Exception) -> Fault:
             error, "headers", None
         )
         return fault_of_status(status, str(error), headers if isinstance(headers, Mapping) else {})
-    said = f"{type(error).__name__}: {shortened(str(error))}".removesuffix(": ")
+    text = f"{type(error).__name__}: {shortened(str(error))}".removesuffix(": ")
     for cause in _causes(error):
         if _is(cause, *_CONNECTS):
-            return Fault("unreachable", f"Nothing listens at the server's address ({said}).")
+            return Fault("unreachable", f"Nothing listens at the server's address ({text}).")
         if _is(cause, *_TIMEOUTS):
-            return Fault("timeout", f"No answer in time ({said}).")
+            return Fault("timeout", f"No answer in time ({text}).")
     if _is(error, *_BREAKS):
         return Fault(
-            "disconnected", f"The connection broke before the whole answer was here ({said})."
+            "disconnected", f"The connection broke before the whole answer arrived ({text})."
         )
-    return Fault("function", said)
+    return Fault("function", text)
 
 
 _CONNECTS = ("aiohttp.ClientConnectorError", "httpx.ConnectError", "httpx2.ConnectError")
 _TIMEOUTS = (
     "builtins.TimeoutError",
-    "asyncio.TimeoutError",  # until Python 3.10 another one
+    "asyncio.TimeoutError",  # its own class until Python 3.10
     "openai.APITimeoutError",
     "httpx.TimeoutException",
     "httpx2.TimeoutException",
 )
 _WRAPPERS = ("flytekitplugins.inference.errors.ServerError", "openai.APIConnectionError")
-"""Their cause says more."""
+"""Errors whose cause says more than they do."""
 _BREAKS = (
     *_WRAPPERS,
     "builtins.ConnectionError",
@@ -164,7 +164,7 @@ def shortened(text: str, length: int = _SHOWN) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield what an error was raised from, first of all, and then itself."""
+    """Yield the causes of an error, the first one first, and then the error itself."""
     if error.__cause__ is not None and _is(error, *_WRAPPERS):
         yield from _causes(error.__cause__)
     yield error

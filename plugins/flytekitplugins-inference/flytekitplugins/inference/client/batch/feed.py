@@ -1,4 +1,4 @@
-"""The input as a run takes it: whatever has come so far, at most a few hundred values ahead."""
+"""Reads the input ahead of the run, by at most a few hundred values."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Feed(Protocol):
     """An input."""
 
     async def take(self) -> list[Any]:
-        """Return the values that have come, waiting for the first; an empty list after the last.
+        """Return the values that have arrived, or wait for the first; an empty list after the last.
 
         Raises:
-            Exception: What the input raised, once all that came before was taken.
+            Exception: The error of the input, once all values before it were taken.
         """
 
     def close(self) -> None:
@@ -28,7 +28,7 @@ class Feed(Protocol):
 
 
 class ThreadFeed:
-    """An iterator, read in a thread of its own, because its next value may be long in coming.
+    """An iterator, read in its own thread, because its next value may take long.
 
     The thread is a daemon: an input that never yields its next value does not keep a process alive
     after Ctrl-C.
@@ -41,13 +41,13 @@ class ThreadFeed:
         self._changed = threading.Condition()
         self._buffer: list[Any] = []
         self._over = False
-        """It has ended, or was closed."""
+        """The input has ended, or was closed."""
         self._error: BaseException | None = None
         run = contextvars.copy_context().run
         threading.Thread(target=run, args=(self._run,), name="batch-input", daemon=True).start()
 
     async def take(self) -> list[Any]:
-        """Return the values that have come."""
+        """Return the values that have arrived."""
         while True:
             await self._ready.wait()
             self._ready.clear()
@@ -75,7 +75,7 @@ class ThreadFeed:
             for value in self._values:
                 if not self._put(value):
                     return
-        except BaseException as error:  # raised again where the values are taken
+        except BaseException as error:  # `take` raises it
             self._error = error
         with self._changed:
             self._over = True
@@ -91,7 +91,7 @@ class ThreadFeed:
             return not self._over
 
     def _wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits any more
             self._loop.call_soon_threadsafe(self._ready.set)
 
 
@@ -106,7 +106,7 @@ class AsyncFeed:
         self._task = asyncio.create_task(self._run())
 
     async def take(self) -> list[Any]:
-        """Return the values that have come."""
+        """Return the values that have arrived."""
         await self._ready.wait()
         values, self._buffer = self._buffer, []
         self._room.set()

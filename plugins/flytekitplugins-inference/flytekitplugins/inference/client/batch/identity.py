@@ -1,7 +1,7 @@
-"""What a function is known by between runs: its code and all that it holds.
+"""Identifies a function across runs by its code and the values that it holds.
 
-Every process makes the same form of them. What it looks up while it runs, such as its module's
-globals and the functions that it calls by name, is not part of it.
+Every process derives the same identity. Names that the function looks up while it runs, such as
+globals of its module and the functions that it calls, are not part of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import uuid
 from typing import Any
 
 _MOST_VALUES = 200_000
-"""More than this are not looked at: whoever holds them holds a data set or a model."""
+"""The most values that are compared: a function with more holds a data set or a model."""
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
 _BUILT_IN = (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType)
 
@@ -23,9 +23,9 @@ _BUILT_IN = (types.BuiltinFunctionType, types.WrapperDescriptorType, types.Metho
 def code_digest(function: Any) -> str:
     """Return a digest of what a function does.
 
-    Comments, line numbers and the place of its file do not count. It is another one each time when
-    the function holds something that cannot be compared, so that no run takes over the answers of a
-    function that may have been another.
+    Comments, line numbers and the path of its file do not count. If the function holds a value that
+    cannot be compared, each digest differs, so that no run reuses the answers of a function that
+    may have been a different one.
     """
     digest, unknown = _digest(function)
     return f"not comparable: {', '.join(unknown)} ({uuid.uuid4().hex[:16]})" if unknown else digest
@@ -53,17 +53,17 @@ def _digest(function: Any) -> tuple[str, list[str]]:
 
 
 class _Former:
-    """Makes forms for JSON that are equal in two processes only when the values are."""
+    """Builds JSON values that are equal in two processes only if the original values are."""
 
     def __init__(self) -> None:
         self.unknown: dict[str, None] = {}
-        """What has no such form; in order, each once."""
+        """Values without such a form; in order, each once."""
         self._within: list[Any] = []
-        """The values around the present one, by which a cycle is seen."""
+        """The values that enclose the current one, to detect cycles."""
         self._count = 0
 
     def form(self, value: Any, name: str) -> Any:
-        """Return the form of a value that is known by `name`."""
+        """Return the form of a value; messages call it `name`."""
         self._count += 1
         if self._count > _MOST_VALUES:
             self.unknown["more values than are compared"] = None
@@ -84,7 +84,7 @@ class _Former:
             return [self.form(item, name) for item in value]
         if type(value) in (set, frozenset):
             return sorted(json.dumps(self.form(item, name)) for item in value)
-        if type(value) is dict:  # in its order, which may be that of a prompt
+        if type(value) is dict:  # in its own order, because a prompt may depend on it
             return [
                 [self.form(key, name), self.form(item, f"{name}[{key!r:.40}]")]
                 for key, item in value.items()

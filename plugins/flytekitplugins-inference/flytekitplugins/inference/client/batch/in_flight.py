@@ -1,25 +1,25 @@
-"""The requests that are in flight, and which of them the others have overtaken."""
+"""Tracks the requests in flight, and which of them later requests have overtaken."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
 OVERTAKEN = 4
-"""A request is a straggler when so many times the limit were answered after it was sent. One that
-gets its fair share of the server is answered after about one time the limit."""
+"""A request is a straggler once this many times the limit were answered after it was sent. With a
+fair share of the server, a request is answered after about as many answers as the limit."""
 
 
 class InFlight:
-    """Requests by the number that each got when it was sent.
+    """Requests by number, in the order of sending.
 
-    A request that is never answered takes no part in the server's work, and must not take the place
-    of one that does. Age alone would not tell it from a server that is slow to all: then nobody is
+    A request that is never answered costs the server no work, so it must not take the place of
+    another. Its age alone does not identify it: if the server is slow for all requests, none is
     overtaken.
     """
 
     def __init__(self) -> None:
         self._active: OrderedDict[int, int] = OrderedDict()
-        """Number to how many answers there were when it was sent, in order."""
+        """Number → count of answers when it was sent; in order."""
         self._stragglers: set[int] = set()
         self._sent = 0
         self._answers = 0
@@ -29,7 +29,7 @@ class InFlight:
 
     @property
     def active(self) -> int:
-        """How many are no stragglers."""
+        """How many requests are not stragglers."""
         return len(self._active)
 
     def send(self) -> int:

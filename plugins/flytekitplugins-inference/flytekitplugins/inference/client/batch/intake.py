@@ -1,6 +1,6 @@
-"""What is fed: rows go from the input to the queue, unless the journal has their answers.
+"""Moves rows from the input to the queue, unless the journal has their answers.
 
-Never more rows are read than are about to be needed.
+It never reads more rows than are about to be needed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Intake:
 
     Args:
         source: The input.
-        id_source: What gives a row's id; None when rows are known by their content.
-        files: The journal knows which rows an earlier run finished.
-        queue: Gets the rows to ask.
-        recorder: Gets those that are finished already.
-        counts: Kept true about rows that were read.
-        wake: Rung when there are rows to ask, or there will be no more.
+        id_source: The column or function of a row's id; None to identify rows by content.
+        files: The journal, which knows the rows that an earlier run finished.
+        queue: Receives the rows to send.
+        recorder: Receives the rows that are finished already.
+        counts: Updated with the rows that were read.
+        wake: Rung when there are rows to send, or no more will come.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Intake:
         """Read all rows.
 
         Raises:
-            Exception: What the input raised.
+            Exception: The error of the input.
         """
         values = self._source.values
         feed: Feed = ThreadFeed(values) if isinstance(values, Iterator) else AsyncFeed(values)

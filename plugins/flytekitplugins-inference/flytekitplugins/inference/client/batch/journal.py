@@ -1,13 +1,13 @@
-"""What is finished, on disk: survives a kill at any moment, and brings answers into order.
+"""Keeps finished rows on disk: it survives a kill at any moment, and restores the rows' order.
 
-An SQLite file: it keeps a million keys out of memory, refuses a key twice, and after `kill -9`
-holds exactly what was committed. It is the only copy of an answer that a run keeps: the output
-is written from here, in order, so a straggler that holds the order up costs disk, not memory.
+It is an SQLite file, which keeps a million keys out of memory, refuses duplicate keys, and holds
+exactly what was committed after a `kill -9`. A run keeps no other copy of an answer: the output is
+written from here, in order, so a straggler that delays the order costs disk, not memory.
 
     results   key → record, across runs
     seen      position → key, the rows of this run (a temporary table)
 
-Every method blocks, and all are called from one thread.
+All methods block, and must be called from one thread.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from .faults import Fault
 from .rows import Row
 
 VERSION = 1
-"""Of the file's format; part of the run's parameters, so another version starts anew."""
+"""The version of the file's format. It is part of the run's parameters, so another version starts
+anew."""
 _APPLICATION_ID = int.from_bytes(b"ibat", "big")
-"""In the head of the file: what made it (https://sqlite.org/pragma.html#pragma_application_id)."""
+"""Marks the file as ours in its header (https://sqlite.org/pragma.html#pragma_application_id)."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS main.parameters (json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS main.results (
@@ -49,7 +50,7 @@ class Finished:
     key: bytes
     content: bytes
     keep: bool
-    """Whether a rerun takes it as it is; otherwise the row is asked again."""
+    """Whether a rerun reuses the result; otherwise it retries the row."""
     failed: bool
     record: str
     """JSON, an object."""
@@ -59,9 +60,9 @@ class Journal:
     """The journal at `path`, locked for this process.
 
     Args:
-        path: Its file; a journal of other parameters that is there is moved to `….previous`.
-        parameters: All that makes this run's answers what they are.
-        resume: Whether to continue what is there.
+        path: Its file; an existing journal of other parameters is moved to `….previous`.
+        parameters: Everything that the answers of this run depend on.
+        resume: Whether to continue an existing journal.
 
     Raises:
         DestinationError: It cannot be written, is in use, or is not a journal.
@@ -70,7 +71,7 @@ class Journal:
     def __init__(self, path: Path, parameters: dict[str, Any], *, resume: bool = True) -> None:
         self.path = path
         self.changed: list[str] = []
-        """What differs from the journal that was there, when this one starts anew for that."""
+        """The differences to an existing journal, if this one starts anew because of them."""
         self._parameters = json.loads(
             json.dumps({**parameters, "version": VERSION}, sort_keys=True, default=repr)
         )
@@ -88,16 +89,16 @@ class Journal:
                     "INSERT INTO parameters VALUES (?)", [json.dumps(self._parameters)]
                 )
         self.restored = self.count()
-        """Results that were there."""
+        """The number of results from earlier runs."""
 
     def register(self, rows: list[Row]) -> tuple[list[Row], list[bool]]:
-        """Note rows of this run.
+        """Register rows of this run.
 
-        A row whose id an earlier one has gets a fault. Rows of equal content are told apart by
-        their count.
+        A row with the id of an earlier row gets a fault. Rows of equal content are numbered to
+        distinguish them.
 
         Returns:
-            The rows to work on, and for each of the others whether it failed.
+            The rows to process, and for each of the others whether it failed.
         """
         todo, resumed = [], []
         with _writing(self.path), self._transaction():
@@ -110,7 +111,7 @@ class Journal:
         return todo, resumed
 
     def add(self, finished: Iterable[Finished]) -> None:
-        """Keep results; they are safe from a kill of the process when this returns."""
+        """Keep results; once this returns, they survive a kill of the process."""
         values = [
             (item.key, item.content, item.keep, item.failed, item.record) for item in finished
         ]
@@ -122,7 +123,7 @@ class Journal:
             self._database.executemany(statement, values)
 
     def in_order(self, first: int) -> Iterator[tuple[int, bool, str]]:
-        """Yield position, failed and record of rows, up to one that is not finished."""
+        """Yield position, failed and record of rows, up to the first unfinished one."""
         columns = "position, failed, record FROM seen LEFT JOIN results USING (key)"
         cursor = self._database.execute(
             f"SELECT {columns} WHERE position >= ? ORDER BY position", [first]
@@ -134,7 +135,7 @@ class Journal:
             yield position, bool(failed), record
 
     def since(self, number: int) -> Generator[tuple[int, Finished], None, None]:
-        """Yield the results that were added after the one with this number, each with its own."""
+        """Yield the results that were added after the one with this number, with their numbers."""
         cursor = self._database.execute(
             "SELECT number, key, content, keep, failed, record FROM results WHERE number > ? "
             "ORDER BY number",
@@ -148,11 +149,11 @@ class Journal:
         return int(self._database.execute("SELECT count(*) FROM results").fetchone()[0])
 
     def close(self) -> None:
-        """Let another process continue."""
+        """Release the journal for another process."""
         self._database.close()
 
     def _note(self, row: Row) -> bool | None:
-        """Return whether the row's earlier result is a failure; None when none is kept."""
+        """Return whether the row's earlier result is a failure; None without a result to reuse."""
         key, occurrence = row.key, 0
         while not self._insert_seen(row):
             if row.id is not None:
@@ -209,13 +210,12 @@ class Journal:
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
-        # An exclusive lock keeps a second process out, and lets the write-ahead log work without
-        # shared memory, which network file systems do not have (https://sqlite.org/wal.html,
-        # section 8).
+        # An exclusive lock keeps other processes out. It also lets the write-ahead log work without
+        # shared memory, which network file systems lack (https://sqlite.org/wal.html, section 8).
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
-        # Survives a kill of the process; a crash of the machine may cost the last moments, never
-        # the file.
+        # Commits survive a kill of the process. A crash of the machine may lose the last ones, but
+        # never corrupts the file.
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA temp_store = FILE")
         _claim(database)

@@ -1,21 +1,21 @@
-"""How many requests are in flight at once: finds the server's knee by itself.
+"""Limits the requests in flight, and finds the best limit by measurement.
 
-A server that batches answers more rows per second the more it has at once, up to a knee; beyond it
-rows only wait. Its latency grows long before that, so latency alone says too little: this limiter
-maximises measured throughput. It knows neither network nor clock (times are arguments), so its
-tests run it against simulated servers.
+The throughput of a server that batches rises with the number of concurrent requests, up to a knee;
+beyond it, requests only queue. Latency starts to rise well before throughput levels off, so latency
+alone says too little: this limiter maximises measured throughput. It uses neither network nor clock
+(times are arguments), so its tests run it against simulated servers.
 
-1. Ramp: double while that gains a twentieth or more; a knee at 64 is passed after three steps.
-2. Hold: stay, and now and then try the next higher or lower limit, more rarely the longer nothing
-   changes. Go up when that is better by more than noise; go down when the lower one was seen to be
-   as good several times, for latency's sake: a limit that is too low costs throughput, one that is
-   too high only latency, which a batch does not mind.
-3. Back off: when the server sheds load (429, 503) or does not answer in time, go down at once, at
-   most once per round trip, and come back slowly. A single request says little about the load, so
-   this goes by the share of the recent ones: `recent_requests`.
+1. Ramp: double the limit while that gains 5 % or more; three steps pass a knee at 64.
+2. Hold: keep the limit, and occasionally try the next higher or lower one, more rarely the longer
+   nothing changes. Go up if the gain exceeds the noise. Go down if the lower limit was as good
+   several times, to reduce latency: a limit that is too low costs throughput, one that is too high
+   only costs latency, which matters little to a batch.
+3. Back off: if the server sheds load (429, 503) or does not answer in time, lower the limit at
+   once, at most once per round trip, and raise it slowly. A single request says little about the
+   load, so this depends on the share of recent refusals: `recent_requests`.
 
 Throughput is measured by Little's law, N / R: requests in flight over the time that one takes,
-weighted by size (tokens, where known). Unlike counting answers in a window it needs no time to
+weighted by size (tokens, if known). Unlike counting answers in a window, this needs no time to
 settle after a change.
 """
 
@@ -28,19 +28,18 @@ from .in_flight import InFlight
 from .recent_requests import RecentRequests
 
 RAMP_GAIN = 1.05
-"""Doubling goes on while it brings at least this factor."""
+"""The ramp continues while doubling raises throughput by at least this factor."""
 GOOD_ENOUGH = 0.97
-"""The share of the best throughput with which the chosen limit is kept: what differs by less is
-noise."""
+"""The chosen limit is kept while it reaches this share of the best throughput: smaller differences
+are noise."""
 AS_GOOD = 0.99
 """The share of the chosen limit's throughput at which a lower one is as good."""
 MEASURED_ENOUGH = 2
-"""Times that both have to be measured before the lower one is believed."""
+"""How often both limits must be measured before the lower one can win."""
 DRIFT = 0.25
-"""Relative change of throughput at one limit after which what was measured at others no longer
-counts."""
+"""A relative change of throughput at one limit that invalidates the measurements at all others."""
 MAX_PATIENCE = 16
-"""Epochs between two tries of a neighbour, once nothing has changed for long."""
+"""Epochs between two trials of a neighbour, at most."""
 
 
 @dataclass(slots=True)
@@ -50,23 +49,23 @@ class Ticket:
     number: int
     epoch: int
     active: int
-    """Requests in flight with it, without stragglers."""
+    """Requests in flight when it was sent, without stragglers."""
     sent_at: float
 
 
 @dataclass(slots=True)
 class _Throughput:
-    """What was measured at one limit."""
+    """The measurements at one limit."""
 
     rate: float
     epoch: int
-    """When last."""
+    """The epoch of the last measurement."""
     measured: int
-    """How often; 0 when only in the ramp, in a hurry."""
+    """The number of measurements; 0 for a quick one during the ramp."""
 
     @property
     def likely(self) -> float:
-        """The rate, less what the first of a burst make it look better in the ramp."""
+        """The rate, reduced in the ramp, where the first requests of a burst inflate it."""
         return self.rate if self.measured else GOOD_ENOUGH * self.rate
 
     def update(self, rate: float, epoch: int) -> None:
@@ -79,10 +78,10 @@ class Limiter:
     """The limit of requests in flight.
 
     Args:
-        ceiling: The limit is never higher.
+        ceiling: The highest limit.
         start: The first limit.
-        shortest_epoch: Seconds that a measurement takes at least, five times that once the ramp is
-            over; below that the noise of this machine's scheduler is measured.
+        shortest_epoch: The minimum duration of a measurement in seconds, and five times as long
+            once the ramp is over; a shorter one would measure the noise of the local scheduler.
     """
 
     def __init__(self, ceiling: int, *, start: int = 16, shortest_epoch: float = 0.1) -> None:
@@ -90,14 +89,14 @@ class Limiter:
         self._steps = _steps(ceiling)
         self._at = max(index for index, limit in enumerate(self._steps) if limit <= max(start, 1))
         self._cap = len(self._steps) - 1
-        """The highest step that is allowed, lowered when the server sheds load."""
+        """The highest step that is allowed; lowered when the server sheds load."""
         self._cap_patience = 4
         self._clean_epochs = 0
         self._ramping = True
         self._before_ramp: float | None = None
-        """Throughput at the step before, while ramping."""
+        """Throughput at the previous step of the ramp."""
         self._chosen = self._at
-        """The best step so far; another one is in use while it is tried."""
+        """The best step so far; differs from the current one during a trial."""
         self._patience = 1
         self._stayed = 0
         self._measured: dict[int, _Throughput] = {}
@@ -106,12 +105,12 @@ class Limiter:
         self._recent = RecentRequests()
         self._lowered_at = float("-inf")
         self.paused_until = float("-inf")
-        """No request is sent before, because the server asked for that."""
+        """The server asked for no request before this time."""
         self._in_flight = InFlight()
         self._now: float | None = None
         self._epoch = 0
         self._began: float | None = None
-        """When this epoch did; None before the first request."""
+        """The start of this epoch; None before the first request."""
         self._answers = 0
         self._size = self._latency = 0.0
         """Sums over the answers of this epoch."""
@@ -155,9 +154,9 @@ class Limiter:
         self._leave(ticket, now)
         self._in_flight.answered(self.limit)
         self._recent.add(refused=False, limit=self.limit)
-        # Without enough input the limit is not what holds the server back, so nothing is learned
-        # about it. Nor from the first of a burst, which saw the server emptier than it is at this
-        # limit; the ramp has no time for that.
+        # Without enough input the limit is not the bottleneck, so such answers say nothing about
+        # it. Neither do the first ones of a burst, which found the server emptier than it is at
+        # this limit; the ramp is too short to leave those out.
         if (
             ticket.epoch != self._epoch
             or ticket.active < (0.75 if self._ramping else 0.9) * self.limit
@@ -172,7 +171,7 @@ class Limiter:
             self._end_epoch(now)
 
     def failed(self, ticket: Ticket, now: float) -> None:
-        """Count a request that ended without saying anything about the server's load."""
+        """Count a request whose end says nothing about the server's load."""
         self._leave(ticket, now)
 
     def refused(
@@ -180,22 +179,22 @@ class Limiter:
     ) -> bool:
         """Count a request that the server shed (429, 503) or did not answer in time.
 
-        When it refuses a good part of what it gets, the limit goes down, and nothing is sent for as
-        long as the server asks.
+        If the server refuses many of the recent requests, the limit goes down, and no request is
+        sent for as long as the server asks.
 
         Args:
             ticket: What `send` returned.
             now: The time.
             retry_after: Seconds for which the server wants to be left alone.
-            again: Whether this was returned for the same row before: then it is nothing new.
+            again: Whether the same row was refused before, which says nothing new about the load.
 
         Returns:
-            Whether it is this request that the server refuses, since it answers nearly all others.
+            Whether the cause is this request, because the server answers nearly all others.
         """
         self._leave(ticket, now)
         if again:
             return self._recent.show_health
-        if ticket.sent_at >= self._lowered_at:  # otherwise: the same overload, seen again
+        if ticket.sent_at >= self._lowered_at:  # else it belongs to an overload that was handled
             self._recent.add(refused=True, limit=self.limit)
             if not self._recent.show_overload(self._in_flight.active):
                 return self._recent.show_health
@@ -208,14 +207,14 @@ class Limiter:
         self._ramping = False
         self._cap_patience = min(2 * self._cap_patience, 8 * MAX_PATIENCE)
         self._cap = max(0, self._at - 1)
-        self._measured = {step: seen for step, seen in self._measured.items() if step <= self._cap}
+        self._measured = {step: one for step, one in self._measured.items() if step <= self._cap}
         lower = [step for step, limit in enumerate(self._steps) if limit <= 0.7 * self.limit]
         self._go(max(lower, default=0), now)
         self._recent.clear()
         self._clean_epochs = 0
 
     def queue_seen(self, waiting: int) -> None:
-        """Note how many requests wait inside the server: while some do, more do not help."""
+        """Note how many requests wait inside the server: while many do, more do not help."""
         self._queued = waiting
 
     def _leave(self, ticket: Ticket, now: float) -> None:
@@ -261,7 +260,7 @@ class Limiter:
             self._measured[self._at] = _Throughput(
                 rate, self._epoch, measured=int(not self._ramping)
             )
-        elif abs(rate - earlier.rate) > DRIFT * earlier.rate:  # the rows or the server have changed
+        elif abs(rate - earlier.rate) > DRIFT * earlier.rate:  # the rows or the server changed
             self._measured = {self._at: _Throughput(rate, self._epoch, measured=1)}
             self._patience = 1
         else:
@@ -288,7 +287,7 @@ class Limiter:
 
     def _next_hold(self) -> int:
         best = self._best()
-        if best != self._chosen:  # the neighbour that was tried is better: go on in that direction
+        if best != self._chosen:  # the neighbour is better: continue in its direction
             self._chosen = best
             self._patience = 1
         if best != self._at:
@@ -299,23 +298,23 @@ class Limiter:
         return self._neighbour()
 
     def _neighbour(self) -> int:
-        """Return the next higher or lower step, whichever direction was looked into longer ago."""
+        """Return the next higher or lower step, whichever direction was tried longer ago."""
         up, down = min(self._at + 1, self._cap), max(self._at - 1, 0)
         if self._queue_is_long():
             return down
-        looked_up = max(
-            (seen.epoch for step, seen in self._measured.items() if step > self._at), default=-1
+        tried_up = max(
+            (one.epoch for step, one in self._measured.items() if step > self._at), default=-1
         )
-        looked_down = max(
-            (seen.epoch for step, seen in self._measured.items() if step < self._at), default=-1
+        tried_down = max(
+            (one.epoch for step, one in self._measured.items() if step < self._at), default=-1
         )
-        return up if (looked_up <= looked_down and up > self._at) or down == self._at else down
+        return up if (tried_up <= tried_down and up > self._at) or down == self._at else down
 
     def _queue_is_long(self) -> bool:
         return self._queued > max(1, self.limit // 4)
 
     def _best(self) -> int:
-        """Return the chosen step, one that is clearly better, or a lower one that is as good."""
+        """Return the chosen step, a clearly better one, or a lower one that is as good."""
         measured = {step: one for step, one in self._measured.items() if step <= self._cap}
         if not measured:
             return min(self._at, self._cap)
@@ -340,7 +339,7 @@ class Limiter:
 
 
 def _steps(ceiling: int) -> list[int]:
-    """Return the limits that are used: 1, 2, 3, 4, 6, 8, 12, … up to `ceiling`."""
+    """Return the possible limits: 1, 2, 3, 4, 6, 8, 12, … up to `ceiling`."""
     powers = takewhile(lambda power: power <= ceiling, (2**exponent for exponent in count()))
     between = {limit for power in powers for limit in (power, power * 3 // 2) if limit <= ceiling}
     return sorted(between | {ceiling})

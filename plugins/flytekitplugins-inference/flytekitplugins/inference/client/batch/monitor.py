@@ -1,6 +1,6 @@
-"""Beside the work: shows how far it is, and ends it when the server is gone for too long.
+"""Watches a run: shows its progress, and ends it if the server is gone for too long.
 
-It also reads how many requests wait inside the server, where the server's metrics say so.
+It also reads how many requests wait inside the server, if the server's metrics say so.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from .series import Point, Series
 
 _TICK_SECONDS = 0.25
 _TICKS_PER_NOTE = 8
-"""How often a report is told how far the run is."""
+"""How many ticks pass between two updates of the report."""
 _QUEUE_SECONDS = 1.0
-"""Between two looks at the server's metrics."""
+"""The pause between two reads of the server's metrics."""
 
 
 class Monitor:
     """Watches one run.
 
     Args:
-        url: The server's, for people.
-        server: What is known of it.
-        counts: What has happened so far; told the limit and what is in flight.
-        progress: Where it is shown.
+        url: The server's address, for messages.
+        server: The run's view of the server.
+        counts: The counts so far; the monitor adds the limit and the requests in flight.
+        progress: Displays the counts.
         note: Called every few seconds, and at the end.
     """
 
@@ -58,7 +58,7 @@ class Monitor:
         return time.monotonic() - self.began
 
     async def run(self) -> None:
-        """Look at the run four times a second.
+        """Update the display four times a second.
 
         Raises:
             ServerNotReadyError: The server was gone for longer than `outage_seconds`.
@@ -83,13 +83,13 @@ class Monitor:
                 self._note()
 
     async def watch_queue(self, caller: Caller) -> None:
-        """Tell the limiter how many requests wait inside the server, while its metrics say so."""
+        """Report the server's queue length to the limiter, as long as its metrics contain it."""
         while (waiting := await caller.queue_length()) is not None:
             self._server.limiter.queue_seen(waiting)
             await asyncio.sleep(_QUEUE_SECONDS)
 
     def end(self) -> None:
-        """Show how far the run came."""
+        """Show the final counts."""
         self._counts.in_flight = 0
         self._progress.update(self._counts, now=self.elapsed, last=True)
         self._note()
@@ -106,7 +106,7 @@ class Monitor:
         if fault.kind == "timeout":
             hint += " If the model needs longer for a row, raise deadline=."
         raise ServerNotReadyError(
-            f"{self._url} has given no answer for {duration(availability.outage_seconds)}; the "
-            f"last it did: {fault.message}",
+            f"{self._url} has not answered for {duration(availability.outage_seconds)}. The "
+            f"last fault: {fault.message}",
             hint=hint,
         )

@@ -1,4 +1,4 @@
-"""From checked arguments to a run whose files are open, and from a run to its result."""
+"""Opens a run from its checked arguments, and builds its result."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from .work import FunctionWork, HttpWork, as_work
 async def open_run(
     arguments: BatchArguments,
 ) -> AsyncIterator[tuple[Runner, Callable[[], BatchResult]]]:
-    """Open all that a run needs, and close it after.
+    """Open everything that a run needs, and close it afterwards.
 
     Yields:
-        The run, and what makes its result, while it runs or once it is over.
+        The run, and a function that builds its result, during the run or after it.
 
     Raises:
         InferenceError: As `batch` says.
@@ -92,7 +92,7 @@ async def open_run(
 
 
 def _note(runner: Runner) -> None:
-    """Let a report on the server show how far the run is."""
+    """Show the state of the run in the report on its server."""
     note_batch(runner.parts.endpoint.url, _result_of(runner).summary())
 
 
@@ -118,7 +118,7 @@ def _result_of(runner: Runner, directory: Any = None) -> BatchResult:
 async def _parameters(
     arguments: BatchArguments, caller: Caller, work: HttpWork | FunctionWork, progress: Progress
 ) -> dict[str, Any]:
-    """Return all that makes this run's answers what they are: with others, it starts anew."""
+    """Return everything that the answers depend on; a run with other parameters starts anew."""
     model = await _find_model(arguments, caller, progress)
     if arguments.resume:
         _tell_incomparable(arguments, progress)
@@ -137,12 +137,12 @@ def _tell_incomparable(arguments: BatchArguments, progress: Progress) -> None:
 
 
 async def _find_model(arguments: BatchArguments, caller: Caller, progress: Progress) -> str:
-    """Return the model's name, waiting for a server that is not up."""
+    """Return the model's name; wait for a server that is not up."""
     until = time.monotonic() + arguments.outage_seconds
     for attempt in count():
         try:
             return await caller.find_model()
-        except ServerError:  # it is up, and what it answers is no list of models
+        except ServerError:  # the server is up, but its answer is not a list of models
             raise
         except Exception as error:
             fault = fault_of_exception(error)
@@ -170,8 +170,8 @@ def _open_journal(
     file = path.with_name(path.name + ".journal")
     if path.exists() and not file.exists():
         raise DestinationError(
-            f"{path} exists, and without {file.name} beside it nothing says that it is the result "
-            "of such a run.",
+            f"{path} exists without {file.name} beside it, so it may not be the result of such a "
+            "run.",
             hint="Move it away, or choose another output=.",
         )
     journal = Journal(file, parameters, resume=resume)
@@ -189,7 +189,7 @@ def _open_journal(
 def _open_checkpoint(
     arguments: BatchArguments, journal: Journal, path: Path, parameters: dict[str, Any]
 ) -> CheckpointedJournal | None:
-    """Return the journal's copy in the checkpoint of the task that is running; None without one."""
+    """Return the journal's copy in the checkpoint of the running task; None without one."""
     flyte = current_checkpoint() if arguments.resume else None
     if flyte is None:
         return None

@@ -1,8 +1,7 @@
 """The result file: one record per row, in the order of the input, written as answers come.
 
-It is written beside its place as `….partial` and moved there when it is complete, so what stands at
-the path is never a part of a result. A run that continues writes it from its beginning, out of the
-journal.
+It is written as `….partial` and renamed when it is complete, so the file at the path is always a
+complete result. A run that continues writes it again from the start, out of the journal.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ RECORD_FIELDS = (
     "attempts",
     "seconds",
 )
-"""What a record has. `output` or `error` is null."""
+"""The fields of a record. `output` or `error` is null."""
 _ROW_GROUP = 8192
 _UNFIT = (TypeError, ValueError, OverflowError)
-"""What pyarrow raises for a value that its column cannot hold; its own errors extend these."""
+"""The errors of pyarrow for a value that its column cannot hold; its own errors extend these."""
 
 
 class OutputFile(Protocol):
-    """A result file in the making."""
+    """A result file that is being written."""
 
     path: Path
 
@@ -42,13 +41,13 @@ class OutputFile(Protocol):
         """Append a record, a JSON object."""
 
     def flush(self) -> None:
-        """Let readers see what was written, as far as the format allows."""
+        """Make the records visible to readers, as far as the format allows."""
 
     def finish(self) -> None:
-        """Move the complete file to its place."""
+        """Rename the complete file to its final path."""
 
     def close(self) -> None:
-        """Let go of the file, finished or not."""
+        """Close the file, finished or not."""
 
 
 def open_output(path: Path, *, vectors: bool = False) -> OutputFile:
@@ -80,7 +79,7 @@ def open_output(path: Path, *, vectors: bool = False) -> OutputFile:
 
 
 def partial_path(path: Path) -> Path:
-    """Return where a result is while it is not complete."""
+    """Return the path of a result until it is complete."""
     return path.with_name(path.name + ".partial")
 
 
@@ -98,18 +97,18 @@ class JsonLinesOutput:
         self._file.write(record + "\n")
 
     def flush(self) -> None:
-        """Let readers of the partial file see what was written."""
+        """Make the records visible to readers of the partial file."""
         self._file.flush()
 
     def finish(self) -> None:
-        """Move the complete file to its place."""
+        """Rename the complete file to its final path."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         partial_path(self.path).replace(self.path)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
@@ -144,16 +143,16 @@ class ParquetOutput:
             self._write_group()
 
     def flush(self) -> None:
-        """Do nothing: a Parquet file can be read only when it is complete."""
+        """Do nothing: a Parquet file is readable only when it is complete."""
 
     def finish(self) -> None:
-        """Move the complete file to its place."""
+        """Rename the complete file to its final path."""
         self._write_group()
         self._writer.close()
         partial_path(self.path).replace(self.path)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._writer.close()
 
     def _write_group(self) -> None:
@@ -169,9 +168,9 @@ class ParquetOutput:
         self._records = []
 
     def _fitting(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return a record, or in place of one that does not fit the columns what is wrong with it.
+        """Return a record, or an error record in place of one that does not fit the columns.
 
-        Such a record comes from a journal that an earlier version wrote.
+        Such a record comes from the journal of an earlier version.
         """
         pyarrow = import_pyarrow()
         try:
@@ -184,7 +183,7 @@ class ParquetOutput:
 
 
 def _encodable(value: Any) -> Any:
-    """Return a value with halves of surrogate pairs escaped: Parquet's texts are UTF-8."""
+    """Return a value with unpaired surrogates escaped: Parquet's texts are UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return (

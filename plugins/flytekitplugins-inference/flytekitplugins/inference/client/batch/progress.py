@@ -1,4 +1,4 @@
-"""How far a batch is: a live line in a terminal, a plain line now and then elsewhere."""
+"""Shows the progress of a batch: a live line in a terminal, occasional plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import TextIO
 from ...facts.wording import duration
 
 _WINDOW_SECONDS = 10.0
-"""Rates are those of this long."""
+"""The period over which rates are measured."""
 _PLAIN_SECONDS = 15.0
-"""Seconds between two lines where there is no terminal."""
+"""The pause between two lines without a terminal."""
 _BAR_WIDTH = 20
 
 
 @dataclass(slots=True)
 class Counts:
-    """What has happened so far."""
+    """The counts of a run so far."""
 
     total: int | None = None
     """Rows of the input, once that is known."""
@@ -30,7 +30,7 @@ class Counts:
     resumed: int = 0
     """Rows that an earlier run had finished; they are among the succeeded and failed."""
     retried: int = 0
-    """Requests that were made again."""
+    """Requests that were retried."""
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -55,18 +55,18 @@ class Counts:
 
 @dataclass(slots=True)
 class Rates:
-    """Rows and tokens per second of late."""
+    """Recent rows and tokens per second."""
 
     rows: float = 0.0
     tokens: float = 0.0
-    _seen: deque[tuple[float, int, int]] = field(default_factory=deque)
+    _samples: deque[tuple[float, int, int]] = field(default_factory=deque)
 
     def update(self, now: float, counts: Counts) -> None:
-        """Look at the counts at a moment."""
-        self._seen.append((now, counts.computed, counts.tokens))
-        while len(self._seen) > 2 and now - self._seen[1][0] >= _WINDOW_SECONDS:
-            self._seen.popleft()
-        began, rows, tokens = self._seen[0]
+        """Add the counts at a moment."""
+        self._samples.append((now, counts.computed, counts.tokens))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= _WINDOW_SECONDS:
+            self._samples.popleft()
+        began, rows, tokens = self._samples[0]
         if now > began:
             self.rows = (counts.computed - rows) / (now - began)
             self.tokens = (counts.tokens - tokens) / (now - began)
@@ -77,7 +77,7 @@ class Progress:
 
     Args:
         shown: Whether to write at all.
-        stream: Where to; standard error when None.
+        stream: The output stream; standard error if None.
     """
 
     def __init__(self, *, shown: bool = True, stream: TextIO | None = None) -> None:
@@ -101,7 +101,7 @@ class Progress:
         """Show the counts.
 
         Args:
-            counts: What has happened so far.
+            counts: The counts so far.
             now: Seconds on a monotonic clock.
             last: Whether the run is over, so that this line stays.
         """
@@ -121,7 +121,7 @@ class Progress:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):  # a terminal that was closed is no reason to stop
+        except (OSError, ValueError):  # a closed terminal must not stop the batch
             self._shown = self._live = False
 
 

@@ -1,8 +1,8 @@
-"""Which of the last requests a server refused or left unanswered: is it the load, or is it the row?
+"""Judges from the last requests whether refusals come from the load or from the row.
 
-A server that has too much to do turns away a good part of what it gets. A request that is refused,
-or never answered, while its neighbours are answered says nothing about the load: the same row would
-be refused if it came alone.
+An overloaded server refuses a large share of its requests. A request that is refused or never
+answered while its neighbours are answered says nothing about the load: the same row would also be
+refused on its own.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import deque
 
 OVERLOADED_SHARE = 0.2
-"""Of the last requests. One row in a hundred that is always refused makes up six in a hundred
-requests, since it is asked again five times; a server with one slot too few refuses whatever comes
-for that slot, and so soon more than it answers."""
+"""The share of refusals that counts as overload. If one row in a hundred is always refused, six in
+a hundred requests are, because the row is retried five times. A server with one slot too few
+refuses every request for that slot, and so soon refuses more than it answers."""
 FEWEST = 16
-"""A share of fewer requests than this says nothing."""
+"""The share is meaningless with fewer requests than this."""
 LENGTH = 64
-"""Requests that are looked back upon at least, once there were so many."""
+"""The minimum length of the history."""
 
 
 class RecentRequests:
@@ -25,7 +25,7 @@ class RecentRequests:
     def __init__(self) -> None:
         self._refused: deque[bool] = deque()
         self._count = 0
-        """How many of them are True."""
+        """How many entries are True."""
 
     def add(self, *, refused: bool, limit: int) -> None:
         """Note an outcome.
@@ -41,20 +41,20 @@ class RecentRequests:
 
     @property
     def show_health(self) -> bool:
-        """Whether the server answered nearly all of them. Without any, nothing is known."""
+        """Whether the server answered nearly all requests; false without any."""
         return self._count < OVERLOADED_SHARE * len(self._refused)
 
     def show_overload(self, in_flight: int) -> bool:
         """Return whether the server refuses too many.
 
         Args:
-            in_flight: Requests that are neither answered nor refused so far. They count as not
-                refused: a refusal comes at once, an answer takes its time.
+            in_flight: Requests without an outcome so far. They count as not refused: a refusal
+                arrives at once, an answer takes time.
         """
         requests = max(len(self._refused) + in_flight, FEWEST)
         return self._count >= OVERLOADED_SHARE * requests
 
     def clear(self) -> None:
-        """Forget all of them, because the limit is another one now."""
+        """Clear the history, because the limit has changed."""
         self._refused.clear()
         self._count = 0

@@ -1,7 +1,7 @@
-"""What is written: finished rows go to the journal, and from there in order to the output.
+"""Writes finished rows to the journal, and from there in order to the output.
 
-Rows that finish within a few milliseconds are committed together, since a commit costs about as
-much for one as for hundreds. Whatever touches a file happens in the disk's thread.
+Rows that finish within a few milliseconds are committed together, because a commit costs about the
+same for one row as for hundreds. All file access happens in the disk's thread.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .threads import Worker
 from .work import RowAnswer
 
 _GATHER_SECONDS = 0.002
-"""Finished rows are gathered for this long before they are committed: what a kill may cost."""
+"""How long finished rows are collected before a commit; a kill loses at most these."""
 _FAILURES_KEPT = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where results go, and the thread that may touch it."""
+    """The files of the results, and the only thread that may access them."""
 
     journal: Journal
     output: OutputFile
@@ -40,18 +40,18 @@ class Recorder:
 
     Args:
         files: The journal and the output.
-        counts: Kept true about rows that are finished.
-        max_failures: More failed rows than this end the run; None for any number.
-        wake: Rung whenever the backlog is shorter.
+        counts: Updated with the finished rows.
+        max_failures: More failed rows than this end the run; None for no limit.
+        wake: Rung whenever the backlog has become shorter.
     """
 
     def __init__(
         self, files: Files, counts: Counts, *, max_failures: int | None, wake: Alarm
     ) -> None:
         self.failures: list[Failure] = []
-        """The first ones."""
+        """The first failed rows."""
         self.written = asyncio.Event()
-        """Set whenever records were written; whoever waits for it clears it."""
+        """Set whenever records were written; the waiting task clears it."""
         self._files = files
         self._counts = counts
         self._max_failures = max_failures
@@ -59,7 +59,7 @@ class Recorder:
         self._finished: list[Finished] = []
         self._committing = 0
         self._position = 0
-        """Of the record that is written next."""
+        """The position of the next record to write."""
         self._is_input_over = False
         self._has_news = asyncio.Event()
 
@@ -69,12 +69,12 @@ class Recorder:
         return len(self._finished) + self._committing
 
     def finish(self, row: Row, outcome: RowAnswer | Fault, seconds: float) -> None:
-        """Take a row's answer, or the fault that it failed with.
+        """Record the answer or the fault of a row.
 
         Args:
             row: The row.
-            outcome: What became of it.
-            seconds: That its last request took.
+            outcome: The answer or the fault.
+            seconds: The duration of its last request.
         """
         fault = outcome if isinstance(outcome, Fault) else None
         try:
@@ -91,10 +91,10 @@ class Recorder:
         self._has_news.set()
 
     def resume(self, failed: list[bool]) -> None:
-        """Count rows that an earlier run finished, and so are in the journal.
+        """Count rows that an earlier run finished and that are thus in the journal.
 
         Args:
-            failed: Of each, whether it failed.
+            failed: For each row, whether it failed.
         """
         self._counts.resumed += len(failed)
         self._counts.failed += sum(failed)
@@ -107,7 +107,7 @@ class Recorder:
         self._has_news.set()
 
     async def run(self) -> None:
-        """Write what is finished, until all rows are.
+        """Write finished rows until all are written.
 
         Raises:
             BatchFailedError: More rows failed than `max_failures`.
@@ -122,7 +122,7 @@ class Recorder:
             self._wake.ring()
 
     async def commit(self) -> None:
-        """Write what is finished now, and what that brings into order."""
+        """Commit the finished rows, and write those that are next in order to the output."""
         finished, self._finished = self._finished, []
         self._committing = len(finished)
         try:
@@ -141,20 +141,20 @@ class Recorder:
         raise BatchFailedError(
             f"{self._counts.failed:,} rows failed, and max_failures={self._max_failures} allows no "
             "more than that.",
-            hint="What is finished is kept; the same call continues after it.",
+            hint="Finished rows are kept; the same call continues after them.",
             failures=[str(failure) for failure in self.failures[:5]],
         )
 
     async def complete(self) -> None:
-        """Move the output to its place."""
+        """Rename the output to its final path."""
         await self._files.disk.call(self._files.output.finish)
 
     async def close(self) -> None:
-        """Let go of the output."""
+        """Close the output."""
         await self._files.disk.call(self._files.output.close)
 
     def _write(self, finished: list[Finished]) -> None:
-        """Commit results, and append to the output what is now in order.
+        """Commit results, and append the rows that are next in order to the output.
 
         Runs in the disk's thread.
         """

@@ -1,4 +1,4 @@
-"""One row's record: what the journal keeps of it and the output shows."""
+"""A row's record, as in the journal and the output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Failure:
 
 
 def record_of_row(row: Row, outcome: RowAnswer | Fault, seconds: float) -> str:
-    """Return a row's record as JSON, without its index, which a later run may change.
+    """Return a row's record as JSON, without its index, which may differ in a later run.
 
     Raises:
         TypeError: The output has no form as JSON; the same holds for the two below.
@@ -47,6 +47,6 @@ def record_of_row(row: Row, outcome: RowAnswer | Fault, seconds: float) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Half of a surrogate pair, which a model may write. No file can hold it as it is.
+        # A model may write an unpaired surrogate, which UTF-8 cannot encode; its escape can be.
         return json.dumps(fields, allow_nan=False)
     return text

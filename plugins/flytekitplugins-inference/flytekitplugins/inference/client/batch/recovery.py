@@ -1,4 +1,4 @@
-"""Waiting for a server that went away: one task asks for it, however many rows wait."""
+"""Waits for a server that went away; a single task polls it, however many rows wait."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .availability import Availability
 
 
 class Recovery:
-    """Asks whether the server is there, until it is.
+    """Polls the server until it answers.
 
     Args:
-        url: The server's, for people.
+        url: The server's address, for messages.
         is_up: The health check.
-        availability: What is known of the server.
-        say: Writes a line for people.
+        availability: The state of the server.
+        say: Writes a line for the user.
     """
 
     def __init__(
@@ -35,17 +35,17 @@ class Recovery:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the server is being asked, so that nothing else should be sent."""
+        """Whether the server is being polled, so that no request should be sent."""
         return self._task is not None
 
     async def wait(self) -> bool:
-        """Return, once the server is there, whether it had been away."""
+        """Wait for the server; return whether it had been away."""
         if self._task is None:
             self._task = asyncio.create_task(self._probe())
-        return await asyncio.shield(self._task)
+        return await asyncio.shield(self._task)  # other rows wait for the same task
 
     async def cancel(self) -> None:
-        """Ask no more."""
+        """Stop polling."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What a batch returns."""
+"""The result of a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .series import Point
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
-    """A batch that is over. Iterates over the records in the order of the input.
+    """A finished batch. Iterates over the records in the order of the input.
 
     A record is a mapping with `index` (the row's number, from 0), `id`, `output` and `error` (one
     of them is None), `finish_reason`, `prompt_tokens`, `completion_tokens`, `attempts` and
@@ -23,28 +23,28 @@ class BatchResult:
     """
 
     path: Path
-    """The result file. Without `output=` it is a temporary one, which goes when this object
-    does."""
+    """The result file. Without `output=` it is a temporary one, which is deleted with this
+    object."""
     rows: int
     succeeded: int
     failed: int
     resumed: int
     """Rows that an earlier run had finished; they are among the succeeded and failed."""
     retried: int
-    """Requests that were made again."""
+    """Requests that were retried."""
     duration: float
     """Seconds."""
     prompt_tokens: int
-    """Read by the model in this run, as the server counts them; 0 when it does not."""
+    """Tokens read by the model in this run, as counted by the server; 0 if it does not count."""
     completion_tokens: int
-    """Written by the model in this run."""
+    """Tokens written by the model in this run."""
     max_concurrency: int
-    """The most requests at once that were allowed."""
+    """The upper bound for requests in flight."""
     concurrency: tuple[Point, ...]
-    """The limit of requests in flight, how many there were and the rows per second, over time; 240
-    points at most."""
+    """The limit of requests in flight, their number and the rows per second over time; at most 240
+    points."""
     failures: tuple[Failure, ...]
-    """The first failed rows, twenty at most; all of them are in the records."""
+    """The first failed rows, at most twenty; the records contain all of them."""
     _directory: Any = field(default=None, repr=False)
     """Keeps a temporary directory alive."""
 
@@ -63,9 +63,8 @@ class BatchResult:
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        yield from read_output(
-            self.path
-        )  # a generator of this object: it keeps the temporary file alive
+        # a generator, because it refers to this object and so keeps the temporary file alive
+        yield from read_output(self.path)
 
     def __len__(self) -> int:
         return self.rows
@@ -83,7 +82,7 @@ class BatchResult:
         return frame.set_index("index") if len(frame.columns) else frame
 
     def summary(self) -> dict[str, Any]:
-        """Return all of it but the records, as JSON has it."""
+        """Return everything but the records as plain JSON."""
         return {
             "path": str(self.path),
             "rows": self.rows,

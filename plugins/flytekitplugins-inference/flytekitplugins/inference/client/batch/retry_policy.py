@@ -1,6 +1,6 @@
-"""What becomes of a row whose request failed: whose fault that is, and when it is asked again.
+"""Decides whether and when a row is retried after a failed request.
 
-It knows neither network nor clock.
+It uses neither network nor clock.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from .rows import Row
 
 BACKOFF_BASE_SECONDS = 0.25
 BACKOFF_CAP_SECONDS = 20.0
-"""Pauses between two requests for a row double from the one to the other."""
+"""The first and the longest pause between two requests for a row; each pause doubles the last."""
 MAX_REFUSALS = 5
-"""Times that a server may refuse a row while it answers nearly all others. At random it happens to
-fewer than one row in fifteen thousand, even when the server refuses a fifth of all requests."""
+"""How often a server may refuse a row while it answers nearly all others. By chance, this happens
+to fewer than one row in fifteen thousand, even if the server refuses a fifth of all requests."""
 
 
 class Verdict(Enum):
-    """What follows."""
+    """The consequence of a fault."""
 
     WAIT = "wait"
-    """The row is asked again; the server was not able to take it."""
+    """The row is retried; the server was unable to take it."""
     RETRY = "retry"
-    """The row is asked again; this failure is one of the few that it may have."""
+    """The row is retried; the failure counts towards its limit."""
     FAIL = "fail"
     """The row has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often rows are asked again.
+    """How often rows are retried.
 
     Args:
-        max_retries: Times that a row is asked again after a failure of its own.
+        max_retries: How often a row is retried after a failure of its own.
         outage_seconds: How long the server may be gone.
     """
 
@@ -44,7 +44,7 @@ class RetryPolicy:
     outage_seconds: float
 
     def decide(self, row: Row, fault: Fault, *, now: float, server_was_away: bool) -> Verdict:
-        """Return what follows from a fault, and count it when it is held against the row."""
+        """Return the consequence of a fault, and count the fault if the row is to blame."""
         if fault.kind == "overloaded" and row.refusals > MAX_REFUSALS:
             row.attempts += row.refusals
             return Verdict.FAIL
@@ -58,10 +58,10 @@ class RetryPolicy:
     def _is_held_against(
         self, row: Row, fault: Fault, now: float, *, server_was_away: bool
     ) -> bool:
-        """Return whether a fault is the row's; a busy or absent server's is not.
+        """Return whether the row is to blame for a fault, rather than a busy or absent server.
 
-        A connection that broke is, also when the server is down: this row may be what brings it
-        down.
+        A broken connection counts against the row even if the server is down: the row may be what
+        crashes it.
         """
         if fault.kind == "unreachable":
             return not server_was_away
@@ -69,15 +69,15 @@ class RetryPolicy:
             return True
         if row.overloaded_since is None:
             row.overloaded_since = now
-        # three times: when all rows are refused, that ends the run before it fails any
+        # three times, so that a server that refuses all rows ends the run before any row fails
         return now - row.overloaded_since > 3 * self.outage_seconds
 
 
 def backoff(row: Row) -> float:
-    """Return the seconds until a row is asked again: twice as long after each failure of its own.
+    """Return the seconds until a row is retried: twice as long after each failure of its own.
 
-    A refusal makes the pause no longer, since the server answers others meanwhile. Chance keeps
-    rows that failed together from coming back together.
+    A refusal does not extend the pause, because the server answers other rows meanwhile. A random
+    part keeps rows that failed together from coming back together.
     """
     longest = min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2.0**row.attempts)
     return random.uniform(longest / 2, longest)  # noqa: S311, not a secret

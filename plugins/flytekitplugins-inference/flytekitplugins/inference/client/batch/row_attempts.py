@@ -1,4 +1,4 @@
-"""One request for a row, from the moment it is sent to what follows from its answer or fault."""
+"""Makes one request for a row, and acts on its answer or fault."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from .work import RowAnswer
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What one run knows of its server."""
+    """A run's view of its server."""
 
     limiter: Limiter
-    """How many requests it is good for."""
+    """How many requests it can handle."""
     availability: Availability
-    """Whether it is there."""
+    """Whether it is available."""
     recovery: Recovery
-    """Waits for it while it is not."""
+    """Waits for it while it is unavailable."""
 
 
 class RowAttempts:
-    """Makes requests for rows, and hands each row on: to the recorder, or back to the queue.
+    """Makes requests for rows, and passes each row to the recorder or back to the queue.
 
     Args:
         caller: Sends the requests.
-        server: Told of each answer and fault.
-        policy: Decides what a fault means for its row.
-        queue: Takes rows that are asked again.
-        recorder: Takes rows that are finished.
-        counts: Kept true about requests and tokens.
+        server: Notified of each answer and fault.
+        policy: Decides the consequence of a fault.
+        queue: Receives rows that are retried.
+        recorder: Receives finished rows.
+        counts: Updated with requests and tokens.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class RowAttempts:
         counts: Counts,
     ) -> None:
         self.are_last = False
-        """Whether the run is being stopped, so that rows which fail are left to the next run."""
+        """Whether the run is stopping, so that failed rows are left to the next run."""
         self.are_over = False
-        """Whether the run cancels its requests; any other cancellation is the user's function's."""
+        """Whether the run cancels its requests; else the user's function is what was cancelled."""
         self._caller = caller
         self._server = server
         self._policy = policy
@@ -65,11 +65,11 @@ class RowAttempts:
         self._counts = counts
 
     async def make(self, row: Row, ticket: Ticket) -> None:
-        """Ask for a row.
+        """Make one request for a row.
 
         Args:
             row: The row.
-            ticket: The limiter's, for this request.
+            ticket: The limiter's ticket for this request.
         """
         try:
             answer = await self._caller.call(row)

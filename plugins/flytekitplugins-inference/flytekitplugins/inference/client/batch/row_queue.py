@@ -1,6 +1,6 @@
-"""Rows that wait: new ones in their order, and those that are asked again, each at its time.
+"""Queues rows: new ones in their order, and retries by the time at which they are due.
 
-It knows no network, and its clock is an argument.
+It uses no network, and its clock is an argument.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class RowQueue:
     """The rows of one run that are not in flight.
 
     Args:
-        limit: Returns how many requests may be in flight now: what is held here goes by that.
-        clock: Seconds that never go back.
+        limit: Returns how many requests may be in flight now; the size of the queue depends on it.
+        clock: Returns seconds that never go back.
     """
 
     def __init__(
         self, limit: Callable[[], int], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.is_low = asyncio.Event()
-        """Set while there are fewer new rows than are about to be asked."""
+        """Set while the queue needs more new rows."""
         self.is_low.set()
         self._limit = limit
         self._clock = clock
         self._waiting: deque[Row] = deque()
         self._delayed: list[tuple[float, int, Row]] = []
-        """A heap: when to ask again, a number that tells equal times apart, the row."""
+        """A heap: the due time, a number that orders equal times, the row."""
         self._numbers = count()
         self._is_closed = False
 
@@ -56,15 +56,15 @@ class RowQueue:
         self._is_closed = True
 
     def delay(self, row: Row, seconds: float) -> None:
-        """Take back a row that is asked again in some seconds."""
+        """Take back a row that is due again after `seconds`."""
         heapq.heappush(self._delayed, (self._clock() + seconds, next(self._numbers), row))
 
     def take(self) -> Row | None:
-        """Return a row to ask now, one whose time has come or a new one; None without any."""
+        """Return a row to send now, a retry that is due or a new row; None without any."""
         if self.seconds_until_due() == 0.0:
             return heapq.heappop(self._delayed)[2]
-        # Delayed rows are in memory. When very many are, the server answers little, and more rows
-        # would only join them.
+        # Delayed rows stay in memory. If there are very many, the server answers little, and new
+        # rows would only join them.
         has_many_delayed = len(self._delayed) > 2 * self._limit() + _DELAYED_AT_LEAST
         row = self._waiting.popleft() if self._waiting and not has_many_delayed else None
         if len(self._waiting) < self._low_water():

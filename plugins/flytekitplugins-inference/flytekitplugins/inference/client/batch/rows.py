@@ -1,4 +1,4 @@
-"""Where rows come from: any iterable, a table, a file. Read piece by piece, never as a whole."""
+"""Reads rows from an iterable, a table or a file, piece by piece and never as a whole."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .faults import Fault, shortened
 RowId = str | int
 IdSource = str | Callable[[Any], RowId]
 _TABLE_ROWS = 1024
-"""Rows that are taken out of a table at once."""
+"""Rows that are read from a table at once."""
 
 
 @dataclass(slots=True)
@@ -45,29 +45,28 @@ class Row:
     value: Any
     id: RowId | None = None
     key: bytes = b""
-    """What names it across runs: its id, or its content and which of the rows with that content it
-    is."""
+    """Identifies the row across runs: its id, or its content and its number among rows with equal
+    content."""
     content: bytes = b""
     """A digest of its content."""
     fault: Fault | None = None
-    """Why it cannot be worked on."""
+    """Why the row cannot be processed."""
     attempts: int = 0
-    """Requests that were made for it and count."""
+    """Requests for the row that count towards its limit."""
     overloaded_since: float | None = None
-    """When the server first refused it for being busy, in this run."""
+    """When the server first refused it because it was busy, in this run."""
     refusals: int = 0
-    """Times that the server refused it, or left it unanswered, while it answered nearly all
-    others."""
+    """How often the server refused it or did not answer it while it answered nearly all others."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
-    """An input that was opened."""
+    """An opened input."""
 
     values: Iterator[Any] | AsyncIterator[Any]
-    """The rows; a `Fault` in place of one that could not be read."""
+    """The rows; a `Fault` in place of an unreadable one."""
     total: int | None
-    """How many there are, where that is known beforehand."""
+    """The number of rows, if it is known beforehand."""
 
 
 def open_rows(rows: Any) -> RowSource:
@@ -208,13 +207,13 @@ def _arrow_rows(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def identify(value: Any, position: int, id_source: IdSource | None) -> Row:
-    """Return the row for a value, with what it is known by.
+    """Return the row for a value, with its identity.
 
     Args:
-        value: What the source gave.
+        value: The value from the source.
         position: Its number, from 0.
-        id_source: The column with the id, or a function that returns it; None when rows are known
-            by their content.
+        id_source: The column with the id, or a function that returns it; None to identify rows by
+            their content.
     """
     row = Row(position, value)
     try:
@@ -229,15 +228,15 @@ def identify(value: Any, position: int, id_source: IdSource | None) -> Row:
     except Fault as fault:
         row.fault = fault
     except Exception as error:  # a row's own methods may raise anything
-        said = shortened(f"{type(error).__name__}: {error}")
-        row.fault = Fault("invalid_row", f"{describe(position, value)}; reading it raised {said}")
+        text = shortened(f"{type(error).__name__}: {error}")
+        row.fault = Fault("invalid_row", f"{describe(position, value)}; reading it raised {text}")
     if row.fault is not None:
         row.key = _digest(b"position %d" % position)
     return row
 
 
 def describe(position: int, value: Any) -> str:
-    """Return how a message names a row: its number, from 1 as editors count, and what it is."""
+    """Return a row's description for messages: its number, from 1 as in editors, and its value."""
     return f"Row {position + 1} is {_described(value)}"
 
 
@@ -283,7 +282,7 @@ def _canonical(value: Any, position: int, *, needed: bool) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return a form for JSON of what it does not know, the same in every process."""
+    """Return a JSON form for a value that JSON lacks; the same in every process."""
     if isinstance(value, (bytes, bytearray)):
         return hashlib.sha256(value).hexdigest()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -310,5 +309,5 @@ def _described(value: Any) -> str:
         return f"a {type(value).__name__} with {columns or 'no columns'}"
     try:
         return f"of type {type(value).__name__}: {shortened(repr(value), 60)}"
-    except Exception:  # nested too deeply, or its own `__repr__` raises
+    except Exception:  # a value that is nested too deeply, or whose `__repr__` raises
         return f"of type {type(value).__name__}"

@@ -19,19 +19,20 @@ def batch(
     rows: Any,
     **options: Unpack[BatchOptions],
 ) -> BatchResult:
-    """Ask the model server about every row, and return when all are finished.
+    """Send a request for every row to the model server; return when all are finished.
 
-    It asks about as many rows at once as serves the server best. Works in any thread, also inside a running event loop, which it blocks; `abatch` does not.
+    It keeps as many requests in flight as give the best throughput. It works in any thread. Inside
+    a running event loop it blocks the loop; `abatch` does not.
 
-    SIGTERM and Ctrl-C stop a batch of the main thread: nothing more is sent, requests in flight
-    have `runner.STOP_SECONDS` to be answered, all that is finished is kept, and then the signal has
-    its usual effect. A second Ctrl-C has it at once.
+    SIGTERM and Ctrl-C stop a batch of the main thread: it sends nothing more, waits up to
+    `runner.STOP_SECONDS` for the requests in flight and keeps all finished rows; then the signal
+    takes its usual effect. A second Ctrl-C takes effect at once.
 
     Args:
         endpoint: The server.
         rows: Any iterable, also an asynchronous one; a table or column of pandas, pyarrow or
-            polars; the path of a `.jsonl`, `.ndjson` or `.parquet` file. It is read as it is needed
-            and may be larger than memory.
+            polars; the path of a `.jsonl`, `.ndjson` or `.parquet` file. It is read as needed and
+            may be larger than memory.
         **options: `work=`, which is required, `output=`, `id=`, `max_concurrency=` and so on;
             `BatchOptions` has them all.
 
@@ -43,8 +44,8 @@ def batch(
         SourceNotFoundError: `rows` is the path of a file that does not exist.
         DestinationError: The output cannot be written, exists and is not a batch's, or is in use.
         BatchFailedError: More rows failed than `max_failures`.
-        ServerNotReadyError: The server was gone for longer than `outage_seconds`; what is finished
-            is kept.
+        ServerNotReadyError: The server was gone for longer than `outage_seconds`; finished rows
+            are kept.
     """
     return run_in_thread(AsyncBatch(arguments_of(endpoint, rows, options)))
 
@@ -57,6 +58,6 @@ def abatch(
     """Do what `batch` does, on the running event loop.
 
     `await abatch(…)` returns the result; `async for record in abatch(…)` yields the records in
-    order as they come. Arguments and errors are those of `batch`.
+    order as they arrive. Arguments and errors are those of `batch`.
     """
     return AsyncBatch(arguments_of(endpoint, rows, options))

@@ -1,16 +1,16 @@
-"""The run itself: rows in, requests out, answers to the journal, records in order to the output.
+"""Runs a batch: from the rows to requests, and from answers to the journal and the output.
 
-One event loop, on which nothing blocks: the input is read in one thread, the journal and the output
-are written in another. Memory is bounded at each step: rows are read only when they are about to be
-needed, finished ones leave for the disk at once, and nothing is sent while either lags behind.
+Nothing blocks the event loop: one thread reads the input, another writes the journal and the
+output. Memory is bounded at each step: rows are read only when they are about to be needed,
+finished ones go to the disk at once, and nothing is sent while the disk lags behind.
 
     Intake ──▶ RowQueue ──▶ Dispatcher ──▶ RowAttempts ──▶ Recorder ──▶ journal ──▶ output
                   ▲                           │                         └──▶ Flyte's checkpoint
-                  └─────── asked again ───────┘
+                  └───────   retried   ───────┘
 
-What is decided is decided by parts that know no network and take the time as an argument:
-`Limiter` (how many at once), `Availability` (is the server there), `RetryPolicy` (whose fault is
-it), `RowQueue` (who is next).
+The parts that decide use no network and take the time as an argument: `Limiter` (how many requests
+at once), `Availability` (whether the server is up), `RetryPolicy` (whether a row is retried),
+`RowQueue` (which row is next).
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ STOP_SECONDS = 20.0
 after SIGTERM by default (`terminationGracePeriodSeconds`), and the last upload of the checkpoint
 needs some of that."""
 _STOP_SAVE_SECONDS = 1.0
-"""How often the checkpoint is saved meanwhile: the kill may come earlier, as on spot machines."""
+"""How often the checkpoint is saved meanwhile: on spot machines, the kill may come earlier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunParts:
-    """All that a run is given, opened."""
+    """The opened parts of a run."""
 
     endpoint: BatchEndpoint
     caller: Caller
@@ -58,7 +58,7 @@ class RunParts:
     files: Files
     checkpoint: CheckpointedJournal | None
     uploader: Worker
-    """The thread that writes the checkpoint: flytekit's is not safe for two."""
+    """The thread that writes the checkpoint: flytekit's checkpoint is not thread-safe."""
     progress: Progress
     max_retries: int
     max_failures: int | None
@@ -69,8 +69,8 @@ class Runner:
     """One run. Made and used on one event loop.
 
     Args:
-        parts: What it works with.
-        note: Called every few seconds, and when the run has ended in any way.
+        parts: The opened parts.
+        note: Called every few seconds, and at the end of the run, whatever its outcome.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Runner:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Work on all rows.
+        """Process all rows.
 
         Raises:
             BatchFailedError: More rows failed than `max_failures`.
@@ -162,7 +162,7 @@ class Runner:
     def stop(self) -> None:
         """End `run` in order.
 
-        It sends nothing more, waits for the requests in flight, keeps what is finished and is
+        It sends nothing more, waits for the requests in flight, keeps finished rows and is then
         cancelled.
         """
         self._attempts.are_last = True
@@ -173,7 +173,7 @@ class Runner:
         raise asyncio.CancelledError
 
     async def _wait_for_answers(self) -> None:
-        """Wait at most `STOP_SECONDS` until nothing is in flight; answers are written as ever."""
+        """Wait at most `STOP_SECONDS` until nothing is in flight; answers are still written."""
         until = time.monotonic() + STOP_SECONDS
         in_flight = self._server.limiter.in_flight
         if in_flight:

@@ -1,19 +1,19 @@
-"""A run over time, in few points."""
+"""Samples a run over time with a bounded number of points."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MOST_POINTS = 240
-"""When there are more, every second one is dropped."""
+"""If there are more, every second point is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The run at one moment."""
+    """The state of a run at one moment."""
 
     seconds: float
-    """Since it began."""
+    """Since the run began."""
     finished: int
     """Rows."""
     limit: int
@@ -22,16 +22,16 @@ class Point:
 
 
 class Series:
-    """Points at equal distances, which double whenever there are too many."""
+    """Points at equal intervals, which double whenever there are too many points."""
 
     def __init__(self) -> None:
         self.points: list[Point] = []
         self._distance = 1
-        """Of the points that are offered, one in so many is kept."""
+        """One in this many offered points is kept."""
         self._offered = 0
 
     def offer(self, point: Point) -> None:
-        """Keep a point when it is far enough from the last."""
+        """Keep a point if it is far enough from the last."""
         if self._offered % self._distance == 0:
             self.points.append(point)
         self._offered += 1

@@ -1,8 +1,8 @@
-"""SIGINT and SIGTERM stop a batch in order; then they have their usual effect.
+"""Makes SIGINT and SIGTERM stop a batch in order before they take their usual effect.
 
-The handlers here do not raise. An exception out of a handler may leave any lock of the interrupted
-thread between two states; on Python 3.10 to 3.12, out of `Thread.join`, it marks the thread as
-ended (`_wait_for_tstate_lock` in `threading.py`), so that a second `join` waits for nothing.
+The handlers here do not raise. An exception from a handler may leave a lock of the interrupted
+thread in an undefined state. On Python 3.10 to 3.12, one that interrupts `Thread.join` marks the
+thread as ended (`_wait_for_tstate_lock` in `threading.py`), so that a second `join` does not wait.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from typing import Any
 
 @dataclass(slots=True)
 class Interruption:
-    """What came while the block ran."""
+    """The signals that arrived while the block ran."""
 
     number: int = 0
-    """The first signal's; 0 for none."""
+    """The number of the first signal; 0 for none."""
     at_once: bool = False
-    """Ctrl-C came after it: whoever sits there does not want to wait."""
+    """Ctrl-C followed the first signal: the user does not want to wait."""
 
 
 @contextlib.contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[Interruption]:
     """Let SIGTERM and Ctrl-C call `stop` while the block runs.
 
-    They have their usual effect after it. A further SIGTERM changes nothing, since what is stopped
-    in order ends by itself. Ctrl-C after the first signal has its usual effect at once. A signal
-    that is ignored stays so. Only the main thread may set handlers; in others nothing happens.
-    flytekit sets one for SIGINT when it is imported, which ends the process
+    They take their usual effect after the block. A further SIGTERM changes nothing, because the
+    block is already stopping. Ctrl-C after the first signal takes its usual effect at once. Ignored
+    signals remain ignored. Only the main thread may set handlers; in other threads nothing happens.
+    flytekit sets a handler for SIGINT when it is imported, which ends the process
     (`FlyteContextManager.initialize`).
 
     Args:
-        stop: Begins to stop what runs in the block; called within a signal handler.
+        stop: Starts to stop the block; called in a signal handler.
     """
     interruption = Interruption()
     previous = _handlers()
@@ -50,7 +50,7 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[Interruption]:
             interruption.at_once = True
             signal.signal(number, previous[number])
             signal.raise_signal(number)
-            raise SystemExit(128 + number)  # its handler let the process live
+            raise SystemExit(128 + number)  # reached if the handler returned
 
     try:
         for number in previous:
@@ -61,15 +61,15 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[Interruption]:
             signal.signal(number, handler)
         if interruption.number and not interruption.at_once:
             signal.raise_signal(interruption.number)
-            raise SystemExit(128 + interruption.number)  # its handler let the process live
+            raise SystemExit(128 + interruption.number)  # reached if the handler returned
 
 
 def _handlers() -> dict[int, Any]:
-    """Return the handlers that are to be replaced, by the number of their signal."""
+    """Return the handlers to replace, by the number of their signal."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    # None: set by a library in C, and could not be put back
+    # None: a C library set the handler, and Python could not restore it
     return {
         number: handler
         for number, handler in handlers.items()

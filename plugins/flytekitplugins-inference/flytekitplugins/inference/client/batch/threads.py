@@ -1,4 +1,4 @@
-"""Threads and tasks that work beside each other."""
+"""Helpers for threads and concurrent tasks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ Result = TypeVar("Result")
 
 
 class Worker:
-    """A thread that does what must not hold up the event loop, one call after another.
+    """A thread for blocking calls, which it makes one after another.
 
-    Unlike those of an executor it is a daemon: a disk or a store that never answers does not keep a
-    process alive after Ctrl-C.
+    Unlike a thread of an executor it is a daemon: a disk or a store that never answers does not
+    keep the process alive after Ctrl-C.
 
-    Its calls see the context variables of where it was made: flytekit keeps the task's context in
-    one.
+    Its calls see the context variables of its creator: flytekit keeps the task's context in one.
 
     Args:
-        name: The thread's, for debuggers.
+        name: The thread's name, for debuggers.
     """
 
     def __init__(self, name: str) -> None:
@@ -31,7 +30,7 @@ class Worker:
         threading.Thread(target=context.run, args=(self._run,), name=name, daemon=True).start()
 
     async def call(self, function: Callable[..., Result], *args: Any) -> Result:
-        """Return what `function` returns, or raise what it raises."""
+        """Return the result of `function` in the thread, or raise its exception."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
 
@@ -47,10 +46,10 @@ class Worker:
             result, failure = None, None
             try:
                 result = function(*args)
-            except StopIteration as error:
+            except StopIteration as error:  # a future refuses it
                 failure = RuntimeError(f"{function} raised StopIteration")
                 failure.__cause__ = error
-            except BaseException as error:  # carried over to whoever awaits the call
+            except BaseException as error:  # passed on to the task that awaits the call
                 failure = error  # type: ignore[assignment]
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, result, failure)
@@ -59,7 +58,7 @@ class Worker:
         return await future
 
     def close(self) -> None:
-        """End the thread after the calls that are waiting."""
+        """End the thread after the queued calls."""
         self._calls.put(None)
 
     def _run(self) -> None:
@@ -68,7 +67,7 @@ class Worker:
 
 
 async def until_done(work: list[asyncio.Task[None]], beside: list[asyncio.Task[None]]) -> None:
-    """Return when all of `work` is done; raise as soon as anything fails."""
+    """Wait until all of `work` is done; raise as soon as any task fails."""
     pending = {*work, *beside}
     while not pending.isdisjoint(work):
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)

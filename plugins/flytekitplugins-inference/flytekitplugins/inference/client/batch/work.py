@@ -1,7 +1,7 @@
-"""What is done with each row: chat, completion, embeddings, structured output, or a function.
+"""Defines the work for each row: chat, completion, embeddings, structured output or a function.
 
-A work makes one request of a row and reads its answer; it sends nothing. The routes are OpenAI's,
-as vLLM, SGLang, llama.cpp, NIM, Ollama and TEI serve them.
+A work builds the request for a row and reads its answer; it sends nothing. The routes are OpenAI's,
+as served by vLLM, SGLang, llama.cpp, NIM, Ollama and TEI.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from .identity import code_digest, unwrapped
 from .rows import describe
 
 RowFunction = Callable[[Any, Any], Awaitable[Any]]
-"""`async def f(client, row)`: what it returns, as JSON has it, is the row's output."""
+"""`async def f(client, row)`; its result, which must be valid JSON, is the row's output."""
 _MOST_TOKENS = 2**63
-"""Counts are 64-bit numbers in the output."""
+"""The output stores counts as 64-bit numbers."""
 _NOT_IN_A_BATCH = {
     "stream": "a row's answer is read as a whole",
     "n": "a row has one output",
-    "messages": "they are made of the rows",
-    "prompt": "it is made of the rows",
-    "input": "it is made of the rows",
+    "messages": "they come from the rows",
+    "prompt": "it comes from the rows",
+    "input": "it comes from the rows",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class RowAnswer:
-    """What became of one row."""
+    """The answer to one row."""
 
     output: Any
-    """As JSON has it."""
+    """A JSON value."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish_reason: str | None = None
-    """As the server said: `stop`, or `length` when the text was cut off at `max_tokens`."""
+    """The server's reason: `stop`, or `length` if the text was cut off at `max_tokens`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpWork:
     """One request to a route of the model server per row.
 
-    `chat`, `completion`, `embeddings` and `structured` make it.
+    `chat`, `completion`, `embeddings` and `structured` create it.
     """
 
     kind: Literal["chat", "completion", "embeddings", "structured"]
@@ -60,14 +60,14 @@ class HttpWork:
     column: str | None = None
     system: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Goes into each request as it is."""
+    """Added unchanged to each request."""
     schema: Mapping[str, Any] | None = None
     """JSON schema of a structured output."""
     model_type: Any = None
-    """The pydantic model that a structured output is validated by."""
+    """The pydantic model that validates a structured output."""
 
     def identity(self) -> dict[str, Any]:
-        """Return all that an answer depends on besides the row and the model."""
+        """Return everything that an answer depends on besides the row and the model."""
         facts = {
             "work": self.kind,
             "column": self.column,
@@ -95,7 +95,7 @@ class HttpWork:
         return {"model": model, **self.parameters, **request}
 
     def read(self, answer: Any) -> RowAnswer:
-        """Return what the server's JSON says.
+        """Return the answer in the server's JSON.
 
         Raises:
             Fault: It is not an answer of this route, or the output does not fit the schema.
@@ -153,10 +153,10 @@ class HttpWork:
         )
         for message in messages:
             if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-                shown = shortened(repr(message), 80)
+                excerpt = shortened(repr(message), 80)
                 expected = "expected a mapping with 'role' and 'content'"
                 raise Fault(
-                    "invalid_row", f"Row {position + 1} has the message {shown}; {expected}."
+                    "invalid_row", f"Row {position + 1} has the message {excerpt}; {expected}."
                 )
         return (
             messages
@@ -172,8 +172,8 @@ class HttpWork:
             value = json.loads(text)
             _validate(value, self.schema)
         except (ValueError, RecursionError) as error:
-            said = f"{shortened(str(error))}{cut} The text is: {shortened(text)}"
-            raise Fault("invalid_output", f"The text does not fit the schema: {said}") from error
+            details = f"{shortened(str(error))}{cut} The text is: {shortened(text)}"
+            raise Fault("invalid_output", f"The text does not fit the schema: {details}") from error
         return value
 
 
@@ -200,18 +200,18 @@ def chat(
     path: str = "/v1/chat/completions",
     **parameters: Any,
 ) -> HttpWork:
-    """Ask `/v1/chat/completions`; the output is the assistant's text.
+    """Send rows to `/v1/chat/completions`; the output is the assistant's text.
 
     Args:
-        column: The column with the user's text, or with a list of messages; None when a row is that
-            itself, or a mapping with `messages`.
+        column: The column with the user's text or a list of messages; None if the row itself is one
+            of these, or a mapping with `messages`.
         system: The system message, before all others.
         path: The server's route.
-        **parameters: Goes into each request as it is: `max_tokens`, `temperature`, `seed`, `model`,
+        **parameters: Added unchanged to each request: `max_tokens`, `temperature`, `seed`, `model`,
             …
 
     Raises:
-        ConfigError: A parameter does not go with a batch.
+        ConfigError: A parameter cannot be used in a batch.
     """
     return HttpWork(
         kind="chat", path=path, column=column, system=system, parameters=_checked(parameters)
@@ -221,16 +221,16 @@ def chat(
 def completion(
     *, column: str | None = None, path: str = "/v1/completions", **parameters: Any
 ) -> HttpWork:
-    """Ask `/v1/completions`; the output is the text. Arguments as those of `chat`."""
+    """Send rows to `/v1/completions`; the output is the text. Takes the arguments of `chat`."""
     return HttpWork(kind="completion", path=path, column=column, parameters=_checked(parameters))
 
 
 def embeddings(
     *, column: str | None = None, path: str = "/v1/embeddings", **parameters: Any
 ) -> HttpWork:
-    """Ask `/v1/embeddings`; the output is the vector, a list of numbers.
+    """Send rows to `/v1/embeddings`; the output is the vector, a list of numbers.
 
-    Arguments as those of `chat`.
+    Takes the arguments of `chat`.
     """
     return HttpWork(kind="embeddings", path=path, column=column, parameters=_checked(parameters))
 
@@ -243,10 +243,10 @@ def structured(
     path: str = "/v1/chat/completions",
     **parameters: Any,
 ) -> HttpWork:
-    """Ask `/v1/chat/completions` for JSON of a schema; the output is the validated value.
+    """Request JSON of a schema from `/v1/chat/completions`; the output is the validated value.
 
-    The schema is sent as `response_format`, so that a server that can keeps the model to it, and
-    every output is validated here all the same; one that does not fit fails its row.
+    The schema is sent as `response_format`, which some servers enforce. Every output is validated
+    here as well; if it does not fit the schema, its row fails.
 
     Args:
         schema: A pydantic model (version 2), or a JSON schema.
@@ -284,7 +284,7 @@ def structured(
 
 
 def as_work(work: Any) -> Work:
-    """Return what was given as `work`, a function wrapped.
+    """Return the work; a function is wrapped.
 
     Raises:
         ConfigError: It is neither a work nor an `async def` function of two arguments.
@@ -308,7 +308,7 @@ def as_work(work: Any) -> Work:
 
 
 def _tokens(usage: Any, name: str) -> int:
-    """Return a count of tokens, 0 where the server says none that makes sense."""
+    """Return a count of tokens; 0 if the server's is missing or invalid."""
     count = usage.get(name) if isinstance(usage, Mapping) else None
     if not isinstance(count, int) or isinstance(count, bool):
         return 0
@@ -341,7 +341,7 @@ def _quoted(answer: Any) -> str:
 
 def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
     problems = [
-        f"{name}= does not go with a batch: {_NOT_IN_A_BATCH[name]}."
+        f"{name}= cannot be used in a batch: {_NOT_IN_A_BATCH[name]}."
         for name in parameters.keys() & _NOT_IN_A_BATCH
     ]
     try:

@@ -1,7 +1,7 @@
-"""What to change: one small rule for each, which speaks only when the numbers do.
+"""Rules that give advice, each one only if the numbers support it.
 
-A rule reads `ServerData` and yields its advice with the numbers that it rests on. It is silent when
-they are too few or unknown: a quantity that a server does not tell is not zero.
+A rule reads `ServerData` and yields its advice together with the evidence. It yields nothing if the
+numbers are too few or unknown: a quantity that a server does not report is not zero.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ IDLE_SHARE = 0.3
 QUEUE_SHARE = 0.5
 CACHE_SHARE = 0.2
 LONG_QUEUE = 0.5
-"""Of the requests that are worked on: a shorter queue only keeps the server busy."""
+"""A share of the running requests: a shorter queue only keeps the server busy."""
 SLOW_START_SECONDS = 60.0
-"""A faster start is not worth changing."""
+"""A faster start is not worth a change."""
 START_SHARE = 0.5
-"""Of a start: the phase that takes as much is what it waits for."""
+"""The share of a start from which a phase counts as its bottleneck."""
 TAIL = 5.0
-"""How many times the median a 99th percentile is before it says something."""
+"""The ratio of the 99th percentile to the median from which the tail is worth a remark."""
 REPEAT_SHARE = 0.02
 
 FAILED = 3
@@ -139,7 +139,7 @@ _STARTS = (
         "compilation (enforce_eager) starts sooner and answers more slowly.",
     ),
 )
-"""What a phase's name begins with, what it did, and how to shorten it; the first that fits."""
+"""The start of a phase's name, its meaning, and how to shorten it; the first match counts."""
 
 
 def _idle(server: ServerData) -> Iterator[Advice]:
@@ -202,7 +202,7 @@ def _unfilled(server: ServerData) -> Iterator[Advice]:
     if seconds.seen < ENOUGH_SECONDS or seconds.waiting > 0.05 * seconds.seen:
         return
     if seconds.idle >= IDLE_SHARE * seconds.seen:
-        return  # said by the rule above
+        return  # `_idle` covers this
     yield Advice(
         rule="concurrency_ceiling",
         severity=COSTLY,
@@ -220,7 +220,7 @@ def _queue(server: ServerData) -> Iterator[Advice]:
     if seconds.seen < ENOUGH_SECONDS or seconds.waiting < QUEUE_SHARE * seconds.seen:
         return
     if seconds.idle >= IDLE_SHARE * seconds.seen:
-        return  # now too much, now nothing: the rule above tells what to do
+        return  # the load is uneven: `_idle` covers this
     longest = metrics.most["requests_waiting"]
     if longest < LONG_QUEUE * metrics.most["requests_running"]:
         return

@@ -1,9 +1,8 @@
-"""Charts as SVG, drawn by matplotlib in a process of their own.
+"""Draws charts as SVG with matplotlib, in a separate process.
 
-A process of its own, because drawing in the task's would hold up its threads for seconds, and
-because matplotlib's settings are global: the user's own plots must not change for a moment. The
-other side is `python -m …charts`, which reads a list of charts as JSON and writes a list of SVG
-texts.
+The process is separate because drawing would block the task's threads for seconds, and because
+matplotlib's settings are global: the user's own plots must not change even for a moment. That
+process is `python -m …charts`, which reads a list of charts as JSON and writes a list of SVG texts.
 
 Colours are CSS variables, so that one drawing suits light and dark; text stays text, for readers
 and for search.
@@ -27,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Bar", "Chart", "Line", "draw", "is_available"]
 
 TIMEOUT_SECONDS = 60.0
-"""Of drawing everything; it takes about two."""
+"""The limit for drawing everything, which takes about two seconds."""
 WIDTHS = {"wide": 560, "narrow": 330}
-"""In CSS pixels: in a column of a desktop's page, and on a phone."""
+"""Widths in CSS pixels, for a column of a page on a desktop and for a phone."""
 COLOURS = {
     "ink": "#010101",
     "muted": "#010102",
@@ -40,7 +39,7 @@ COLOURS = {
     "three": "#010107",
     "bad": "#010108",
 }
-"""What matplotlib draws with, and what the page's variable of that name replaces."""
+"""Placeholder colours for matplotlib; the page's variable of the same name replaces each."""
 
 _logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def is_available() -> bool:
 def draw(charts: Sequence[Chart]) -> list[dict[str, str]] | None:
     """Return each chart as SVG by the names of `WIDTHS`, or `None` when they cannot be drawn.
 
-    Waits for the other process, without holding up other threads.
+    Waits for the drawing process without blocking other threads.
     """
     command = [sys.executable, "-m", __name__]
     environment = {
@@ -127,7 +126,8 @@ def draw(charts: Sequence[Chart]) -> list[dict[str, str]] | None:
 def _main() -> None:
     import matplotlib
 
-    # text stays text, and a dollar sign in it is one: names come from outside
+    # Text stays text, for search and screen readers. Dollar signs must not start a formula: names
+    # of models and servers come from outside.
     matplotlib.rcParams.update({"svg.fonttype": "none", "text.parse_math": False, "font.size": 11})
     matplotlib.rcParams.update(
         {"axes.spines.top": False, "axes.spines.right": False, "path.simplify": True}
@@ -145,7 +145,7 @@ def _svg(chart: Chart, width: int, prefix: str) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["svg.hashsalt"] = prefix  # else what is written differs from run to run
+    matplotlib.rcParams["svg.hashsalt"] = prefix  # else ids differ in each run
     rows = len(chart.get("bars", ()))
     height = 216 if chart["kind"] == "lines" else 40 + 29 * rows
     figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")

@@ -1,4 +1,4 @@
-"""Everything that is known of some servers, put together."""
+"""Collects everything that is known of some servers."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _lock = threading.Lock()
 def note_batch(url: str, summary: Mapping[str, Any]) -> None:
     """Remember a batch for the report on its server.
 
-    The first twenty of each server are remembered, of the last 64 servers.
+    It keeps the first twenty batches of each of the last 64 servers.
 
     Args:
-        url: The endpoint's.
+        url: The endpoint's address.
         summary: `BatchResult.summary()`: plain JSON with the fields of `BatchStats`, each of which
-            may be missing. One with the `path` of an earlier one takes its place, so that a running
-            batch may be noted again and again.
+            may be missing. It replaces an earlier one with the same `path`, so that a running batch
+            can be updated.
     """
     batch = from_json(BatchStats, summary)
     with _lock:
         if url not in _batches and len(_batches) >= MAX_SERVERS_OF_BATCHES:
-            del _batches[next(iter(_batches))]  # the one that was first asked for a batch
+            del _batches[next(iter(_batches))]  # the oldest one; dicts keep the order of insertion
         batches = _batches.setdefault(url, [])
         paths = [earlier.path for earlier in batches]
         if batch.path is not None and batch.path in paths:
@@ -55,7 +55,7 @@ def note_batch(url: str, summary: Mapping[str, Any]) -> None:
 
 
 def collect(endpoint: ServerAddress) -> ServerData:
-    """Return what is known of one server now."""
+    """Return everything that is known of one server now."""
     with _lock:
         batches = tuple(_batches.get(endpoint.url, ()))
     sampler = sampler_of(endpoint.metrics_url)
@@ -80,10 +80,10 @@ def report(
     """Return the report on some servers.
 
     Args:
-        endpoints: Where they answer.
-        path: A directory into which the page and its numbers are also written.
-        running: Whether the task is still at work.
-        error: What the task's function raised.
+        endpoints: The servers.
+        path: A directory to which the page and its numbers are also written.
+        running: Whether the task is still running.
+        error: The exception of the task's function.
     """
     servers = tuple(collect(endpoint) for endpoint in endpoints)
     data = ReportData(made=time.time(), running=running, error=error[:300], servers=servers)
@@ -109,7 +109,7 @@ def _server_info(endpoint: ServerAddress) -> ServerInfo:
 
 
 def _cold_start(path: str | None) -> ColdStart | None:
-    """Return the server gate's report, or `None` where there is none that can be read."""
+    """Return the server gate's report, or `None` if it is missing or unreadable."""
     if path is None:
         return None
     try:

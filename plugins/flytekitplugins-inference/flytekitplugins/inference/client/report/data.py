@@ -1,6 +1,6 @@
-"""The numbers of a report: frozen, and what can be computed from them without asking anybody.
+"""The frozen numbers of a report, and values computed from them without I/O.
 
-What a task, a server or a model wrote is in here as it came; escaping belongs to `page`.
+Texts of a task, a server or a model are unescaped here; `page` escapes them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 VERSION = 1
-"""Of the JSON; raised when a reader of the old form would misread the new one."""
+"""The version of the JSON; incremented if a reader of the old form would misread the new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class Advice:
     severity: int
     """3: something failed; 2: time or money is lost; 1: good to know."""
     title: str
-    """What is the case, as a sentence without a full stop."""
+    """The observation, as a sentence without a full stop."""
     evidence: str
-    """The numbers it rests on."""
+    """The numbers that support it."""
     action: str
     """What to do."""
 
@@ -51,12 +51,12 @@ class ServerData:
     """Its name in a pod with several."""
     about: ServerInfo = field(default_factory=ServerInfo)
     cold_start: ColdStart | None = None
-    """`None` where no gate waited."""
+    """`None` if no gate ran."""
     clients: ClientStats = field(default_factory=ClientStats)
     batches: tuple[BatchStats, ...] = ()
     """In the order in which they ended."""
     metrics: MetricsWindow | None = None
-    """`None` where they were not sampled."""
+    """`None` if the metrics were not sampled."""
     advice: tuple[Advice, ...] = ()
     """The most urgent first."""
 
@@ -70,13 +70,13 @@ class ReportData:
     made: float
     """Seconds since the epoch."""
     running: bool = False
-    """Whether the task was still at work."""
+    """Whether the task was still running."""
     error: str = ""
-    """What the task's function raised; empty when it did not."""
+    """The exception of the task's function; empty if there was none."""
     servers: tuple[ServerData, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it; what JSON does not have (NaN, infinity) is `None`."""
+        """Return it as plain JSON values; NaN and infinity, which JSON lacks, become `None`."""
         value: dict[str, Any] = to_json(self)
         for server in value["servers"]:
             about = server["about"].items()
@@ -94,34 +94,34 @@ def request_count(server: ServerData) -> int:
 
 
 def most_in_flight(server: ServerData) -> int:
-    """Return how many requests the task had in flight at most, by its clients and its batches."""
+    """Return the most requests that the task's clients and batches had in flight."""
     points = (point.in_flight or 0 for batch in server.batches for point in batch.concurrency)
     return max(server.clients.most_in_flight, max(points, default=0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdleTime:
-    """For how many of the seconds that were observed a server had nothing to do."""
+    """How long a server was idle, out of the observed time."""
 
     seconds: float
     observed: float
     is_told_by_server: bool
-    """By its metrics; otherwise by what the clients sent."""
+    """Whether the source is the server's metrics; otherwise it is the clients' record."""
 
     @property
     def source(self) -> str:
-        """Who says so, as a sentence continues behind `by`."""
+        """The source, as it follows the word `by` in a sentence."""
         return "its own metrics" if self.is_told_by_server else "what the clients sent"
 
 
 def idle_time(server: ServerData) -> IdleTime | None:
-    """Return for how long the server was idle.
+    """Return how long the server was idle.
 
-    The server's own metrics go first: they know of requests from elsewhere. Without them, a cell of
-    the clients' timeline in which no request was in flight was idle.
+    The server's own metrics take precedence: they include requests of other clients. Without them,
+    a cell of the clients' timeline without a request in flight counts as idle.
 
     Returns:
-        `None` when neither was observed for as long as a cell.
+        `None` if neither covers at least one cell.
     """
     if server.metrics and server.metrics.times.seen:
         times = server.metrics.times
@@ -134,7 +134,7 @@ def idle_time(server: ServerData) -> IdleTime | None:
     pairs = zip([0, *counts], timeline.begun, strict=False)
     busy = sum(1 for before, new in pairs if before or new)
     cells = max(int(clients.seconds / timeline.cell_seconds), len(counts))
-    # behind the timeline's end nothing happened: what was in flight still is
+    # nothing happened after the end of the timeline, so requests in flight there still are
     quiet_after = cells - len(counts) if counts and not counts[-1] else 0
     return IdleTime(
         seconds=float((len(counts) - busy + quiet_after) * timeline.cell_seconds),

@@ -1,7 +1,7 @@
-"""Frozen dataclasses from JSON, by the types of their fields.
+"""Reads frozen dataclasses from JSON, by the types of their fields.
 
-What is read comes from files, from other processes and from callers, and any of it may be missing
-or broken: a report shows the rest.
+The JSON comes from files, other processes and callers. Any part may be missing or broken: a report
+shows the rest.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def from_json(kind: type[T], value: Any) -> T:
     """Return a dataclass whose fields are an object's members of the same names.
 
     A member that is missing, or of another type, leaves the field at its default; other members are
-    passed over.
+    ignored.
 
     Args:
         kind: The dataclass. Its fields are texts, numbers, `Any`, dataclasses, `tuple[…, ...]` and
             `Mapping[str, …]`, or one of these `| None`.
-        value: The JSON, as Python has it.
+        value: The parsed JSON.
 
     Raises:
-        ValueError: If it is no object, or has no member for a field without a default.
+        ValueError: If it is not an object, or has no valid member for a required field.
     """
     members = _object(value)
     fields: dict[str, Any] = {}
@@ -40,15 +40,15 @@ def from_json(kind: type[T], value: Any) -> T:
             fields[field.name] = _read(hint, members.get(field.name, dataclasses.MISSING))
         except ValueError:
             if _is_required(field):
-                message = f"{kind.__name__}: {field.name!r} is missing, or is no {hint}"
+                message = f"{kind.__name__}: {field.name!r} is missing, or is not a {hint}"
                 raise ValueError(message) from None
     return kind(**fields)
 
 
 def to_json(value: Any) -> Any:
-    """Return dataclasses, mappings and sequences as JSON has them.
+    """Return dataclasses, mappings and sequences as plain JSON values.
 
-    What JSON does not have becomes null (NaN, infinity) or text (anything else).
+    Values that JSON lacks become null (NaN, infinity) or text (anything else).
     """
     if dataclasses.is_dataclass(value):
         names = [field.name for field in dataclasses.fields(value)]
@@ -74,7 +74,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _read(hint: Any, value: Any) -> Any:
-    """Return a value of a type; raises ValueError when it is none."""
+    """Return a value of a type; raise `ValueError` if it does not have it."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _read(parts[0], value)
@@ -111,5 +111,5 @@ def _number(kind: type, value: Any) -> float:
 
 def _object(value: Any) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError("an object is expected")
+        raise ValueError("expected an object")
     return value

@@ -1,4 +1,4 @@
-"""HTML by construction: every text is escaped, and only what was made here counts as HTML."""
+"""Builds HTML: every text is escaped, except the `Html` that this module creates."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import re
 __all__ = ["Html", "clipped", "element", "join"]
 
 MAX_TEXT = 300
-"""Characters shown of a text that a server, a model or an input wrote."""
+"""Characters shown of a text from a server, a model or an input."""
 _VOID = frozenset({"br", "hr", "meta"})
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
 )
-"""What HTML forbids or no reader sees: control characters, halves of surrogate pairs, changes of
-direction."""
+"""Characters that HTML forbids or that readers cannot see: control characters, unpaired surrogates,
+changes of direction."""
 
 
 class Html(str):
-    """A text that is HTML already."""
+    """A text that is already HTML."""
 
     __slots__ = ()
 

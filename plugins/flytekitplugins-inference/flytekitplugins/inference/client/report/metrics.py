@@ -1,4 +1,4 @@
-"""A server's own metrics over time: sampled by one thread, in constant memory.
+"""Samples a server's own metrics over time, with one thread and in constant memory.
 
 Rendering a page of metrics costs the server time on its event loop (about 30 ms for 366 KiB,
 ROCm/ATOM#2186), so it is asked once in five seconds, however many read the samples.
@@ -30,11 +30,11 @@ __all__ = ["INTERVAL_SECONDS", "Sampler", "sampler_of", "sampling"]
 
 INTERVAL_SECONDS = 5.0
 MAX_CELLS = 512
-"""43 minutes of single samples; then two become one, and so on."""
+"""Holds 43 minutes of single samples; then every two samples are merged, and so on."""
 FULL_CACHE = 0.9
 MAX_ENDED = 16
-"""Samplers that are kept after their end: on one machine, each run of a server has a port of its
-own."""
+"""Samplers that are kept after their end: on one machine, each run of a server has its own port,
+and so its own sampler."""
 
 _logger = logging.getLogger(__name__)
 
@@ -52,11 +52,11 @@ class _Cell:
     """Counters: by how much they grew."""
 
     def value(self, name: str) -> float | None:
-        """Return a quantity, or `None` where the server did not tell it."""
+        """Return a quantity, or `None` if the server did not report it."""
         return self.levels.get(name, self.increases.get(name))
 
     def merged(self, later: _Cell) -> _Cell:
-        """Return this stretch and the one behind it as one."""
+        """Return this stretch merged with the following one."""
         names = {*self.levels, *later.levels}
         return _Cell(
             at=later.at,
@@ -80,14 +80,14 @@ def _mean(one: _Cell, other: _Cell, name: str) -> float:
 class Sampler:
     """Samples one server's metrics, from `start` to `stop`.
 
-    Nothing that the server does ends it or is raised: what could not be had is unknown.
+    No fault of the server ends or fails the sampling: missing quantities are unknown.
 
     Args:
-        url: The page of metrics.
+        url: The address of the metrics page.
         names: The server's names for each quantity.
         api_key: Sent as a bearer token.
-        clock: Seconds that never go back.
-        wall_clock: Seconds since the epoch, for the times that a report shows.
+        clock: Returns seconds that never go back.
+        wall_clock: Returns seconds since the epoch, for the times that a report shows.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class Sampler:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._end: threading.Event | None = None
-        """Set when the thread that samples ends."""
+        """Set when the sampling thread ends."""
         self._began: float | None = None
         self._epoch = 0.0
         self._last_at = 0.0
         self._last: MetricsPage | None = None
-        """What the present server told last of each quantity."""
+        """The last value of each quantity since the server's last restart."""
         self._cells: list[_Cell] = []
         self._answered = 0
         self._unanswered = 0
@@ -126,7 +126,7 @@ class Sampler:
     # The thread
 
     def start(self) -> None:
-        """Begin to sample, at once and then every five seconds."""
+        """Start to sample, at once and then every five seconds."""
         self._stop.clear()
         self._end = threading.Event()
         threading.Thread(
@@ -137,6 +137,7 @@ class Sampler:
         """Take a last sample, unless the server is slow to answer, and end."""
         self._stop.set()
         if self._end is not None:
+            # not `Thread.join`: a signal handler that raises out of it marks the thread as ended
             self._end.wait(1.0)
             self._end = None
 
@@ -150,7 +151,7 @@ class Sampler:
             end.set()
 
     def sample(self) -> None:
-        """Ask the server once."""
+        """Take one sample."""
         try:
             page: MetricsPage | None = scan(_fetch(self._url, self._api_key), self._names)
         except (NoAnswerError, ValueError) as error:
@@ -161,7 +162,7 @@ class Sampler:
     # The samples
 
     def add(self, page: MetricsPage | None, now: float) -> None:
-        """Take in a page, or that there was none."""
+        """Add a page, or note its absence."""
         with self._lock:
             if self._began is None:
                 self._began = now
@@ -182,8 +183,8 @@ class Sampler:
     def _increases(self, page: MetricsPage) -> dict[str, float]:
         """Return how much each counter grew, and add up the histograms.
 
-        A counter that fell is one of a new server. One that is missing is not: a page may lack what
-        the next one has again.
+        A counter that fell belongs to a restarted server. A missing one does not: the next page may
+        contain it again.
         """
         before = page if self._last is None else self._last
         if any(page.values[name] < before.values.get(name, 0.0) for name in self._counters(page)):
@@ -218,7 +219,7 @@ class Sampler:
             self._most[name] = max(self._most.get(name, 0.0), value)
         if "requests_running" in levels:
             self._times["seen"] += seconds
-            # between two samples it may have worked: then it has written or read tokens
+            # the server may have worked between two samples; then its counters grew
             is_idle = (
                 not levels["requests_running"]
                 and not levels.get("requests_waiting")
@@ -282,11 +283,11 @@ def _summary(buckets: Mapping[float, float], total_seconds: float) -> LatencySum
 
 
 def _fetch(url: str, api_key: str) -> str:
-    """Return a page, which is asked for the way that requests go.
+    """Return a metrics page; the request takes the same route as those of the clients.
 
     Raises:
-        NoAnswerError: There is no whole answer.
-        ValueError: It is no page, or one that is too large.
+        NoAnswerError: There is no complete answer.
+        ValueError: The answer is not a page, or is too large.
     """
     headers = {"Accept": "text/plain"}
     if api_key:
@@ -295,26 +296,26 @@ def _fetch(url: str, api_key: str) -> str:
         if answer.status != 200:
             raise ValueError(f"status {answer.status}")
         body = answer.read(MAX_PAGE_BYTES + 1)
-    if len(body) > MAX_PAGE_BYTES:  # its last line would be cut, and so another number
+    if len(body) > MAX_PAGE_BYTES:  # a cut last line would hold a wrong number
         raise ValueError(f"more than {MAX_PAGE_BYTES} bytes")
     return body.decode("utf-8", errors="replace")
 
 
 _SAMPLERS: dict[str, tuple[Sampler, int]] = {}
-"""By address, with how many wanted it."""
+"""The running samplers by address, with their number of users."""
 _ENDED: dict[str, Sampler] = {}
-"""The last one of each address, for a report that is made after it ended."""
+"""The last sampler of each address, for a report that is created after its end."""
 _LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
 def sampling(endpoint: ServerAddress) -> Iterator[Sampler | None]:
-    """Sample a server's metrics as long as the block lasts.
+    """Sample a server's metrics for the duration of the block.
 
     All blocks of one address share one sampler.
 
     Yields:
-        The sampler, or `None` for a server whose metrics are not known.
+        The sampler, or `None` for a server without known metrics.
     """
     names = endpoint.metric_names
     url = endpoint.metrics_url
@@ -329,7 +330,7 @@ def sampling(endpoint: ServerAddress) -> Iterator[Sampler | None]:
 
 
 def sampler_of(url: str | None) -> Sampler | None:
-    """Return the sampler of an address, also one that has ended."""
+    """Return the sampler of an address, even one that has ended."""
     with _LOCK:
         running = _SAMPLERS.get(url or "")
         return running[0] if running else _ENDED.get(url or "")

@@ -1,7 +1,7 @@
-"""The page: what happened, in the order in which somebody asks.
+"""Builds the page of a report, in the order of a reader's questions.
 
 The first screen answers four questions: was it fast, was the server busy, what failed, what should
-change. It is read without a script; values behind a drawing are in a table behind `<details>`.
+change. The page needs no script; a table in `<details>` holds the values of each drawing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .words import clock, count, number, share, times
 __all__ = ["MAX_BYTES", "document", "fragment"]
 
 MAX_BYTES = 2**20 - 4096
-"""Of the page: the Flyte console loads a Deck as a whole. The rest of the MiB is for what stands
-around it."""
+"""The limit for the page, because the Flyte console loads a Deck as a whole. The rest of the MiB is
+left for its surroundings."""
 MAX_SERVERS = 16
 DRAWN_SERVERS = 4
-"""The drawings of one take about 150 KiB; the others have their tables."""
+"""How many servers have drawings, about 150 KiB each; the others only have tables."""
 Drawing = dict[str, str]
 
 _el = element
@@ -45,7 +45,7 @@ def document(content: str) -> str:
 
 
 def fragment(data: ReportData) -> str:
-    """Return the report as HTML that brings its own style and fits into any page, below 1 MiB."""
+    """Return the report as HTML below 1 MiB, with its own style, for any page."""
     drawings, missing = _drawings(
         [panel for server in data.servers[:DRAWN_SERVERS] for panel in panels(server, 1)]
     )
@@ -78,9 +78,9 @@ def _page(data: ReportData, rows: int, drawings: Sequence[Drawing | None], missi
     )
 
 
-def _drawings(shown: list[Panel]) -> tuple[list[Drawing | None], str]:
+def _drawings(server_panels: list[Panel]) -> tuple[list[Drawing | None], str]:
     """Return the drawings of panels, and why there are none."""
-    requested = [panel.chart for panel in shown if panel.chart is not None]
+    requested = [panel.chart for panel in server_panels if panel.chart is not None]
     if not requested:
         return [], ""
     if not charts.is_available():
@@ -89,7 +89,7 @@ def _drawings(shown: list[Panel]) -> tuple[list[Drawing | None], str]:
     if drawings is None:
         return [], "The drawings could not be made; the task's log tells why."
     rest = iter(drawings)
-    return [None if panel.chart is None else next(rest) for panel in shown], ""
+    return [None if panel.chart is None else next(rest) for panel in server_panels], ""
 
 
 def _header(data: ReportData) -> Html:
@@ -154,7 +154,7 @@ class _Card:
     answer: str
     explanation: str
     mood: str = ""
-    """`good`, `warn`, `bad` or `unknown`: how it is coloured."""
+    """The colour: `good`, `warn`, `bad` or `unknown`."""
 
 
 def _answers(server: ServerData) -> Html:
@@ -236,7 +236,7 @@ def _failed(server: ServerData) -> _Card:
 
 
 def _failed_rows(question: str, server: ServerData) -> _Card:
-    """Return what failed where only batches asked."""
+    """Return what failed if only batches sent requests."""
     if not server.batches:
         explanation = "No client of this task sent a request."
         return _Card(question, "No requests", explanation, "unknown")

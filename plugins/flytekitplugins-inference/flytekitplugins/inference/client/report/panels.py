@@ -18,9 +18,9 @@ from .words import count, number, share
 __all__ = ["Panel", "Table", "origin", "panels"]
 
 FEW = 5
-"""Values that say more in words than in a drawing."""
+"""Fewer values than this are clearer in words than in a drawing."""
 POINTS = 140
-"""In a drawing of values over time: more cannot be told apart."""
+"""The most values of a drawing over time: more are indistinguishable."""
 Number = float | None
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Panel:
 
 
 def panels(server: ServerData, rows: int) -> list[Panel]:
-    """Return the panels for which there are numbers.
+    """Return the panels that have numbers.
 
     Args:
         server: The server.
@@ -143,7 +143,7 @@ def _requests(server: ServerData, rows: int) -> Iterator[Panel]:
 
 
 def _request_rates(server: ServerData) -> list[Line]:
-    """Return answers and failures per second; nothing of a run too short for a drawing."""
+    """Return answers and failures per second; empty if the run is too short for a drawing."""
     timeline = server.clients.timeline
     per = _per(len(timeline.begun), POINTS)
     seconds = timeline.cell_seconds * per
@@ -242,7 +242,7 @@ class _LatencyRow:
     quantiles: tuple[float, float, float]
     """The median, 95 % and 99 %."""
     extremes: tuple[float, float] | None = None
-    """The least and the most, where they are told."""
+    """The minimum and the maximum, if they are known."""
 
     @property
     def median(self) -> float:
@@ -518,7 +518,7 @@ def _samples(
     rows: int,
     columns: Sequence[tuple[str, str, Callable[[float], str]]],
 ) -> Table | None:
-    """Return quantities of the server's metrics over time; `None` when it tells none of them.
+    """Return quantities of the server's metrics over time; `None` if it reports none of them.
 
     Args:
         server: The server.

@@ -1,4 +1,4 @@
-"""`Report`: a page and its numbers, and the two files that they become."""
+"""`Report`: a page and its numbers, and the two files for them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ JSON_NAME = "inference-report.json"
 class Report:
     """What some servers did, at one moment.
 
-    The page is made when it is first read, with charts if matplotlib is installed (the extra
+    The page is built when it is first read, with charts if matplotlib is installed (the extra
     `report`).
     """
 
     data: ReportData
-    """The numbers; `data.to_json()` is what is written beside the page."""
+    """The numbers; `data.to_json()` is written beside the page."""
 
     @cached_property
     def fragment(self) -> str:
@@ -49,13 +49,13 @@ class Report:
     def write(self, directory: str | Path) -> Path:
         """Write `inference-report.html` and `inference-report.json` into a directory.
 
-        The directory is made if need be.
+        The directory is created if it does not exist.
 
         Returns:
             The page.
 
         Raises:
-            OSError: If they cannot be written; no half of a file is left.
+            OSError: If they cannot be written; no partial file is left.
         """
         place = Path(directory)
         place.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _write(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
-        temporary.chmod(0o644)  # mkstemp's 0600 would keep it from the reader of a shared folder
+        temporary.chmod(0o644)  # with mkstemp's 0600, readers of a shared folder could not open it
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What is known of a server at one moment, by where it comes from. The names are those of the JSON.
+"""Snapshots of a server, by their source. The names are those of the JSON.
 
 A number that nobody told is `None`, or has the value that it has before anything happened.
 """
@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class ServerInfo:
-    """What was started; what is not known is empty, and left out of the JSON."""
+    """What was started; unknown facts are empty and left out of the JSON."""
 
     kind: str = ""
     """The template's class."""
@@ -49,7 +49,7 @@ class ServerInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class ColdStartPhase:
-    """One phase as the gate reports it."""
+    """A phase, as the gate reports it."""
 
     name: str
     seconds: float
@@ -81,7 +81,7 @@ class ColdStart:
     """In the order in which they appeared."""
     total_seconds: float | None = None
     outcome: str = ""
-    """`ready`, or the name of what ended the wait."""
+    """`ready`, or the name of the event that ended the wait."""
 
     def spans(self) -> list[PhaseSpan]:
         """Return the phases by when they began; those without readable times are left out."""
@@ -115,7 +115,7 @@ class LatencySummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientLatency(LatencySummary):
-    """Durations of which also the extremes are known, which no histogram of a server tells."""
+    """Durations whose extremes are known too; a server's histogram does not contain them."""
 
     min: float | None = None
     max: float | None = None
@@ -165,7 +165,7 @@ class OutageSpan:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientStats:
-    """What was asked, and what came of it; see `Record`."""
+    """Requests and their outcomes; see `Record`."""
 
     version: int = 1
     began: float = 0.0
@@ -238,7 +238,7 @@ class BatchStats:
     completion_tokens: int = 0
     tokens_per_second: float = 0.0
     max_concurrency: int = 0
-    """0 where it is not told."""
+    """0 if it is not reported."""
     concurrency: tuple[ConcurrencyPoint, ...] = ()
     failures: tuple[RowFailure, ...] = ()
 
@@ -248,7 +248,7 @@ class BatchStats:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsTimes:
-    """Seconds in which something was the case."""
+    """For how many seconds each condition held."""
 
     seen: float = 0.0
     """The number of running requests was known; of these the next three."""
