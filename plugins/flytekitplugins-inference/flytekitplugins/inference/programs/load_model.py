@@ -340,6 +340,16 @@ def _parser() -> CommandLine:
         epilog=_forms(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_source(parser)
+    _add_places(parser)
+    _add_updates(parser)
+    _add_modes(parser)
+    _add_transfer(parser)
+    return parser
+
+
+def _add_source(parser: CommandLine) -> None:
+    """Add the arguments that choose the model."""
     add = parser.add_argument
     add(
         "source",
@@ -355,6 +365,11 @@ def _parser() -> CommandLine:
     )
     add("--include", action="append", default=[], metavar="GLOB", help="only files like this")
     add("--exclude", action="append", default=[], metavar="GLOB", help="no files like this")
+
+
+def _add_places(parser: CommandLine) -> None:
+    """Add where models and adapters go."""
+    add = parser.add_argument
     add(
         "--publish",
         default=MODELS_DIRECTORY,
@@ -386,6 +401,11 @@ def _parser() -> CommandLine:
         metavar="DIR",
         help="where adapters appear, each under its name",
     )
+
+
+def _add_updates(parser: CommandLine) -> None:
+    """Add the arguments for newer revisions."""
+    add = parser.add_argument
     add(
         "--update-interval",
         type=seconds(),
@@ -398,34 +418,44 @@ def _parser() -> CommandLine:
         action="append",
         default=[],
         metavar="KIND=URL",
-        help=f"who is told: {', '.join(KINDS)}",
+        help=f"which server to notify of a new version: {', '.join(KINDS)}",
     )
     model_name_help = (
         "what the server calls the model (last part of SOURCE); repeatable where SOURCE holds "
         "several"
     )
     add("--model-name", action="append", default=[], metavar="NAME", help=model_name_help)
+
+
+def _add_modes(parser: CommandLine) -> None:
+    """Add the modes that end, and what a check looks at."""
+    add = parser.add_argument
     add("--once", action="store_true", help="end when everything is published")
     add(
         "--check",
         action="store_true",
-        help="only tell whether all this can succeed; writes and downloads nothing",
+        help="only say whether the start can succeed; writes and downloads nothing",
     )
-    variable = "--check: a variable that must hold something"
+    variable = "--check: a variable that must not be empty"
     add("--require-env", action="append", default=[], metavar="NAME", help=variable)
+
+
+def _add_transfer(parser: CommandLine) -> None:
+    """Add the limits of a download, and what the loader tells its next run."""
+    add = parser.add_argument
     add(
         "--jobs",
         type=count(),
         default=8,
         metavar="N",
-        help="parts fetched at once (%(default)s)",
+        help="parts to fetch at once (%(default)s)",
     )
     add(
         "--attempts",
         type=count(),
         default=8,
         metavar="N",
-        help="tries of each part (%(default)s)",
+        help="attempts for each part (%(default)s)",
     )
     add(
         "--backoff",
@@ -438,7 +468,6 @@ def _parser() -> CommandLine:
     add("--stall-timeout", type=seconds(0.01), default=45.0, metavar="SECONDS", help=stall)
     add("--poll", action="store_true", help=argparse.SUPPRESS)
     add("--holder", default="", help=argparse.SUPPRESS)
-    return parser
 
 
 def _size(text: str) -> int:
