@@ -113,8 +113,17 @@ def test_a_servers_room_is_imported_when_it_is_asked_for() -> None:
     } == {f"{PACKAGE}.nim.serve"}
 
 
-def test_the_package_does_not_import_its_edges() -> None:
-    modules = new_modules(f"import {PACKAGE}")
+def test_the_package_and_a_program_import_no_description() -> None:
+    """Python imports the root before a program's first line, where SIGTERM has no handler yet."""
+    ours = {name for name in new_modules(f"import {PACKAGE}") if name.startswith(PACKAGE)}
+    assert ours == {PACKAGE, f"{PACKAGE}.distribution"}
+    modules = new_modules(f"import {PACKAGE}.programs.wait_for_server")
+    above = tuple(f"{PACKAGE}.{room}" for room in ("pod", "sidecar_template", "client"))
+    assert not {name for name in modules if name.startswith(above)}
+
+
+def test_a_description_does_not_import_the_packages_edges() -> None:
+    modules = new_modules(f"from {PACKAGE} import ModelInferenceTemplate")
     edges = tuple(f"{PACKAGE}.{room}" for room in ("flyte", "local", "client"))
     # what a template offers to talk to its server, by name only
     methods = {f"{PACKAGE}.client{name}" for name in ("", ".methods", ".protocols")}

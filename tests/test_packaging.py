@@ -311,7 +311,7 @@ def look(site: Path) -> str:
             ["flytekit"],
             id="the other removed, and with it files of ours",
         ),
-        pytest.param(["sidecar_template.py"], [], True, [], id="one file of the other"),
+        pytest.param(["sidecar_template.py"], [], True, ["flytekit"], id="one file of the other"),
     ],
 )
 def test_files_of_the_other_product_among_ours_are_told(

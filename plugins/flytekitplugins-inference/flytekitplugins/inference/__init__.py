@@ -1,7 +1,7 @@
 """Model servers beside Flyte tasks: describe them once, run them in a pod or on one machine.
 
-Everything public is re-exported here; a server's package is imported on first access
-(docs/decisions/0011). Importing this package imports nothing outside the standard library.
+Everything public is re-exported here, and imported on first access (docs/decisions/0011): Python
+imports this module before every program of ours, which handles SIGTERM only once it has begun.
 """
 
 from __future__ import annotations
@@ -10,28 +10,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .distribution import __version__, foreign_files
-from .errors import (
-    ConfigError,
-    FetchError,
-    InferenceError,
-    MissingDependencyError,
-    QuantityError,
-    ServerError,
-    ServerExitedError,
-    ServerNotReadyError,
-    SpecConflictError,
-    UnsupportedError,
-)
-from .pod.model import (
-    HuggingFaceModel,
-    ObjectStoreModel,
-    RegisteredModel,
-    TaskInputModel,
-    VolumeModel,
-)
-from .pod.secrets import APIKeySecret, HFSecret
 
-try:
+if TYPE_CHECKING:
+    from .errors import (
+        ConfigError,
+        FetchError,
+        InferenceError,
+        MissingDependencyError,
+        QuantityError,
+        ServerError,
+        ServerExitedError,
+        ServerNotReadyError,
+        SpecConflictError,
+        UnsupportedError,
+    )
+    from .installed import installed_servers
+    from .llamacpp.serve import LlamaCpp
+    from .mlserver.serve import MLServer
+    from .model_servers import ModelServers
+    from .nim.serve import NIM, NIMSecrets
+    from .ollama.serve import Ollama, OllamaModel
+    from .pod.model import (
+        HuggingFaceModel,
+        ObjectStoreModel,
+        RegisteredModel,
+        TaskInputModel,
+        VolumeModel,
+    )
+    from .pod.secrets import APIKeySecret, HFSecret
+    from .sglang.serve import SGLang
     from .sidecar_template import (
         InferenceWarning,
         ModelInferenceTemplate,
@@ -42,17 +49,6 @@ try:
         Setup,
         Volume,
     )
-except ImportError as error:  # flytekit's own plugin has a module of this name, with less in it
-    raise ImportError(foreign_files() or str(error)) from error
-
-if TYPE_CHECKING:
-    from .installed import installed_servers
-    from .llamacpp.serve import LlamaCpp
-    from .mlserver.serve import MLServer
-    from .model_servers import ModelServers
-    from .nim.serve import NIM, NIMSecrets
-    from .ollama.serve import Ollama, OllamaModel
-    from .sglang.serve import SGLang
     from .tei.serve import TEI
     from .triton.serve import Triton
     from .vllm.serve import VLLM
@@ -98,21 +94,50 @@ __all__ = [
     "installed_servers",
 ]
 
-_ROOMS = {
-    "installed_servers": "installed",
-    "LlamaCpp": "llamacpp.serve",
-    "MLServer": "mlserver.serve",
-    "ModelServers": "model_servers",
-    "NIM": "nim.serve",
-    "NIMSecrets": "nim.serve",
-    "Ollama": "ollama.serve",
-    "OllamaModel": "ollama.serve",
-    "SGLang": "sglang.serve",
-    "TEI": "tei.serve",
-    "Triton": "triton.serve",
-    "VLLM": "vllm.serve",
+_NAMES = {
+    "errors": (
+        "ConfigError",
+        "FetchError",
+        "InferenceError",
+        "MissingDependencyError",
+        "QuantityError",
+        "ServerError",
+        "ServerExitedError",
+        "ServerNotReadyError",
+        "SpecConflictError",
+        "UnsupportedError",
+    ),
+    "installed": ("installed_servers",),
+    "llamacpp.serve": ("LlamaCpp",),
+    "mlserver.serve": ("MLServer",),
+    "model_servers": ("ModelServers",),
+    "nim.serve": ("NIM", "NIMSecrets"),
+    "ollama.serve": ("Ollama", "OllamaModel"),
+    "pod.model": (
+        "HuggingFaceModel",
+        "ObjectStoreModel",
+        "RegisteredModel",
+        "TaskInputModel",
+        "VolumeModel",
+    ),
+    "pod.secrets": ("APIKeySecret", "HFSecret"),
+    "sglang.serve": ("SGLang",),
+    "sidecar_template": (
+        "InferenceWarning",
+        "ModelInferenceTemplate",
+        "PodDescription",
+        "Probe",
+        "Probes",
+        "Server",
+        "Setup",
+        "Volume",
+    ),
+    "tei.serve": ("TEI",),
+    "triton.serve": ("Triton",),
+    "vllm.serve": ("VLLM",),
 }
-"""Name → the module that defines it."""
+"""Module → the names of `__all__` that it defines."""
+_ROOMS = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
@@ -128,8 +153,14 @@ def __getattr__(name: str) -> Any:
         return __getattr__("OllamaModel")
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # kept, so that the next access does not come here
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    except Exception as error:
+        # flytekit's own plugin has modules of these names, which break ours in any way
+        if message := foreign_files():
+            raise ImportError(message) from error
+        raise
+    globals()[name] = value  # so that the next access does not come here
     return value
 
 
