@@ -176,6 +176,7 @@ class Caller:
     async def _post(self, work: HttpWork, row: Row) -> RowAnswer:
         body = work.body(row.position, row.value, self._model)
         if not body["model"]:
+            # a server without a list of models may serve a single one, which needs no name
             del body["model"]
         try:
             data = json.dumps(body).encode()
@@ -200,6 +201,7 @@ class Caller:
         try:
             async with self._session.post(self._origin + path, data=data) as response:
                 raw = await response.read()
+        # a cancelled request is over as well; else the record would count it as in flight for ever
         except BaseException as error:
             self._record.end(entry, error)
             raise

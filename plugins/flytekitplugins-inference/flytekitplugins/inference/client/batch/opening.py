@@ -59,6 +59,7 @@ async def open_run(
         parameters = await _parameters(arguments, caller, work, progress)
         disk = Worker("batch-disk")
         uploader = Worker("batch-checkpoint")
+        # a stack closes in reverse, so what uses a thread is registered after the thread
         stack.callback(disk.close)
         stack.callback(uploader.close)
         journal = await disk.call(_open_journal, path, parameters, arguments.resume, progress)
@@ -66,6 +67,7 @@ async def open_run(
         checkpoint = _open_checkpoint(arguments, journal, path, parameters)
         if checkpoint is not None:
             stack.callback(checkpoint.close)
+            # before any row is read, because `Journal.register` looks for its result then
             if restored := await disk.call(checkpoint.restore):
                 progress.say(
                     f"continues: {restored:,} results of an earlier attempt are in Flyte's "

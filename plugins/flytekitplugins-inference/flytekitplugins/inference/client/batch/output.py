@@ -103,6 +103,7 @@ class JsonLinesOutput:
     def finish(self) -> None:
         """Rename the complete file to its final path."""
         self._file.flush()
+        # else the rename may reach the disk before the content, and a crash leave a short file
         os.fsync(self._file.fileno())
         self._file.close()
         partial_path(self.path).replace(self.path)

@@ -231,6 +231,7 @@ def identify(value: Any, position: int, id_source: IdSource | None) -> Row:
         text = shortened(f"{type(error).__name__}: {error}")
         row.fault = Fault("invalid_row", f"{describe(position, value)}; reading it raised {text}")
     if row.fault is not None:
+        # such a row has nothing else by which a later run could recognise it
         row.key = _digest(b"position %d" % position)
     return row
 
@@ -255,6 +256,7 @@ def _read_id(value: Any, position: int, id_source: IdSource) -> RowId:
         )
     else:
         row_id = value[id_source]
+    # a NumPy number equals the Python one, but JSON does not take it
     row_id = row_id.item() if hasattr(row_id, "item") else row_id
     if isinstance(row_id, bool) or not isinstance(row_id, (str, int)):
         raise Fault(
@@ -266,6 +268,7 @@ def _read_id(value: Any, position: int, id_source: IdSource) -> RowId:
 
 def _canonical(value: Any, position: int, *, needed: bool) -> bytes:
     if isinstance(value, str):
+        # no JSON begins with an `s`, so a text never equals a row of another type
         return b"s" + value.encode("utf-8", "surrogatepass")
     try:
         return json.dumps(value, sort_keys=True, default=_plain, ensure_ascii=False).encode(

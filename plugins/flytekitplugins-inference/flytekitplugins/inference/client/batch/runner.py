@@ -152,11 +152,13 @@ class Runner:
                 await self._wait_for_answers()
             raise
         finally:
+            # everything that adds rows or requests ends first; what is finished is written last
             await end_tasks([read, send, save, write, *beside])
             await self._dispatcher.cancel()
             await self._server.recovery.cancel()
             await self._keep_what_is_finished()
             self.monitor.end()
+            # no `await` follows, so a reader of records that this wakes sees a run that is done
             self.recorder.written.set()
 
     def stop(self) -> None:
