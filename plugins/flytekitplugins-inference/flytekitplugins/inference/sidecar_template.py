@@ -214,6 +214,7 @@ class PodDescription(PublicDataclass):
     def lint(self) -> list[str]:
         """Return what Kubernetes would refuse in the compiled pod, or accept and then hang on."""
         ours = {named(container, server) for container in OUR_CONTAINERS for server in self.servers}
+        # any image will do, but not a bundled helper: it would refuse models of a hub
         pod = self.compile(Helper(image="helper", bundled=False))
         return lint(pod, ours={*OUR_CONTAINERS, *ours, self.primary_container_name})
 
@@ -235,6 +236,7 @@ class PodDescription(PublicDataclass):
         # the linter compiles the pod, which needs fields that are right
         if not problems:
             for field in fields(self):
+                # the dataclass is frozen, also for its own methods
                 object.__setattr__(self, field.name, _own_copy(getattr(self, field.name)))
             problems = self.lint()
         if problems:
@@ -349,6 +351,7 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
                 metric_names=server.metric_names,
             ),
         )
+        # last, because it also replaces the address of a local run
         remote = from_environment(self.name)
         return endpoint.at(remote[0], api_key=remote[1]) if remote else endpoint
 

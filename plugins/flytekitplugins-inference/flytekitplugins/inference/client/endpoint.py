@@ -68,6 +68,7 @@ class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
         """
         # the template describes the hardware of its own server, not of the one at `url`
         about = self.about and replace(self.about, image="", gpus=None, cpu="", mem="")
+        # first the address, because its normal form decides where the other two lie
         moved = replace(
             self,
             url=url,
@@ -110,6 +111,7 @@ class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
         """
         if self.model:
             return self.model
+        # a client is the only thing that needs the library, which may not be installed
         from . import http
         from .models import only_model_of, request_of
 

@@ -131,6 +131,7 @@ class Transport(_Layer):
             response, wait = None, None
             try:
                 response = self._inner.handle_request(request)
+            # not GeneratorExit: a caller that stops reading ends here, and `close` records that
             except Exception as error:  # `after_error` re-raises what the server did not cause
                 wait = attempts.after_error(error)
             else:
@@ -139,12 +140,15 @@ class Transport(_Layer):
                     return response
             try:
                 if wait.for_server and not attempts.after_wait(self._watch.wait(attempts.left())):
+                    # the caller gets this answer: `finally` must leave its connection open
                     kept, response = response, None
                     return kept
             finally:
+                # an answer that nobody reads keeps its connection until it is closed
                 if response is not None:
                     response.close()
             time.sleep(wait.pause_seconds)
+            # only here is it certain that the request is sent again
             self._record.repeat(wait.reason)
 
     def close(self) -> None:
@@ -196,6 +200,7 @@ class AsyncTransport(_Layer):
                 if wait.for_server and not attempts.after_wait(
                     await self._watch.wait_async(attempts.left())
                 ):
+                    # the caller gets this answer: `finally` must leave its connection open
                     kept, response = response, None
                     return kept
             finally:

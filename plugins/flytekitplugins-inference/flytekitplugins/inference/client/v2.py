@@ -87,6 +87,7 @@ class _Base:
             self._metadata[model] = metadata
         return metadata
 
+    # after a failure: the model may have been replaced
     def _forget(self, model: str) -> None:
         with self._lock:
             self._metadata.pop(model, None)
@@ -220,6 +221,7 @@ class V2Client(_Base):
             return metadata
         about_server = _Call(method="GET", path="/v2")
         about_model = _Call(method="GET", path=_path(model))
+        # only the server's own description lists extensions; a model's does not
         server = self._json(about_server, self._send(about_server))
         return self._learn(model, server, self._json(about_model, self._send(about_model)))
 
@@ -317,4 +319,5 @@ class AsyncV2Client(_Base):
 
 def _path(model: str, version: str = "") -> str:
     path = f"/v2/models/{quote(model, safe='')}"
+    # without one, the server's version policy chooses
     return f"{path}/versions/{quote(version, safe='')}" if version else path

@@ -102,6 +102,7 @@ def _ports(spec: Manifest) -> Iterator[str]:
     for container in _containers(spec):
         for port in container.get("ports", ()):
             number = port.get("containerPort")
+            # TCP and UDP count their ports separately
             place = (port.get("containerPort"), port.get("protocol", "TCP"))
             if problem := port_problem(number):
                 yield f"container {container['name']!r}: {problem}"
@@ -116,6 +117,7 @@ def _ports(spec: Manifest) -> Iterator[str]:
 def _mounts(container: Manifest, spec: Manifest) -> Iterator[str]:
     mount_paths = [mount.get("mountPath") for mount in container.get("volumeMounts", ())]
     yield from (problem for path in mount_paths if (problem := path_problem(path)))
+    # `/a` and `/a/` are one place, though they differ as texts
     paths = [posixpath.normpath(path) for path in mount_paths if isinstance(path, str)]
     yield from (
         f"{path!r} is mounted {count} times" for path, count in Counter(paths).items() if count > 1

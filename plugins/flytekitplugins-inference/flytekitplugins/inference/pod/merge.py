@@ -113,9 +113,11 @@ def _merge_lists(base: list[Any], ours: list[Any], path: str, conflicts: list[st
         else copy.deepcopy(item)
         for name, item in in_ours.items()
     ]
+    # Flyte 1.x links only the log of the first container
     return merged + only_base if path == "spec.containers" else only_base + merged
 
 
 def _short(value: Any) -> str:
+    # a variable of the user's own pod may hold a token, and errors end up in logs
     text = masked(json.dumps(value, sort_keys=True, default=repr))
     return text if len(text) <= 200 else text[:199] + "…"

@@ -94,6 +94,7 @@ def draw(charts: Sequence[Chart]) -> list[dict[str, str]] | None:
     command = [sys.executable, "-m", __name__]
     environment = {
         **os.environ,
+        # the task may have extended `sys.path`, and the process must find what it finds
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "MPLBACKEND": "svg",
     }
@@ -101,6 +102,7 @@ def draw(charts: Sequence[Chart]) -> list[dict[str, str]] | None:
         process = subprocess.run(
             command,
             input=json.dumps(list(charts), allow_nan=False),
+            # its output is the result, and its errors belong into the task's log
             capture_output=True,
             text=True,
             encoding="utf-8",
