@@ -85,6 +85,7 @@ class PodDescription(PublicDataclass):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # flytekit finds a task's type by the exact class of `task_config`
         for hook in _POD_TYPE_HOOKS:
             hook(cls)
 
@@ -120,6 +121,7 @@ class PodDescription(PublicDataclass):
     @property
     def primary_container_name(self) -> str:
         """The name of the task's own container: that of `base`, else `primary`."""
+        # only a `PodTemplate` names it; a manifest's is called `primary`
         name: str = getattr(self.base, "primary_container_name", PRIMARY)
         return name
 

@@ -111,7 +111,6 @@ class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
         """
         if self.model:
             return self.model
-        # a client is the only thing that needs the library, which may not be installed
         from . import http
         from .models import only_model_of, request_of
 

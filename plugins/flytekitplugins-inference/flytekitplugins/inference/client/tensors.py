@@ -99,7 +99,7 @@ def encode(
     ]
     names = outputs if outputs is not None else [tensor.name for tensor in metadata.outputs]
     requests = [InferRequestedOutput(name, binary_data=metadata.has_binary) for name in names]
-    # tritonclient writes its own arguments into the same object of the request
+    # tritonclient refuses these names among the parameters, and takes them as arguments
     others = dict(parameters or {})
     arguments = {name: others.pop(name) for name in ARGUMENTS & others.keys()}
     try:

@@ -131,7 +131,6 @@ class Transport(_Layer):
             response, wait = None, None
             try:
                 response = self._inner.handle_request(request)
-            # not GeneratorExit: a caller that stops reading ends here, and `close` records that
             except Exception as error:  # `after_error` re-raises what the server did not cause
                 wait = attempts.after_error(error)
             else:
@@ -271,6 +270,7 @@ def _blocking(http: Any) -> Any:
                     body.note(part)
                     yield part
             except Exception as error:
+                # not of a caller that stops reading: that raises GeneratorExit, and `close` records it
                 raise body.failed(error) from error
             body.end()
 

@@ -87,7 +87,6 @@ class _Base:
             self._metadata[model] = metadata
         return metadata
 
-    # after a failure: the model may have been replaced
     def _forget(self, model: str) -> None:
         with self._lock:
             self._metadata.pop(model, None)
@@ -319,5 +318,4 @@ class AsyncV2Client(_Base):
 
 def _path(model: str, version: str = "") -> str:
     path = f"/v2/models/{quote(model, safe='')}"
-    # without one, the server's version policy chooses
     return f"{path}/versions/{quote(version, safe='')}" if version else path

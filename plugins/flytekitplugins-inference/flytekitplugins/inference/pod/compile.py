@@ -50,6 +50,7 @@ def _container(container: Container) -> Manifest:
         {
             "name": container.name,
             "image": container.image,
+            # it makes an init container a native sidecar, by default from Kubernetes 1.29 on
             "restartPolicy": "Always" if container.sidecar else None,
             "command": list(container.command),
             "args": list(container.args),

@@ -111,8 +111,8 @@ def input_downloader(
     """
     bound = tuple(argument for name in bound_inputs for argument in ("--bound", name))
     # Flyte fills in `{{.input}}` for init containers too, from v1.13.2 on (flyteorg/flyte#5685).
-    # The rest is explicit although these are the defaults: a local run replaces the paths of volumes
-    # in arguments by directories of this machine, which it cannot do with a default.
+    # The rest is explicit although these are the defaults: a local run replaces the paths of
+    # volumes in arguments by directories of this machine, which it cannot do with a default.
     args = ("{{.input}}", "--output", INPUTS_FILE, "--directory", INPUTS_DIRECTORY, *bound)
     return _program(
         INPUT_DOWNLOADER, "download_inputs", args, helper=helper, resources=resources, env=env

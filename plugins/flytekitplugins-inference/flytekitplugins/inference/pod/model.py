@@ -339,6 +339,7 @@ def volumes_of(
             own.
         has_adapters: Whether the pod downloads LoRA adapters.
     """
+    # the gates read the loader's state there, and the preflight measures the free space
     readers = (MODEL_SERVER, SERVER_SETUP, PREFLIGHT, MODEL_GATE, SERVER_GATE)
     writers = ((LORA_DOWNLOADER,) if has_adapters else ()) + (
         (MODEL_LOADER,) if _is_loaded(model) else ()

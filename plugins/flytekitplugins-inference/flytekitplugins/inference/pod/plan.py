@@ -177,6 +177,7 @@ def _without_startup_probe(container: Container) -> Container:
 
 def _with_inputs(server: ServerContainers) -> ServerContainers:
     inputs = EnvVar(name=INPUTS_VARIABLE, value=INPUTS_FILE)
+    # in front, so that the container's other variables can refer to it
     setup = server.setup and replace(server.setup, env=(inputs, *server.setup.env))
     container = server.model_server
     container = replace(container, env=(inputs, *container.env))

@@ -211,7 +211,7 @@ class Limiter:
         self._cap_patience = min(2 * self._cap_patience, 8 * MAX_PATIENCE)
         self._cap = max(0, self._at - 1)
         self._measured = {step: one for step, one in self._measured.items() if step <= self._cap}
-        # steps are 2/3 or 3/4 apart; 0.7 skips the smaller one, so the load falls by a third or more
+        # steps are 2/3 or 3/4 apart; 0.7 skips the smaller one: the load falls by a third or more
         lower = [step for step, limit in enumerate(self._steps) if limit <= 0.7 * self.limit]
         self._go(max(lower, default=0), now)
         # those refusals belong to the limit that was just lowered

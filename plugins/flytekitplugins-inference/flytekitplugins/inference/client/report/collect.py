@@ -115,6 +115,6 @@ def _cold_start(path: str | None) -> ColdStart | None:
     try:
         with Path(path).open("rb") as file:
             return from_json(ColdStart, json.loads(file.read(MAX_COLD_START_BYTES)))
-    # a task without its start's report is still worth a page
+    # the rest of a report does not depend on it
     except (OSError, ValueError, RecursionError):
         return None

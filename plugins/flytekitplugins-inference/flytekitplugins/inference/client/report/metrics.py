@@ -128,7 +128,6 @@ class Sampler:
 
     def start(self) -> None:
         """Start to sample, at once and then every five seconds."""
-        # the same sampler may start again after its end
         self._stop.clear()
         self._end = threading.Event()
         threading.Thread(
@@ -201,7 +200,7 @@ class Sampler:
             own = self._buckets.setdefault(quantity, {})
             old = before.buckets.get(quantity, {})
             for upper, count in bounds.items():
-                # buckets of one page may be a little out of step; none may shrink
+                # only counters tell of a restart, and a server's page may have none
                 own[upper] = own.get(upper, 0.0) + max(count - old.get(upper, 0.0), 0.0)
             seconds = page.sums.get(quantity, 0.0) - before.sums.get(quantity, 0.0)
             self._sums[quantity] = self._sums.get(quantity, 0.0) + max(seconds, 0.0)

@@ -304,10 +304,9 @@ def _one_advice(advice: Advice) -> list[Html]:
 def _figure(panel: Panel, drawing: Drawing | None, name: str, level: str) -> Html:
     parts = [_el(level, panel.title, id=name), _el("p", panel.sentence)]
     if drawing is not None:
+        # one of the two is shown, by the width of the reader's screen
         both = (
-            # one of the two is shown, by the width of the reader's screen
-            Html(svg.replace("<svg ", f'<svg class="{kind}" ', 1))
-            for kind, svg in drawing.items()
+            Html(svg.replace("<svg ", f'<svg class="{kind}" ', 1)) for kind, svg in drawing.items()
         )
         parts.append(
             _el(
