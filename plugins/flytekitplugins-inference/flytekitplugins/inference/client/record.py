@@ -205,6 +205,7 @@ class Record:
 
     def first_byte(self, request: PendingRequest) -> None:
         """Record that the first byte of a streamed answer arrived; later calls change nothing."""
+        # without the lock, because only the reader of this answer calls it
         if request.first_byte_seconds is None:
             request.first_byte_seconds = self._clock() - request.began
 

@@ -97,6 +97,7 @@ def encode(
     tensors = [
         _input(name, datatype, array, metadata) for name, (datatype, array) in arrays.items()
     ]
+    # named one by one, since the choice between bytes and JSON belongs to each output
     names = outputs if outputs is not None else [tensor.name for tensor in metadata.outputs]
     requests = [InferRequestedOutput(name, binary_data=metadata.has_binary) for name in names]
     # tritonclient refuses these names among the parameters, and takes them as arguments

@@ -270,7 +270,7 @@ def _blocking(http: Any) -> Any:
                     body.note(part)
                     yield part
             except Exception as error:
-                # not of a caller that stops reading: that raises GeneratorExit, and `close` records it
+                # not of a caller that stops reading: `close` records its GeneratorExit as an end
                 raise body.failed(error) from error
             body.end()
 

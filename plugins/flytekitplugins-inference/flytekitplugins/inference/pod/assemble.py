@@ -83,6 +83,7 @@ def image_name(image: Any) -> str:
 
 
 def _helper(description: Description, helper: Helper) -> Helper:
+    # an image that the user names must hold this package, so nothing travels in the pod
     own = description.helper_image
     return helper if own is None else Helper(image=image_name(own), bundled=False)
 
@@ -105,6 +106,7 @@ def _downloader(
         if (bound := description.startup_seconds) is not None
     ]
     return input_downloader(
+        # of the first server that wants the inputs: the program is the same in each image
         helpers[next(iter(consumers))],
         resources={"cpu": cpu, "memory": memory},
         env=_start(max(budgets)) if budgets else (),

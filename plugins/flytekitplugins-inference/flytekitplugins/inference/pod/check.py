@@ -240,6 +240,7 @@ def check_volumes(volumes: Any, containers: frozenset[str]) -> Iterator[str]:
         yield from (
             f"volume {volume.name!r}: {problem}" for problem in _volume_problems(volume, containers)
         )
+        # one volume may be listed for several containers, each time with its source
         if sources.setdefault(volume.name, volume.source) != volume.source:
             yield (
                 f"volume {volume.name!r} has two sources: {sources[volume.name]!r} and "

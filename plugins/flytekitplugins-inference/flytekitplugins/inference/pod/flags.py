@@ -235,6 +235,7 @@ def _secret_key_problems(
 def _value_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
     many = isinstance(value, (list, tuple))
     try:
+        # NaN and infinity are Python's own addition to JSON
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         yield f"option {name!r} has a value that a command line cannot hold: {error}"

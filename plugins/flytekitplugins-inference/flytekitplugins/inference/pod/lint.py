@@ -201,6 +201,7 @@ def _environment(container: Manifest, spec: Manifest) -> Iterator[str]:
 def _late_references(name: str, value: str, names: list[Any], index: int) -> Iterator[str]:
     """Find `$(X)` before X, where Kubernetes does not expand it (kubernetes#90466)."""
     for reference in _REFERENCE.findall(value):
+        # a name that is nowhere in the list stays as it is; Flyte may add that variable
         if reference in names[index:] and reference not in names[:index]:
             yield (
                 f"variable {name!r} refers to $({reference}), which must come before it; put it "

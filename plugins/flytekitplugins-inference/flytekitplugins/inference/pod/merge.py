@@ -56,6 +56,7 @@ def merge_manifests(base: Manifest, ours: Manifest) -> Manifest:
 def normalise(value: Any) -> Any:
     """Return a user's manifest in our form: without nulls, and with quantities as texts."""
     if isinstance(value, Mapping):
+        # a key without a value is null in YAML, and absent for Kubernetes
         fields = {key: normalise(item) for key, item in value.items() if item is not None}
         # YAML reads `cpu: 2` as a number, and Kubernetes writes a text
         for kind in ("requests", "limits"):

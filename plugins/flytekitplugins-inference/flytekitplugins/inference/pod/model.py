@@ -272,6 +272,7 @@ def _text_problems(text: object, *kinds: type[ModelReference]) -> Iterator[str]:
     except ConfigError as error:
         yield f"model: {error}"
         return
+    # `ObjectStoreModel(uri="owner/name")` would be loaded from the hub
     if not isinstance(reference, kinds):
         yield (
             f"model: {reference.label!r} is no address of a store; give model={reference.label!r} "

@@ -119,6 +119,7 @@ class Caller:
                 body = await _bounded(response.content, MAX_LIST_BYTES)
             if status in _NO_SUCH_ROUTE:
                 return ""
+            # a server that is still loading answers so; `opening` waits for it
             if status >= 500 or status == 429:
                 raise fault_of_status(status, body.decode(errors="replace"), response.headers)
             self._model = only_model("openai", url=self._endpoint.url, status=status, body=body)
@@ -132,6 +133,7 @@ class Caller:
         """
         if isinstance(self._work, HttpWork):
             return await self._post(self._work, row)
+        # the user's function may do anything, so no client's timeout bounds it
         output = await asyncio.wait_for(
             self._work.function(self._client, row.value), self._deadline
         )
@@ -168,6 +170,7 @@ class Caller:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._session.close()
+        # OpenAI's asynchronous client has a coroutine `close`, that of httpx has `aclose`
         close = getattr(self._client, "close", None) or getattr(self._client, "aclose", None)
         result = close() if close is not None else None
         if asyncio.iscoroutine(result):

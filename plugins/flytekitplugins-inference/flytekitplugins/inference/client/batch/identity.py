@@ -68,6 +68,7 @@ class _Former:
         if self._count > _MOST_VALUES:
             self.unknown["more values than are compared"] = None
             return None
+        # not a subclass, which may behave otherwise; `repr`, because JSON has no bytes and no NaN
         if isinstance(value, _PLAIN) and type(value) in _PLAIN:
             return [type(value).__name__, repr(value)]
         for depth, outer in enumerate(self._within):
@@ -152,6 +153,7 @@ class _Former:
         # a pickle names the class only, so an edited `__call__` would go unnoticed
         called = self.form(call, name) if isinstance(call, types.FunctionType) else None
         try:
+            # in pickle's own order: a registered function takes precedence over the class
             reduce = copyreg.dispatch_table.get(type(value))
             reduced = reduce(value) if reduce is not None else value.__reduce_ex__(4)
         except Exception:  # whatever a class raises for what has no form outside its process

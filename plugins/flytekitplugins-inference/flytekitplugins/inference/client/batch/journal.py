@@ -104,6 +104,7 @@ class Journal:
             The rows to process, and for each of the others whether it failed.
         """
         todo, resumed = [], []
+        # one transaction, because a commit costs about the same for one row as for hundreds
         with _writing(self.path), self._transaction():
             for row in rows:
                 failed = self._note(row)
@@ -119,6 +120,7 @@ class Journal:
             (item.key, item.content, item.keep, item.failed, item.record) for item in finished
         ]
         with _writing(self.path), self._transaction():
+            # REPLACE: a restored checkpoint may hold results that the journal has, too
             statement = (
                 "INSERT OR REPLACE INTO results (key, content, keep, failed, record) "
                 "VALUES (?, ?, ?, ?, ?)"

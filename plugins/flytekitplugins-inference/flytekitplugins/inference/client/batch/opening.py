@@ -50,6 +50,7 @@ async def open_run(
         progress = Progress(shown=arguments.progress)
         directory = None
         if arguments.output is None:
+            # the result holds it, so that it is deleted together with the result
             directory = tempfile.TemporaryDirectory(prefix="inference-batch-")
             path = Path(directory.name, "output.jsonl")
         else:
@@ -195,6 +196,7 @@ def _open_checkpoint(
     flyte = current_checkpoint() if arguments.resume else None
     if flyte is None:
         return None
+    # without output= the path is a new temporary one in each attempt, and cannot be in the name
     name = json.dumps(
         [path.name if arguments.output else None, parameters], sort_keys=True, default=repr
     )

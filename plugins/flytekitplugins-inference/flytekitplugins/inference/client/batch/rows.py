@@ -87,6 +87,7 @@ def open_rows(rows: Any) -> RowSource:
     table = _open_table(rows) or _open_arrow(rows)
     if table is not None:
         return table
+    # these two are iterable, but nobody means their items as rows
     if isinstance(rows, (bytes, Mapping)) or not isinstance(rows, (Iterable, AsyncIterable)):
         raise ConfigError(
             f"rows is {_described(rows)}; expected an iterable of rows, a table, or the path of a "
@@ -167,7 +168,9 @@ def _open_table(rows: Any) -> RowSource | None:
     match _library_and_type(rows):
         case "pandas", "DataFrame":
             parts = (
-                rows.iloc[first : first + _TABLE_ROWS] for first in range(0, len(rows), _TABLE_ROWS)
+                # in parts, because the records of a whole table are a second copy of it
+                rows.iloc[first : first + _TABLE_ROWS]
+                for first in range(0, len(rows), _TABLE_ROWS)
             )
             return RowSource(
                 chain.from_iterable(part.to_dict("records") for part in parts), len(rows)
@@ -202,6 +205,7 @@ def _library_and_type(value: object) -> tuple[str, str]:
 
 def _arrow_rows(batches: Iterable[Any]) -> Iterator[Any]:
     for batch in batches:
+        # a chunk of a table may hold all of its rows
         for first in range(0, batch.num_rows, _TABLE_ROWS):
             yield from batch.slice(first, _TABLE_ROWS).to_pylist()
 

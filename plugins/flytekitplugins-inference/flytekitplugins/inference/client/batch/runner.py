@@ -142,10 +142,12 @@ class Runner:
             watch = self.monitor.watch_queue(self.parts.caller)
             beside.append(asyncio.create_task(watch))
         try:
+            # those beside never end by themselves; one that fails ends the run
             await until_done([read, send, write], [save, *beside])
             self.recorder.check_failures()
             await self.recorder.complete()
         except asyncio.CancelledError:
+            # else the task that awaits the batch was cancelled, and nobody wants to wait for answers
             if self._stop.is_set():
                 await end_tasks([read, send, save])
                 await self._server.recovery.cancel()

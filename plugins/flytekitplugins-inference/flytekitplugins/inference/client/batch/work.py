@@ -92,6 +92,7 @@ class HttpWork:
             request = {"input": content}
         else:
             request = {"messages": self._messages(position, content)}
+        # in this order: a parameter may name another model, and none replaces what is the row's
         return {"model": model, **self.parameters, **request}
 
     def read(self, answer: Any) -> RowAnswer:
