@@ -247,6 +247,7 @@ def _probes(container: Manifest, spec: Manifest) -> Iterator[str]:
                 f"{kind} needs exactly one of {', '.join(sorted(_HANDLERS))}, not "
                 f"{' and '.join(handlers) or 'none'}"
             )
+        # the API server refuses probes of a container that is expected to end
         if position is not None and not _is_sidecar(container):
             yield (
                 f"{kind}: only sidecars (restartPolicy: Always) among the init containers may "

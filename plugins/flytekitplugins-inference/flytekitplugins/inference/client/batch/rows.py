@@ -167,10 +167,9 @@ def _open_table(rows: Any) -> RowSource | None:
     """
     match _library_and_type(rows):
         case "pandas", "DataFrame":
+            # in parts, because the records of a whole table are a second copy of it
             parts = (
-                # in parts, because the records of a whole table are a second copy of it
-                rows.iloc[first : first + _TABLE_ROWS]
-                for first in range(0, len(rows), _TABLE_ROWS)
+                rows.iloc[first : first + _TABLE_ROWS] for first in range(0, len(rows), _TABLE_ROWS)
             )
             return RowSource(
                 chain.from_iterable(part.to_dict("records") for part in parts), len(rows)

@@ -147,7 +147,7 @@ class Runner:
             self.recorder.check_failures()
             await self.recorder.complete()
         except asyncio.CancelledError:
-            # else the task that awaits the batch was cancelled, and nobody wants to wait for answers
+            # else the task that awaits the batch was cancelled, and nobody wants the answers
             if self._stop.is_set():
                 await end_tasks([read, send, save])
                 await self._server.recovery.cancel()
