@@ -250,7 +250,7 @@ def _claim(database: sqlite3.Connection) -> None:
 
 def _move_away(path: Path) -> None:
     path.replace(path.with_name(path.name + ".previous"))
-    # left over from a kill, SQLite would take them for those of the new file
+    # if any remain, SQLite would take them for those of the new file
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

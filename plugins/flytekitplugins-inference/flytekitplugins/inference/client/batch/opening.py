@@ -196,7 +196,7 @@ def _open_checkpoint(
     flyte = current_checkpoint() if arguments.resume else None
     if flyte is None:
         return None
-    # without output= the path is a new temporary one in each attempt, and cannot be in the name
+    # without output=, the temporary file has a name that another batch's output may have
     name = json.dumps(
         [path.name if arguments.output else None, parameters], sort_keys=True, default=repr
     )
