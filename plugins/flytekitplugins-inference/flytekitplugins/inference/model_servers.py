@@ -73,6 +73,7 @@ class ModelServers(PodDescription):
     @property
     def servers(self) -> Mapping[str, ModelInferenceTemplate]:
         """The model servers by name."""
+        # read-only: the description is frozen, and `settle` has checked these members
         return MappingProxyType(dict(self.members))
 
     def with_servers(

@@ -85,6 +85,7 @@ class PodDescription(PublicDataclass):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # flytekit finds a task's type by the exact class of `task_config`
         for hook in _POD_TYPE_HOOKS:
             hook(cls)
 
@@ -120,6 +121,7 @@ class PodDescription(PublicDataclass):
     @property
     def primary_container_name(self) -> str:
         """The name of the task's own container: that of `base`, else `primary`."""
+        # only a `PodTemplate` names it; a manifest's is called `primary`
         name: str = getattr(self.base, "primary_container_name", PRIMARY)
         return name
 
@@ -214,6 +216,7 @@ class PodDescription(PublicDataclass):
     def lint(self) -> list[str]:
         """Return what Kubernetes would refuse in the compiled pod, or accept and then hang on."""
         ours = {named(container, server) for container in OUR_CONTAINERS for server in self.servers}
+        # any image will do, but not a bundled helper: it would refuse models of a hub
         pod = self.compile(Helper(image="helper", bundled=False))
         return lint(pod, ours={*OUR_CONTAINERS, *ours, self.primary_container_name})
 
@@ -235,6 +238,7 @@ class PodDescription(PublicDataclass):
         # the linter compiles the pod, which needs fields that are right
         if not problems:
             for field in fields(self):
+                # the dataclass is frozen, also for its own methods
                 object.__setattr__(self, field.name, _own_copy(getattr(self, field.name)))
             problems = self.lint()
         if problems:
@@ -349,6 +353,7 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
                 metric_names=server.metric_names,
             ),
         )
+        # last, because it also replaces the address of a local run
         remote = from_environment(self.name)
         return endpoint.at(remote[0], api_key=remote[1]) if remote else endpoint
 

@@ -133,6 +133,7 @@ class Attempts:
         ):
             return None
         self._begin_trouble(f"was answered {status}")
+        # `after_wait` passes this answer on if the server was there; an error leaves none
         self._error = None
         retry_after = parse_retry_after(headers.get("retry-after"))
         # A busy server that says 0 would get requests without a pause for all of `outage_seconds`,
@@ -155,6 +156,7 @@ class Attempts:
         return max(self._left(), 0.0)
 
     def _wait_after(self, error: Exception, reason: str) -> Wait:
+        # the first retry follows at once: perhaps the server only closed a kept connection
         is_first = self._trouble_since is None
         self._begin_trouble(reason)
         self._error = error
@@ -256,6 +258,7 @@ class Attempts:
         return random.uniform(longest / 2, longest)  # noqa: S311 (not for secrets)
 
     def _begin_trouble(self, reason: str) -> None:
+        # the latest reason with the time of the first: the final error tells the whole wait
         self._reason = reason
         if self._trouble_since is None:
             self._trouble_since = self._clock()
@@ -289,6 +292,7 @@ def _text(error: Exception) -> str:
 
 def _causes(error: BaseException | None) -> list[BaseException]:
     causes: list[BaseException] = []
+    # a chain of causes may lead back to its beginning
     while error is not None and error not in causes:
         causes.append(error)
         error = error.__cause__ or error.__context__

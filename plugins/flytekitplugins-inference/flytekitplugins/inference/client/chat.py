@@ -97,6 +97,7 @@ def _settings(endpoint: ServerAddress, limits: Limits) -> dict[str, Any]:
 
 def _detached(client: _Client) -> _Client:
     """Remove the OpenAI account that a client read from the environment."""
+    # they would be sent as headers, and no server but OpenAI's should learn them
     client.organization = client.project = None
     return client
 
@@ -117,6 +118,7 @@ def _plain(
 
 def _library() -> Any:
     """Return the library below the installed client: httpx before version 3, then httpx2."""
+    # not from what is installed: both may be, and the client accepts only its own
     bases = openai.DefaultHttpxClient.__mro__
     return next(
         sys.modules[name] for base in bases if (name := base.__module__) in ("httpx", "httpx2")

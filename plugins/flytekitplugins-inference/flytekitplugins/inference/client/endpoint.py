@@ -68,6 +68,7 @@ class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
         """
         # the template describes the hardware of its own server, not of the one at `url`
         about = self.about and replace(self.about, image="", gpus=None, cpu="", mem="")
+        # first the address, because its normal form decides where the other two lie
         moved = replace(
             self,
             url=url,

@@ -100,6 +100,7 @@ class OutageWatch:
                 self._record.server_returned()
             else:
                 self._record.server_left()
+                # for every request that waits, also for those that joined after the server had left
                 finding = Finding.BACK
             # under the lock, so that no request joins a thread that is about to end
             with self._lock:
@@ -109,6 +110,7 @@ class OutageWatch:
             time.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
         if answer.is_there:
+            # outside the lock: it calls back into event loops
             future.set_result(finding)
 
 

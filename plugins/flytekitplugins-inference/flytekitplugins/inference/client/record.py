@@ -61,6 +61,7 @@ class Histogram:
         for index, count in enumerate(self._counts):
             left -= count
             if count and left <= 0:
+                # a bucket's middle may lie outside of what was measured
                 middle: float = self.SMALLEST_SECONDS * self.GROWTH ** (index + 0.5)
                 return min(max(middle, self.min_seconds), self.max_seconds)
         return None
@@ -115,6 +116,7 @@ class Timeline:
         return {"cell_seconds": self.cell_seconds, **columns}
 
     def _halve(self) -> None:
+        # an empty cell completes the last pair of an odd number
         pairs = zip(self._cells[::2], [*self._cells[1::2], [0] * len(self._kinds)], strict=False)
         self._cells = [[one + other for one, other in zip(*pair, strict=True)] for pair in pairs]
         self.cell_seconds *= 2
@@ -203,6 +205,7 @@ class Record:
 
     def first_byte(self, request: PendingRequest) -> None:
         """Record that the first byte of a streamed answer arrived; later calls change nothing."""
+        # without the lock, because only the reader of this answer calls it
         if request.first_byte_seconds is None:
             request.first_byte_seconds = self._clock() - request.began
 
@@ -267,6 +270,7 @@ class Record:
         with self._lock:
             if self._state.outages > self._state.returns:
                 self._state.returns += 1
+                # beyond the limit, the last one listed is not the one that ends now
                 if self._outages and self._state.returns <= MAX_OUTAGES:
                     self._outages[-1].ended = self._clock()
 

@@ -82,6 +82,7 @@ def encode(
     problems = list(_name_problems(metadata, inputs, outputs))
     arrays: dict[str, tuple[str, np.ndarray[Any, Any]]] = {}
     for name, value in inputs.items():
+        # `_name_problems` tells it
         if expected and name not in expected:
             continue
         try:
@@ -96,8 +97,10 @@ def encode(
     tensors = [
         _input(name, datatype, array, metadata) for name, (datatype, array) in arrays.items()
     ]
+    # named one by one, since the choice between bytes and JSON belongs to each output
     names = outputs if outputs is not None else [tensor.name for tensor in metadata.outputs]
     requests = [InferRequestedOutput(name, binary_data=metadata.has_binary) for name in names]
+    # tritonclient refuses these names among the parameters, and takes them as arguments
     others = dict(parameters or {})
     arguments = {name: others.pop(name) for name in ARGUMENTS & others.keys()}
     try:
@@ -233,6 +236,7 @@ def _from_numbers(
     name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any], datatype: str
 ) -> np.ndarray[Any, Any]:
     """Return a list's numbers in the model's type: round floats, refuse values out of range."""
+    # the comparison below finds what did not fit
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
     is_out = (cast != array) if dtype.kind in "iu" else np.isinf(cast) & ~np.isinf(array)

@@ -139,12 +139,15 @@ class Transport(_Layer):
                     return response
             try:
                 if wait.for_server and not attempts.after_wait(self._watch.wait(attempts.left())):
+                    # the caller gets this answer: `finally` must leave its connection open
                     kept, response = response, None
                     return kept
             finally:
+                # an answer that nobody reads keeps its connection until it is closed
                 if response is not None:
                     response.close()
             time.sleep(wait.pause_seconds)
+            # only here is it certain that the request is sent again
             self._record.repeat(wait.reason)
 
     def close(self) -> None:
@@ -196,6 +199,7 @@ class AsyncTransport(_Layer):
                 if wait.for_server and not attempts.after_wait(
                     await self._watch.wait_async(attempts.left())
                 ):
+                    # the caller gets this answer: `finally` must leave its connection open
                     kept, response = response, None
                     return kept
             finally:
@@ -266,6 +270,7 @@ def _blocking(http: Any) -> Any:
                     body.note(part)
                     yield part
             except Exception as error:
+                # not of a caller that stops reading: `close` records its GeneratorExit as an end
                 raise body.failed(error) from error
             body.end()
 

@@ -220,6 +220,7 @@ class V2Client(_Base):
             return metadata
         about_server = _Call(method="GET", path="/v2")
         about_model = _Call(method="GET", path=_path(model))
+        # only the server's own description lists extensions; a model's does not
         server = self._json(about_server, self._send(about_server))
         return self._learn(model, server, self._json(about_model, self._send(about_model)))
 

@@ -18,6 +18,7 @@ __all__ = ["ADAPTERS", "WithAdapters", "WithHubToken"]
 
 ADAPTERS = "/adapters"
 """Where LoRA adapters lie, each in a directory of its name."""
+# the name becomes a directory, and one half of `name=path`
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*\Z")
 
 

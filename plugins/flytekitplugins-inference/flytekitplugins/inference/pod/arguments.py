@@ -116,6 +116,7 @@ class WithArguments(Description):
             self.port_option: "give port= instead",
             **self.template_options,
         }
+        # `args` is passed on unread, so only what would contradict the template is refused
         for word in self.args if isinstance(self.args, (list, tuple)) else ():
             if not isinstance(word, str) or not word.startswith("--"):
                 continue

@@ -70,6 +70,7 @@ def assemble(
         },
         downloader=_downloader(servers, helpers, bound_inputs),
         primary=primary,
+        # one period for the whole pod: the longest, so that no server is killed early
         termination_grace_period_seconds=max(
             (period for period in periods if period is not None), default=None
         ),
@@ -82,6 +83,7 @@ def image_name(image: Any) -> str:
 
 
 def _helper(description: Description, helper: Helper) -> Helper:
+    # an image that the user names must hold this package, so nothing travels in the pod
     own = description.helper_image
     return helper if own is None else Helper(image=image_name(own), bundled=False)
 
@@ -104,6 +106,7 @@ def _downloader(
         if (bound := description.startup_seconds) is not None
     ]
     return input_downloader(
+        # of the first server that wants the inputs: the program is the same in each image
         helpers[next(iter(consumers))],
         resources={"cpu": cpu, "memory": memory},
         env=_start(max(budgets)) if budgets else (),
@@ -224,6 +227,7 @@ class _Assembly:
     def _environment(self) -> tuple[EnvVar, ...]:
         description = self._description
         server = self._server
+        # a command may name its port and its model by these, and a local run replaces their values
         ours = [
             EnvVar(name=name, value=str(description.port))
             for name in (PORT_VARIABLE, *server.port_variables)
@@ -288,6 +292,7 @@ class _Assembly:
         size = self._description.shm_size or self._server.shm_size
         if size is None:
             return ()
+        # a runtime gives 64 MiB, and `@task(shared_memory=)` reaches only the primary
         source = {"emptyDir": {"medium": "Memory", "sizeLimit": format_quantity(size)}}
         return (Volume(name=f"{OUR_PREFIX}shm", source=source, mount_path="/dev/shm"),)
 
@@ -305,6 +310,7 @@ class _Assembly:
             if variable.value is not None and variable.name not in own
         ]
         sources = self._reachable_sources()
+        # without a gate, the pod keeps the documented order, which has no such container
         if not self._is_gated or not (required or sources):
             return None
         return preflight(
@@ -395,10 +401,12 @@ class _Assembly:
             return None
         path = "/" + description.health_endpoint.lstrip("/") if description.health_endpoint else ""
         options: tuple[str, ...] = ()
+        # a server may be healthy before its model is there, so the gate looks for its name too
         if server.served_model_name and server.model_api != "none" and server.lists_models:
             options += ("--api", server.model_api)
             names = (server.served_model_name, *server.more_models)
             options += tuple(word for name in names for word in ("--model", name))
+        # the gate then names the loader's fault and not only the server that waits for it
         if self._is_loaded:
             options += ("--models", MODELS_DIRECTORY)
         if description.download_inputs:

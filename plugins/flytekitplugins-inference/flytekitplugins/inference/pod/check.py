@@ -111,6 +111,7 @@ def check_resource_name(name: str, value: Any) -> Iterator[str]:
     """Check the name of an extended resource: `vendor/kind`, or Flyte's neutral `gpu`."""
     vendor, _, kind = value.partition("/") if isinstance(value, str) else ("", "", "")
     if value != "gpu" and (
+        # Kubernetes keeps the domain kubernetes.io for resources of its own
         subdomain_problem(vendor) or vendor.endswith("kubernetes.io") or not _KIND.match(kind)
     ):
         yield (
@@ -130,6 +131,7 @@ def check_seconds(name: str, value: Any, *, least: int = 0) -> Iterator[str]:
     if isinstance(value, timedelta):
         value = value.total_seconds()
         value = int(value) if value == int(value) else value
+    # for Python a bool is an `int`, and would count as one second
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         yield (
             f"{name} must be whole seconds or a timedelta of such, at least {least}; not {value!r}"
@@ -238,6 +240,7 @@ def check_volumes(volumes: Any, containers: frozenset[str]) -> Iterator[str]:
         yield from (
             f"volume {volume.name!r}: {problem}" for problem in _volume_problems(volume, containers)
         )
+        # one volume may be listed for several containers, each time with its source
         if sources.setdefault(volume.name, volume.source) != volume.source:
             yield (
                 f"volume {volume.name!r} has two sources: {sources[volume.name]!r} and "

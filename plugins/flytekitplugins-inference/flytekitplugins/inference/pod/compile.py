@@ -23,6 +23,7 @@ def compile_plan(plan: PodPlan) -> Manifest:
                 {**_container(container), "terminationMessagePolicy": "FallbackToLogsOnError"}
                 for container in plan.init_containers
             ],
+            # the primary's image, arguments and resources come from the task, by flytekit
             "containers": [{**_container(plan.primary), "resources": {}}],
             "volumes": [
                 {"name": name, **copy.deepcopy(dict(source))}
@@ -49,6 +50,7 @@ def _container(container: Container) -> Manifest:
         {
             "name": container.name,
             "image": container.image,
+            # it makes an init container a native sidecar, by default from Kubernetes 1.29 on
             "restartPolicy": "Always" if container.sidecar else None,
             "command": list(container.command),
             "args": list(container.args),
@@ -67,6 +69,8 @@ def _container(container: Container) -> Manifest:
 
 
 def _resources(resources: Mapping[str, str]) -> Manifest:
+    # Kubernetes demands equal ones for extended resources such as GPUs. Of cpu and memory, Flyte
+    # fills in a missing one by the other, or by a platform default that may be far too small.
     return {"requests": dict(resources), "limits": dict(resources)} if resources else {}
 
 

@@ -102,6 +102,7 @@ class OptionTable:
     def canonical(self, name: str) -> str:
         """Return the long name, in snake case, of `name` in any spelling; keep keys after a dot."""
         head, dot, keys = name.lstrip("-").partition(".")
+        # only the head: the keys after the dot are the server's JSON, where `-` and `_` differ
         head = head.replace("-", "_")
         return self.aliases.get(head, head) + dot + keys
 
@@ -122,6 +123,7 @@ def option_problems(options: Mapping[str, Any], table: OptionTable) -> list[str]
             problems.append(f"option {name!r} is a {type(name).__name__}; an option's name is text")
             continue
         canonical = table.canonical(name)
+        # an option and its inverse set the same thing, so they count as one
         option = table.inverses.get(canonical, canonical)
         if twin := _twin(option, spellings):
             problems.append(f"options {twin!r} and {name!r} are the same option; give one of them")
@@ -233,6 +235,7 @@ def _secret_key_problems(
 def _value_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
     many = isinstance(value, (list, tuple))
     try:
+        # NaN and infinity are Python's own addition to JSON
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         yield f"option {name!r} has a value that a command line cannot hold: {error}"
@@ -264,6 +267,7 @@ def _item_problems(name: str, items: Any) -> Iterator[str]:
 
 
 def _closest(canonical: str, table: OptionTable) -> str:
+    # imported late: only an error needs it
     import difflib
 
     matches = difflib.get_close_matches(canonical, table.names, n=1)

@@ -69,6 +69,8 @@ PYTHON_IMAGE = "python:3.12.12-slim-bookworm"
 when the pod starts."""
 HUB_CLIENT = ("huggingface_hub==2.4.0", "requests==2.34.2")
 """The packages that the loader needs to read the hub."""
+# Into /tmp, because HELPER_USER may not write to the image's own packages. The failure is written
+# in the form of our programs' termination messages, since no program of ours runs yet.
 _INSTALL = """\
 packages=; while [ "$1" != -- ]; do packages="$packages $1"; shift; done; shift
 python -m pip install --quiet --disable-pip-version-check --target /tmp/site $packages || {
@@ -80,6 +82,8 @@ python -m pip install --quiet --disable-pip-version-check --target /tmp/site $pa
 PYTHONPATH=/tmp/site exec "$@"
 """
 """Installs packages beside the image's own, then becomes the program."""
+# The trap: the kernel applies no default action for SIGTERM to a container's first process, so a
+# shell without one would wait until SIGKILL. `exec` then lets the server get the signal itself.
 _WAIT = """\
 trap 'exit 143' TERM
 while [ "$1" != -- ]; do until [ -e "$1" ]; do sleep 0.2; done; shift; done
@@ -106,8 +110,9 @@ def input_downloader(
         bound_inputs: The inputs of a map task that are the same for each element.
     """
     bound = tuple(argument for name in bound_inputs for argument in ("--bound", name))
-    # explicit although they are the defaults: a local run replaces the paths of volumes in
-    # arguments by directories of this machine, which it cannot do with a default
+    # Flyte fills in `{{.input}}` for init containers too, from v1.13.2 on (flyteorg/flyte#5685).
+    # The rest is explicit although these are the defaults: a local run replaces the paths of
+    # volumes in arguments by directories of this machine, which it cannot do with a default.
     args = ("{{.input}}", "--output", INPUTS_FILE, "--directory", INPUTS_DIRECTORY, *bound)
     return _program(
         INPUT_DOWNLOADER, "download_inputs", args, helper=helper, resources=resources, env=env
@@ -170,6 +175,7 @@ def adapter_volumes(adapters: Adapters | None) -> tuple[Volume, ...]:
     """Return the mounts of the adapters' volume: their downloader writes, the server reads."""
     if adapters is None:
         return ()
+    # container → read-only
     mounted = {LORA_DOWNLOADER: False, MODEL_SERVER: True}
     return tuple(
         Volume(
@@ -237,6 +243,7 @@ def preflight(
         env: Its variables: those of the loader and of the server's secrets.
     """
     words = tuple(word for name in required for word in ("--require-env", name))
+    # nothing to read, so the gate's program suffices, which is smaller and needs less memory
     if not sources:
         args = ("--preflight", *words)
         return _program(

@@ -102,6 +102,7 @@ def _ports(spec: Manifest) -> Iterator[str]:
     for container in _containers(spec):
         for port in container.get("ports", ()):
             number = port.get("containerPort")
+            # TCP and UDP count their ports separately
             place = (port.get("containerPort"), port.get("protocol", "TCP"))
             if problem := port_problem(number):
                 yield f"container {container['name']!r}: {problem}"
@@ -116,6 +117,7 @@ def _ports(spec: Manifest) -> Iterator[str]:
 def _mounts(container: Manifest, spec: Manifest) -> Iterator[str]:
     mount_paths = [mount.get("mountPath") for mount in container.get("volumeMounts", ())]
     yield from (problem for path in mount_paths if (problem := path_problem(path)))
+    # `/a` and `/a/` are one place, though they differ as texts
     paths = [posixpath.normpath(path) for path in mount_paths if isinstance(path, str)]
     yield from (
         f"{path!r} is mounted {count} times" for path, count in Counter(paths).items() if count > 1
@@ -199,6 +201,7 @@ def _environment(container: Manifest, spec: Manifest) -> Iterator[str]:
 def _late_references(name: str, value: str, names: list[Any], index: int) -> Iterator[str]:
     """Find `$(X)` before X, where Kubernetes does not expand it (kubernetes#90466)."""
     for reference in _REFERENCE.findall(value):
+        # a name that is nowhere in the list stays as it is; Flyte may add that variable
         if reference in names[index:] and reference not in names[:index]:
             yield (
                 f"variable {name!r} refers to $({reference}), which must come before it; put it "
@@ -244,6 +247,7 @@ def _probes(container: Manifest, spec: Manifest) -> Iterator[str]:
                 f"{kind} needs exactly one of {', '.join(sorted(_HANDLERS))}, not "
                 f"{' and '.join(handlers) or 'none'}"
             )
+        # the API server refuses probes of a container that is expected to end
         if position is not None and not _is_sidecar(container):
             yield (
                 f"{kind}: only sidecars (restartPolicy: Always) among the init containers may "

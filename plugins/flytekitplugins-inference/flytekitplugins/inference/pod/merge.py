@@ -56,6 +56,7 @@ def merge_manifests(base: Manifest, ours: Manifest) -> Manifest:
 def normalise(value: Any) -> Any:
     """Return a user's manifest in our form: without nulls, and with quantities as texts."""
     if isinstance(value, Mapping):
+        # a key without a value is null in YAML, and absent for Kubernetes
         fields = {key: normalise(item) for key, item in value.items() if item is not None}
         # YAML reads `cpu: 2` as a number, and Kubernetes writes a text
         for kind in ("requests", "limits"):
@@ -113,9 +114,11 @@ def _merge_lists(base: list[Any], ours: list[Any], path: str, conflicts: list[st
         else copy.deepcopy(item)
         for name, item in in_ours.items()
     ]
+    # Flyte 1.x links only the log of the first container
     return merged + only_base if path == "spec.containers" else only_base + merged
 
 
 def _short(value: Any) -> str:
+    # a variable of the user's own pod may hold a token, and errors end up in logs
     text = masked(json.dumps(value, sort_keys=True, default=repr))
     return text if len(text) <= 200 else text[:199] + "…"

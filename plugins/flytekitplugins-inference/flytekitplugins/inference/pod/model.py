@@ -272,6 +272,7 @@ def _text_problems(text: object, *kinds: type[ModelReference]) -> Iterator[str]:
     except ConfigError as error:
         yield f"model: {error}"
         return
+    # `ObjectStoreModel(uri="owner/name")` would be loaded from the hub
     if not isinstance(reference, kinds):
         yield (
             f"model: {reference.label!r} is no address of a store; give model={reference.label!r} "
@@ -339,6 +340,7 @@ def volumes_of(
             own.
         has_adapters: Whether the pod downloads LoRA adapters.
     """
+    # the gates read the loader's state there, and the preflight measures the free space
     readers = (MODEL_SERVER, SERVER_SETUP, PREFLIGHT, MODEL_GATE, SERVER_GATE)
     writers = ((LORA_DOWNLOADER,) if has_adapters else ()) + (
         (MODEL_LOADER,) if _is_loaded(model) else ()

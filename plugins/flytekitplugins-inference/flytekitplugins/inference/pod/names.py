@@ -54,6 +54,7 @@ def env_name_problem(name: object) -> str | None:
 
 def port_problem(port: object) -> str | None:
     """Say what keeps `port` from being a TCP port."""
+    # for Python a bool is an `int`
     if isinstance(port, int) and not isinstance(port, bool) and 1 <= port <= 65535:
         return None
     return f"{port!r} is not a port: a whole number from 1 to 65535"

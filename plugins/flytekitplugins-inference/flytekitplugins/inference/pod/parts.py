@@ -34,6 +34,7 @@ MODEL_GATE = "model-gate"
 SERVER_GATE = "server-gate"
 SERVER_SETUP = "server-setup"
 PRIMARY = "primary"
+# documented names of the published plugin; every other volume of ours has the prefix `inference-`
 SHARED_VOLUME = "shared-data"
 TMP_VOLUME = "tmp"
 

@@ -106,6 +106,7 @@ def plan_pod(
     shared = _SHARED_MOUNTS if downloader or any(server.gate for server in members) else ()
     if downloader:
         members = [_with_inputs(server) for server in members]
+    # one switch for the whole pod, so a server that must not get the variables of services decides
     has_no_links = any(server.enable_service_links is False for server in members)
     return PodPlan(
         init_containers=tuple(
@@ -135,7 +136,9 @@ def _in_order(
     before, after = (downloader, None) if held_back else (None, downloader)
     needed = (INPUTS_FILE,) if after else ()
     order = (
+        # before the kubelet pulls a server's large image: a start that cannot succeed ends here
         *(server.preflight for server in servers),
+        # a regular init container: no server starts before its adapters are there
         *(server.adapters for server in servers),
         before,
         *(part for server in waiting for part in (server.loader, _that_waits(server, needed))),
@@ -145,7 +148,9 @@ def _in_order(
             for part in (server.loader, server.model_gate, server.model_server)
         ),
         after,
+        # it asks the started server, so it follows all that the server may wait for
         *(server.setup for server in servers),
+        # last: it ends only when its server is ready, and holds back whatever follows
         *(server.gate for server in servers),
     )
     containers = (container for container in order if container)
@@ -172,6 +177,7 @@ def _without_startup_probe(container: Container) -> Container:
 
 def _with_inputs(server: ServerContainers) -> ServerContainers:
     inputs = EnvVar(name=INPUTS_VARIABLE, value=INPUTS_FILE)
+    # in front, so that the container's other variables can refer to it
     setup = server.setup and replace(server.setup, env=(inputs, *server.setup.env))
     container = server.model_server
     container = replace(container, env=(inputs, *container.env))
@@ -213,6 +219,7 @@ def _volume_with_name(volume: Volume, server: str) -> Volume:
     common = (PRIMARY, INPUT_DOWNLOADER)
     return replace(
         volume,
+        # the user's own volumes keep their names, so that two servers can share one
         name=named(volume.name, server) if is_ours else volume.name,
         containers=tuple(
             name if name in common else named(name, server) for name in volume.containers

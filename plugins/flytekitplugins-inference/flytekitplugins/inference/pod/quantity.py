@@ -63,6 +63,7 @@ def format_quantity(value: str | float) -> str:
             hint="Write 2, 0.5 or '500m'.",
         )
     try:
+        # through its text: as a float, 0.1 is no tenth, and would be finer than a thousandth
         exact = Fraction(str(value))
     except ValueError:
         raise QuantityError(f"{value!r} is not a finite number.") from None

@@ -67,6 +67,7 @@ class SecretReference:
         """Return the variables that pass the secret as `names`, in the order of expansion."""
         declared = (EnvVar(name=self.variable, secret_name=self.group, secret_key=self.key),)
         references = tuple(EnvVar(name=name, value=f"$({self.variable})") for name in names)
+        # before its references, because Kubernetes expands `$(X)` only by variables that precede it
         return (declared if self.in_kubernetes else ()) + references
 
     def problems(self) -> list[str]:

@@ -44,6 +44,7 @@ class AsyncBatch:
                 await run
                 self.result = make_result()
             finally:
+                # the caller may have left its loop over the records early
                 run.cancel()
                 await asyncio.gather(run, return_exceptions=True)
 
@@ -51,6 +52,7 @@ class AsyncBatch:
         self._start()
         self._task = asyncio.current_task()
         if self._is_stopped:
+            # a signal arrived between the thread's start and this
             raise asyncio.CancelledError
         async with open_run(self._arguments) as (runner, make_result):
             self._runner = runner

@@ -119,6 +119,7 @@ class Caller:
                 body = await _bounded(response.content, MAX_LIST_BYTES)
             if status in _NO_SUCH_ROUTE:
                 return ""
+            # a server that is still loading answers so; `opening` waits for it
             if status >= 500 or status == 429:
                 raise fault_of_status(status, body.decode(errors="replace"), response.headers)
             self._model = only_model("openai", url=self._endpoint.url, status=status, body=body)
@@ -132,6 +133,7 @@ class Caller:
         """
         if isinstance(self._work, HttpWork):
             return await self._post(self._work, row)
+        # the user's function may do anything, so no client's timeout bounds it
         output = await asyncio.wait_for(
             self._work.function(self._client, row.value), self._deadline
         )
@@ -168,6 +170,7 @@ class Caller:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._session.close()
+        # OpenAI's asynchronous client has a coroutine `close`, that of httpx has `aclose`
         close = getattr(self._client, "close", None) or getattr(self._client, "aclose", None)
         result = close() if close is not None else None
         if asyncio.iscoroutine(result):
@@ -176,6 +179,7 @@ class Caller:
     async def _post(self, work: HttpWork, row: Row) -> RowAnswer:
         body = work.body(row.position, row.value, self._model)
         if not body["model"]:
+            # a server without a list of models may serve a single one, which needs no name
             del body["model"]
         try:
             data = json.dumps(body).encode()
@@ -200,6 +204,7 @@ class Caller:
         try:
             async with self._session.post(self._origin + path, data=data) as response:
                 raw = await response.read()
+        # a cancelled request is over as well; else the record would count it as in flight for ever
         except BaseException as error:
             self._record.end(entry, error)
             raise

@@ -81,6 +81,7 @@ class CheckpointedJournal:
         except sys.modules["flytekit.exceptions.user"].FlyteDataNotFoundException:
             return 0  # the previous attempt ended before its first upload
         before = self._journal.count()
+        # in the order of their numbers: a row's later result replaces its earlier one
         for segment in sorted(Path(place).rglob(f"{self._prefix}*.jsonl")) if place else []:
             results = _read_segment(segment)
             while batch := list(islice(results, _ROWS_AT_ONCE)):
@@ -112,6 +113,7 @@ class CheckpointedJournal:
                 if size >= SEGMENT_BYTES:
                     self._segment += 1
                     break
+        # a full segment leaves the query unfinished, and with it a read of the journal open
         results.close()
         return self._segment != segment
 
@@ -125,6 +127,8 @@ class CheckpointedJournal:
         """
         for segment in sorted(self._changed):
             try:
+                # Before the upload: when a run stops, a last `collect` may append to this segment
+                # while a cancelled save still uploads it, and then it must be uploaded again.
                 self._changed.discard(segment)
                 self._checkpoint.save(segment)
             except Exception as error:  # any store's library may raise anything

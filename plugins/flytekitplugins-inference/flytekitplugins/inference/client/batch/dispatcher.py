@@ -58,6 +58,7 @@ class Dispatcher:
             self._send()
             if self._queue.is_over and not self._tasks:
                 return
+            # nothing can ring in between: no `await` separates this from `_send`
             self._wake.clear()
             await self._wake.wait()
         raise self._defect

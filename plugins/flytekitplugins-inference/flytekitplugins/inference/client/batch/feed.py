@@ -56,6 +56,7 @@ class ThreadFeed:
                 over = self._over
                 self._changed.notify()
             if over:
+                # no later value sets it, and every further `take` must return at once
                 self._ready.set()
             if values:
                 return values
@@ -76,6 +77,7 @@ class ThreadFeed:
                 if not self._put(value):
                     return
         except BaseException as error:  # `take` raises it
+            # set before `_over`, which tells `take` that nothing more will change
             self._error = error
         with self._changed:
             self._over = True

@@ -68,10 +68,12 @@ class _Former:
         if self._count > _MOST_VALUES:
             self.unknown["more values than are compared"] = None
             return None
+        # not a subclass, which may behave otherwise; `repr`, because JSON has no bytes and no NaN
         if isinstance(value, _PLAIN) and type(value) in _PLAIN:
             return [type(value).__name__, repr(value)]
         for depth, outer in enumerate(self._within):
             if outer is value:
+                # a cycle, told by its depth: an object's id differs in every process
                 return ["within", depth]
         self._within.append(value)
         try:
@@ -83,6 +85,7 @@ class _Former:
         if type(value) in (list, tuple):
             return [self.form(item, name) for item in value]
         if type(value) in (set, frozenset):
+            # a set of texts has another order in every process, because their hashes are salted
             return sorted(json.dumps(self.form(item, name)) for item in value)
         if type(value) is dict:  # in its own order, because a prompt may depend on it
             return [
@@ -147,8 +150,10 @@ class _Former:
     def _object(self, value: Any, name: str) -> Any:
         """Return the form of what a pickle would keep of an object, and of its `__call__`."""
         call = getattr(type(value), "__call__", None)  # noqa: B004, the function itself is wanted
+        # a pickle names the class only, so an edited `__call__` would go unnoticed
         called = self.form(call, name) if isinstance(call, types.FunctionType) else None
         try:
+            # in pickle's own order: a registered function takes precedence over the class
             reduce = copyreg.dispatch_table.get(type(value))
             reduced = reduce(value) if reduce is not None else value.__reduce_ex__(4)
         except Exception:  # whatever a class raises for what has no form outside its process

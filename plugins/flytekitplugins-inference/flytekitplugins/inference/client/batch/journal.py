@@ -29,6 +29,8 @@ VERSION = 1
 anew."""
 _APPLICATION_ID = int.from_bytes(b"ibat", "big")
 """Marks the file as ours in its header (https://sqlite.org/pragma.html#pragma_application_id)."""
+# AUTOINCREMENT never reuses a number, so `since` also finds a row whose earlier result was deleted.
+# `seen` is temporary: a position is one of this run, and a later run may have other rows before it.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS main.parameters (json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS main.results (
@@ -72,6 +74,7 @@ class Journal:
         self.path = path
         self.changed: list[str] = []
         """The differences to an existing journal, if this one starts anew because of them."""
+        # through JSON and back, because that is what those of an existing journal went through
         self._parameters = json.loads(
             json.dumps({**parameters, "version": VERSION}, sort_keys=True, default=repr)
         )
@@ -101,6 +104,7 @@ class Journal:
             The rows to process, and for each of the others whether it failed.
         """
         todo, resumed = [], []
+        # one transaction, because a commit costs about the same for one row as for hundreds
         with _writing(self.path), self._transaction():
             for row in rows:
                 failed = self._note(row)
@@ -116,6 +120,7 @@ class Journal:
             (item.key, item.content, item.keep, item.failed, item.record) for item in finished
         ]
         with _writing(self.path), self._transaction():
+            # REPLACE: a restored checkpoint may hold results that the journal has, too
             statement = (
                 "INSERT OR REPLACE INTO results (key, content, keep, failed, record) "
                 "VALUES (?, ?, ?, ?, ?)"
@@ -165,9 +170,11 @@ class Journal:
                     f"Row {row.position + 1} has the id {row.id!r}, which row {earlier + 1} has "
                     "too.",
                 )
+                # a key of its own: the row still needs its place in the output
                 row.key = b"duplicate %d" % row.position
                 continue
             occurrence = occurrence + 1 if occurrence else self._occurrences(key)
+            # of fixed length and big-endian, so that `max(key)` is the last occurrence
             row.key = key + occurrence.to_bytes(5, "big")
         result = self._database.execute(
             "SELECT content, keep, failed FROM results WHERE key = ?", [row.key]
@@ -175,6 +182,7 @@ class Journal:
         if result is None:
             return None
         content, keep, failed = result
+        # under an id that the user gave, the content may have changed since
         if keep and content == row.content:
             return bool(failed)
         self._database.execute("DELETE FROM results WHERE key = ?", [row.key])
@@ -208,6 +216,8 @@ class Journal:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    # timeout 0: whoever has the file keeps it for a whole run, so waiting is useless.
+    # check_same_thread: the disk's thread opens and uses it, the event loop's closes it.
     database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         # An exclusive lock keeps other processes out. It also lets the write-ahead log work without
@@ -220,6 +230,7 @@ def _open(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA temp_store = FILE")
         _claim(database)
         database.executescript(_TABLES)
+        # takes the lock now, so that a second process fails here and not in the middle of its run
         database.execute("BEGIN IMMEDIATE")
         database.execute("COMMIT")
     except sqlite3.Error:
@@ -239,6 +250,7 @@ def _claim(database: sqlite3.Connection) -> None:
 
 def _move_away(path: Path) -> None:
     path.replace(path.with_name(path.name + ".previous"))
+    # if any remain, SQLite would take them for those of the new file
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

@@ -70,6 +70,8 @@ class _Throughput:
 
     def update(self, rate: float, epoch: int) -> None:
         self.measured += 1
+        # the first full measurement replaces the ramp's; from the fourth on, the latest counts
+        # 30 %, so that the rate follows the server
         self.rate += (rate - self.rate) * max(0.3, 1 / self.measured)
         self.epoch = epoch
 
@@ -205,11 +207,14 @@ class Limiter:
     def _back_off(self, now: float) -> None:
         self._lowered_at = now
         self._ramping = False
+        # each overload doubles the wait before the refused limit is allowed again
         self._cap_patience = min(2 * self._cap_patience, 8 * MAX_PATIENCE)
         self._cap = max(0, self._at - 1)
         self._measured = {step: one for step, one in self._measured.items() if step <= self._cap}
+        # steps are 2/3 or 3/4 apart; 0.7 skips the smaller one: the load falls by a third or more
         lower = [step for step, limit in enumerate(self._steps) if limit <= 0.7 * self.limit]
         self._go(max(lower, default=0), now)
+        # those refusals belong to the limit that was just lowered
         self._recent.clear()
         self._clean_epochs = 0
 

@@ -84,6 +84,7 @@ class Monitor:
 
     async def watch_queue(self, caller: Caller) -> None:
         """Report the server's queue length to the limiter, as long as its metrics contain it."""
+        # one miss ends it: this is only a hint, and rendering its metrics costs a server time
         while (waiting := await caller.queue_length()) is not None:
             self._server.limiter.queue_seen(waiting)
             await asyncio.sleep(_QUEUE_SECONDS)

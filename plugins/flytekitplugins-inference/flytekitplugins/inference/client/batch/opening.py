@@ -50,6 +50,7 @@ async def open_run(
         progress = Progress(shown=arguments.progress)
         directory = None
         if arguments.output is None:
+            # the result holds it, so that it is deleted together with the result
             directory = tempfile.TemporaryDirectory(prefix="inference-batch-")
             path = Path(directory.name, "output.jsonl")
         else:
@@ -59,6 +60,7 @@ async def open_run(
         parameters = await _parameters(arguments, caller, work, progress)
         disk = Worker("batch-disk")
         uploader = Worker("batch-checkpoint")
+        # a stack closes in reverse, so what uses a thread is registered after the thread
         stack.callback(disk.close)
         stack.callback(uploader.close)
         journal = await disk.call(_open_journal, path, parameters, arguments.resume, progress)
@@ -66,6 +68,7 @@ async def open_run(
         checkpoint = _open_checkpoint(arguments, journal, path, parameters)
         if checkpoint is not None:
             stack.callback(checkpoint.close)
+            # before any row is read, because `Journal.register` looks for its result then
             if restored := await disk.call(checkpoint.restore):
                 progress.say(
                     f"continues: {restored:,} results of an earlier attempt are in Flyte's "
@@ -193,6 +196,7 @@ def _open_checkpoint(
     flyte = current_checkpoint() if arguments.resume else None
     if flyte is None:
         return None
+    # without output=, the temporary file has a name that another batch's output may have
     name = json.dumps(
         [path.name if arguments.output else None, parameters], sort_keys=True, default=repr
     )

@@ -103,6 +103,7 @@ class JsonLinesOutput:
     def finish(self) -> None:
         """Rename the complete file to its final path."""
         self._file.flush()
+        # else the rename may reach the disk before the content, and a crash leave a short file
         os.fsync(self._file.fileno())
         self._file.close()
         partial_path(self.path).replace(self.path)
@@ -130,6 +131,7 @@ class ParquetOutput:
     def write(self, record: str) -> None:
         """Append a record."""
         fields = json.loads(record)
+        # a column has one type, and ids may be texts and numbers
         if fields["id"] is not None:
             fields["id"] = str(fields["id"])
         if (
@@ -161,6 +163,7 @@ class ParquetOutput:
             return
         try:
             table = pyarrow.Table.from_pylist(self._records, schema=self._schema)
+        # only then record by record, because nearly every group fits as a whole
         except _UNFIT:
             records = [self._fitting(record) for record in self._records]
             table = pyarrow.Table.from_pylist(records, schema=self._schema)

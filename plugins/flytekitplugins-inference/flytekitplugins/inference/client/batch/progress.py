@@ -64,6 +64,7 @@ class Rates:
     def update(self, now: float, counts: Counts) -> None:
         """Add the counts at a moment."""
         self._samples.append((now, counts.computed, counts.tokens))
+        # one sample older than the window stays, so that the rates cover all of it
         while len(self._samples) > 2 and now - self._samples[1][0] >= _WINDOW_SECONDS:
             self._samples.popleft()
         began, rows, tokens = self._samples[0]
@@ -108,6 +109,7 @@ class Progress:
         self.rates.update(now, counts)
         line = render(counts, self.rates, bar=self._live)
         if self._live:
+            # a line of full width wraps in some terminals, and `_clear` clears one line only
             width = shutil.get_terminal_size().columns - 1
             self._write(f"{self._clear()}{line[:width]}" + ("\n" if last else ""))
         elif self._shown and (last or now - self._last >= _PLAIN_SECONDS):

@@ -86,6 +86,7 @@ class Recorder:
             self._counts.succeeded += 1
         else:
             self._counts.failed += 1
+        # a rerun tries the others again: their cause may be gone by then
         keep = fault is None or fault.final
         self._finished.append(Finished(row.key, row.content, keep, fault is not None, record))
         self._has_news.set()
@@ -117,12 +118,14 @@ class Recorder:
             self._has_news.clear()
             await asyncio.sleep(_GATHER_SECONDS)
             await self.commit()
+            # after the commit, so that finished rows are kept even if this ends the run
             self.check_failures()
             self.written.set()
             self._wake.ring()
 
     async def commit(self) -> None:
         """Commit the finished rows, and write those that are next in order to the output."""
+        # rows that finish during the write belong to the next commit
         finished, self._finished = self._finished, []
         self._committing = len(finished)
         try:
@@ -165,6 +168,7 @@ class Recorder:
             if failed and len(self.failures) < _FAILURES_KEPT:
                 fields = json.loads(record)
                 self.failures.append(Failure(position, fields["id"], fields["error"]))
+            # the journal's record has no index: it outlives the run, a row's position does not
             output.write(f'{{"index": {position}, {record[1:]}')
             self._position = position + 1
         output.flush()

@@ -47,6 +47,7 @@ class Recovery:
     async def cancel(self) -> None:
         """Stop polling."""
         if self._task is not None:
+            # for the case that no row waits any more: each waits behind a shield
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 

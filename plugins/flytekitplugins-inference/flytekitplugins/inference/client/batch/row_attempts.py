@@ -86,6 +86,7 @@ class RowAttempts:
     def _answered(self, row: Row, ticket: Ticket, answer: RowAnswer) -> None:
         now = time.monotonic()
         self._server.availability.answered()
+        # embeddings write no tokens; without any count, all answers weigh the same
         size = max(answer.completion_tokens or answer.prompt_tokens, 1)
         self._server.limiter.answered(ticket, now, size=size)
         row.attempts += 1
@@ -96,6 +97,7 @@ class RowAttempts:
     async def _failed(self, row: Row, ticket: Ticket, fault: Fault) -> None:
         now = time.monotonic()
         limiter, availability = self._server.limiter, self._server.availability
+        # not recorded, so that the next run sends the row again
         if self.are_last and fault.retryable:
             limiter.failed(ticket, now)
             return
@@ -106,6 +108,7 @@ class RowAttempts:
             limiter.failed(ticket, now)
         availability.failed(fault)
         may_be_away = fault.kind in ("disconnected", "unreachable")
+        # after the ticket was returned: a row that waits here must not take up the limit
         was_away = may_be_away and await self._server.recovery.wait()
         verdict = self._policy.decide(row, fault, now=now, server_was_away=was_away)
         if verdict is Verdict.FAIL:

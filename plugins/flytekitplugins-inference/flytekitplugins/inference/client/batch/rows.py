@@ -87,6 +87,7 @@ def open_rows(rows: Any) -> RowSource:
     table = _open_table(rows) or _open_arrow(rows)
     if table is not None:
         return table
+    # these two are iterable, but nobody means their items as rows
     if isinstance(rows, (bytes, Mapping)) or not isinstance(rows, (Iterable, AsyncIterable)):
         raise ConfigError(
             f"rows is {_described(rows)}; expected an iterable of rows, a table, or the path of a "
@@ -166,6 +167,7 @@ def _open_table(rows: Any) -> RowSource | None:
     """
     match _library_and_type(rows):
         case "pandas", "DataFrame":
+            # in parts, because the records of a whole table are a second copy of it
             parts = (
                 rows.iloc[first : first + _TABLE_ROWS] for first in range(0, len(rows), _TABLE_ROWS)
             )
@@ -202,6 +204,7 @@ def _library_and_type(value: object) -> tuple[str, str]:
 
 def _arrow_rows(batches: Iterable[Any]) -> Iterator[Any]:
     for batch in batches:
+        # a chunk of a table may hold all of its rows
         for first in range(0, batch.num_rows, _TABLE_ROWS):
             yield from batch.slice(first, _TABLE_ROWS).to_pylist()
 
@@ -231,6 +234,7 @@ def identify(value: Any, position: int, id_source: IdSource | None) -> Row:
         text = shortened(f"{type(error).__name__}: {error}")
         row.fault = Fault("invalid_row", f"{describe(position, value)}; reading it raised {text}")
     if row.fault is not None:
+        # such a row has nothing else by which a later run could recognise it
         row.key = _digest(b"position %d" % position)
     return row
 
@@ -255,6 +259,7 @@ def _read_id(value: Any, position: int, id_source: IdSource) -> RowId:
         )
     else:
         row_id = value[id_source]
+    # a NumPy number equals the Python one, but JSON does not take it
     row_id = row_id.item() if hasattr(row_id, "item") else row_id
     if isinstance(row_id, bool) or not isinstance(row_id, (str, int)):
         raise Fault(
@@ -266,6 +271,7 @@ def _read_id(value: Any, position: int, id_source: IdSource) -> RowId:
 
 def _canonical(value: Any, position: int, *, needed: bool) -> bytes:
     if isinstance(value, str):
+        # no JSON begins with an `s`, so a text never equals a row of another type
         return b"s" + value.encode("utf-8", "surrogatepass")
     try:
         return json.dumps(value, sort_keys=True, default=_plain, ensure_ascii=False).encode(

@@ -142,21 +142,25 @@ class Runner:
             watch = self.monitor.watch_queue(self.parts.caller)
             beside.append(asyncio.create_task(watch))
         try:
+            # those beside never end by themselves; one that fails ends the run
             await until_done([read, send, write], [save, *beside])
             self.recorder.check_failures()
             await self.recorder.complete()
         except asyncio.CancelledError:
+            # else the task that awaits the batch was cancelled, and nobody wants the answers
             if self._stop.is_set():
                 await end_tasks([read, send, save])
                 await self._server.recovery.cancel()
                 await self._wait_for_answers()
             raise
         finally:
+            # everything that adds rows or requests ends first; what is finished is written last
             await end_tasks([read, send, save, write, *beside])
             await self._dispatcher.cancel()
             await self._server.recovery.cancel()
             await self._keep_what_is_finished()
             self.monitor.end()
+            # no `await` follows, so a reader of records that this wakes sees a run that is done
             self.recorder.written.set()
 
     def stop(self) -> None:

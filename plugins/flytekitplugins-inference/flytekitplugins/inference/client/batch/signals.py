@@ -48,6 +48,7 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[Interruption]:
             stop()
         elif number == signal.SIGINT:
             interruption.at_once = True
+            # the caller's own handler gets the signal, as if there were no batch
             signal.signal(number, previous[number])
             signal.raise_signal(number)
             raise SystemExit(128 + number)  # reached if the handler returned

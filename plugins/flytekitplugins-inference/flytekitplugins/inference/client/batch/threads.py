@@ -51,6 +51,7 @@ class Worker:
                 failure.__cause__ = error
             except BaseException as error:  # passed on to the task that awaits the call
                 failure = error  # type: ignore[assignment]
+            # a run that was stopped does not wait for a disk or a store that hangs
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, result, failure)
 

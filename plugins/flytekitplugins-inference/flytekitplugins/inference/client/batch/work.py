@@ -92,6 +92,7 @@ class HttpWork:
             request = {"input": content}
         else:
             request = {"messages": self._messages(position, content)}
+        # in this order: a parameter may name another model, and none replaces what is the row's
         return {"model": model, **self.parameters, **request}
 
     def read(self, answer: Any) -> RowAnswer:
@@ -113,6 +114,7 @@ class HttpWork:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             message = f"The answer is JSON, but not that of {self.path}: {_quoted(answer)}"
             raise Fault("invalid_answer", message) from error
+        # a tool call and a refusal have no text
         if text is None:
             raise Fault(
                 "invalid_output", f"The answer has no text; its finish_reason is {reason!r}."
@@ -260,6 +262,7 @@ def structured(
         MissingDependencyError: A JSON schema is given, and the package `jsonschema` is not
             installed.
     """
+    # pydantic is known by its method, because it may not be installed
     if hasattr(schema, "model_json_schema"):
         model_type, schema = schema, schema.model_json_schema()
     elif isinstance(schema, Mapping):
@@ -267,6 +270,7 @@ def structured(
         _check_schema(schema)
     else:
         raise ConfigError(f"schema={schema!r} is neither a pydantic model nor a JSON schema.")
+    # OpenAI's API allows letters, digits, `_` and `-` here; a title is free text
     name = str(schema.get("title", "output")).replace(" ", "_")
     response_format = {
         "type": "json_schema",
@@ -295,10 +299,12 @@ def as_work(work: Any) -> Work:
         "expected chat(…), completion(…), embeddings(…), structured(…) or an async def "
         "f(client, row)"
     )
+    # an object with an `async def __call__` serves as well
     call = getattr(work, "__call__", None)  # noqa: B004
     if not inspect.iscoroutinefunction(work) and not inspect.iscoroutinefunction(call):
         raise ConfigError(f"work={work!r}; {takes}.")
     try:
+        # refused here, since each row would otherwise fail with the same error
         inspect.signature(work).bind(None, None)
     except TypeError as error:
         raise ConfigError(

@@ -40,6 +40,7 @@ NOTE = 1
 def advise(server: ServerData) -> list[Advice]:
     """Return what to change about one server and its use, the most urgent first."""
     advice = [one for rule in RULES for one in rule(server)]
+    # stable: of equal severity, the order of the rules decides
     return sorted(advice, key=lambda one: -one.severity)
 
 

@@ -94,6 +94,7 @@ def draw(charts: Sequence[Chart]) -> list[dict[str, str]] | None:
     command = [sys.executable, "-m", __name__]
     environment = {
         **os.environ,
+        # the task may have extended `sys.path`, and the process must find what it finds
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "MPLBACKEND": "svg",
     }
@@ -148,6 +149,7 @@ def _svg(chart: Chart, width: int, prefix: str) -> str:
     matplotlib.rcParams["svg.hashsalt"] = prefix  # else ids differ in each run
     rows = len(chart.get("bars", ()))
     height = 216 if chart["kind"] == "lines" else 40 + 29 * rows
+    # at 72 dpi, a point of matplotlib is a pixel of the page
     figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0)
@@ -159,6 +161,7 @@ def _svg(chart: Chart, width: int, prefix: str) -> str:
         text,
         format="svg",
         transparent=True,
+        # without dates and versions, so that equal numbers give an equal drawing
         metadata={"Date": None, "Creator": None, "Format": None},
     )
     return _inline(text.getvalue(), prefix)
@@ -208,6 +211,7 @@ def _draw_lines(axes: Any, chart: Chart, width: int) -> None:
     last = max([last, *(ended for _, ended in chart.get("spans", ()))])
     axes.set_xlim(0, last or 1)
     top = chart.get("top")
+    # all values may be zero, and matplotlib warns of an axis without height
     axes.set_ylim(0, top or max(axes.get_ylim()[1], 1e-9))
     axes.set_ylabel(chart.get("y_label", ""), color=COLOURS["muted"])
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=_are_whole(lines)))
@@ -237,6 +241,7 @@ def _draw_timeline(axes: Any, chart: Chart, width: int) -> None:
         began, ended = bar["values"]
         axes.barh(
             row,
+            # a phase of almost no length is still visible
             max(ended - began, end / 250),
             left=began,
             height=0.55,
@@ -260,6 +265,7 @@ def _draw_timeline(axes: Any, chart: Chart, width: int) -> None:
     axes.set_yticks(
         range(len(bars)), [_short(bar["label"], 28 if width > 400 else 19) for bar in bars]
     )
+    # downwards, so that the first bar is on top
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, end)
     axes.xaxis.set_major_locator(_time_locator(end, 6 if width > 400 else 4))
@@ -272,6 +278,7 @@ def _draw_ranges(axes: Any, chart: Chart, width: int) -> None:
     bars = chart["bars"]
     for row, bar in enumerate(bars):
         colour = COLOURS[bar["colour"]]
+        # a logarithmic axis has no zero
         values = [max(value, 1e-6) for value in bar["values"]]
         p50, p95, p99 = values[-3:] if len(values) == 3 else values[1:4]
         axes.hlines(row, values[0], values[-1], color=colour, linewidth=1.2)
@@ -370,8 +377,10 @@ def _inline(svg: str, prefix: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\n\s*", " ", svg)
+    # the page's style sets the size, and the viewBox keeps the proportions
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    # all drawings are in one page, where an id must be unique
     svg = re.sub(r'(?<=[ "])id="([^"]+)"', rf'id="{prefix}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
     svg = re.sub(r'xlink:href="#([^"]+)"', rf'xlink:href="#{prefix}-\1"', svg)

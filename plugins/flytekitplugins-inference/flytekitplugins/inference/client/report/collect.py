@@ -115,5 +115,6 @@ def _cold_start(path: str | None) -> ColdStart | None:
     try:
         with Path(path).open("rb") as file:
             return from_json(ColdStart, json.loads(file.read(MAX_COLD_START_BYTES)))
+    # the rest of a report does not depend on it
     except (OSError, ValueError, RecursionError):
         return None

@@ -77,6 +77,7 @@ def _read(hint: Any, value: Any) -> Any:
     """Return a value of a type; raise `ValueError` if it does not have it."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
+        # of `… | None`, the only union here
         return None if value is None else _read(parts[0], value)
     if origin is tuple:
         if not isinstance(value, list | tuple):
@@ -100,10 +101,12 @@ def _plain(kind: Any, value: Any) -> Any:
 
 
 def _number(kind: type, value: Any) -> float:
+    # for Python a bool is an `int`; infinity has no form in JSON
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(value)
     if kind is float:
         return float(value)
+    # some writers of JSON have only floats, so 8.0 is a whole number
     if int(value) != value:
         raise ValueError(value)
     return int(value)

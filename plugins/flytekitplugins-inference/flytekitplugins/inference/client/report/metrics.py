@@ -72,6 +72,7 @@ class _Cell:
 def _mean(one: _Cell, other: _Cell, name: str) -> float:
     """Return the mean level of two stretches, of which one at least has it."""
     cells = [cell for cell in (one, other) if name in cell.levels]
+    # the first sample has no length, as nothing precedes it
     weights = [cell.seconds or 1.0 for cell in cells]
     pairs = zip(cells, weights, strict=True)
     return sum(cell.levels[name] * weight for cell, weight in pairs) / sum(weights)
@@ -199,6 +200,7 @@ class Sampler:
             own = self._buckets.setdefault(quantity, {})
             old = before.buckets.get(quantity, {})
             for upper, count in bounds.items():
+                # only counters tell of a restart, and a server's page may have none
                 own[upper] = own.get(upper, 0.0) + max(count - old.get(upper, 0.0), 0.0)
             seconds = page.sums.get(quantity, 0.0) - before.sums.get(quantity, 0.0)
             self._sums[quantity] = self._sums.get(quantity, 0.0) + max(seconds, 0.0)
@@ -353,8 +355,10 @@ def _release(url: str) -> None:
             _SAMPLERS[url] = (sampler, users - 1)
             return
         del _SAMPLERS[url]
+        # so that it becomes the newest: a dict keeps the place of a key that it has
         _ENDED.pop(url, None)
         _ENDED[url] = sampler
         while len(_ENDED) > MAX_ENDED:
             del _ENDED[next(iter(_ENDED))]
+    # outside the lock: the last sample may take a second, and other servers' blocks must not wait
     sampler.stop()

@@ -47,8 +47,10 @@ def document(content: str) -> str:
 def fragment(data: ReportData) -> str:
     """Return the report as HTML below 1 MiB, with its own style, for any page."""
     drawings, missing = _drawings(
+        # drawings do not depend on a table's rows, so they are made once, with one row
         [panel for server in data.servers[:DRAWN_SERVERS] for panel in panels(server, 1)]
     )
+    # tables shrink first, since drawings tell more
     for rows in (60, 20, 4):
         page = _page(data, rows, drawings, missing)
         if len(page.encode()) <= MAX_BYTES:
@@ -302,6 +304,7 @@ def _one_advice(advice: Advice) -> list[Html]:
 def _figure(panel: Panel, drawing: Drawing | None, name: str, level: str) -> Html:
     parts = [_el(level, panel.title, id=name), _el("p", panel.sentence)]
     if drawing is not None:
+        # one of the two is shown, by the width of the reader's screen
         both = (
             Html(svg.replace("<svg ", f'<svg class="{kind}" ', 1)) for kind, svg in drawing.items()
         )

@@ -58,6 +58,7 @@ def panels(server: ServerData, rows: int) -> list[Panel]:
 
 def origin(server: ServerData) -> float:
     """Return where the time axes of a server's drawings begin, in seconds since the epoch."""
+    # 0.0: nothing was observed by that source
     moments = [server.clients.began, server.metrics.began if server.metrics else 0.0]
     return min((moment for moment in moments if moment), default=0.0)
 
@@ -224,6 +225,7 @@ def _sent(server: ServerData) -> Line:
     timeline = server.clients.timeline
     counts = timeline.in_flight()
     per = _per(len(counts), POINTS)
+    # the highest of a stretch, because its mean would hide a short burst
     values = [max(part) for part in _chunks(counts, per)]
     shift = server.clients.began - origin(server)
     x = [shift + (index + 1) * timeline.cell_seconds * per for index in range(len(values))]

@@ -68,6 +68,7 @@ class Report:
 
 
 def _write(path: Path, text: str) -> None:
+    # in the same directory, because a rename is atomic only within one file system
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:

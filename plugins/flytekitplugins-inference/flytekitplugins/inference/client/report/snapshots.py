@@ -90,6 +90,7 @@ class ColdStart:
             with contextlib.suppress(ValueError):
                 began = datetime.fromisoformat(phase.started).timestamp()
                 ended = datetime.fromisoformat(phase.ended).timestamp()
+                # a wall clock may be set back between the two
                 spans.append((phase.name, began, max(began, ended)))
         first = min((began for _, began, _ in spans), default=0.0)
         spans.sort(key=lambda span: span[1:])
