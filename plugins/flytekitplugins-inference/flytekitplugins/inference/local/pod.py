@@ -264,6 +264,7 @@ class LocalPod:
             ServerNotReadyError: A sidecar did not get ready within its budget. Everything is
                 stopped.
         """
+        # before the thread starts, so that no end of the interpreter misses a pod that runs
         _live.add(self)
         try:
             self._thread.start()
@@ -318,6 +319,7 @@ class LocalPod:
             self._clean_up()
 
     def _clean_up(self) -> None:
+        # nothing of the pod runs any more, so another pod may take its ports
         release_ports(self._plan.ports)
         self._backend.clean_up(self._plan)
         shutil.rmtree(self._plan.root, ignore_errors=True)

@@ -160,6 +160,7 @@ class Gate:
         while True:
             self._tick()
             answer = self._note(probes[0].ask_readiness(self._request_seconds()))
+            # a server may be healthy before it has its models, so each is asked for by name
             for probe in probes:
                 if answer.is_ready and probe.asks_for_model:
                     answer = self._note(probe.ask_model(self._request_seconds()))
@@ -200,6 +201,7 @@ class Gate:
         self._answer = answer
         if answer.is_open:
             self._is_open = self._was_open = True
+        # a refusal is certain; a timeout is not, and does not count as a closed port
         elif answer.is_open is False and self._is_open:
             self._is_open = False
             self._closings += 1

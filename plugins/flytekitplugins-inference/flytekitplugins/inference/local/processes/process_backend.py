@@ -107,6 +107,7 @@ class ProcessBackend:
         program = self._find(container)
         if program is None:
             raise FileNotFoundError(why_missing(container))
+        # else a run without a message would show that of the run before
         with contextlib.suppress(FileNotFoundError):
             container.termination_log.unlink()
         marker = f"{plan.root.name}/{container.name}"
@@ -187,6 +188,7 @@ class ContainerProcess:
                 self._shim.kill()  # it should have ended long ago; the second look finds the rest
             code = self._shim.poll()
             if code is not None:
+                # a worker that survived the shim would keep its port and memory from the next run
                 end_marked(self._marker)
                 self._is_read.wait(_READER_PATIENCE_SECONDS)
                 self._code = 128 - code if code < 0 else code

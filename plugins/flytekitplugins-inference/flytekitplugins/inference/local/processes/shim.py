@@ -104,6 +104,7 @@ class Shim:
             return pid
         try:
             os.setsid()
+            # if the shim itself is killed, the kernel ends the program
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             for number in (
                 *_HANDLED,
