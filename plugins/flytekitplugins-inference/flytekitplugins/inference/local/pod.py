@@ -277,6 +277,7 @@ class LocalPod:
                     or ServerExitedError("The pod was stopped.")
                 )
         except BaseException:
+            # the thread did not start, so nothing else cleans up
             if self._thread.ident is None:
                 self._clean_up()
             else:
@@ -325,6 +326,7 @@ class LocalPod:
         shutil.rmtree(self._plan.root, ignore_errors=True)
         if self._plan.root.exists():
             self._output.write_line(POD, f"could not remove all of {self._plan.root}")
+        # last, because `begin` and `stop` return then, and nothing of the pod may be left
         _live.discard(self)
         self._initialized.set()
         self._stopped.set()

@@ -104,8 +104,8 @@ class Pool:
         try:
             entry.pod = open_pod()
         except BaseException as error:
-            # out of the pool at once, so that the next lease makes a new attempt
             entry.failure = error
+            # out of the pool at once, so that the next lease makes a new attempt
             with self._lock:
                 self._forget(key, entry)
             raise

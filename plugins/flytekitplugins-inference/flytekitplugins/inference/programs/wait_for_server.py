@@ -272,6 +272,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     parser = _parser()
     parsed = parser.parse_args(argv)
+    # runs before the server's image is pulled; the gate runs only after every sidecar has started
     if parsed.preflight:
         _refuse(
             parser,

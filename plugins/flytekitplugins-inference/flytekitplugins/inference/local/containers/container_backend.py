@@ -105,7 +105,7 @@ class ContainerBackend:
         try:
             return self._run(arguments, write_line, container, plan)
         except OSError as error:
-            # a runtime may refuse limits, and a container can do without them
+            # refused by rootless runtimes with cgroups v1, for example; it can do without them
             host = {key: value for key, value in arguments["host"].items() if key not in LIMITS}
             if host == arguments["host"]:
                 raise

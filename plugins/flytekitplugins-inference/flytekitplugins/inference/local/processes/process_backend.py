@@ -114,6 +114,7 @@ class ProcessBackend:
         env = self._environment(container) | {MARKER: marker}
         words = [program, *with_programs(container.command, env["PATH"])[1:], *container.args]
         shim = subprocess.Popen(
+            # isolated: the container's PYTHONPATH is the program's, not the shim's
             [sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()), str(plan.root), *words],
             env=env,
             cwd=container.working_dir,
@@ -216,6 +217,7 @@ class ContainerProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            # a group of its own, so that a time-out ends all that the command has started
             start_new_session=True,
         ) as process:
             try:
