@@ -31,6 +31,7 @@ def installed_servers() -> dict[str, type[ModelInferenceTemplate]]:
 
     kinds: dict[str, type[ModelInferenceTemplate]] = {}
     owners: dict[str, str] = {}
+    # ours first, so that of two servers with one name the other distribution's is left out
     for entry_point in sorted(entry_points(group=SERVERS), key=_ours_first):
         owner = entry_point.dist.name if entry_point.dist else "?"
         try:

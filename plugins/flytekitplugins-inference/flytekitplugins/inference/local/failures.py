@@ -60,6 +60,7 @@ def exited_error(
         log_tail: Its last lines, oldest first.
     """
     last_line = log_tail[-1] if log_tail else ""
+    # a program writes the same line to both; outside a pod, the termination log may not be writable
     message, hint = read_termination_message(termination_message.strip() or last_line)
     if message and last_line.startswith("{"):
         log_tail = log_tail[:-1]  # said in words already

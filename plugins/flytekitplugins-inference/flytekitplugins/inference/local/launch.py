@@ -97,6 +97,7 @@ def start(
         for name, path in files.items():
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(settings.files[name])
+        # before the plan, whose variables and arguments contain the ports
         ports = reserve_ports(declared_ports(manifest))
         if settings.backend is None:
             backend, plan = choose_backend(compile_for, report, os.environ)
@@ -117,6 +118,7 @@ def start(
             shared, startup_seconds=settings.startup_seconds, max_restarts=settings.max_restarts
         )
         pod = LocalPod(plan, supervisor, history=history, output=output, backend=backend)
+    # also Ctrl-C: until `begin`, no thread owns the pod and no `atexit` stops it
     except BaseException:
         release_ports(ports)
         shutil.rmtree(root, ignore_errors=True)

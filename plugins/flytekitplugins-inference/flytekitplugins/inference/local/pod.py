@@ -264,6 +264,7 @@ class LocalPod:
             ServerNotReadyError: A sidecar did not get ready within its budget. Everything is
                 stopped.
         """
+        # before the thread starts, so that no end of the interpreter misses a pod that runs
         _live.add(self)
         try:
             self._thread.start()
@@ -276,6 +277,7 @@ class LocalPod:
                     or ServerExitedError("The pod was stopped.")
                 )
         except BaseException:
+            # the thread did not start, so nothing else cleans up
             if self._thread.ident is None:
                 self._clean_up()
             else:
@@ -318,11 +320,13 @@ class LocalPod:
             self._clean_up()
 
     def _clean_up(self) -> None:
+        # nothing of the pod runs any more, so another pod may take its ports
         release_ports(self._plan.ports)
         self._backend.clean_up(self._plan)
         shutil.rmtree(self._plan.root, ignore_errors=True)
         if self._plan.root.exists():
             self._output.write_line(POD, f"could not remove all of {self._plan.root}")
+        # last, because `begin` and `stop` return then, and nothing of the pod may be left
         _live.discard(self)
         self._initialized.set()
         self._stopped.set()

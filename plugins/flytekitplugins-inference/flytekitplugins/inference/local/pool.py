@@ -93,6 +93,7 @@ class Pool:
             is_first = entry is None
             if entry is None:
                 entry = self._entries[key] = _Entry()
+            # before the pod has started, so that nobody stops it between its start and its use
             entry.users += 1
             if entry.timer is not None:
                 entry.timer.cancel()
@@ -104,6 +105,7 @@ class Pool:
             entry.pod = open_pod()
         except BaseException as error:
             entry.failure = error
+            # out of the pool at once, so that the next lease makes a new attempt
             with self._lock:
                 self._forget(key, entry)
             raise
@@ -156,6 +158,7 @@ class Pool:
 
     def _expire(self, key: str, entry: _Entry) -> None:
         with self._lock:
+            # `cancel` comes too late for a timer that already waits for the lock
             if entry.users or entry.timer is not threading.current_thread():
                 return  # leased again meanwhile
             self._forget(key, entry)
@@ -215,6 +218,7 @@ class Lease:
         entered: asyncio.Future[LocalPod] = loop.create_future()
 
         def deliver(pod: LocalPod | None, error: BaseException | None) -> None:
+            # cancelled during the start; in a thread, because the pod's end would block the loop
             if entered.cancelled():
                 threading.Thread(target=self.__exit__, args=(None, None, None), daemon=True).start()
             elif pod is not None:
@@ -244,6 +248,7 @@ class Lease:
     ) -> None:
         import asyncio
 
+        # shielded: a cancellation during the stop must not leave the lease counted for ever
         await asyncio.shield(asyncio.to_thread(self.__exit__, kind, error, trace))
 
 

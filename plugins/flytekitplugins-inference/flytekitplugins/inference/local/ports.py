@@ -70,6 +70,7 @@ def _release(ports: Iterable[int]) -> None:
         file, path = _reserved.pop(port, (None, None))
         if file is not None and path is not None:
             with contextlib.suppress(FileNotFoundError):
+                # before the lock ends: whoever gets it next then sees that the file is gone
                 path.unlink()
             os.close(file)
 

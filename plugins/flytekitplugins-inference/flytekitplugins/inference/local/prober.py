@@ -102,6 +102,7 @@ def _follow(action: HttpGet, timeout: float) -> ProbeResult:
     try:
         for _ in range(_MAX_REDIRECTS):
             address = parse_address(url)
+            # each hop gets what is left, so a chain of redirects takes no longer than one answer
             status, location, body = _get(address, action.headers, end - time.monotonic())
             target = urljoin(url, location) if location else ""
             # as the kubelet does: a redirect to another host is a success, and is not followed

@@ -168,6 +168,7 @@ class Supervisor:
             following = next(
                 (item for item in self.containers if item.state is State.WAITING), None
             )
+            # containers beside the primary start together with it, after all init containers
             if following is None or following.plan.role is Role.BESIDE:
                 self._start_primary()
                 return
@@ -194,6 +195,7 @@ class Supervisor:
                 and container.exit_code
             ):
                 return container.exit_error("and the pod cannot start without it")
+            # a kubelet would go on for ever
             if container.crashes > self._max_restarts:
                 return container.exit_error(
                     f"after {container.restarts} restarts, before the pod had started"

@@ -115,6 +115,7 @@ class Creation:
             self._pull(config.name)
         else:
             self._create(recipe, _files(recipe, config.source or Path()))
+        # `create` only writes the model: the first request of the task would pay for its loading
         self._load()
         self._verify()
 
@@ -130,6 +131,7 @@ class Creation:
             try:
                 return action()
             except (SourceUnavailableError, IntegrityError) as error:
+                # a large pull that often breaks off but always gets further must come to its end
                 attempt = 1 if position() > best else attempt + 1
                 best = max(best, position())
                 if attempt >= self._config.retry.attempts:
@@ -202,6 +204,7 @@ class Creation:
         digest = digest_of(file.path, self._counting("hashing", file))
 
         def upload() -> None:
+            # in each attempt: the last one may have arrived although its answer was lost
             if not self._api.has_blob(digest):
                 count_bytes = self._counting("uploading", file)
                 try:
@@ -288,6 +291,7 @@ class Creation:
                 f"Ollama has no {name} although it was created.",
                 hint="Read the log of model-server.",
             )
+        # `tags` lists what is stored, `ps` what is loaded
         entry = _find(self._ask("/api/ps"), name)
         if entry is None:
             raise ServerError(

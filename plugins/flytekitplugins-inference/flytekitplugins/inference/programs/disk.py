@@ -30,6 +30,7 @@ def make_directories(root: Path, directory: Path) -> None:
     """Make `directory` below `root`, readable by everybody; replace links and files in its way."""
     for path in [*reversed(directory.relative_to(root).parents), directory.relative_to(root)][1:]:
         place = root / path
+        # a link could lead out of `root`; an earlier run with other inputs may have left either
         if place.is_symlink() or place.is_file():
             place.unlink()
         if not place.exists():
@@ -57,6 +58,7 @@ def check_space(directory: Path, needed: int) -> None:
     Raises:
         DestinationError: The volume has less space.
     """
+    # the nearest parent that exists is on the same volume: directories made below it cross no mount
     place = next(path for path in (directory, *directory.parents) if path.exists())
     free = shutil.disk_usage(place).free
     if needed > free:

@@ -132,6 +132,7 @@ class Downloader:
         with telling(lambda: f"{transfer.progress} of the inputs had arrived."):
             placements, delivered = self._fetch(transfer, references)
         local.update({item.reference: str(config.directory / item.path) for item in placements})
+        # last: a kill before this line leaves no `inputs.json`, so the rerun continues the download
         self._write(replace(tree, local), placements, delivered)
         transfer.close()
 
@@ -142,6 +143,7 @@ class Downloader:
 
         Starts again if somebody replaces a source between the two steps.
         """
+        # first all lookups, then the downloads: a wrong address fails before gigabytes arrive
         for last in (False,) * (MAX_ROUNDS - 1) + (True,):
             # a run that continues an earlier one may have the files, and needs no first bytes
             heads = itertools.islice(
@@ -243,6 +245,7 @@ class Downloader:
             "total_bytes": size,
             "seconds": seconds,
         }
+        # before `inputs.json`, which means that everything is there, the manifest too
         write_json(self._manifest, manifest)
         write_json(self._config.output, values)
         _say(f"done files={len(files)} bytes={size} seconds={seconds}")

@@ -26,6 +26,7 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
     Args:
         root: Where `/proc` and `/sys` lie.
     """
+    # a pod without a limit still cannot use more than its node has
     limits = [_machine_memory(root)]
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")

@@ -146,6 +146,7 @@ class Loader:
         """Publish everything for the first time, or again after the container was restarted."""
         publication = self._publication
         publication.begin()
+        # the volume outlives a restart of the container: the server may already read from it
         is_serving = publication.is_ready
         fields = (publication.metadata() or {}) if is_serving else {}
         fields.setdefault("updates", update_record(self._options.update_interval, self._notifiers))
@@ -154,6 +155,7 @@ class Loader:
                 self._publish(target, fields, is_serving=is_serving)
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
+        # in this order: whoever sees `.ready` must find the links and the metadata
         publication.write(fields)
         publication.ready()
         _say(f"ready path={publication.directory}")
@@ -227,6 +229,7 @@ class Loader:
         release()
         # the start is over: a later look at the source has no budget
         environ = {name: value for name, value in os.environ.items() if name != START_VARIABLE}
+        # the small process runs isolated (-I); the next look, its child, must find this package
         environ["PYTHONPATH"] = _path_of_package()
         os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", waiter, *words], environ)  # noqa: S606
 
@@ -318,9 +321,11 @@ def _load(loader: Loader, options: argparse.Namespace, argv: Sequence[str]) -> N
     except Exception as error:
         loader.fail(error)
         raise
+    # not a failure of the source: no error is published, and the next pod may prune the versions
     except (Terminated, BudgetSpent):
         loader.release()
         raise
+    # after `.ready`: the server reads from the page cache, so it need not wait for the disk
     loader.sync()
     if not options.once:
         loader.wait(argv, waiter)

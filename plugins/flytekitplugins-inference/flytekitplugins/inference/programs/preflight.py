@@ -28,6 +28,7 @@ _TOKEN = re.compile(r"[!-~]+")
 
 def combined(problems: Sequence[InferenceError]) -> InferenceError:
     """Return one error for several, with the type of the first one that is not retryable."""
+    # its exit code tells whether a rerun can help: not if any of the problems needs a person
     first = next((problem for problem in problems if not problem.retryable), problems[0])
     if len(problems) == 1:
         return first

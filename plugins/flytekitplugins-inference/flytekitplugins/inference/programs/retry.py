@@ -58,6 +58,7 @@ class Retry:
             stop: Ends the wait early.
             error: Why it failed; its `Retry-After` may make the wait longer.
         """
+        # full jitter: pods that one outage stopped together must not come back together
         bound = min(self.max_backoff_seconds, self.backoff_seconds * 2 ** (attempt - 1))
         # a little more than the source asks for, because other clients got the same answer
         wish = retry_after_of(error) * random.uniform(1, 1.1)  # noqa: S311 (no secret)
@@ -131,6 +132,7 @@ class Crew:
                     self._tick()
                     next_tick = time.monotonic() + self._tick_seconds
         finally:
+            # a thread in a blocking read ends later, by its stall timeout; nobody waits for it here
             self.stop.set()
             executor.shutdown(wait=False, cancel_futures=True)
 

@@ -80,6 +80,7 @@ def start_budget(environ: Mapping[str, str], *, timeout_seconds: float = math.in
     try:
         fields = json.loads(text)
         seconds, clock = fields["seconds"], fields["clock"]
+        # `type`, because a bool is an int: `{"seconds": true}` is a mistake
         is_right = (
             type(seconds) in (int, float) and 0 < seconds < math.inf and Path(clock).is_absolute()
         )
@@ -110,6 +111,7 @@ def _begun(clock: Path) -> float:
             begun = _read(clock)
             if begun is not None and begun <= moment:
                 return begun
+            # not of this start: the node was restarted, or the write was cut short
             write_json(clock, fields)
         else:
             with os.fdopen(file, "w", encoding="utf-8") as opened:
@@ -179,6 +181,7 @@ def telling(doing: Callable[[], str], hint: Callable[[], str] = lambda: "") -> I
     try:
         yield
     except BudgetSpent as spent:
+        # the innermost block is the first to see it, and knows most
         if not spent.doing:
             spent.doing = doing()
             spent.hint = hint() or spent.hint

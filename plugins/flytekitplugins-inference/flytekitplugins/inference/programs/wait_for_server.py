@@ -160,6 +160,7 @@ class Gate:
         while True:
             self._tick()
             answer = self._note(probes[0].ask_readiness(self._request_seconds()))
+            # a server may be healthy before it has its models, so each is asked for by name
             for probe in probes:
                 if answer.is_ready and probe.asks_for_model:
                     answer = self._note(probe.ask_model(self._request_seconds()))
@@ -200,6 +201,7 @@ class Gate:
         self._answer = answer
         if answer.is_open:
             self._is_open = self._was_open = True
+        # a refusal is certain; a timeout is not, and does not count as a closed port
         elif answer.is_open is False and self._is_open:
             self._is_open = False
             self._closings += 1
@@ -270,6 +272,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     parser = _parser()
     parsed = parser.parse_args(argv)
+    # runs before the server's image is pulled; the gate runs only after every sidecar has started
     if parsed.preflight:
         _refuse(
             parser,

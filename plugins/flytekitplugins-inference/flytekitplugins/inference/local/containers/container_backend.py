@@ -105,6 +105,7 @@ class ContainerBackend:
         try:
             return self._run(arguments, write_line, container, plan)
         except OSError as error:
+            # refused by rootless runtimes with cgroups v1, for example; it can do without them
             host = {key: value for key, value in arguments["host"].items() if key not in LIMITS}
             if host == arguments["host"]:
                 raise
@@ -127,6 +128,7 @@ class ContainerBackend:
         with contextlib.suppress(OSError):
             self._runtime.end_pod(plan.root)
         self._runtime.remove_directory(plan.root, _images(plan))
+        # after the removal: until then the warden would do it if this process were killed
         warden.terminate()
         warden.wait()
 
@@ -391,6 +393,7 @@ class ContainerRun:
             self._write_line(f"{number} was not sent: {error}")
 
     def _follow(self, stream: Iterator[tuple[bytes | None, bytes | None]]) -> None:
+        # what holds if the runtime goes away before it tells the exit code
         code, self.reason = _LOST, "lost"
         try:
             self._read(stream)

@@ -49,6 +49,7 @@ def create_arguments(
         words["command"] = list(container.args)
     return {
         "image": container.image,
+        # counted: the container of the run before may not be removed yet
         "name": f"{plan.root.name}-{container.name}-{os.getpid()}-{next(_counter)}",
         "labels": {POD_LABEL: str(plan.root), OWNER_LABEL: this_process()},
         "environment": {MARKER: marker, **container.env},
@@ -56,6 +57,7 @@ def create_arguments(
         "working_dir": container.working_dir,
         **words,
         "host": {
+            # in a network of its own, it could not reach this machine's processes on localhost
             "network_mode": "host",
             "binds": _binds(plan, container),
             "group_add": list(sandbox.groups) or None,

@@ -29,6 +29,7 @@ def main(parent: int, address: str, directory: Path, images: list[str]) -> None:
         directory: The pod's private directory.
         images: What its containers ran.
     """
+    # the kernel gives an orphan another parent; a process id alone could be used again
     while os.getppid() == parent:
         time.sleep(_POLL_SECONDS)
     runtime = connect(address)

@@ -73,6 +73,7 @@ def compile_environment(
             left_out.add(name)
             notes.append(f"{name} was left out: what it refers to does not exist here")
         else:
+            # a name may be defined twice; the last definition counts
             left_out.discard(name)
             values[name] = value
     visible = {name: environ[name] for name in left_out if name in environ} | values

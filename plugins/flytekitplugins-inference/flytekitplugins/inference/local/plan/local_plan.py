@@ -296,6 +296,7 @@ class _Compiler:
         )
 
     def _map_paths(self, text: str, mapping: Mapping[str, str]) -> str:
+        # a path may stand behind its option: `--model=/tmp/checkout`
         return text if self.is_here(text.rpartition("=")[2]) else map_paths(text, mapping)
 
     def _process_environment(

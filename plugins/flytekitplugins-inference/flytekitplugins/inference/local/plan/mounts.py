@@ -129,6 +129,7 @@ def find_directory(
 ) -> Path | None:
     """Return where a container path lies on this machine, or `None` if no mount holds it."""
     container_path = PurePosixPath(path)
+    # the innermost mount hides the ones around it
     for mount in sorted(mounts, key=lambda mount: len(mount.path), reverse=True):
         if container_path.is_relative_to(mount.path):
             is_shared_memory = mount.path == SHM and platform.startswith("linux")

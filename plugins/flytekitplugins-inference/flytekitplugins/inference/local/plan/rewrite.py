@@ -91,6 +91,7 @@ def sole_reference(text: str) -> str | None:
 
 @lru_cache(maxsize=64)
 def _mount_pattern(paths: tuple[str, ...]) -> re.Pattern[str]:
+    # the first alternative that fits wins, and one mount may lie below another
     longest_first = "|".join(re.escape(path) for path in sorted(paths, key=len, reverse=True))
     begins = (
         r"""(?:(?<![^\s=:,;"'`(\[{<>|&@])|(?<=file://)|(?<=:-))"""  # ":-" as in ${X:-/shared/x}

@@ -107,12 +107,14 @@ class ProcessBackend:
         program = self._find(container)
         if program is None:
             raise FileNotFoundError(why_missing(container))
+        # else a run without a message would show that of the run before
         with contextlib.suppress(FileNotFoundError):
             container.termination_log.unlink()
         marker = f"{plan.root.name}/{container.name}"
         env = self._environment(container) | {MARKER: marker}
         words = [program, *with_programs(container.command, env["PATH"])[1:], *container.args]
         shim = subprocess.Popen(
+            # isolated: the container's PYTHONPATH is the program's, not the shim's
             [sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()), str(plan.root), *words],
             env=env,
             cwd=container.working_dir,
@@ -187,6 +189,7 @@ class ContainerProcess:
                 self._shim.kill()  # it should have ended long ago; the second look finds the rest
             code = self._shim.poll()
             if code is not None:
+                # a worker that survived the shim would keep its port and memory from the next run
                 end_marked(self._marker)
                 self._is_read.wait(_READER_PATIENCE_SECONDS)
                 self._code = 128 - code if code < 0 else code
@@ -214,6 +217,7 @@ class ContainerProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            # a group of its own, so that a time-out ends all that the command has started
             start_new_session=True,
         ) as process:
             try:

@@ -85,6 +85,7 @@ class Shim:
         os.set_blocking(readable, False)
         os.set_blocking(writable, False)
         signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+        # a handler that does nothing: only signals with a handler wake the pipe
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_terminate", True))
         signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "_kill_at", 0.0))
@@ -104,6 +105,7 @@ class Shim:
             return pid
         try:
             os.setsid()
+            # if the shim itself is killed, the kernel ends the program
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             for number in (
                 *_HANDLED,
@@ -154,9 +156,11 @@ class Shim:
     def _end_descendants(self) -> None:
         """Kill what the program has left until nothing is there to wait for."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
+            # without /proc, the group is all that is known of the descendants
             os.killpg(self._program, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             while True:
+                # again and again: a process may fork between the listing and its end
                 for pid in _descendants():
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGKILL)
@@ -171,6 +175,7 @@ def _descendants() -> list[int]:
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():  # noqa: PTH112, PTH208 - pathlib is slow here
         if name.isdecimal():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+                # behind the last bracket: the program's name may hold blanks and brackets
                 parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
     family = {os.getpid()}
     grew = True

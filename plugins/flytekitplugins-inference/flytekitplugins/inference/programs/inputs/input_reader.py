@@ -54,6 +54,7 @@ class InputReader:
         except InvalidSourceError as error:
             raise InvalidSourceError(f"{mask(uri)}: {error.message}", hint=error.hint) from error
         if index is not None:
+            # first, because an offloaded collection has to be here before its item can be chosen
             offloaded = [
                 leaf for name, item in literals.items() if (leaf := _offloaded(name, item))
             ]

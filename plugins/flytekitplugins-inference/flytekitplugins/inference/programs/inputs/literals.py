@@ -194,6 +194,7 @@ def _binary(binary: Any, path: Path, refers: Refers) -> Any:
     import msgpack
 
     try:
+        # a Python dictionary may have keys other than texts
         value = msgpack.unpackb(binary.value, strict_map_key=False)
     except (msgpack.UnpackException, ValueError, TypeError) as error:
         # bytes are left over, a text is not UTF-8, or a list is a key

@@ -108,6 +108,7 @@ class Version:
     def is_durable(self) -> bool:
         """Whether all bytes survived every crash of the machine since the download."""
         manifest = read_json(self.path / MANIFEST) or {}
+        # written in this boot: the bytes are on the disk or still in the kernel's cache
         return (self.path / SYNCED).exists() or manifest.get("boot") == boot_id() != "unknown"
 
     def complete(self, entries: Sequence[FileEntry], **facts: Any) -> None:
@@ -172,6 +173,7 @@ class Version:
             lease.parent.mkdir(exist_ok=True)
             lease.parent.chmod(0o755)
             lease.touch(mode=0o644)
+            # the time by which `prune` chooses
             os.utime(self.path / MANIFEST)
             heartbeat.add(lease)
             return lease

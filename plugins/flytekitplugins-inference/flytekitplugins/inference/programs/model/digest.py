@@ -69,6 +69,7 @@ def new_hash(algorithm: str, size: int) -> Any:
     Source: git-scm.com/book, "Git Internals - Git Objects".
     """
     if algorithm == GIT_SHA1:
+        # `usedforsecurity`: restricted builds of OpenSSL refuse SHA-1 and MD5 otherwise
         return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     return hashlib.new(algorithm, usedforsecurity=False)
 
@@ -91,6 +92,7 @@ class _RunningDigest:
         self._size = size
         self._missing = set(missing)
         self._lock = threading.Lock()
+        # two locks: noting a part must not wait for the thread that hashes
         self._hashing = threading.Lock()
         self._hashed = new_hash(algorithm, size)
         self._position = 0

@@ -156,6 +156,7 @@ class Fetcher:
         model = cache_key(source, selection)
         last = self.cache.version(model, self.cache.last(model, source.ref) or source.ref)
         is_here = last.revision != "" and last.manifest() is not None
+        # a start from a pinned and cached version needs no network
         if source.is_pinned and is_here:
             return Resolution(version=last, snapshot=None)
         try:
@@ -206,6 +207,7 @@ class Fetcher:
         self, source: ModelSource, selection: Selection, *, has_fallback: bool
     ) -> tuple[Snapshot, tuple[SnapshotFile, ...]]:
         """Return the source's snapshot and the selected files, with fewer attempts if cached."""
+        # a hub that is down must not delay a start that has a cached version at hand
         retry = replace(self.retry, attempts=3) if has_fallback else self.retry
         snapshot = retry.call(source.resolve, Crew(1).stop)
         return snapshot, selection.select(snapshot.files, source.label)
@@ -224,6 +226,7 @@ class Fetcher:
                 return cached
             lock = self.cache.lock(version)
             with lock.held() as free:
+                # again, with the lock: another process may have completed it since the last look
                 if free and version.manifest() is None:
                     fresh = FetchResult(version=version, lease=None, is_from_cache=False)
                     fresh.seconds.update(seconds)

@@ -110,7 +110,9 @@ class HubModel:
             )
             if not info.sha:
                 raise ValueError("a repository without a commit")
+            # of the commit: the branch may move between the two requests
             tree = api.list_repo_tree(self._repository, revision=info.sha, recursive=True)
+            # without the folders, which have no `blob_id`
             return str(info.sha), [entry for entry in tree if hasattr(entry, "blob_id")]
 
         try:

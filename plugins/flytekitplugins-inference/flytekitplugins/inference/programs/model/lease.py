@@ -118,6 +118,7 @@ class Lock:
                 yield True
             finally:
                 self._heartbeat.remove(self._path)
+                # not if another process took it over because this one was suspended for too long
                 if self._read() == self._token:
                     self._path.unlink(missing_ok=True)
         finally:
@@ -140,6 +141,7 @@ class Lock:
         Args:
             locked_device: The device on which this process has the kernel's lock, or None.
         """
+        # only one of two processes that find the same dead lease creates the new one
         while not self._create():
             token = self._read()
             # the kernel gave this process the lock, so a holder on the same mount must be dead

@@ -108,6 +108,7 @@ class Publication:
             make_root(self.directory)
             starts = read_json(self._starts)
             write_json(self._starts, starts + 1 if isinstance(starts, int) else 1)
+            # the cache is a volume of its own, from which another pod may have removed the version
             if not self.is_ready or (self.current.is_symlink() and not self.current.exists()):
                 self._ready.unlink(missing_ok=True)
 

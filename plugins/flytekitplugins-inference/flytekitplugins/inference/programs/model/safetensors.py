@@ -36,6 +36,7 @@ def check_safetensors(path: Path, name: str) -> None:
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER_BYTES + 1
+        # eight arbitrary bytes may announce exabytes
         header = file.read(length) if length <= min(MAX_HEADER_BYTES, size - 8) else b""
     try:
         tensors = json.loads(header)

@@ -174,6 +174,7 @@ class RegistryModel:
                 revision=version, files=files, store=self._access.stores(), staging_bytes=size
             )
         snapshot = StoreModel(uri, access=self._access).resolve()
+        # the number alone does not show that the version's files were replaced in their store
         revision = f"{version}-{snapshot.revision}"
         return Snapshot(revision=revision, files=snapshot.files, store=snapshot.store)
 

@@ -81,6 +81,7 @@ class Updater:
         record["last_error"] = "; ".join(errors)
 
     def _poll(self, target: Target, fields: dict[str, Any]) -> None:
+        # no answer is a failed look, not a reason to go back to the last known version
         result = self._fetcher.fetch(
             target.source, target.selection, target.check, may_be_offline=False
         )
@@ -90,6 +91,7 @@ class Updater:
             result.version, target.link
         ):
             return
+        # a server that has refused this version is not told again at each look
         if refused == result.version.revision:
             self._release(result.version)
             return
@@ -110,6 +112,7 @@ class Updater:
         except ServerError as error:
             swap_link(target.link, old) if old else remove_link(target.link)
             self._take_back(accepted, old)
+            # a server that did not answer may take it at the next look
             if not isinstance(error, ServerNotReadyError):
                 record["refused"][target.name] = {
                     "revision": result.version.revision,

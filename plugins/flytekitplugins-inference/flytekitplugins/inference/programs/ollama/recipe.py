@@ -43,6 +43,7 @@ _FILES = ("FROM", "ADAPTER", "DRAFT")
 _TRUE = frozenset(["1", "t", "T", "true", "TRUE", "True"])
 _FALSE = frozenset(["0", "f", "F", "false", "FALSE", "False"])
 """Go's `strconv.ParseBool`."""
+# bounded: `int` raises ValueError for a text of more than 4300 digits
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}\Z")
 _WHOLE_LIMIT = 2**63
 _NUMBER_LIMIT = 3.4028235677973366e38

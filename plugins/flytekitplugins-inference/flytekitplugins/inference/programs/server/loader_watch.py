@@ -83,6 +83,7 @@ class LoaderWatch:
             starts = int((self._models / STARTS_NAME).read_bytes())
         except (OSError, ValueError):  # not there, or not complete
             return
+        # a process that runs out of memory is killed and leaves no error, only this count
         if starts > MAX_FAILURES and not self.is_ready:
             raise ServerExitedError(
                 f"The model loader was killed {starts - 1} times and made no progress.",

@@ -142,6 +142,7 @@ class FsspecStore:
         with self._lock:
             if key not in self._opened:
                 try:
+                    # no caches: a listing hides replaced files, an instance keeps a hung connection
                     filesystem = fsspec.filesystem(
                         self._protocol,
                         **options,

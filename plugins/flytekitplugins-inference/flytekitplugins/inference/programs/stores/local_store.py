@@ -36,6 +36,7 @@ class LocalStore:
             while start < end and (block := os.pread(file, min(BLOCK_BYTES, end - start), start)):
                 start += len(block)
                 yield block
+            # of the open file, so a file that took its place since `stat` shows by its inode
             if _version(os.fstat(file)) != source.version:
                 raise SourceChangedError(f"{source.uri} was written to while it was read.")
         finally:

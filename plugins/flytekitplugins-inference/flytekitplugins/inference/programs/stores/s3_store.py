@@ -230,6 +230,7 @@ def _total(answer: Mapping[str, Any]) -> int:
 def _translated(response: Mapping[str, Any], uri: str) -> Exception:
     code = str(response.get("Error", {}).get("Code", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
+    # the code decides: S3 answers RequestTimeout and ExpiredToken with 400
     if code in _BUSY:
         status = 503
     elif code in _FORBIDDEN:

@@ -89,6 +89,7 @@ class ThrottledStore:
             self._earned = 0
             self._shrunk = moment
             limit = self._limit
+        # outside the lock, for which every reader waits
         self._slow_down(limit)
 
 

@@ -111,6 +111,7 @@ def missing_bytes(root: Path, deliveries: Sequence[Delivery]) -> int:
         size = delivery.source.size or 0
         partial = _partial(root, delivery)
         if not has_arrived(root, delivery, done):
+            # in blocks: what an earlier run has reserved is no longer among the free bytes
             reserved = partial.lstat().st_blocks * 512 if partial.exists() else 0
             needed += max(0, size - reserved)
     return needed
@@ -125,6 +126,7 @@ def has_arrived(root: Path, delivery: Delivery, done: Mapping[str, int]) -> bool
         done: `TransferRecord.done` of the journal.
     """
     modified = done.get(delivery.key)
+    # without a version, nothing shows that the source still has these bytes
     if modified is None or not delivery.source.version:
         return False
     return any(
@@ -197,6 +199,7 @@ class Transfer:
         missing = sorted(
             (d for d in deliveries if d not in present), key=lambda d: -(d.source.size or 0)
         )
+        # before the check: partial files of other inputs must not count against the space
         self._remove_others({delivery.key for delivery in missing})
         check_space(self._root, missing_bytes(self._root, deliveries))
         self.progress.add(files=len(present), size=sum(item.size for item in outcome.delivered))
@@ -272,6 +275,7 @@ class Transfer:
     ) -> Iterator[Callable[[], None]]:
         for delivery in deliveries:
             source = delivery.source
+            # parts of an earlier run count only if the source shows that it is the same file
             journal = self._journal if source.version else None
             file = PartialFile(
                 _partial(self._root, delivery),
