@@ -116,7 +116,7 @@ class Caller:
         if not self._model and isinstance(self._work, HttpWork):
             async with self._session.get(f"{self._origin}/v1/models") as response:
                 status = response.status
-                body = await _bounded(response.content, MAX_LIST_BYTES)
+                body = await _read(response.content, MAX_LIST_BYTES)
             if status in _NO_SUCH_ROUTE:
                 return ""
             # a server that is still loading answers so; `opening` waits for it
@@ -213,15 +213,7 @@ class Caller:
         return response, raw
 
 
-async def _read(stream: Any, most: int) -> bytes:
-    """Return the first bytes of a body."""
-    body = b""
-    while len(body) < most and (part := await stream.read(most - len(body))):
-        body += part
-    return body
-
-
-async def _bounded(content: Any, limit: int) -> bytes:
+async def _read(content: Any, limit: int) -> bytes:
     """Return a body's first bytes: the address may not be that of a model server."""
     body = bytearray()
     while len(body) < limit and (block := await content.read(limit - len(body))):
