@@ -631,7 +631,7 @@ def test_a_server_that_stays_away_ends_the_run_which_can_be_continued(
     server.handler = handler
     rows = [f"text {number}" for number in range(2000)]
     with pytest.raises(
-        ServerNotReadyError, match=r"no answer for 1 s.*(Nothing listens|broke)"
+        ServerNotReadyError, match=r"has not answered for 1 s.*(Nothing listens|broke)"
     ) as caught:
         run(server, rows, output=tmp_path / "out.jsonl", outage_seconds=1)
     stopping.join()
@@ -647,7 +647,7 @@ def test_a_server_that_stays_away_ends_the_run_which_can_be_continued(
 )
 def test_a_server_that_only_refuses_or_hangs_ends_the_run(bad: Handler, server: Server) -> None:
     server.handler = bad
-    with pytest.raises(ServerNotReadyError, match="no answer for 1 s"):
+    with pytest.raises(ServerNotReadyError, match="has not answered for 1 s"):
         run(server, outage_seconds=1, deadline=0.4)
 
 

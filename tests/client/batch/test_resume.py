@@ -196,7 +196,7 @@ def test_a_result_that_is_not_ours_is_not_overwritten(
 ) -> None:
     foreign = tmp_path / f"out{suffix}"
     foreign.write_text("precious")
-    with pytest.raises(DestinationError, match=r"exists, and without out.*\.journal beside it"):
+    with pytest.raises(DestinationError, match=r"exists without out.*\.journal beside it"):
         run(server, output=foreign)
     assert foreign.read_text() == "precious"
     assert server.requests == []
