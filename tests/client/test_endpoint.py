@@ -280,7 +280,8 @@ print(sorted(names - sys.stdlib_module_names - {"flytekitplugins"}))
 
 def test_the_package_imports_the_names_of_the_clients_methods_only() -> None:
     code = (
-        "import sys, flytekitplugins.inference as root; root.VLLM; prefix = root.__name__ + '.client.'; "
+        "import sys, flytekitplugins.inference as root; root.VLLM; "
+        "prefix = root.__name__ + '.client.'; "
         "print([name.removeprefix(prefix) for name in sys.modules if name.startswith(prefix)])"
     )
     assert run(code).strip() == "['protocols', 'methods']"
