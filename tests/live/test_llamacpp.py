@@ -102,7 +102,7 @@ def test_adapters_wait_for_a_request_that_asks_for_them(server: LocalServer) -> 
 def test_its_metrics_are_those_that_were_saved_and_that_the_template_names(
     server: LocalServer, metric_names: Any, saved_metrics: Any
 ) -> None:
-    described = describe(Path("/models"), lora_files=["back.gguf"]).server()
+    described = describe(Path("/data/models"), lora_files=["back.gguf"]).server()
     page = requests.get(f"{server.base_url}{described.metrics_path}", timeout=patient(10)).text
     assert metric_names(page) == metric_names(saved_metrics("llamacpp"))
     names = described.metric_names
