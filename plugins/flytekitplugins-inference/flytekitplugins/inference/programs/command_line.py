@@ -34,6 +34,23 @@ class CommandLine(argparse.ArgumentParser):
         """What to do about a wrong argument."""
         return f"See {self.prog} --help."
 
+    def add_retries(self) -> None:
+        """Add how often, and after which waits, a failed part of a download is tried again."""
+        self.add_argument(
+            "--attempts",
+            type=count(),
+            default=8,
+            metavar="N",
+            help="attempts for each part (%(default)s)",
+        )
+        self.add_argument(
+            "--backoff",
+            type=seconds(),
+            default=0.5,
+            metavar="SECONDS",
+            help="maximum of the first wait (%(default)s)",
+        )
+
 
 def say(program: str, text: str) -> None:
     """Log one line that begins with the program's name: containers of a pod share a log."""

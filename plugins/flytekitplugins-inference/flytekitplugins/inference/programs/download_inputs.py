@@ -323,20 +323,7 @@ def _parser() -> CommandLine:
         metavar="NAME",
         help="leave the files of this value where they are",
     )
-    add(
-        "--attempts",
-        type=count(),
-        default=8,
-        metavar="N",
-        help="attempts for each part (%(default)s)",
-    )
-    add(
-        "--backoff",
-        type=seconds(),
-        default=0.5,
-        metavar="SECONDS",
-        help="maximum of the first wait (%(default)s)",
-    )
+    parser.add_retries()
     add(
         "--stall-timeout",
         type=seconds(0.01),

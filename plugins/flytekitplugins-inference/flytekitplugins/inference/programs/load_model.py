@@ -455,20 +455,7 @@ def _add_transfer(parser: CommandLine) -> None:
         metavar="N",
         help="parts to fetch at once (%(default)s)",
     )
-    add(
-        "--attempts",
-        type=count(),
-        default=8,
-        metavar="N",
-        help="attempts for each part (%(default)s)",
-    )
-    add(
-        "--backoff",
-        type=seconds(),
-        default=0.5,
-        metavar="SECONDS",
-        help="longest first wait (%(default)s)",
-    )
+    parser.add_retries()
     stall = "silence that is a failure (%(default)s)"
     add("--stall-timeout", type=seconds(0.01), default=45.0, metavar="SECONDS", help=stall)
     add("--poll", action="store_true", help=argparse.SUPPRESS)
