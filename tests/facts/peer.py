@@ -34,7 +34,11 @@ class Peer:
     def _answer(self, connected: socket.socket) -> None:
         with contextlib.suppress(OSError), connected:
             with connected.makefile("rb") as source:
-                request = b"".join(iter(source.readline, b"\r\n")) + b"\r\n"
+                request = b""
+                while not request.endswith(b"\r\n\r\n"):
+                    if not (line := source.readline()):
+                        return  # closed before a whole request: the end is not a line
+                    request += line
                 length = re.search(rb"Content-Length: (\d+)", request)
                 self.requests.append(request + source.read(int(length[1]) if length else 0))
             self._talk(connected)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
 from flytekitplugins.inference import MLServer
-from flytekitplugins.inference.errors import ServerError
 from flytekitplugins.inference.facts.metric_names import names_of
 from patience import patient, wait_for
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flytekitplugins.inference.flyte.local_run import LocalServer
 
 pytestmark = pytest.mark.live
+
+PROGRAMS = "flytekitplugins.inference.programs"
 
 MAKE = """
 import sys, joblib, numpy as np
@@ -118,19 +120,22 @@ def test_folders_are_served_by_the_names_in_their_settings(
         assert (answer(server, "double"), answer(server, "triple")) == (20, 30)
 
 
-def test_a_model_that_is_not_there_ends_the_start(
+def test_a_model_that_is_not_there_is_told(
     servers: Any, reserve_port: Any, tmp_path: Path
 ) -> None:
+    """The gate's own words, asked of a server that is ready: its budget starts when it does."""
     store = with_settings(make_model(servers, tmp_path / "store", 2), name="double")
-    template = describe(
-        store, reserve_port, model_names=["triple"], startup_timeout=round(patient(5))
-    )
-    with (
-        servers.on_path("mlserver"),
-        pytest.raises(ServerError, match="triple"),
-        template.run_locally(),
-    ):
-        pytest.fail("it started")
+    template = describe(store, reserve_port, model_names=["double"])
+    gate = (sys.executable, "-m", f"{PROGRAMS}.wait_for_server", "--timeout", "2", "--api", "v2")
+    with servers.running("mlserver", template) as server:
+        ended = subprocess.run(
+            [*gate, f"{server.base_url}/v2/health/ready", "--model", "triple"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 69, ended.stderr
+    assert "triple" in json.loads(ended.stderr.splitlines()[-1])["message"]
 
 
 def test_a_registered_model_follows_its_alias(

@@ -83,13 +83,21 @@ class ContainerRuntime:
         address: Where, as in `DOCKER_HOST`.
         api: The SDK's low-level client.
         errors: What the SDK may raise beside `OSError`.
+        server: Its own name and version, as its answers' header `Server` has them.
     """
 
-    def __init__(self, address: str, api: Any, errors: tuple[type[Exception], ...] = ()) -> None:
+    def __init__(
+        self,
+        address: str,
+        api: Any,
+        errors: tuple[type[Exception], ...] = (),
+        *,
+        server: str = "",
+    ) -> None:
         self.address = address
         self._api = api
         self._errors: tuple[type[Exception], ...] = (OSError, *errors)
-        self.facts = _facts(api)
+        self.facts = _facts(api, server)
         """What it says of itself."""
 
     def image(self, name: str) -> Image | None:
@@ -306,11 +314,18 @@ def connect(address: str) -> ContainerRuntime:
         http.client.HTTPException,
     )
     try:
-        return ContainerRuntime(
-            address,
-            docker.APIClient(base_url=address, version="auto", timeout=_ANSWER_SECONDS),
-            errors,
+        # `version="auto"` asks GET /version, for which podman searches Debian's packages (0.3 s)
+        first = docker.APIClient(
+            base_url=address,
+            version=docker.constants.DEFAULT_DOCKER_API_VERSION,
+            timeout=_ANSWER_SECONDS,
         )
+        ping = first.get(f"{first.base_url}/_ping", timeout=_ANSWER_SECONDS).headers
+        first.close()
+        api = docker.APIClient(
+            base_url=address, version=ping.get("Api-Version", "auto"), timeout=_ANSWER_SECONDS
+        )
+        return ContainerRuntime(address, api, errors, server=ping.get("Server", ""))
     except (*errors, OSError) as error:
         raise OSError(_reason(error)) from error
 
@@ -328,11 +343,9 @@ def _addresses(environ: Mapping[str, str]) -> list[str]:
     return [f"unix://{place}" for place in places]
 
 
-def _facts(api: Any) -> RuntimeFacts:
-    version, info = api.version(), api.info()
-    components = [str(component.get("Name", "")) for component in version.get("Components") or ()]
-    is_podman = any("podman" in name.lower() for name in components)
-    number = str(version.get("Version") or "")
+def _facts(api: Any, server: str) -> RuntimeFacts:
+    is_podman, number = _name(api, server)
+    info = api.info()
     is_rootless = any("rootless" in str(option) for option in info.get("SecurityOptions") or ())
     release = tuple(int(part) for part in re.findall(r"\d+", number)[:2])
     return RuntimeFacts(
@@ -345,6 +358,15 @@ def _facts(api: Any) -> RuntimeFacts:
         or (is_rootless and not is_podman and release < _FIRST_ROOTLESS_DOCKER),
         ignores_gpu_requests=is_podman and release < _FIRST_PODMAN_WITH_DEVICE_REQUESTS,
     )
+
+
+def _name(api: Any, server: str) -> tuple[bool, str]:
+    """Return whether it is podman, and its version."""
+    if header := re.match(r"(Libpod|Docker)/([\w.+-]+)", server):
+        return header[1] == "Libpod", header[2]
+    version = api.version()
+    components = [str(component.get("Name", "")) for component in version.get("Components") or ()]
+    return any("podman" in name.lower() for name in components), str(version.get("Version") or "")
 
 
 def _is_virtual(info: Mapping[str, Any]) -> bool:
