@@ -120,9 +120,7 @@ def test_folders_are_served_by_the_names_in_their_settings(
         assert (answer(server, "double"), answer(server, "triple")) == (20, 30)
 
 
-def test_a_model_that_is_not_there_is_told(
-    servers: Any, reserve_port: Any, tmp_path: Path
-) -> None:
+def test_a_model_that_is_not_there_is_told(servers: Any, reserve_port: Any, tmp_path: Path) -> None:
     """The gate's own words, asked of a server that is ready: its budget starts when it does."""
     store = with_settings(make_model(servers, tmp_path / "store", 2), name="double")
     template = describe(store, reserve_port, model_names=["double"])
