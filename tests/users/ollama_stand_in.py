@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A stand-in for Ollama: its HTTP API without models, with faults on demand.
 
 Written from ollama/ollama v0.33.3: `server/routes.go` (the handlers, streamResponse: an error
