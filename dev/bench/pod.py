@@ -104,8 +104,8 @@ def main() -> None:
     from dev.kubernetes import instance
 
     from cluster.api import connected, statuses
-    from cluster.conftest import load_images, platform_of, start_stores
-    from cluster.pods import prepare_namespace, prepare_node, runnable, write_models
+    from cluster.pods import prepare_namespace, prepare_node, runnable
+    from cluster.surroundings import load_images, platform_of, start_stores
     from golden.cases import make
     from golden.write import HELPER
 
@@ -128,7 +128,6 @@ def main() -> None:
             pods = {name: runnable(manifest, name) for name, manifest in manifests.items()}
             prepare_node(cluster, [*pods.values()])
             prepare_namespace(namespace, [*pods.values()])
-            write_models(namespace)
             platform = platform_of(cluster)
             for name, pod in pods.items():
                 with Watch(state.cgroup) as watch:

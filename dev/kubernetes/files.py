@@ -12,8 +12,11 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inference-cluster"
 """What is kept: programs, images and the folders of running clusters."""
-RUN = CACHE / "run" / hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
-"""The cluster of this checkout."""
+NAME_VARIABLE = "INFERENCE_CLUSTER"
+"""Names one of several clusters of a checkout."""
+_IDENTITY = f"{CHECKOUT}\0{os.environ.get(NAME_VARIABLE, '')}"
+RUN = CACHE / "run" / hashlib.sha256(_IDENTITY.encode()).hexdigest()[:8]
+"""The folder of this checkout's cluster: short, since the paths of sockets are."""
 
 
 class ClusterError(Exception):

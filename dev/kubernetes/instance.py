@@ -68,10 +68,10 @@ def up(say: Say) -> None:
         _clean()
         began = time.monotonic()
         try:
-            state = _start(programs)
-            _await(state, _api_answers, "the API server")
+            state, process = _start(programs)
+            _await(state, process, _api_answers, "the API server")
             _load(programs, _pause_image(programs))
-            _await(state, _node_is_ready, "the node")
+            _await(state, process, _node_is_ready, "the node")
         except BaseException:
             say(f"failed; the logs are in {RUN}/logs")
             _kill()
@@ -216,7 +216,7 @@ def _require_machine() -> None:
         raise ClusterError("There is no Go on PATH, from which Kubernetes is built.", hint=FOREIGN)
 
 
-def _start(programs: Path) -> State:
+def _start(programs: Path) -> tuple[State, subprocess.Popen[bytes]]:
     cgroup = f"inference-{RUN.name}"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -236,7 +236,7 @@ def _start(programs: Path) -> State:
             str(listener.fileno()),
         ]
         with (RUN / "logs/node.log").open("ab") as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 cwd=CHECKOUT,
                 stdin=subprocess.DEVNULL,
@@ -245,14 +245,19 @@ def _start(programs: Path) -> State:
                 pass_fds=(listener.fileno(),),
                 start_new_session=True,
             )
-    return state
+    return state, process
 
 
-def _await(state: State, condition: Callable[[State], bool], what: str) -> None:
+def _await(
+    state: State,
+    process: subprocess.Popen[bytes],
+    condition: Callable[[State], bool],
+    what: str,
+) -> None:
     end = time.monotonic() + READY_SECONDS
     while not condition(state):
         ended = [name for name, part in _parts().items() if part["exit_code"] is not None]
-        if not _processes():
+        if process.poll() is not None:
             ended.append("node")
         if ended:
             log = RUN / f"logs/{ended[0]}.log"

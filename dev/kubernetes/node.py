@@ -81,10 +81,14 @@ class Parts:
         partial.replace(self._run / PARTS)
 
 
-def prepare() -> None:
+def prepare(run: Path) -> None:
     """Set up what the namespaces begin without: the network, and folders of their own."""
+    resolver = Path("/etc/resolv.conf").resolve()
     for place in ("/run", "/var/log"):
         _command("mount", "-t", "tmpfs", "tmpfs", place)
+    resolver.parent.mkdir(parents=True, exist_ok=True)  # it may have been a file in /run
+    resolver.touch()
+    _command("mount", "--bind", str(run / "resolv.conf"), str(resolver))
     _command("mount", "--make-rshared", "/")
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     _command("ip", "link", "set", "lo", "up")
@@ -152,7 +156,7 @@ def main() -> None:
     parser.add_argument("--listener", type=int, required=True)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    prepare()
+    prepare(options.run)
     parts = Parts(options.run)
     threading.Thread(target=start, args=(parts, options.run, options.programs), daemon=True).start()
     listener = socket.socket(fileno=options.listener)

@@ -58,7 +58,8 @@ def write(run: Path, programs: Path, port: int, cgroup: str) -> None:
     (run / "network/10-bridge.conflist").write_text(json.dumps(_network(run)))
     (run / "containerd.toml").write_text(_containerd(run, programs, _runtime(run)))
     (run / "kubelet.json").write_text(json.dumps(_kubelet(run, cgroup)))
-    shutil.copyfile("/etc/resolv.conf", run / "resolv.conf")
+    # nothing listens there: a name that is not known is refused at once
+    (run / "resolv.conf").write_text(f"nameserver {NODE_ADDRESS}\noptions attempts:1 timeout:1\n")
 
 
 def commands(run: Path, programs: Path) -> dict[str, list[str]]:
@@ -189,6 +190,7 @@ def _kubelet(run: Path, cgroup: str) -> dict[str, Any]:
         "authorization": {"mode": "AlwaysAllow"},
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{cgroup}",
+        "clusterDNS": [NODE_ADDRESS],
         "containerRuntimeEndpoint": f"unix://{CONTAINERD}",
         "enforceNodeAllocatable": [],
         "evictionHard": {},

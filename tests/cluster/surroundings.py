@@ -11,6 +11,7 @@ from dev.kubernetes.files import RUN
 from cluster.api import Cluster, Namespace
 from cluster.flyte_platform import Platform
 from cluster.images import FLYTEKIT, MODEL, SERVER, TASK, archive
+from cluster.pods import write_models
 
 STORES = "inference-stores"
 
@@ -35,7 +36,11 @@ def _image_names() -> dict[str, set[str]]:
         SERVER: set(),
         MODEL: set(),
     }
-    names[TASK] |= {"registry.example.com/task:1", "registry.example.com/tasks/ranker:2.4.1"}
+    names[TASK] |= {
+        "registry.example.com/t:1",
+        "registry.example.com/task:1",
+        "registry.example.com/tasks/ranker:2.4.1",
+    }
     names[FLYTEKIT] |= {"python:3.12.12-slim-bookworm"}
     for name in CASES:
         spec = compiled(name)["spec"]
@@ -63,6 +68,7 @@ def start_stores(connection: Cluster) -> None:
         }
         pod = {"metadata": {"name": "stores"}, "spec": {"containers": [container]}}
         namespace.create("pods", pod)
+        write_models(namespace)
     namespace.wait("stores", _is_ready, 60)
 
 

@@ -25,7 +25,13 @@ BIG = "s3://models/big"
 
 def server(*faults: str, **options: Any) -> ModelInferenceTemplate:
     """Return a template of the stand-in, with what shall go wrong."""
-    settings = {"image": SERVER, "port": PORT, "health_endpoint": "/health", "mem": "64Mi"}
+    settings = {
+        "image": SERVER,
+        "port": PORT,
+        "health_endpoint": "/health",
+        "mem": "64Mi",
+        "gpu": 0,
+    }
     return ModelInferenceTemplate(**{**settings, "env": {"STANDIN": " ".join(faults)}, **options})
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.api import Namespace, statuses
 from cluster.flyte_platform import Platform, read_status
-from cluster.pods import prepare_namespace, prepare_node, runnable, sidecars, write_models
+from cluster.pods import prepare_namespace, prepare_node, runnable, sidecars
 from golden.cases import CASES, make
 from golden.write import HELPER
 
@@ -37,7 +37,6 @@ def prepared(cluster: Cluster, make_namespace: Callable[..., Namespace]) -> Name
     prepare_node(cluster, pods)
     namespace = make_namespace()
     prepare_namespace(namespace, pods)
-    write_models(namespace)
     return namespace
 
 

@@ -54,8 +54,9 @@ RESTRICTED = {
 
 def test_a_model_is_replaced_while_it_is_served(namespace: Namespace, platform: Platform) -> None:
     """The loader that travels in the pod looks for updates as long as the pod lives."""
-    model = ObjectStoreModel(uri="s3://models/qwen2.5-7b", update_interval=1)
-    template = server(model=model, startup_timeout=60, args=["--model", "/models/current"])
+    template = server(
+        model=ObjectStoreModel(uri="s3://models/qwen2.5-7b"), update_interval=1, startup_timeout=60
+    )
     pod = submitted(platform, template)
     pod["spec"]["containers"][0]["command"] = ["python3", "-c", UPDATE]
     namespace.create("pods", pod)

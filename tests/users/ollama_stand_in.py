@@ -49,7 +49,7 @@ class StandIn:
     """What the server holds, what it was asked, and what goes wrong."""
 
     registry: set[str] = field(
-        default_factory=lambda: {"llama3.2:latest", "nomic-embed-text:latest"}
+        default_factory=lambda: {"llama3.2:latest", "llama3.2:1b", "nomic-embed-text:latest"}
     )
     """Models that can be pulled, as they are listed."""
     models: dict[str, Line] = field(default_factory=dict)
@@ -88,6 +88,8 @@ def handler(state: StandIn) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a cl
             fault = self._fault({})
             if fault.isdecimal():
                 self._json(int(fault), {"error": "a fault"})
+            elif self.path == "/":
+                self._json(200, {})
             elif self.path == "/api/version":
                 self._json(200, {"version": "0.33.3"})
             elif self.path == "/api/tags":

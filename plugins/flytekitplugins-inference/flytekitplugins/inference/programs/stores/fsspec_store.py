@@ -75,7 +75,9 @@ class FsspecStore:
         except ImportError as error:
             package = known_implementations.get(protocol, {}).get("err", str(error))
             raise MissingDependencyError(
-                f"Addresses of {protocol}:// cannot be read here: {package}."
+                f"Addresses of {protocol}:// cannot be read here: {package}.",
+                # a package that is there may lack a library of the image
+                hint=f"The import failed with: {error.__cause__ or error}.",
             ) from error
         except ValueError as error:
             raise UnsupportedError(
