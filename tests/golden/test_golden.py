@@ -106,6 +106,8 @@ def test_survives_flytekit_with_task_config(name: str) -> None:
     serialised = get_serializable(OrderedDict(), SETTINGS, infer).template
     pod = serialised.k8s_pod.pod_spec
     expected = template.compile(Helper(image="registry.example.com/task:1", bundled=False))["spec"]
+    policy = pod["containers"][0].pop("terminationMessagePolicy")
+    assert policy == "FallbackToLogsOnError"
     limits = pod["containers"][0].get("resources", {}).get("limits", {})
     assert limits.pop("gpu", None) == (
         "0" if any(server.gpu for server in template.servers.values()) else None

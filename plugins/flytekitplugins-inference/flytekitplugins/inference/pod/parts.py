@@ -129,7 +129,9 @@ class Container:
     """The port that probes ask, unless they name another."""
     more_ports: tuple[int, ...] = ()
     resources: Mapping[str, str] = field(default_factory=dict)
-    """Resource name → quantity; requests and limits are equal."""
+    """Resource name → quantity: the requests, and the limits unless `limits` differ."""
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """The limits that differ from the requests."""
     mounts: tuple[Mount, ...] = ()
     probes: Probes = field(default_factory=Probes)
     sidecar: bool = False

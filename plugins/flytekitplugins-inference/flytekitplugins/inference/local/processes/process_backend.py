@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import UnsupportedError
+from ...programs.protocol import EXECUTION_VARIABLE
 from ..container_output import LineSplitter
 from .lookup import (
     find_program,
@@ -143,6 +144,8 @@ class ProcessBackend:
     def _environment(self, container: ContainerPlan) -> dict[str, str]:
         environ = os.environ if self._environ is None else self._environ
         env = {"PYTHONUNBUFFERED": "1", **environ, **container.env}
+        # a local pod is no execution of Flyte's, not even inside the pod of one
+        env.pop(EXECUTION_VARIABLE, None)
         return env | {"PATH": search_path(env.get("PATH"))}
 
 
