@@ -164,7 +164,7 @@ def test_a_servers_cache_is_this_machines(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     vllm = VLLM(command=["python", served.SERVER, "$(INFERENCE_PORT)"], gpu=0)
     with vllm.run_locally() as server:
-        assert server.pod.path("/root/.cache/huggingface") == tmp_path / "huggingface"
+        assert server.pod.path("/var/cache/inference/huggingface") == tmp_path / "huggingface"
         environment = served.ask(vllm)["environment"]
     assert environment["HF_HOME"] == str(tmp_path / "huggingface")
 

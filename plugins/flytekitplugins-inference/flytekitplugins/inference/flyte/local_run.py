@@ -22,7 +22,7 @@ from .. import local, sidecar_template
 from ..client.endpoint import from_environment
 from ..errors import ConfigError, ServerError
 from ..pod.compile import Manifest
-from ..pod.parts import MODEL_SERVER, Helper
+from ..pod.parts import CACHE_DIRECTORY, MODEL_SERVER, Helper
 from ..pod.plan import named
 
 if TYPE_CHECKING:
@@ -221,12 +221,15 @@ def _pod(
 
 
 def _caches(description: PodDescription) -> dict[str, str]:
-    """Map a server's `~/.cache` to this machine's, so each model is downloaded only once."""
+    """Map a server's `~/.cache` to this machine's, so each model is downloaded only once.
+
+    `CACHE_DIRECTORY` is laid out in the same way.
+    """
     names = [
         named(volume.name, name)
         for name, template in description.servers.items()
         for volume in template.server().volumes
-        if volume.mount_path.endswith("/.cache")
+        if volume.mount_path == CACHE_DIRECTORY or volume.mount_path.endswith("/.cache")
     ]
     return dict.fromkeys(names, _cache()) if names else {}
 

@@ -156,7 +156,7 @@ class Description:
     image that cannot work with least privilege; `None` as a value removes the key."""
     termination_grace_period: int | timedelta | None = None
     """Seconds (or a `timedelta`) between SIGTERM and SIGKILL for all containers; Kubernetes'
-    default is 30."""
+    default is 30. Servers of one pod stop one after the other, so their periods add up."""
     helper_image: str | ImageSpec | None = None
     """Image of our own programs, which must hold this package (usually the task's own image).
     `None`: flytekit's default image, into which the programs travel in the pod spec."""

@@ -351,6 +351,8 @@ def _program(
         args=args,
         env=env,
         resources=resources,
+        # Python's `tempfile`, and the archive of a bundled program
+        writes_to_tmp=True,
         security_context={**LEAST_PRIVILEGE, "runAsNonRoot": True, "runAsUser": HELPER_USER},
         **fields,
     )
