@@ -22,5 +22,6 @@
 | `plan` | servers and what stands around them → containers in order, volumes |
 | `compile` | plan → manifest (plain dictionaries, camelCase) |
 | `merge` | the user's own manifest + ours, by name, add-only |
+| `api_rules` | manifest → what the API server refuses |
 | `lint` | manifest → problems |
 """

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..errors import QuantityError
+from .api_rules import api_problems
 from .compile import Manifest
 from .names import env_name_problem, label_problem, path_problem, port_problem
 from .quantity import parse_quantity
@@ -48,6 +49,8 @@ def lint(manifest: Manifest, *, ours: Collection[str] | None = None) -> list[str
     """
     spec = manifest["spec"]
     problems = [problem for check in (_names, _volumes, _ports) for problem in check(spec)]
+    # of every container: one is enough to have the whole pod refused
+    problems += api_problems(manifest)
     for container in _containers(spec):
         name = container.get("name")
         if ours is None or name in ours:
