@@ -276,11 +276,13 @@ def test_helpers_run_on_the_image_that_the_primary_really_gets() -> None:
     options = _base_with_primary(image="registry.example.com/base:1")
     options["template"]["download_inputs"] = True
     pod = _serialised(**options).pod_spec
-    assert (
-        pod["containers"][0]["image"]
-        == pod["initContainers"][0]["image"]
-        == "registry.example.com/base:1"
-    )
+    images = {
+        container["name"]: container["image"]
+        for container in (*pod["initContainers"], *pod["containers"])
+        if container["name"] != "model-server"
+    }
+    assert set(images) == {"input-downloader", "server-gate", "primary"}
+    assert set(images.values()) == {"registry.example.com/base:1"}
 
 
 def test_the_bases_metadata_reaches_the_pod() -> None:
@@ -323,7 +325,8 @@ def test_an_image_spec_of_the_server_is_built(monkeypatch: pytest.MonkeyPatch) -
     settings = SerializationSettings(
         image_config=ImageConfig.auto(img_name="registry.example.com/default:1")
     )
-    server = with_built_image.get_k8s_pod(settings).pod_spec["initContainers"][-1]
+    server, gate = with_built_image.get_k8s_pod(settings).pod_spec["initContainers"]
+    assert gate["name"] == "server-gate"
     assert server["image"] == image.image_name()
     assert built == [image.image_name()]
 

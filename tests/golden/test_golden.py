@@ -134,7 +134,8 @@ def test_survives_flytekit_with_task_config(name: str) -> None:
 
     serialised = get_serializable(OrderedDict(), SETTINGS, infer).template
     pod = serialised.k8s_pod.pod_spec
-    expected = template.compile(Helper(image="registry.example.com/task:1", bundled=False))["spec"]
+    helper = Helper(image="registry.example.com/task:1", bundled=False)
+    expected = template.bounded().compile(helper)["spec"]
     policy = pod["containers"][0].pop("terminationMessagePolicy")
     assert policy == "FallbackToLogsOnError"
     limits = pod["containers"][0].get("resources", {}).get("limits", {})

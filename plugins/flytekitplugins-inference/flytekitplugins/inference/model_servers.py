@@ -143,7 +143,7 @@ class ModelServers(PodDescription):
         # the startup probe of a server without a gate would hold back the gate of the others
         # (docs/decisions/0010)
         bounded = [
-            name for name, server in self.members.items() if server.startup_timeout is not None
+            name for name, server in self.members.items() if server.startup_seconds is not None
         ]
         if bounded and len(bounded) < len(self.members):
             others = ", ".join(name for name in self.members if name not in bounded)

@@ -97,10 +97,10 @@ sidecar_template._LOCAL_SERVER_HOOKS.append(server_of)
 
 def _is_same_server(one: ModelInferenceTemplate, other: ModelInferenceTemplate) -> bool:
     """Whether two descriptions describe the same server."""
-    # `base` belongs to the pod, and `@task(pod_template=…)` adds it later
     if type(one) is not type(other):
         return False
-    names = (field.name for field in fields(one) if field.name != "base")
+    # these belong to the pod: a task adds `pod_template=`, and bounds the start
+    names = (field.name for field in fields(one) if field.name not in ("base", "startup_timeout"))
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 

@@ -78,6 +78,7 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
                     hint="Give one of them.",
                 )
             task_config = replace(task_config, base=pod_template)
+        task_config = task_config.bounded()
         helper = functools.partial(_unregistered_helper, task_config, kwargs.get("container_image"))
         requests = list(secret_requests or ())
         super().__init__(

@@ -193,7 +193,7 @@ class _Assembly:
 
     @property
     def _is_gated(self) -> bool:
-        return self._description.startup_timeout is not None
+        return self._description.startup_seconds is not None
 
     @property
     def _is_loaded(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import ConfigError
@@ -47,7 +48,12 @@ from .server import Server
 if TYPE_CHECKING:
     from flytekit import ImageSpec
 
-__all__ = ["OUR_CONTAINERS", "Description", "seconds"]
+__all__ = ["OUR_CONTAINERS", "UNSET", "Description", "Unset", "seconds"]
+
+EVERY_ADDRESS = ("0.0.0.0", "::")
+"""Hosts on which a server can be reached at the pod's address."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Hosts on which only the pod's own containers reach it."""
 
 OUR_CONTAINERS = frozenset(
     (
@@ -61,6 +67,18 @@ _RESERVED_VARIABLES = {
     PORT_VARIABLE: "give port= instead",
     MODEL_PATH_VARIABLE: "give model= instead",
 }
+
+
+class Unset(Enum):
+    """The type of a default that depends on how the description is attached."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+UNSET = Unset.UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +147,16 @@ class Description:
     """Cores of the model loader."""
     update_interval: int | timedelta | None = None
     """Seconds between two looks for a newer version of the model; `None` looks once."""
-    startup_timeout: int | timedelta | Literal["auto"] | None = None
+    startup_timeout: int | timedelta | Literal["auto"] | Unset | None = UNSET
     """Seconds that the whole start may take, or `"auto"`: half an hour, or by the model's size
     (`startup_budget`). Everything then starts at the same time, and the pod ends with the reason
     when the server is not ready in time. `None`: the kubelet's startup probe, in order and without
-    an end."""
+    an end. `UNSET`: `"auto"` with `task_config=`, unless `probes=` has a startup probe, and `None`
+    everywhere else."""
+    expose: bool = False
+    """Whether the server listens on all of the pod's addresses in a bounded start too, where
+    otherwise only the pod's own containers reach it. A readiness or liveness probe of `probes=`
+    that asks a port exposes it as well, since the kubelet asks the pod's address."""
 
     api_key_secret: APIKeySecret | None = None
     """The key that the server asks of its clients: it, the gate and the task's clients get it."""
@@ -193,6 +216,7 @@ class Description:
             yield from check.check_probes(self.probes)
         yield from check.check_volumes(self.volumes, OUR_CONTAINERS | {PRIMARY})
         yield from check.check_switch("download_inputs", self.download_inputs)
+        yield from check.check_switch("expose", self.expose)
         if self.security_context is not None and not isinstance(self.security_context, Mapping):
             yield f"security_context must be a dict, not a {type(self.security_context).__name__}"
         if self.termination_grace_period is not None:
@@ -259,7 +283,7 @@ class Description:
         yield from check.check_quantity("model_loader_mem", self.model_loader_mem, memory=True)
         for name in ("update_interval", "startup_timeout"):
             value = getattr(self, name)
-            if value is not None and (name, value) != ("startup_timeout", "auto"):
+            if value not in (None, UNSET) and (name, value) != ("startup_timeout", "auto"):
                 yield from check.check_seconds(name, value, least=1)
         yield from check.check_environment(
             "model_loader_env", self.model_loader_env, _RESERVED_VARIABLES
@@ -327,7 +351,28 @@ class Description:
         """`startup_timeout` in seconds; `None` when the start is not bounded."""
         if isinstance(self.startup_timeout, str):
             return startup_budget(self.model_source)
-        return seconds(self.startup_timeout)
+        return None if isinstance(self.startup_timeout, Unset) else seconds(self.startup_timeout)
+
+    @property
+    def leaves_start_open(self) -> bool:
+        """Whether its author has not said how the start is bounded."""
+        has_probe = isinstance(self.probes, Probes) and self.probes.startup is not None
+        return self.startup_timeout is UNSET and not has_probe
+
+    @property
+    def host(self) -> str:
+        """The address on which the server listens by default.
+
+        In a bounded start nobody asks it but the task and our own containers, on `localhost`.
+        """
+        if self.startup_seconds is None or self.expose or self._is_asked_by_the_kubelet:
+            return EVERY_ADDRESS[0]
+        return LOOPBACK[0]
+
+    @property
+    def _is_asked_by_the_kubelet(self) -> bool:
+        own = self.probes or Probes()
+        return any(probe and not probe.command for probe in (own.readiness, own.liveness))
 
     @property
     def grace_period_seconds(self) -> int | None:
