@@ -212,6 +212,10 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
         for name, why in _REFUSED.items():
             if self._option(name) not in _OFF:
                 yield f"{name}: {why}; leave it out"
+        for word in self.args if isinstance(self.args, (list, tuple)) else ():
+            name = OPTIONS.canonical(str(word).partition("=")[0])
+            if str(word).startswith("-") and name in _REFUSED:
+                yield f"args: {word!r}: {_REFUSED[name]}; leave it out"
         yield from self._hardware_problems()
 
     def _source_problems(self) -> Iterator[str]:
