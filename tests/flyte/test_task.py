@@ -171,8 +171,14 @@ def test_a_servers_cache_is_this_machines(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_nothing_to_run_the_server_with() -> None:
     nowhere = replace(served.ECHO, command=["no-such-model-server"])
-    with pytest.raises(UnsupportedError, match="no-such-model-server"), nowhere.run_locally():
-        pass
+    # also where a shell starts it, as in a bounded start
+    for server in (nowhere, replace(nowhere, startup_timeout=60)):
+        with pytest.raises(UnsupportedError, match="no-such-model-server"), server.run_locally():
+            pass
+    module = replace(served.ECHO, command=["python", "-m", "no_such_server"], startup_timeout=60)
+    with pytest.raises(UnsupportedError, match="the package 'no_such_server'"):
+        with module.run_locally():
+            pass
     image_only = ModelInferenceTemplate(image="registry.example.com/server:1")
     with pytest.raises(UnsupportedError) as caught, image_only.run_locally():
         pass

@@ -168,7 +168,7 @@ class _Assembly:
         )
 
     def containers(self) -> ServerContainers:
-        server = self._server
+        server, description = self._server, self._description
         return ServerContainers(
             model_server=self._model_server(),
             preflight=self._preflight(),
@@ -188,6 +188,7 @@ class _Assembly:
             ),
             image_pull_secrets=server.image_pull_secrets,
             enable_service_links=server.enable_service_links,
+            stop_seconds=description.stop_seconds,
             fs_group=server.fs_group or (HELPER_USER if self._writes_to_a_lent_volume else None),
         )
 

@@ -180,6 +180,11 @@ class Description:
     termination_grace_period: int | timedelta | None = None
     """Seconds (or a `timedelta`) between SIGTERM and SIGKILL for all containers; Kubernetes'
     default is 30. Servers of one pod stop one after the other, so their periods add up."""
+    stop_timeout: int | timedelta | None = 10
+    """Seconds (or a `timedelta`) that the server has after SIGTERM in a bounded start; then what is
+    left of its container is killed, so that a server which ignores SIGTERM does not keep its GPU.
+    It needs a known command and the image's `sh`. `None`, and every other start, leaves that to the
+    pod's `termination_grace_period`."""
     helper_image: str | ImageSpec | None = None
     """Image of our own programs, which must hold this package (usually the task's own image).
     `None`: flytekit's default image, into which the programs travel in the pod spec."""
@@ -219,10 +224,9 @@ class Description:
         yield from check.check_switch("expose", self.expose)
         if self.security_context is not None and not isinstance(self.security_context, Mapping):
             yield f"security_context must be a dict, not a {type(self.security_context).__name__}"
-        if self.termination_grace_period is not None:
-            yield from check.check_seconds(
-                "termination_grace_period", self.termination_grace_period
-            )
+        for name in ("termination_grace_period", "stop_timeout"):
+            if getattr(self, name) is not None:
+                yield from check.check_seconds(name, getattr(self, name))
         yield from self._class_problems()
 
     def cautions(self) -> Iterator[str]:
@@ -352,6 +356,12 @@ class Description:
         if isinstance(self.startup_timeout, str):
             return startup_budget(self.model_source)
         return None if isinstance(self.startup_timeout, Unset) else seconds(self.startup_timeout)
+
+    @property
+    def stop_seconds(self) -> int | None:
+        """`stop_timeout` in seconds; at most the pod's grace period, if that is given."""
+        stop, grace = seconds(self.stop_timeout), self.grace_period_seconds
+        return stop if stop is None or grace is None else min(stop, grace)
 
     @property
     def leaves_start_open(self) -> bool:

@@ -86,16 +86,33 @@ python -m pip install --quiet --disable-pip-version-check --target /tmp/site $pa
 PYTHONPATH=/tmp/site exec "$@"
 """
 """Installs packages beside the image's own, then becomes the program."""
-# The trap: the kernel applies no default action for SIGTERM to a container's first process, so a
-# shell without one would wait until SIGKILL. `exec` then lets the server get the signal itself.
-_WAIT = """\
-trap 'exit 143' TERM
+# The traps: the kernel applies no default action for SIGTERM to a container's first process, so a
+# shell without one would wait until SIGKILL, and so would a server that has not installed its own
+# handler yet. INT and QUIT, because an image may name another signal with which it is stopped.
+# PID 1 alone stays the server's parent, since only its `kill -1` reaches nothing but the container;
+# in a process namespace that is shared, and on one machine, the server takes the shell's place.
+# `$$$$`: Kubernetes makes `$$` of it, the shell's process id (`forked/golang/expansion`).
+_SERVE = """\
+trap 'exit 143' TERM INT QUIT
 while [ "$1" != -- ]; do until [ -e "$1" ]; do sleep 0.2; done; shift; done
 shift
-exec "$@"
+if [ -z "$stop" ] || [ $$$$ -ne 1 ]; then exec "$@"; fi
+told=
+(trap - INT QUIT; exec "$@") &
+server=$!
+end() {
+  told=yes
+  trap '' TERM INT QUIT
+  kill -TERM "$server" 2>/dev/null
+  (sleep "$stop"; kill -KILL -1) &
+}
+trap end TERM INT QUIT
+wait "$server"; code=$?
+if [ -n "$told" ] && [ "$code" -gt 128 ]; then wait "$server"; code=$?; fi
+exit "$code"
 """
-"""Waits for files, then becomes the server. The text is fixed and works with `sh` of any image;
-only its arguments differ."""
+"""Waits for files, then starts the server and ends it: passes SIGTERM on, and after `stop` seconds
+kills what is left. The text works with `sh` of any image; only its arguments and `stop` differ."""
 
 
 def input_downloader(
@@ -309,10 +326,22 @@ def server_gate(
     return _gate(SERVER_GATE, args, helper=helper, env=env)
 
 
-def waiting_for(files: Iterable[str], command: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `command`, started once all `files` exist."""
+def waiting_for(
+    files: Iterable[str], command: tuple[str, ...], *, stop_seconds: int | None = None
+) -> tuple[str, ...]:
+    """Return `command`, started once all `files` exist.
+
+    Args:
+        files: What it waits for.
+        command: The program and its arguments.
+        stop_seconds: Seconds between SIGTERM and the end of all that is left of it; `None` leaves
+            that to the pod's grace period.
+    """
     files = tuple(files)
-    return ("sh", "-c", _WAIT, "wait", *files, "--", *command) if files else command
+    if not files and stop_seconds is None:
+        return command
+    stop = "" if stop_seconds is None else stop_seconds
+    return ("sh", "-c", f"stop={stop}\n{_SERVE}", "wait", *files, "--", *command)
 
 
 def _gate(

@@ -69,6 +69,8 @@ class ServerContainers:
     image_pull_secrets: tuple[str, ...] = ()
     enable_service_links: bool | None = None
     fs_group: int | None = None
+    stop_seconds: int | None = None
+    """Seconds after SIGTERM after which what is left of the server is killed."""
 
     @property
     def can_wait(self) -> bool:
@@ -179,7 +181,8 @@ def _that_waits(server: ServerContainers, needed: tuple[str, ...]) -> Container:
     """Return the model server with a command that waits for the files of other containers."""
     files = ((READY_FILE,) if server.loader else ()) + needed
     container = _without_startup_probe(server.model_server)
-    return replace(container, command=waiting_for(files, container.command))
+    command = waiting_for(files, container.command, stop_seconds=server.stop_seconds)
+    return replace(container, command=command)
 
 
 def _without_startup_probe(container: Container) -> Container:

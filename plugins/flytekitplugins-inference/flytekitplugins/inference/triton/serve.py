@@ -85,6 +85,10 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
     """Seconds between SIGTERM and SIGKILL for all containers: more than the server waits for
     requests in flight before it ends (`exit_timeout_secs`, 30)."""
 
+    stop_timeout: int | timedelta | None = None
+    """Seconds that the server has after SIGTERM; `None`: it ends by itself (`exit_timeout_secs`)
+    within the pod's `termination_grace_period`."""
+
     option_table = OPTIONS
     host_option = "http_address"
     port_option = "http_port"
