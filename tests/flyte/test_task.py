@@ -176,9 +176,11 @@ def test_nothing_to_run_the_server_with() -> None:
         with pytest.raises(UnsupportedError, match="no-such-model-server"), server.run_locally():
             pass
     module = replace(served.ECHO, command=["python", "-m", "no_such_server"], startup_timeout=60)
-    with pytest.raises(UnsupportedError, match="the package 'no_such_server'"):
-        with module.run_locally():
-            pass
+    with (
+        pytest.raises(UnsupportedError, match="the package 'no_such_server'"),
+        module.run_locally(),
+    ):
+        pass
     image_only = ModelInferenceTemplate(image="registry.example.com/server:1")
     with pytest.raises(UnsupportedError) as caught, image_only.run_locally():
         pass
