@@ -103,3 +103,15 @@ REFUSED: dict[str, Callable[[], object]] = {
 def test_what_cannot_work_is_refused(what: str) -> None:
     with pytest.raises(ConfigError):
         REFUSED[what]()
+
+
+def test_wrong_fields_beside_an_address_are_all_told() -> None:
+    with pytest.raises(ConfigError) as caught:
+        VLLM(
+            model="nowhere://m",
+            startup_timeout="auto",
+            probes="all",  # type: ignore[arg-type]
+            arg_dict={"host": "10.0.0.1"},
+        )
+    for words in ("nowhere", "probes must be Probes", "host '10.0.0.1'"):
+        assert words in str(caught.value)

@@ -194,7 +194,7 @@ class _Assembly:
 
     @property
     def _is_gated(self) -> bool:
-        return self._description.startup_seconds is not None
+        return self._description.is_bounded
 
     @property
     def _is_loaded(self) -> bool:

@@ -39,6 +39,7 @@ from .parts import (
     PRIMARY,
     SERVER_GATE,
     SERVER_SETUP,
+    Probe,
     Probes,
     Volume,
 )
@@ -364,6 +365,11 @@ class Description:
         return stop if stop is None or grace is None else min(stop, grace)
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether the start is bounded: by a gate, and without a startup probe."""
+        return self.startup_timeout not in (None, UNSET)
+
+    @property
     def leaves_start_open(self) -> bool:
         """Whether its author has not said how the start is bounded."""
         has_probe = isinstance(self.probes, Probes) and self.probes.startup is not None
@@ -375,14 +381,16 @@ class Description:
 
         In a bounded start nobody asks it but the task and our own containers, on `localhost`.
         """
-        if self.startup_seconds is None or self.expose or self._is_asked_by_the_kubelet:
+        if not self.is_bounded or self.expose or self._is_asked_by_the_kubelet:
             return EVERY_ADDRESS[0]
         return LOOPBACK[0]
 
     @property
     def _is_asked_by_the_kubelet(self) -> bool:
-        own = self.probes or Probes()
-        return any(probe and not probe.command for probe in (own.readiness, own.liveness))
+        # `problems()` reads this too, before it has refused probes of another type
+        own = self.probes if isinstance(self.probes, Probes) else Probes()
+        probes = (own.readiness, own.liveness)
+        return any(isinstance(probe, Probe) and not probe.command for probe in probes)
 
     @property
     def grace_period_seconds(self) -> int | None:
