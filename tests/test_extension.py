@@ -136,7 +136,7 @@ print(json.dumps({
     "problems": refusal(
         warm=-1, args=["--listen-port=1"], env={"ACME_PORT": "1"},
         arg_dict={
-            "adapter": ["x"], "weights": "y", "grpc_only": True, "listen": "127.0.0.1", "dept": 1
+            "adapter": ["x"], "weights": "y", "grpc_only": True, "listen": "10.0.0.1", "dept": 1
         },
     ),
     "task": type(infer).__name__,
@@ -196,7 +196,7 @@ def test_a_server_of_another_distribution_needs_nothing_else(said: dict) -> None
         "server-gate",
     }
     assert said["args"] == [
-        *("--listen", "0.0.0.0", "--listen-port", "9100"),
+        *("--listen", "127.0.0.1", "--listen-port", "9100"),
         *("--weights", "/models/current", "--served-model-name", "acme"),
         *("--depth", "3", "--adapter", "sql=/adapters/sql"),
     ]
@@ -213,7 +213,7 @@ def test_a_server_of_another_distribution_needs_nothing_else(said: dict) -> None
         "arg_dict: 'adapter' is the template's; give lora_adapters= instead",
         "arg_dict has weights 'y' and the template has model= as well; give one of them",
         "arg_dict: with 'grpc_only' the server does not answer plain HTTP on the template's port",
-        "arg_dict has listen '127.0.0.1', where the kubelet's probes cannot reach the server; "
+        "arg_dict has listen '10.0.0.1', where the kubelet's probes cannot reach the server; "
         "leave it out",
         "arg_dict: Acme 3.1 has no option 'dept' (did you mean 'depth'?); give it through args= "
         "if your image has it",

@@ -6,6 +6,7 @@ import json
 import pickle
 import urllib.request
 from collections import OrderedDict
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -88,11 +89,11 @@ def test_in_gate_mode_everything_starts_at_once_and_the_gates_come_last() -> Non
     assert _names(servers) == [
         *(
             "preflight-a",
-            "preflight-b",
-            "download-loras-b",
             "model-loader-a",
-            "model-server-a",
+            "preflight-b",
             "model-loader-b",
+            "model-server-a",
+            "download-loras-b",
             "model-server-b",
         ),
         *("input-downloader", "server-gate-a", "server-gate-b"),
@@ -118,15 +119,13 @@ def test_a_server_that_cannot_wait_stands_behind_those_that_can() -> None:
     )
     names = _names(servers)
     assert names == [
-        *("preflight-nim", "preflight-b", "input-downloader", "model-loader-b", "model-server-b"),
-        *(
-            "model-loader-nim",
-            "model-gate-nim",
-            "model-server-nim",
-            "server-gate-nim",
-            "server-gate-b",
-        ),
+        *("preflight-nim", "model-loader-nim", "preflight-b", "model-loader-b", "model-server-b"),
+        *("input-downloader", "model-gate-nim", "model-server-nim"),
+        *("server-gate-nim", "server-gate-b"),
     ]
+    # it waits by itself for what comes after it
+    command = _by_name(servers)["model-server-b"]["command"]
+    assert command[-5:-2] == ["/models/.ready", "/shared/inputs.json", "--"]
     assert not any("startupProbe" in container for container in _by_name(servers).values())
 
 
@@ -171,15 +170,41 @@ def test_inputs_are_downloaded_once_with_the_largest_resources() -> None:
     assert _names(servers).count("input-downloader") == 1
 
 
-def test_the_longest_grace_period_counts() -> None:
+def test_only_the_servers_own_adapters_hold_it_back() -> None:
+    adapters = {"sql": "s3://m/sql"}
     servers = ModelServers(
         {
-            "a": _echo(8000, termination_grace_period=60),
-            "b": _echo(8001, termination_grace_period=90),
-            "c": _echo(8002),
+            "a": VLLM(model="s3://m/a", lora_adapters=adapters, startup_timeout=60),
+            "b": VLLM(model="s3://m/b", port=8001, startup_timeout=60),
         }
     )
-    assert servers.compile(HELPER)["spec"]["terminationGracePeriodSeconds"] == 90
+    assert _names(servers) == [
+        *("preflight-a", "model-loader-a", "preflight-b", "model-loader-b", "model-server-b"),
+        *("download-loras-a", "model-server-a", "server-gate-a", "server-gate-b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("periods", "expected"),
+    [
+        ([None], None),
+        ([60], 60),
+        ([60, 90], 150),
+        ([60, timedelta(minutes=2), None], 210),
+        ([None, None], 60),
+        ([0, None], 30),
+    ],
+)
+def test_servers_that_stop_one_after_the_other_have_their_periods_together(
+    periods: list[int | timedelta | None], expected: int | None
+) -> None:
+    servers = ModelServers(
+        {
+            f"s{index}": _echo(8000 + index, termination_grace_period=period)
+            for index, period in enumerate(periods)
+        }
+    )
+    assert servers.compile(HELPER)["spec"].get("terminationGracePeriodSeconds") == expected
 
 
 @pytest.mark.parametrize(

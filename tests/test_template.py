@@ -639,7 +639,8 @@ def test_the_users_variable_goes_before_the_templates() -> None:
         ("INFERENCE_PORT", "8000"),
         ("_FSEC_HF_T", None),
         ("HUGGING_FACE_HUB_TOKEN", "$(_FSEC_HF_T)"),
-        ("VLLM_CACHE_ROOT", "/root/.cache/vllm"),
+        ("HOME", "/var/cache/inference"),
+        ("VLLM_CACHE_ROOT", "/var/cache/inference/vllm"),
         ("HF_HOME", "/models/hf"),
         ("HF_TOKEN", "$(MY_TOKEN)"),
     ]

@@ -50,10 +50,10 @@ def submitted(
 
 
 def verdict(pod: Pod, container: str) -> dict[str, Any]:
-    """Return the line of JSON that a helper left as its message."""
+    """Return the line of JSON that a helper left as its message, and what it ended with."""
     end = ended(pod, container)
     assert end is not None, statuses(pod)[container]
-    return {**json.loads(end["message"].strip().splitlines()[-1]), "exit_code": end["exitCode"]}
+    return {**json.loads(end["message"].strip().splitlines()[-1]), "ended_with": end["exitCode"]}
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,11 @@ def test_a_server_that_does_not_come_up_ends_the_pod(
     namespace.create("pods", submitted(platform, template))
     pod = namespace.wait_for_end("pod", 40)
     message = verdict(pod, "server-gate")
-    assert (message["error"], message["exit_code"]) == (error, 69)
+    assert (message["error"], message["exit_code"], message["ended_with"]) == (error, 69, 247)
     assert all(word in message["message"] for word in words), message
     reading = read_status(pod)
-    assert (reading.phase, message["message"] in reading.message) == ("FAILED", True)
+    assert (reading.phase, reading.kind) == ("FAILED", "USER")
+    assert message["message"] in reading.message
     if faults == "memory:100":
         assert reading.code == "OOMKilled"
 
@@ -122,9 +123,9 @@ def test_an_input_that_is_missing_is_named(namespace: Namespace, platform: Platf
     namespace.create("pods", pod)
     pod = namespace.wait_for_end("pod", 40)
     message = verdict(pod, "input-downloader")
-    assert message["exit_code"] == 66, message
+    assert (message["exit_code"], message["ended_with"]) == (66, 247), message
     assert "s3://flyte/no.pb" in message["message"]
-    assert read_status(pod).kind == "SYSTEM"
+    assert read_status(pod).kind == "USER"
 
 
 @pytest.mark.parametrize("is_optional", [True, False])

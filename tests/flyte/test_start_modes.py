@@ -106,12 +106,16 @@ def test_an_input_of_the_task_is_the_model(model: Path, budget: int | None) -> N
         assert [file.read_bytes()[:7] for file in Path(path).rglob("*.bin")] == [b"weights"]
 
 
-def test_a_model_that_is_not_there_ends_the_start_before_anything_else(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_ends_the_start_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # also below a task's function: the local pod is no execution of Flyte's
+    monkeypatch.setenv("FLYTE_INTERNAL_EXECUTION_ID", "f1b2c3")
     template = _template(tmp_path / "nowhere", startup_timeout=round(patient(15)))
     with pytest.raises(ServerExitedError) as caught, template.run_locally():
         pass
     assert "preflight ended with exit code 66" in str(caught.value)
-    assert "There is nothing at" in str(caught.value)
+    assert str(caught.value).count("There is nothing at") == 1
     assert "nowhere" in str(caught.value)
 
 

@@ -11,11 +11,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flyteidl.core.errors_pb2 import ContainerError, ErrorDocument
+from flyteidl.core.literals_pb2 import LiteralMap
 from flytekit import FlyteContextManager, ImageSpec, PodTemplate, Resources, Secret, task
 from flytekit.configuration import ImageConfig, SerializationSettings
 from flytekit.core.python_function_task import PythonFunctionTask
@@ -31,12 +34,13 @@ from flytekitplugins.inference import (
     HFSecret,
     ModelInferenceTemplate,
     ServerExitedError,
+    ServerNotReadyError,
     UnsupportedError,
     Volume,
     local,
 )
 from flytekitplugins.inference.flyte.task import InferenceTask
-from users import served
+from users import failing, served
 
 
 @pytest.fixture(autouse=True)
@@ -160,14 +164,22 @@ def test_a_servers_cache_is_this_machines(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     vllm = VLLM(command=["python", served.SERVER, "$(INFERENCE_PORT)"], gpu=0)
     with vllm.run_locally() as server:
-        assert server.pod.path("/root/.cache/huggingface") == tmp_path / "huggingface"
+        assert server.pod.path("/var/cache/inference/huggingface") == tmp_path / "huggingface"
         environment = served.ask(vllm)["environment"]
     assert environment["HF_HOME"] == str(tmp_path / "huggingface")
 
 
 def test_nothing_to_run_the_server_with() -> None:
     nowhere = replace(served.ECHO, command=["no-such-model-server"])
-    with pytest.raises(UnsupportedError, match="no-such-model-server"), nowhere.run_locally():
+    # also where a shell starts it, as in a bounded start
+    for server in (nowhere, replace(nowhere, startup_timeout=60)):
+        with pytest.raises(UnsupportedError, match="no-such-model-server"), server.run_locally():
+            pass
+    module = replace(served.ECHO, command=["python", "-m", "no_such_server"], startup_timeout=60)
+    with (
+        pytest.raises(UnsupportedError, match="the package 'no_such_server'"),
+        module.run_locally(),
+    ):
         pass
     image_only = ModelInferenceTemplate(image="registry.example.com/server:1")
     with pytest.raises(UnsupportedError) as caught, image_only.run_locally():
@@ -272,11 +284,13 @@ def test_helpers_run_on_the_image_that_the_primary_really_gets() -> None:
     options = _base_with_primary(image="registry.example.com/base:1")
     options["template"]["download_inputs"] = True
     pod = _serialised(**options).pod_spec
-    assert (
-        pod["containers"][0]["image"]
-        == pod["initContainers"][0]["image"]
-        == "registry.example.com/base:1"
-    )
+    images = {
+        container["name"]: container["image"]
+        for container in (*pod["initContainers"], *pod["containers"])
+        if container["name"] != "model-server"
+    }
+    assert set(images) == {"input-downloader", "server-gate", "primary"}
+    assert set(images.values()) == {"registry.example.com/base:1"}
 
 
 def test_the_bases_metadata_reaches_the_pod() -> None:
@@ -319,33 +333,94 @@ def test_an_image_spec_of_the_server_is_built(monkeypatch: pytest.MonkeyPatch) -
     settings = SerializationSettings(
         image_config=ImageConfig.auto(img_name="registry.example.com/default:1")
     )
-    server = with_built_image.get_k8s_pod(settings).pod_spec["initContainers"][-1]
+    server, gate = with_built_image.get_k8s_pod(settings).pod_spec["initContainers"]
+    assert gate["name"] == "server-gate"
     assert server["image"] == image.image_name()
     assert built == [image.image_name()]
 
 
-def test_in_a_container_nothing_is_started_and_kubernetes_not_imported(tmp_path: Path) -> None:
-    """The real entry point, on files instead of a bucket."""
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({}, None),
+        ({"timeout": 0}, None),
+        ({"timeout": 600}, 600),
+        ({"timeout": timedelta(minutes=2)}, 120),
+        ({"timeout": timedelta(milliseconds=1500)}, 2),
+        ({"timeout": 600, "template": {"base": {"spec": {"activeDeadlineSeconds": 60}}}}, 60),
+    ],
+)
+def test_the_timeout_bounds_the_pod(options: dict[str, Any], seconds: int | None) -> None:
+    assert _serialised(**options).pod_spec.get("activeDeadlineSeconds") == seconds
+
+
+@pytest.mark.parametrize(
+    ("options", "policy"),
+    [
+        ({}, "FallbackToLogsOnError"),
+        (_base_with_primary(terminationMessagePolicy="File"), "File"),
+    ],
+)
+def test_a_primary_that_ends_without_a_message_shows_its_log(
+    options: dict[str, Any], policy: str
+) -> None:
+    others, primary = {"name": "other"}, "primary"
+    options.setdefault("template", {}).setdefault("base", {"spec": {"containers": []}})
+    options["template"]["base"]["spec"]["containers"].append(others)
+    containers = {
+        container["name"]: container for container in _serialised(**options).pod_spec["containers"]
+    }
+    assert containers[primary]["terminationMessagePolicy"] == policy
+    assert "terminationMessagePolicy" not in containers["other"]
+
+
+def _execute(name: str, module: str, directory: Path, word: str) -> Path:
+    """Run a task by the real entry point, on files instead of a bucket; return its outputs."""
     context = FlyteContextManager.current_context()
-    literals = TypeEngine.dict_to_literal_map(context, {"word": "hi"}, {"word": str})
-    (tmp_path / "inputs.pb").write_bytes(literals.to_flyte_idl().SerializeToString())
-    out = tmp_path / "out"
+    literals = TypeEngine.dict_to_literal_map(context, {"word": word}, {"word": str})
+    (directory / "inputs.pb").write_bytes(literals.to_flyte_idl().SerializeToString())
+    out = directory / "out"
     out.mkdir()
     command: list[Any] = [
         Path(sys.executable).parent / "pyflyte-execute",
         "--inputs",
-        tmp_path / "inputs.pb",
+        directory / "inputs.pb",
     ]
-    command += ["--output-prefix", out, "--raw-output-data-prefix", tmp_path / "raw"]
+    command += ["--output-prefix", out, "--raw-output-data-prefix", directory / "raw"]
     command += ["--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"]
-    command += ["task-module", "users.served", "task-name", "in_cluster"]
+    command += ["task-module", module, "task-name", name]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run(
         list(map(str, command)), env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    from flyteidl.core.literals_pb2 import LiteralMap
+    return out
 
+
+def test_in_a_container_nothing_is_started_and_kubernetes_not_imported(tmp_path: Path) -> None:
+    out = _execute("in_cluster", "users.served", tmp_path, "hi")
     outputs = LiteralMap()
     outputs.ParseFromString((out / "outputs.pb").read_bytes())
     assert outputs.literals["o0"].scalar.primitive.string_value == "hi http://localhost:28123 False"
+
+
+@pytest.mark.parametrize("name", ["raises", "raises_async"])
+@pytest.mark.parametrize(
+    ("error", "is_recoverable"), [("ServerNotReadyError", True), ("ServerExitedError", False)]
+)
+def test_in_a_container_a_retryable_error_is_one_that_flyte_tries_again(
+    name: str, error: str, is_recoverable: bool, tmp_path: Path
+) -> None:
+    out = _execute(name, "users.failing", tmp_path, error)
+    document = ErrorDocument()
+    document.ParseFromString((out / "error.pb").read_bytes())
+    kinds = {True: ContainerError.RECOVERABLE, False: ContainerError.NON_RECOVERABLE}
+    assert document.error.kind == kinds[is_recoverable]
+    # the cause's own traceback is told too
+    assert f"{error}: it went away Hint: Look." in document.error.message
+    assert "users/failing.py" in document.error.message
+
+
+def test_on_one_machine_a_retryable_error_is_raised_as_it_is() -> None:
+    with pytest.raises(ServerNotReadyError, match="it went away"):
+        failing.raises(word="ServerNotReadyError")

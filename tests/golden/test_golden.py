@@ -54,6 +54,35 @@ def test_clean(name: str) -> None:
     assert lint(_golden(name)) == []
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_with_a_read_only_root_file_system_our_programs_can_write(name: str) -> None:
+    containers = _golden(name)["spec"]["initContainers"]
+    programs = [
+        container
+        for container in containers
+        if any("inference.programs" in word for word in container.get("command", ()))
+    ]
+    assert programs or not any(
+        container["name"].startswith(("model-loader", "server-gate", "input-downloader"))
+        for container in containers
+    )
+    for container in programs:
+        paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert "/tmp" in paths, container["name"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_server_writes_where_only_root_may(name: str) -> None:
+    server = next(
+        container
+        for container in _golden(name)["spec"]["initContainers"]
+        if container["name"].startswith("model-server")
+    )
+    paths = [mount["mountPath"] for mount in server.get("volumeMounts", ())]
+    values = [variable.get("value", "") for variable in server.get("env", ())]
+    assert not [path for path in (*paths, *values) if path.startswith("/root")]
+
+
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("name", CASES)
 def test_valid(name: str, version: str) -> None:
@@ -105,7 +134,10 @@ def test_survives_flytekit_with_task_config(name: str) -> None:
 
     serialised = get_serializable(OrderedDict(), SETTINGS, infer).template
     pod = serialised.k8s_pod.pod_spec
-    expected = template.compile(Helper(image="registry.example.com/task:1", bundled=False))["spec"]
+    helper = Helper(image="registry.example.com/task:1", bundled=False)
+    expected = template.bounded().compile(helper)["spec"]
+    policy = pod["containers"][0].pop("terminationMessagePolicy")
+    assert policy == "FallbackToLogsOnError"
     limits = pod["containers"][0].get("resources", {}).get("limits", {})
     assert limits.pop("gpu", None) == (
         "0" if any(server.gpu for server in template.servers.values()) else None

@@ -33,6 +33,7 @@ from flyteidl.core.types_pb2 import BlobType
 from flytekitplugins.inference import programs
 from flytekitplugins.inference.pod.bundle import BOOTSTRAP, programs_bundle
 from flytekitplugins.inference.programs.protocol import PROGRAMS_VARIABLE
+from termination import failure
 from users.ollama_stand_in import StandIn, handler
 
 MAX_ARG_STRLEN = 128 * 1024
@@ -308,7 +309,7 @@ def test_a_loader_that_could_not_wait_fails_before_it_downloads(pod: Pod) -> Non
     pod.file("source/weights.bin", b"weights")
     command = [str(pod.python), "-m", "flytekitplugins.inference.programs.load_model", *pod.model]
     pod.has_ended(pod.run(command, PYTHONPATH=str(pod.root)), 78)
-    message = json.loads((pod.root / "termination-log").read_text())
+    message = failure(pod.root)
     assert message["error"] == "MissingDependencyError"
     assert "programs.model_wait" in message["message"]
     assert not (pod.root / "models" / ".ready").exists()

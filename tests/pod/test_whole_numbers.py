@@ -86,6 +86,7 @@ class TestEveryField:
             "gpu",
             "update_interval",
             "startup_timeout",
+            "stop_timeout",
             "termination_grace_period",
         }
         for server in ("triton", "mlserver"):

@@ -22,6 +22,7 @@ import pytest
 
 from flytekitplugins.inference.programs.kernel import boot_id
 from patience import patient, wait_for
+from termination import failure
 from users.ollama_stand_in import StandIn, listen
 
 GGUF = b"GGUF" + bytes(range(200))
@@ -36,11 +37,7 @@ class Ended:
 
     @property
     def message(self) -> dict[str, Any]:
-        line = (self.root / "termination-log").read_text(encoding="utf-8")
-        assert self.stderr.splitlines()[-1] == line
-        message: dict[str, Any] = json.loads(line)
-        assert set(message) == {"version", "program", "error", "message", "hint"}
-        return message
+        return failure(self.root, self.stderr)
 
     @property
     def failure(self) -> tuple[int, str]:

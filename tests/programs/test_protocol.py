@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from flytekitplugins.inference.errors import ConfigError
+from flytekitplugins.inference import errors
+from flytekitplugins.inference.errors import ConfigError, InferenceError
 from flytekitplugins.inference.programs.main import run
 from flytekitplugins.inference.programs.protocol import (
     MAX_TERMINATION_MESSAGE_BYTES,
     termination_message,
 )
+from termination import failure
 
 
 @pytest.mark.parametrize("text", ["ascii ", "grüß ", "\U0001f600", '"\\\n', "\0", "\udcff"])
@@ -25,13 +27,17 @@ from flytekitplugins.inference.programs.protocol import (
 @pytest.mark.parametrize("repeat", [1, 600, 680, 4000, 100_000])
 def test_a_termination_message_is_as_long_as_it_may_be(text: str, hint: str, repeat: int) -> None:
     message = text * repeat
-    line = termination_message("p", ConfigError(message, hint=hint))
-    assert len(line.encode()) <= MAX_TERMINATION_MESSAGE_BYTES
+    written = termination_message("p", ConfigError(message, hint=hint))
+    assert len(written.encode()) <= MAX_TERMINATION_MESSAGE_BYTES
+    sentence, line = written.split("\n")
+    assert sentence.startswith("p failed: ")
     fields = json.loads(line)
     if fields["message"] != message:
         assert message.startswith(fields["message"].removesuffix("…"))
         assert fields["message"].endswith("…")
-        assert len(line) > MAX_TERMINATION_MESSAGE_BYTES - 12  # one more character would not fit
+        assert (
+            len(written.encode()) > MAX_TERMINATION_MESSAGE_BYTES - 12
+        )  # one more character would not fit
     if fields["hint"] != hint:
         assert hint.startswith(fields["hint"].removesuffix("…"))
         assert len(fields["hint"]) > 300
@@ -47,11 +53,82 @@ def test_a_defect_ends_with_a_message(
         raise ZeroDivisionError("x" * 10_000)
 
     assert run("p", broken, [], {}) == 70
-    fields = json.loads((tmp_path / "log").read_text())
+    fields = json.loads((tmp_path / "log").read_text().splitlines()[-1])
     assert (fields["error"], fields["message"][:3]) == ("ZeroDivisionError", "xxx")
-    assert len(fields["message"]) > 3000
+    assert len(fields["message"]) > 2500
     assert "defect" in fields["hint"]
     assert "Traceback" in capsys.readouterr().err
+
+
+UNDER_FLYTE: dict[str, int] = {
+    # another attempt cannot mend these, or the user has to say whether it may
+    "ConfigError": 247,
+    "ArgumentError": 247,
+    "QuantityError": 247,
+    "SpecConflictError": 247,
+    "UnsupportedError": 247,
+    "MissingDependencyError": 247,
+    "UsageError": 247,
+    "SourceNotFoundError": 247,
+    "RevisionNotFoundError": 247,
+    "InvalidSourceError": 247,
+    "SourceForbiddenError": 247,
+    "GatedModelError": 247,
+    "ServerError": 247,
+    "ServerNotReadyError": 247,
+    "ServerExitedError": 247,
+    # these may pass
+    "InferenceError": 70,
+    "FetchError": 74,
+    "DestinationError": 74,
+    "IntegrityError": 74,
+    "SourceUnavailableError": 69,
+    "BatchFailedError": 65,
+}
+
+
+def test_the_table_has_every_error() -> None:
+    assert UNDER_FLYTE.keys() == set(errors.__all__)
+
+
+@pytest.mark.parametrize("name", UNDER_FLYTE)
+@pytest.mark.parametrize("is_under_flyte", [True, False])
+def test_under_flyte_what_no_attempt_can_mend_is_a_user_error(
+    name: str, is_under_flyte: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error: InferenceError = getattr(errors, name)("wrong", hint="Mend it.")
+
+    def failing(argv: object, environ: object) -> int:
+        raise error
+
+    monkeypatch.setenv("INFERENCE_TERMINATION_LOG", str(tmp_path / "termination-log"))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    environ = {"FLYTE_INTERNAL_EXECUTION_ID": "f1b2c3"} if is_under_flyte else {}
+    assert run("p", failing, [], environ) == (
+        UNDER_FLYTE[name] if is_under_flyte else error.exit_code
+    )
+    fields = failure(tmp_path)
+    assert fields["exit_code"] == error.exit_code
+    assert (fields["error"], fields["message"], fields["hint"]) == (name, "wrong", "Mend it.")
+
+
+@pytest.mark.parametrize(("defect", "code"), [(ZeroDivisionError, 70), (ModuleNotFoundError, 247)])
+def test_under_flyte_a_defect_keeps_its_code_and_a_missing_module_does_not(
+    defect: type[Exception], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(argv: object, environ: object) -> int:
+        raise defect("no")
+
+    monkeypatch.setenv("INFERENCE_TERMINATION_LOG", str(tmp_path / "termination-log"))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert run("p", failing, [], {"FLYTE_INTERNAL_EXECUTION_ID": "f1b2c3"}) == code
+
+
+def test_under_flyte_a_program_ends_with_the_code_of_a_user_error(tmp_path: Path) -> None:
+    body = 'raise test_protocol.ConfigError("wrong")'
+    done = in_a_program(body, tmp_path, FLYTE_INTERNAL_EXECUTION_ID="f1b2c3")
+    assert done.returncode == 247, done.stderr
+    assert done.stderr.splitlines()[-2] == "p failed: wrong"
 
 
 class SignallingError(ConfigError):
@@ -102,7 +179,7 @@ finally:
     assert (done.returncode, done.stdout) == (143, "in order\n"), done.stderr
 
 
-def in_a_program(body: str, directory: Path) -> subprocess.CompletedProcess[str]:
+def in_a_program(body: str, directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `body` as a program, in a process of its own."""
     code = f"""
 import os, signal, sys
@@ -116,7 +193,7 @@ def main(argv, environ):
 
 start("p", main)
 """
-    environ = {**os.environ, "INFERENCE_TERMINATION_LOG": str(directory / "log")}
+    environ = {**os.environ, "INFERENCE_TERMINATION_LOG": str(directory / "log"), **environ}
     environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     return subprocess.run(
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False

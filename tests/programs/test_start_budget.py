@@ -194,7 +194,9 @@ def test_every_program_wants_a_value_that_can_be_read(command: str, tmp_path: Pa
         check=False,
     )
     assert done.returncode == 64
-    assert "INFERENCE_START" in json.loads((tmp_path / "log").read_text())["message"]
+    assert (
+        "INFERENCE_START" in json.loads((tmp_path / "log").read_text().splitlines()[-1])["message"]
+    )
 
 
 def alarm(process: subprocess.Popen[str], condition: Callable[[], Any]) -> None:

@@ -24,6 +24,7 @@ import pytest
 
 from flytekitplugins.inference.programs.kernel import boot_id
 from patience import patient
+from termination import failure
 
 MODELS = {"object": "list", "data": [{"id": "org/model"}, {"id": "adapter"}]}
 HUGE = str(10**18)
@@ -139,7 +140,7 @@ class Ended:
 
     @property
     def message(self) -> dict[str, Any]:
-        return json.loads((self.root / "termination-log").read_text())
+        return failure(self.root, self.stderr)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class Ended:
         for text in texts:
             assert text in f"{self.message['message']} {self.message['hint']}"
         assert self.message["program"] == "wait_for_server"
-        assert self.stderr.splitlines()[-1] == (self.root / "termination-log").read_text()
+        assert self.message["exit_code"] == code
         assert "Traceback" not in self.stderr
 
 
@@ -799,7 +800,7 @@ def test_a_report_is_written_also_when_it_failed(closed_port: int, gate: Gate) -
     ended = gate(f"http://127.0.0.1:{closed_port}/", timeout=0.15)
     assert (ended.code, ended.report["outcome"]) == (69, "ServerNotReadyError")
     assert ended.report["total_seconds"] >= 0.15
-    assert "total" in ended.stderr.splitlines()[-2]
+    assert "total" in ended.stderr.splitlines()[-3]
     assert sorted(path.name for path in (gate.root / "shared").iterdir()) == ["report.json"]
 
 

@@ -200,7 +200,10 @@ def test_a_model_that_the_server_fetches_lies_on_a_volume_and_gets_its_token() -
     )
     server = containers(template)["model-server"]
     env = {variable["name"]: variable.get("value") for variable in server["env"]}
-    assert (env["HF_TOKEN"], env["LLAMA_CACHE"]) == ("$(_FSEC_HF_TOKEN)", "/var/cache/inference")
+    assert (env["HF_TOKEN"], env["LLAMA_CACHE"]) == (
+        "$(_FSEC_HF_TOKEN)",
+        "/var/cache/inference/llama.cpp",
+    )
     assert [mount["mountPath"] for mount in server["volumeMounts"]] == ["/var/cache/inference"]
     assert value_of("--alias", server["args"]) == "acme/private-GGUF:Q8_0"
     assert "--model" not in server["args"]

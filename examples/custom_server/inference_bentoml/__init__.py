@@ -59,7 +59,7 @@ class BentoML(ModelInferenceTemplate):
         directory = ("--working-dir", self.working_dir) if self.working_dir else ()
         return Server(
             command=("bentoml", "serve"),
-            args=(self.service, "--host", "0.0.0.0", "--port", str(self.port), *directory),
+            args=(self.service, "--host", self.host, "--port", str(self.port), *directory),
             env=(
                 EnvVar(name="BENTOML_DO_NOT_TRACK", value="True"),
                 EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),

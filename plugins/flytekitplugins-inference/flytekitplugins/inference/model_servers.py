@@ -142,9 +142,7 @@ class ModelServers(PodDescription):
                 yield f"server {name!r} has base=; a pod has only one, give it to ModelServers"
         # the startup probe of a server without a gate would hold back the gate of the others
         # (docs/decisions/0010)
-        bounded = [
-            name for name, server in self.members.items() if server.startup_timeout is not None
-        ]
+        bounded = [name for name, server in self.members.items() if server.is_bounded]
         if bounded and len(bounded) < len(self.members):
             others = ", ".join(name for name in self.members if name not in bounded)
             yield (

@@ -16,7 +16,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .client.methods import ClientMethods
@@ -25,7 +26,7 @@ from .errors import ConfigError
 from .pod import check
 from .pod.assemble import assemble, cold_start_file
 from .pod.compile import Manifest, compile_plan
-from .pod.description import OUR_CONTAINERS, Description
+from .pod.description import OUR_CONTAINERS, UNSET, Description
 from .pod.lint import lint
 from .pod.merge import merge_manifests, normalise
 from .pod.parts import PRIMARY, Helper, Probe, Probes, Volume
@@ -36,8 +37,6 @@ from .pod.whole_numbers import read_whole_numbers
 from .public_dataclass import PublicDataclass
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from flytekit import PodTemplate, Secret
     from typing_extensions import Self
 
@@ -130,6 +129,18 @@ class PodDescription(PublicDataclass):
     ) -> Self:
         """Return this pod with each of its servers changed."""
         raise NotImplementedError
+
+    def bounded(self) -> Self:
+        """Return this pod with a bounded start, unless one of its servers says otherwise.
+
+        `@task(task_config=…)` attaches it in this form.
+        """
+        if not all(server.leaves_start_open for server in self.servers.values()):
+            return self
+        with warnings.catch_warnings():
+            # its author has read them already
+            warnings.simplefilter("ignore", InferenceWarning)
+            return self.with_servers(lambda server: replace(server, startup_timeout="auto"))
 
     @property
     def primary_image(self) -> str | None:
@@ -359,10 +370,16 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
 
     def _cold_start_path(self, local_server: LocalServer | None) -> str | None:
         """Return the path of the gate's report on the start; only a gate writes one."""
-        if not self.startup_timeout:
+        if self.startup_timeout is None:
             return None
-        path = cold_start_file(self.name)
-        return str(local_server.pod.path(path)) if local_server else path
+        try:
+            path = cold_start_file(self.name)
+            here = str(local_server.pod.path(path)) if local_server else path
+        except ConfigError:  # a local pod without a gate has no volume for it
+            return None
+        # how the start is bounded depends on the task as long as this description leaves it open
+        is_known = self.startup_timeout is not UNSET or Path(here).exists()
+        return here if is_known else None
 
     def _api_key_here(self) -> str:
         """Return the server's API key, which a secret request puts into the environment, if any."""

@@ -22,7 +22,7 @@ from .. import local, sidecar_template
 from ..client.endpoint import from_environment
 from ..errors import ConfigError, ServerError
 from ..pod.compile import Manifest
-from ..pod.parts import MODEL_SERVER, Helper
+from ..pod.parts import CACHE_DIRECTORY, MODEL_SERVER, Helper
 from ..pod.plan import named
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ sidecar_template._LOCAL_SERVER_HOOKS.append(server_of)
 
 def _is_same_server(one: ModelInferenceTemplate, other: ModelInferenceTemplate) -> bool:
     """Whether two descriptions describe the same server."""
-    # `base` belongs to the pod, and `@task(pod_template=…)` adds it later
     if type(one) is not type(other):
         return False
-    names = (field.name for field in fields(one) if field.name != "base")
+    # these belong to the pod: a task adds `pod_template=`, and bounds the start
+    names = (field.name for field in fields(one) if field.name not in ("base", "startup_timeout"))
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
@@ -221,12 +221,15 @@ def _pod(
 
 
 def _caches(description: PodDescription) -> dict[str, str]:
-    """Map a server's `~/.cache` to this machine's, so each model is downloaded only once."""
+    """Map a server's `~/.cache` to this machine's, so each model is downloaded only once.
+
+    `CACHE_DIRECTORY` is laid out in the same way.
+    """
     names = [
         named(volume.name, name)
         for name, template in description.servers.items()
         for volume in template.server().volumes
-        if volume.mount_path.endswith("/.cache")
+        if volume.mount_path == CACHE_DIRECTORY or volume.mount_path.endswith("/.cache")
     ]
     return dict.fromkeys(names, _cache()) if names else {}
 

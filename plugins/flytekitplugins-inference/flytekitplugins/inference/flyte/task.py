@@ -10,9 +10,11 @@ import contextlib
 import copy
 import functools
 import inspect
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from flytekit import FlyteContextManager, ImageSpec, PodTemplate, Secret
@@ -20,9 +22,10 @@ from flytekit.configuration import SerializationSettings
 from flytekit.configuration.default_images import DefaultImages
 from flytekit.core.python_auto_container import get_registerable_container_image
 from flytekit.core.python_function_task import PythonFunctionTask
+from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.models.task import K8sPod
 
-from ..errors import ConfigError, UnsupportedError
+from ..errors import ConfigError, InferenceError, UnsupportedError
 from ..pod.assemble import image_name
 from ..pod.compile import Manifest
 from ..pod.parts import Helper
@@ -75,6 +78,7 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
                     hint="Give one of them.",
                 )
             task_config = replace(task_config, base=pod_template)
+        task_config = task_config.bounded()
         helper = functools.partial(_unregistered_helper, task_config, kwargs.get("container_image"))
         requests = list(secret_requests or ())
         super().__init__(
@@ -99,7 +103,7 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
     def get_k8s_pod(self, settings: SerializationSettings) -> K8sPod:
         """Return the pod with the facts that are only known at serialisation.
 
-        These are the images, the bound inputs, and the accelerator's key.
+        These are the images, the bound inputs, the timeout, and the accelerator's key.
         """
         template = _with_registered_images(self.template, settings)
         helper = _helper(template, self.get_image(settings))
@@ -108,6 +112,7 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
         serialised = copy.copy(self)  # this task keeps the pod that it describes
         serialised.pod_template = _with_spec(template, manifest)
         pod = super(InferenceTask, serialised).get_k8s_pod(settings)
+        _complete(pod.pod_spec, template.primary_container_name, self.metadata.timeout)
         for gpu_resource in {
             server.gpu_resource for server in template.servers.values() if server.gpu
         }:
@@ -127,7 +132,12 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
         return PythonFunctionTask.__call__(self, *args, **kwargs)
 
     def execute(self, **kwargs: Any) -> Any:
-        """Run the function; outside a cluster with the server running around it."""
+        """Run the function; outside a cluster with the server running around it.
+
+        Raises:
+            FlyteRecoverableException: In a cluster, in place of an `InferenceError` that is
+                retryable, so that `retries=` counts.
+        """
         if self._is_async:
             from flytekit.utils.asyn import loop_manager
 
@@ -140,6 +150,8 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
                 around.enter_context(
                     server_for_task(self.template, kwargs, self.python_interface.inputs)
                 )
+            else:
+                around.enter_context(_recoverable())
             if self._has_deck:
                 from .deck import reporting
 
@@ -147,13 +159,19 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
             return PythonFunctionTask.execute(self, **kwargs)
 
     async def async_execute(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the `async` function; outside a cluster with the server running around it."""
+        """Run the `async` function; outside a cluster with the server running around it.
+
+        Raises:
+            FlyteRecoverableException: As `execute` does.
+        """
         async with contextlib.AsyncExitStack() as around:
             if _is_outside_a_cluster():
                 from .local_run import async_server_for_task
 
                 servers = async_server_for_task(self.template, kwargs, self.python_interface.inputs)
                 await around.enter_async_context(servers)
+            else:
+                around.enter_context(_recoverable())
             if self._has_deck:
                 from .deck import async_reporting
 
@@ -173,6 +191,20 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
 def _is_outside_a_cluster() -> bool:
     state = FlyteContextManager.current_context().execution_state
     return state is not None and state.is_local_execution()
+
+
+@contextlib.contextmanager
+def _recoverable() -> Iterator[None]:
+    """Raise an error after which another attempt may succeed as one that Flyte tries again.
+
+    Flyte 1.x ends a task whose function raises anything else, whatever `retries=` says.
+    """
+    try:
+        yield
+    except InferenceError as error:
+        if not error.retryable:
+            raise
+        raise FlyteRecoverableException(f"{error.code}: {error}") from error
 
 
 def _warn_of_the_other_product(image: Any, template: PodDescription) -> None:
@@ -228,6 +260,21 @@ def _unregistered_helper(template: PodDescription, image: str | ImageSpec | None
     hash.
     """
     return _helper(template, image_name(image or DefaultImages.default_image()))
+
+
+def _complete(pod_spec: Manifest, primary: str, timeout: timedelta | int | None) -> None:
+    """Bound the pod's life, and let its primary tell how it ended; `base=` has the last word.
+
+    Flyte drops `timeout=` when a task is launched alone, and nothing else ends a pod whose image
+    cannot be pulled. A primary that ends without Python (a segmentation fault, `os._exit`) would
+    leave an empty message.
+    """
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout or 0
+    if seconds > 0:
+        pod_spec.setdefault("activeDeadlineSeconds", math.ceil(seconds))
+    for container in pod_spec["containers"]:
+        if container["name"] == primary:
+            container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
 
 
 def _let_flyte_see_the_gpu(pod_spec: Manifest, gpu_resource: str, primary: str) -> None:

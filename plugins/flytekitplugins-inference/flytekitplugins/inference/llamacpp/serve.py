@@ -19,7 +19,7 @@ from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
 from ..pod.model import Model
 from ..pod.names import path_problem
-from ..pod.parts import EnvVar, Volume
+from ..pod.parts import CACHE_DIRECTORY, EnvVar, Volume
 from ..pod.quantity import format_quantity, parse_quantity
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
@@ -39,7 +39,6 @@ IMAGES = {
     "gpu.intel.com": "server-vulkan",
 }
 """Tags by the vendor in `gpu_resource`; `server-cuda` is for CUDA 12, `server-cuda13` for 13."""
-CACHE = "/var/cache/inference"
 MEBIBYTE = 2**20
 LARGEST_CACHE_RAM = 8192
 """MiB of prompts that the server keeps by default, even if the container's limit is lower."""
@@ -113,10 +112,10 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
             self._option("metrics") is None or self._option("metrics") not in _OFF
         )
         home = (
-            EnvVar(name="LLAMA_CACHE", value=CACHE),
-            EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
+            EnvVar(name="LLAMA_CACHE", value=f"{CACHE_DIRECTORY}/llama.cpp"),
+            EnvVar(name="HF_HOME", value=f"{CACHE_DIRECTORY}/huggingface"),
         )
-        caches = (Volume(name="inference-cache", mount_path=CACHE),) if self.model is None else ()
+        cache = Volume(name="inference-cache", mount_path=CACHE_DIRECTORY)
         return Server(
             # not on the image's PATH
             command=("/app/llama-server",),
@@ -139,7 +138,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
             hub_token=token,
             # without model= the server downloads weights, which would fill the container's disk and
             # get the pod evicted
-            volumes=caches,
+            volumes=() if self.model is not None else (cache,),
         )
 
     def _sizes(self) -> tuple[str, ...]:
@@ -213,6 +212,10 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
         for name, why in _REFUSED.items():
             if self._option(name) not in _OFF:
                 yield f"{name}: {why}; leave it out"
+        for word in self.args if isinstance(self.args, (list, tuple)) else ():
+            name = OPTIONS.canonical(str(word).partition("=")[0])
+            if str(word).startswith("-") and name in _REFUSED:
+                yield f"args: {word!r}: {_REFUSED[name]}; leave it out"
         yield from self._hardware_problems()
 
     def _source_problems(self) -> Iterator[str]:

@@ -30,7 +30,8 @@ def describe_exit(code: int, reason: str = "") -> str:
 def read_termination_message(text: str) -> tuple[str, str]:
     """Return message and hint of a termination message; empty unless a program of ours wrote it."""
     try:
-        fields = json.loads(text)
+        # the lines before are for people
+        fields = json.loads(text.strip().rpartition("\n")[2])
     except ValueError:
         return "", ""
     if not isinstance(fields, dict) or not isinstance(fields.get("message"), str):
@@ -60,9 +61,10 @@ def exited_error(
         log_tail: Its last lines, oldest first.
     """
     last_line = log_tail[-1] if log_tail else ""
-    # a program writes the same line to both; outside a pod, the termination log may not be writable
-    message, hint = read_termination_message(termination_message.strip() or last_line)
-    if message and last_line.startswith("{"):
+    # a program writes the same lines to both; outside a pod, it may be unable to write the former
+    written = termination_message.strip() or last_line
+    message, hint = read_termination_message(written)
+    while message and log_tail and log_tail[-1] in written.splitlines():
         log_tail = log_tail[:-1]  # said in words already
     ended = describe_exit(code, reason)
     text = f"{container} ended with {ended} {what}".rstrip() + (f": {message}" if message else ".")

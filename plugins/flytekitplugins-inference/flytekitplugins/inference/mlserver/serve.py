@@ -107,7 +107,8 @@ class MLServer(ModelInferenceTemplate[Literal["v2"]]):
             args=(directory,) if directory else (),
             port_variables=("MLSERVER_HTTP_PORT",),
             env=(
-                EnvVar(name="MLSERVER_HOST", value="0.0.0.0"),
+                # for gRPC and metrics too (`mlserver/{grpc,metrics}/server.py`)
+                EnvVar(name="MLSERVER_HOST", value=self.host),
                 EnvVar(name="MLSERVER_GRPC_PORT", value=str(self.grpc_port)),
                 EnvVar(name="MLSERVER_METRICS_PORT", value=str(self.metrics_port)),
                 EnvVar(name="MLSERVER_METRICS_DIR", value=f"{CACHE}/metrics"),

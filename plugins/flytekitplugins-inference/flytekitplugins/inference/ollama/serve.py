@@ -137,7 +137,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
         # shared volume another pod may still be pulling them (`server/images.go`, PruneLayers).
         shared = {"OLLAMA_NOPRUNE": "1"} if self.models_volume else {}
         variables = {
-            "OLLAMA_HOST": "0.0.0.0:$(INFERENCE_PORT)",
+            "OLLAMA_HOST": f"{self.host}:$(INFERENCE_PORT)",
             "HOME": HOME,
             "OLLAMA_MODELS": f"{HOME}/models",
             "OLLAMA_KEEP_ALIVE": "-1",  # the default unloads the model after five idle minutes

@@ -8,6 +8,7 @@
 | `names` | the rules for names, ports and paths, each with the sentence that states it |
 | `parts` | the values that a plan is made of |
 | `secrets` | a secret's prefix, group and key → environment variables |
+| `plain_secrets` | texts of a pod → the secrets that stand in them |
 | `check` | what a user gave → problems |
 | `model` | where a model comes from → its path, volumes, budget, arguments of the loader |
 | `description` | what is told about one model server → problems, and what follows from the fields |
@@ -22,5 +23,6 @@
 | `plan` | servers and what stands around them → containers in order, volumes |
 | `compile` | plan → manifest (plain dictionaries, camelCase) |
 | `merge` | the user's own manifest + ours, by name, add-only |
+| `api_rules` | manifest → what the API server refuses |
 | `lint` | manifest → problems |
 """

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .description import Description
+from .description import EVERY_ADDRESS, LOOPBACK, Description
 from .flags import OptionTable, option_problems, render_options
 
 __all__ = ["EVERY_ADDRESS", "WithArguments"]
-
-EVERY_ADDRESS = ("0.0.0.0", "::")
-"""Hosts on which a server accepts the kubelet's probes, which go to the pod's address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +70,7 @@ class WithArguments(Description):
 
     def address_arguments(self) -> tuple[str, ...]:
         """Return the arguments for the host and port on which the server listens."""
-        host = str(self.argument(self.host_option, EVERY_ADDRESS[0]))
+        host = str(self.argument(self.host_option, self.host))
         flags = (f"--{name.replace('_', '-')}" for name in (self.host_option, self.port_option))
         return (next(flags), host, next(flags), str(self.port))
 
@@ -112,7 +109,7 @@ class WithArguments(Description):
     def _word_problems(self) -> Iterator[str]:
         """Yield what of the user's `args` is the template's own."""
         advice = {
-            self.host_option: "leave it out: the kubelet probes the pod's address",
+            self.host_option: "leave it out, and give expose= instead",
             self.port_option: "give port= instead",
             **self.template_options,
         }
@@ -144,7 +141,9 @@ class WithArguments(Description):
             yield (
                 f"arg_dict has port {port!r}, the template has port={self.port!r}; give port= only"
             )
-        if self.host_option not in self.template_options and host not in (None, *EVERY_ADDRESS):
+        # what it would listen on tells who has to reach it
+        reachable = EVERY_ADDRESS if self.host in EVERY_ADDRESS else (*EVERY_ADDRESS, *LOOPBACK)
+        if self.host_option not in self.template_options and host not in (None, *reachable):
             yield (
                 f"arg_dict has {self.host_option} {host!r}, where the kubelet's probes cannot "
                 "reach the server; leave it out"

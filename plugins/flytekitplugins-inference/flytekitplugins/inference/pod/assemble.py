@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +40,9 @@ from .quantity import format_quantity, parse_quantity
 
 __all__ = ["assemble", "cold_start_file"]
 
+DEFAULT_GRACE_SECONDS = 30
+"""What Kubernetes gives a pod that does not say."""
+
 
 def assemble(
     servers: Mapping[str, Description],
@@ -62,7 +65,6 @@ def assemble(
         SpecConflictError: If two servers need different settings of the pod.
     """
     helpers = {name: _helper(description, helper) for name, description in servers.items()}
-    periods = [description.grace_period_seconds for description in servers.values()]
     return plan_pod(
         {
             name: _Assembly(description, helpers[name], name).containers()
@@ -70,11 +72,20 @@ def assemble(
         },
         downloader=_downloader(servers, helpers, bound_inputs),
         primary=primary,
-        # one period for the whole pod: the longest, so that no server is killed early
-        termination_grace_period_seconds=max(
-            (period for period in periods if period is not None), default=None
-        ),
+        termination_grace_period_seconds=_grace_period(servers.values()),
     )
+
+
+def _grace_period(servers: Collection[Description]) -> int | None:
+    """Return the seconds between SIGTERM and SIGKILL; Kubernetes has one period for the whole pod.
+
+    Sidecars stop one after the other within it, in the reverse of their order (seen with Kubernetes
+    1.36), so it has to last for all servers.
+    """
+    periods = [description.grace_period_seconds for description in servers]
+    if len(periods) == 1:
+        return periods[0]
+    return sum(DEFAULT_GRACE_SECONDS if period is None else period for period in periods)
 
 
 def image_name(image: Any) -> str:
@@ -157,7 +168,7 @@ class _Assembly:
         )
 
     def containers(self) -> ServerContainers:
-        server = self._server
+        server, description = self._server, self._description
         return ServerContainers(
             model_server=self._model_server(),
             preflight=self._preflight(),
@@ -177,12 +188,13 @@ class _Assembly:
             ),
             image_pull_secrets=server.image_pull_secrets,
             enable_service_links=server.enable_service_links,
+            stop_seconds=description.stop_seconds,
             fs_group=server.fs_group or (HELPER_USER if self._writes_to_a_lent_volume else None),
         )
 
     @property
     def _is_gated(self) -> bool:
-        return self._description.startup_timeout is not None
+        return self._description.is_bounded
 
     @property
     def _is_loaded(self) -> bool:

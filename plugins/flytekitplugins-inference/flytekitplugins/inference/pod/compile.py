@@ -58,7 +58,7 @@ def _container(container: Container) -> Manifest:
             "ports": [
                 {"containerPort": port} for port in (container.port, *container.more_ports) if port
             ],
-            "resources": _resources(container.resources),
+            "resources": _resources(container.resources, container.limits),
             "volumeMounts": [_mount(mount) for mount in container.mounts],
             "startupProbe": _probe(container.probes.startup, container.port),
             "readinessProbe": _probe(container.probes.readiness, container.port),
@@ -68,10 +68,10 @@ def _container(container: Container) -> Manifest:
     )
 
 
-def _resources(resources: Mapping[str, str]) -> Manifest:
+def _resources(resources: Mapping[str, str], limits: Mapping[str, str]) -> Manifest:
     # Kubernetes demands equal ones for extended resources such as GPUs. Of cpu and memory, Flyte
     # fills in a missing one by the other, or by a platform default that may be far too small.
-    return {"requests": dict(resources), "limits": dict(resources)} if resources else {}
+    return {"requests": dict(resources), "limits": {**resources, **limits}} if resources else {}
 
 
 def _env(variable: EnvVar) -> Manifest:

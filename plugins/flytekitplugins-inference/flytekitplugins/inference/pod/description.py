@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import ConfigError
@@ -38,6 +39,7 @@ from .parts import (
     PRIMARY,
     SERVER_GATE,
     SERVER_SETUP,
+    Probe,
     Probes,
     Volume,
 )
@@ -47,7 +49,12 @@ from .server import Server
 if TYPE_CHECKING:
     from flytekit import ImageSpec
 
-__all__ = ["OUR_CONTAINERS", "Description", "seconds"]
+__all__ = ["OUR_CONTAINERS", "UNSET", "Description", "Unset", "seconds"]
+
+EVERY_ADDRESS = ("0.0.0.0", "::")
+"""Hosts on which a server can be reached at the pod's address."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Hosts on which only the pod's own containers reach it."""
 
 OUR_CONTAINERS = frozenset(
     (
@@ -61,6 +68,18 @@ _RESERVED_VARIABLES = {
     PORT_VARIABLE: "give port= instead",
     MODEL_PATH_VARIABLE: "give model= instead",
 }
+
+
+class Unset(Enum):
+    """The type of a default that depends on how the description is attached."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+UNSET = Unset.UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +148,16 @@ class Description:
     """Cores of the model loader."""
     update_interval: int | timedelta | None = None
     """Seconds between two looks for a newer version of the model; `None` looks once."""
-    startup_timeout: int | timedelta | Literal["auto"] | None = None
+    startup_timeout: int | timedelta | Literal["auto"] | Unset | None = UNSET
     """Seconds that the whole start may take, or `"auto"`: half an hour, or by the model's size
     (`startup_budget`). Everything then starts at the same time, and the pod ends with the reason
     when the server is not ready in time. `None`: the kubelet's startup probe, in order and without
-    an end."""
+    an end. `UNSET`: `"auto"` with `task_config=`, unless `probes=` has a startup probe, and `None`
+    everywhere else."""
+    expose: bool = False
+    """Whether the server listens on all of the pod's addresses in a bounded start too, where
+    otherwise only the pod's own containers reach it. A readiness or liveness probe of `probes=`
+    that asks a port exposes it as well, since the kubelet asks the pod's address."""
 
     api_key_secret: APIKeySecret | None = None
     """The key that the server asks of its clients: it, the gate and the task's clients get it."""
@@ -156,7 +180,12 @@ class Description:
     image that cannot work with least privilege; `None` as a value removes the key."""
     termination_grace_period: int | timedelta | None = None
     """Seconds (or a `timedelta`) between SIGTERM and SIGKILL for all containers; Kubernetes'
-    default is 30."""
+    default is 30. Servers of one pod stop one after the other, so their periods add up."""
+    stop_timeout: int | timedelta | None = 10
+    """Seconds (or a `timedelta`) that the server has after SIGTERM in a bounded start; then what is
+    left of its container is killed, so that a server which ignores SIGTERM does not keep its GPU.
+    It needs a known command and the image's `sh`. `None`, and every other start, leaves that to the
+    pod's `termination_grace_period`."""
     helper_image: str | ImageSpec | None = None
     """Image of our own programs, which must hold this package (usually the task's own image).
     `None`: flytekit's default image, into which the programs travel in the pod spec."""
@@ -193,12 +222,12 @@ class Description:
             yield from check.check_probes(self.probes)
         yield from check.check_volumes(self.volumes, OUR_CONTAINERS | {PRIMARY})
         yield from check.check_switch("download_inputs", self.download_inputs)
+        yield from check.check_switch("expose", self.expose)
         if self.security_context is not None and not isinstance(self.security_context, Mapping):
             yield f"security_context must be a dict, not a {type(self.security_context).__name__}"
-        if self.termination_grace_period is not None:
-            yield from check.check_seconds(
-                "termination_grace_period", self.termination_grace_period
-            )
+        for name in ("termination_grace_period", "stop_timeout"):
+            if getattr(self, name) is not None:
+                yield from check.check_seconds(name, getattr(self, name))
         yield from self._class_problems()
 
     def cautions(self) -> Iterator[str]:
@@ -259,7 +288,7 @@ class Description:
         yield from check.check_quantity("model_loader_mem", self.model_loader_mem, memory=True)
         for name in ("update_interval", "startup_timeout"):
             value = getattr(self, name)
-            if value is not None and (name, value) != ("startup_timeout", "auto"):
+            if value not in (None, UNSET) and (name, value) != ("startup_timeout", "auto"):
                 yield from check.check_seconds(name, value, least=1)
         yield from check.check_environment(
             "model_loader_env", self.model_loader_env, _RESERVED_VARIABLES
@@ -327,7 +356,41 @@ class Description:
         """`startup_timeout` in seconds; `None` when the start is not bounded."""
         if isinstance(self.startup_timeout, str):
             return startup_budget(self.model_source)
-        return seconds(self.startup_timeout)
+        return None if isinstance(self.startup_timeout, Unset) else seconds(self.startup_timeout)
+
+    @property
+    def stop_seconds(self) -> int | None:
+        """`stop_timeout` in seconds; at most the pod's grace period, if that is given."""
+        stop, grace = seconds(self.stop_timeout), self.grace_period_seconds
+        return stop if stop is None or grace is None else min(stop, grace)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the start is bounded: by a gate, and without a startup probe."""
+        return self.startup_timeout not in (None, UNSET)
+
+    @property
+    def leaves_start_open(self) -> bool:
+        """Whether its author has not said how the start is bounded."""
+        has_probe = isinstance(self.probes, Probes) and self.probes.startup is not None
+        return self.startup_timeout is UNSET and not has_probe
+
+    @property
+    def host(self) -> str:
+        """The address on which the server listens by default.
+
+        In a bounded start nobody asks it but the task and our own containers, on `localhost`.
+        """
+        if not self.is_bounded or self.expose or self._is_asked_by_the_kubelet:
+            return EVERY_ADDRESS[0]
+        return LOOPBACK[0]
+
+    @property
+    def _is_asked_by_the_kubelet(self) -> bool:
+        # `problems()` reads this too, before it has refused probes of another type
+        own = self.probes if isinstance(self.probes, Probes) else Probes()
+        probes = (own.readiness, own.liveness)
+        return any(isinstance(probe, Probe) and not probe.command for probe in probes)
 
     @property
     def grace_period_seconds(self) -> int | None:

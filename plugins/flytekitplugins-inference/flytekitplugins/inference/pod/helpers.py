@@ -64,6 +64,9 @@ LOADER_PROBE = Probe(command=("test", "-e", READY_FILE), period_seconds=2, failu
 """Two hours, for a first download of the largest models; the kubelet starts the server only after
 it."""
 _GATE_RESOURCES = {"cpu": "100m", "memory": "64Mi"}
+_GATE_LIMITS = {"cpu": "1"}
+"""A gate asks for little, because it mostly waits; but with a limit of 100m Python alone takes 3 s
+to start, which every start of a pod would wait for."""
 PYTHON_IMAGE = "python:3.12.12-slim-bookworm"
 """The image for adapters without a helper image: as documented, the hub's client is then installed
 when the pod starts."""
@@ -74,24 +77,42 @@ HUB_CLIENT = ("huggingface_hub==2.4.0", "requests==2.34.2")
 _INSTALL = """\
 packages=; while [ "$1" != -- ]; do packages="$packages $1"; shift; done; shift
 python -m pip install --quiet --disable-pip-version-check --target /tmp/site $packages || {
-  echo '{"version": 1, "program": "load_model", "error": "MissingDependencyError", "message": \
-"The client of the hub could not be installed when the pod started.", "hint": \
-"Give helper_image=, an image that holds this package."}' >&2
+  echo 'load_model failed: The client of the hub could not be installed when the pod started.' >&2
+  echo '{"version": 1, "program": "load_model", "error": "MissingDependencyError", \
+"exit_code": 69, "message": "The client of the hub could not be installed when the pod started.", \
+"hint": "Give helper_image=, an image that holds this package."}' >&2
   exit 69
 }
 PYTHONPATH=/tmp/site exec "$@"
 """
 """Installs packages beside the image's own, then becomes the program."""
-# The trap: the kernel applies no default action for SIGTERM to a container's first process, so a
-# shell without one would wait until SIGKILL. `exec` then lets the server get the signal itself.
-_WAIT = """\
-trap 'exit 143' TERM
+# The traps: the kernel applies no default action for SIGTERM to a container's first process, so a
+# shell without one would wait until SIGKILL, and so would a server that has not installed its own
+# handler yet. INT and QUIT, because an image may name another signal with which it is stopped.
+# PID 1 alone stays the server's parent, since only its `kill -1` reaches nothing but the container;
+# in a process namespace that is shared, and on one machine, the server takes the shell's place.
+# `$$$$`: Kubernetes makes `$$` of it, the shell's process id (`forked/golang/expansion`).
+_SERVE = """\
+trap 'exit 143' TERM INT QUIT
 while [ "$1" != -- ]; do until [ -e "$1" ]; do sleep 0.2; done; shift; done
 shift
-exec "$@"
+if [ -z "$stop" ] || [ $$$$ -ne 1 ]; then exec "$@"; fi
+told=
+(trap - INT QUIT; exec "$@") &
+server=$!
+end() {
+  told=yes
+  trap '' TERM INT QUIT
+  kill -TERM "$server" 2>/dev/null
+  (sleep "$stop"; kill -KILL -1) &
+}
+trap end TERM INT QUIT
+wait "$server"; code=$?
+if [ -n "$told" ] && [ "$code" -gt 128 ]; then wait "$server"; code=$?; fi
+exit "$code"
 """
-"""Waits for files, then becomes the server. The text is fixed and works with `sh` of any image;
-only its arguments differ."""
+"""Waits for files, then starts the server and ends it: passes SIGTERM on, and after `stop` seconds
+kills what is left. The text works with `sh` of any image; only its arguments and `stop` differ."""
 
 
 def input_downloader(
@@ -245,10 +266,7 @@ def preflight(
     words = tuple(word for name in required for word in ("--require-env", name))
     # nothing to read, so the gate's program suffices, which is smaller and needs less memory
     if not sources:
-        args = ("--preflight", *words)
-        return _program(
-            PREFLIGHT, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env
-        )
+        return _gate(PREFLIGHT, ("--preflight", *words), helper=helper, env=env)
     args = (*sources, "--cache", MODEL_CACHE_DIRECTORY, "--check", *words)
     return _program(PREFLIGHT, "load_model", args, helper=helper, resources=resources, env=env)
 
@@ -282,9 +300,7 @@ def model_gate(helper: Helper, *, timeout_seconds: int, env: tuple[EnvVar, ...])
         env: Its variables: when the start began.
     """
     args = ("--models", MODELS_DIRECTORY, "--timeout", str(timeout_seconds))
-    return _program(
-        MODEL_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env
-    )
+    return _gate(MODEL_GATE, args, helper=helper, env=env)
 
 
 def server_gate(
@@ -307,15 +323,39 @@ def server_gate(
         env: Its variables: the server's API key, and when the start began.
     """
     args = (url, "--timeout", str(timeout_seconds), "--report", report, *options)
-    return _program(
-        SERVER_GATE, "wait_for_server", args, helper=helper, resources=_GATE_RESOURCES, env=env
-    )
+    return _gate(SERVER_GATE, args, helper=helper, env=env)
 
 
-def waiting_for(files: Iterable[str], command: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `command`, started once all `files` exist."""
+def waiting_for(
+    files: Iterable[str], command: tuple[str, ...], *, stop_seconds: int | None = None
+) -> tuple[str, ...]:
+    """Return `command`, started once all `files` exist.
+
+    Args:
+        files: What it waits for.
+        command: The program and its arguments.
+        stop_seconds: Seconds between SIGTERM and the end of all that is left of it; `None` leaves
+            that to the pod's grace period.
+    """
     files = tuple(files)
-    return ("sh", "-c", _WAIT, "wait", *files, "--", *command) if files else command
+    if not files and stop_seconds is None:
+        return command
+    stop = "" if stop_seconds is None else stop_seconds
+    return ("sh", "-c", f"stop={stop}\n{_SERVE}", "wait", *files, "--", *command)
+
+
+def _gate(
+    name: str, args: tuple[str, ...], *, helper: Helper, env: tuple[EnvVar, ...]
+) -> Container:
+    return _program(
+        name,
+        "wait_for_server",
+        args,
+        helper=helper,
+        resources=_GATE_RESOURCES,
+        limits=_GATE_LIMITS,
+        env=env,
+    )
 
 
 def _program(
@@ -340,6 +380,8 @@ def _program(
         args=args,
         env=env,
         resources=resources,
+        # Python's `tempfile`, and the archive of a bundled program
+        writes_to_tmp=True,
         security_context={**LEAST_PRIVILEGE, "runAsNonRoot": True, "runAsUser": HELPER_USER},
         **fields,
     )

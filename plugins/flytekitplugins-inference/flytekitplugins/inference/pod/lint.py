@@ -15,10 +15,11 @@ from fractions import Fraction
 from typing import Any
 
 from ..errors import QuantityError
+from .api_rules import api_problems
 from .compile import Manifest
 from .names import env_name_problem, label_problem, path_problem, port_problem
+from .plain_secrets import secrets_in_variable, secrets_in_words
 from .quantity import parse_quantity
-from .secrets import looks_like_a_token
 
 __all__ = ["lint"]
 
@@ -48,6 +49,8 @@ def lint(manifest: Manifest, *, ours: Collection[str] | None = None) -> list[str
     """
     spec = manifest["spec"]
     problems = [problem for check in (_names, _volumes, _ports) for problem in check(spec)]
+    # of every container: one is enough to have the whole pod refused
+    problems += api_problems(manifest)
     for container in _containers(spec):
         name = container.get("name")
         if ours is None or name in ours:
@@ -189,11 +192,8 @@ def _environment(container: Manifest, spec: Manifest) -> Iterator[str]:
                 f"variable {variable['name']!r} is the {type(value).__name__} {value!r}; write "
                 f"{str(value)!r}"
             )
-        elif looks_like_a_token(value):
-            yield (
-                f"variable {variable['name']!r} holds what looks like a token; name a secret "
-                "instead of its value"
-            )
+        elif problems := list(secrets_in_variable(str(variable["name"]), value)):
+            yield from problems
         else:
             yield from _late_references(variable["name"], value, names, index)
 
@@ -216,11 +216,8 @@ def _kinds(variable: Manifest) -> str:
 
 
 def _words(container: Manifest, spec: Manifest) -> Iterator[str]:
-    if any(
-        looks_like_a_token(str(word))
-        for word in (*container.get("command", ()), *container.get("args", ()))
-    ):
-        yield "its arguments hold what looks like a token; give it by a variable from a secret"
+    words = (*container.get("command", ()), *container.get("args", ()))
+    yield from secrets_in_words(map(str, words))
 
 
 def _security(container: Manifest, spec: Manifest) -> Iterator[str]:

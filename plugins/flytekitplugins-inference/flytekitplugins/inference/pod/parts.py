@@ -37,6 +37,9 @@ PRIMARY = "primary"
 # documented names of the published plugin; every other volume of ours has the prefix `inference-`
 SHARED_VOLUME = "shared-data"
 TMP_VOLUME = "tmp"
+CACHE_DIRECTORY = "/var/cache/inference"
+"""Where servers mount the volume of their caches, with a directory for each as below `~/.cache`:
+every user may write there, whereas only root may below `/root`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,8 +132,12 @@ class Container:
     """The port that probes ask, unless they name another."""
     more_ports: tuple[int, ...] = ()
     resources: Mapping[str, str] = field(default_factory=dict)
-    """Resource name → quantity; requests and limits are equal."""
+    """Resource name → quantity: the requests, and the limits unless `limits` differ."""
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """The limits that differ from the requests."""
     mounts: tuple[Mount, ...] = ()
+    writes_to_tmp: bool = False
+    """Whether it needs a writable `/tmp`, which a read-only root file system does not have."""
     probes: Probes = field(default_factory=Probes)
     sidecar: bool = False
     """Whether it is a native sidecar (an init container with `restartPolicy: Always`)."""

@@ -43,10 +43,8 @@ from .parts import (
 
 __all__ = ["ServerContainers", "named", "plan_pod"]
 
-_SHARED_MOUNTS = (
-    Mount(volume=SHARED_VOLUME, path=SHARED_DIRECTORY),
-    Mount(volume=TMP_VOLUME, path=TMP_DIRECTORY),
-)
+_TMP_MOUNT = Mount(volume=TMP_VOLUME, path=TMP_DIRECTORY)
+_SHARED_MOUNTS = (Mount(volume=SHARED_VOLUME, path=SHARED_DIRECTORY), _TMP_MOUNT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +69,8 @@ class ServerContainers:
     image_pull_secrets: tuple[str, ...] = ()
     enable_service_links: bool | None = None
     fs_group: int | None = None
+    stop_seconds: int | None = None
+    """Seconds after SIGTERM after which what is left of the server is killed."""
 
     @property
     def can_wait(self) -> bool:
@@ -130,40 +130,59 @@ def plan_pod(
 def _in_order(
     servers: Sequence[ServerContainers], downloader: Container | None
 ) -> Iterator[Container]:
+    is_gated = any(server.gate for server in servers)
+    order = _all_at_once(servers, downloader) if is_gated else _one_by_one(servers, downloader)
+    return (container for container in order if container)
+
+
+def _one_by_one(
+    servers: Sequence[ServerContainers], downloader: Container | None
+) -> Iterator[Container | None]:
+    """Yield the order in which each container waits for the one before it."""
+    yield from (server.preflight for server in servers)
+    yield from (server.adapters for server in servers)
+    yield downloader
+    for server in servers:
+        yield from (server.loader, server.model_server)
+    # it asks the started server
+    yield from (server.setup for server in servers)
+
+
+def _all_at_once(
+    servers: Sequence[ServerContainers], downloader: Container | None
+) -> Iterator[Container | None]:
+    """Yield the order in which sidecars overlap with all that follows them.
+
+    A regular init container holds back what follows it, so each sidecar comes as early as it can.
+    """
+    for server in servers:
+        # the preflight before the kubelet pulls a server's large image: a start that cannot succeed
+        # ends here. The other servers' preflights run while this model is downloaded.
+        yield from (server.preflight, server.loader)
     waiting = [server for server in servers if server.can_wait]
     held_back = [server for server in servers if not server.can_wait]
-    # a server that cannot wait needs the inputs before it starts; others wait by themselves
-    before, after = (downloader, None) if held_back else (None, downloader)
-    needed = (INPUTS_FILE,) if after else ()
-    order = (
-        # before the kubelet pulls a server's large image: a start that cannot succeed ends here
-        *(server.preflight for server in servers),
-        # a regular init container: no server starts before its adapters are there
-        *(server.adapters for server in servers),
-        before,
-        *(part for server in waiting for part in (server.loader, _that_waits(server, needed))),
-        *(
-            part
-            for server in held_back
-            for part in (server.loader, server.model_gate, server.model_server)
-        ),
-        after,
-        # it asks the started server, so it follows all that the server may wait for
-        *(server.setup for server in servers),
-        # last: it ends only when its server is ready, and holds back whatever follows
-        *(server.gate for server in servers),
-    )
-    containers = (container for container in order if container)
-    if any(server.gate for server in servers):
-        return map(_without_startup_probe, containers)
-    return containers
+    needed = (INPUTS_FILE,) if downloader else ()
+    starts = [(server, _that_waits(server, needed)) for server in waiting]
+    # the download of adapters ends before its server starts, and need not hold back another one
+    yield from (start for server, start in starts if not server.adapters)
+    yield from (server.adapters for server in servers)
+    yield from (start for server, start in starts if server.adapters)
+    # a server that cannot wait by itself starts after all that it needs
+    yield downloader
+    for server in held_back:
+        yield from (server.model_gate, _without_startup_probe(server.model_server))
+    # it asks the started server, so it follows all that the server may wait for
+    yield from (server.setup for server in servers)
+    # last: it ends only when its server is ready, and holds back whatever follows
+    yield from (server.gate for server in servers)
 
 
 def _that_waits(server: ServerContainers, needed: tuple[str, ...]) -> Container:
     """Return the model server with a command that waits for the files of other containers."""
     files = ((READY_FILE,) if server.loader else ()) + needed
-    container = server.model_server
-    return replace(container, command=waiting_for(files, container.command))
+    container = _without_startup_probe(server.model_server)
+    command = waiting_for(files, container.command, stop_seconds=server.stop_seconds)
+    return replace(container, command=command)
 
 
 def _without_startup_probe(container: Container) -> Container:
@@ -188,6 +207,8 @@ def _with_mounts(
     container: Container, shared: tuple[Mount, ...], volumes: Iterable[Volume], alias: str = ""
 ) -> Container:
     names = {container.name, alias}
+    if container.writes_to_tmp and not shared:
+        shared = (_TMP_MOUNT,)
     # a dict instead of a list: two servers may mount the same volume into the primary
     volume_mounts = dict.fromkeys(
         Mount(volume=volume.name, path=volume.mount_path, read_only=volume.read_only)

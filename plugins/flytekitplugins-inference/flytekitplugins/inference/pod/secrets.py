@@ -30,7 +30,12 @@ FLYTE_PREFIX = "_FSEC_"
 `secretEnvVarPrefix`)."""
 
 
-_TOKEN = re.compile(r"(hf_[A-Za-z0-9]{20,}|nvapi-[\w-]{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16})")
+_TOKEN = re.compile(
+    r"hf_[A-Za-z0-9]{20,}|nvapi-[\w-]{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16}"
+    r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|xox[abprs]-[\w-]{10,}"
+    # a JSON web token; a private key
+    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}\Z")
 
 

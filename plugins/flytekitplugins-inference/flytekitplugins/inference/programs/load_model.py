@@ -45,7 +45,7 @@ from .model.source import Selection, SourceAccess
 from .model.source_check import ANSWER_SECONDS, check, check_retry
 from .model.targets import Target, adapter_targets, model_target
 from .model.updater import Updater, update_record
-from .protocol import MODEL_CACHE_DIRECTORY, MODELS_DIRECTORY, START_VARIABLE, termination_message
+from .protocol import MODEL_CACHE_DIRECTORY, MODELS_DIRECTORY, START_VARIABLE, failure_line
 from .retry import Retry
 from .start_budget import BudgetSpent, enforced, release, start_budget, telling
 
@@ -235,7 +235,7 @@ class Loader:
 
     def fail(self, error: Exception) -> None:
         """Publish why the model cannot be loaded, for the containers that wait for it."""
-        self._publication.fail(termination_message(PROGRAM, error))
+        self._publication.fail(failure_line(PROGRAM, error))
 
     def release(self) -> None:
         """Give up the leases of the published versions, because the pod ends."""

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ..errors import InferenceError, MissingDependencyError
-from .protocol import ExitCode, termination_message, write_termination_message
+from .protocol import ExitCode, exit_status, termination_message, write_termination_message
 from .sigterm import end_at_once
 
 Main = Callable[[Sequence[str], Mapping[str, str]], int]
@@ -38,7 +38,7 @@ def start(program: str, main: Main) -> NoReturn:
 
 
 def run(program: str, main: Main, argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run `main`, and return its exit code; a failure also writes one line of JSON to stderr.
+    """Run `main`, and return its exit code; a failure also writes its message to stderr.
 
     The first SIGTERM raises `Terminated` in `main`, which then cleans up. A second one, or one that
     arrives after `main` has ended, ends the process immediately.
@@ -68,21 +68,21 @@ def _exit_code(program: str, main: Main, argv: Sequence[str], environ: Mapping[s
     try:
         return main(argv, environ)
     except InferenceError as error:
-        return _fail(program, error, error.exit_code)
+        return _fail(program, error, environ)
     except ModuleNotFoundError as error:
         absent = MissingDependencyError(f"{error}.", hint="Install it in this image.")
-        return _fail(program, absent, ExitCode.CONFIG)
+        return _fail(program, absent, environ)
     # broad, because a defect must leave a termination message too
     except Exception as error:
         traceback.print_exc()
-        return _fail(program, error, ExitCode.SOFTWARE)
+        return _fail(program, error, environ)
 
 
-def _fail(program: str, error: Exception, exit_code: int) -> int:
-    line = termination_message(program, error)
-    write_termination_message(line)
-    print(line, file=sys.stderr, flush=True)
-    return exit_code
+def _fail(program: str, error: Exception, environ: Mapping[str, str]) -> int:
+    message = termination_message(program, error)
+    write_termination_message(message)
+    print(message, file=sys.stderr, flush=True)
+    return exit_status(error, environ)
 
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> NoReturn:

@@ -11,8 +11,12 @@ import json
 import os
 from enum import IntEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import InferenceError
+from ..errors import InferenceError, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VERSION = 1
 """Version of the messages below; raised when a reader of the old form would misread the new one."""
@@ -68,8 +72,14 @@ TERMINATION_LOG_VARIABLE = "INFERENCE_TERMINATION_LOG"
 MAX_TERMINATION_MESSAGE_BYTES = 4096
 """Bytes that the kubelet keeps of a termination message (kubernetes.io, "Determine the Reason for
 Pod Failure")."""
+MAX_SENTENCE_BYTES = 1000
+"""Maximum size of its first line, which Flyte's console shows first."""
 MAX_HINT_BYTES = 1000
-"""Maximum size of a hint in it; the message takes the rest."""
+"""Maximum size of a hint in its line of JSON; the message takes the rest."""
+
+EXECUTION_VARIABLE = "FLYTE_INTERNAL_EXECUTION_ID"
+"""Environment variable that Flyte sets in every container of a task's pod, init containers too
+(flyteorg/flyte v1.16.8 `flyteplugins/.../flytek8s/k8s_resource_adds.go`, `DecorateEnvVars`)."""
 
 
 class ExitCode(IntEnum):
@@ -88,36 +98,85 @@ class ExitCode(IntEnum):
     """Ended by SIGTERM, as a shell reports it (128 + 15)."""
     INTERRUPTED = 130
     """Ended by Ctrl-C, as a shell reports it (128 + 2)."""
+    FLYTE_USER_ERROR = 247
+    """A failure that `retries=` counts: Flyte takes any other exit code of an init container for a
+    fault of the system and tries four times (flyteorg/flyte v1.16.8 `pod_helper.go`,
+    `unsignedSIGKILL`)."""
 
 
-def termination_message(program: str, error: BaseException) -> str:
-    """Return one line of JSON that says why a program ended.
+_PERMANENT = (ExitCode.USAGE, ExitCode.NO_INPUT, ExitCode.NO_PERMISSION, ExitCode.CONFIG)
+
+
+def exit_code_of(error: Exception) -> int:
+    """Return the exit code of a failure, from sysexits.h."""
+    return error.exit_code if isinstance(error, InferenceError) else ExitCode.SOFTWARE
+
+
+def exit_status(error: Exception, environ: Mapping[str, str]) -> int:
+    """Return what a program that fails with `error` ends with.
+
+    That is the failure's exit code. Under Flyte, a failure that another attempt cannot mend, and
+    the verdict on a server or on the budget of its start, is a user error, so that `retries=`
+    decides. What may pass (a store, a disk) keeps its code, and Flyte its own attempts.
+
+    Args:
+        error: What ended the program.
+        environ: The program's environment variables.
+    """
+    code = exit_code_of(error)
+    is_final = code in _PERMANENT or isinstance(error, ServerError)
+    return ExitCode.FLYTE_USER_ERROR if is_final and EXECUTION_VARIABLE in environ else code
+
+
+def termination_message(program: str, error: Exception) -> str:
+    """Return why a program ended: a sentence for people, and below it a line of JSON for programs.
 
     It takes `MAX_TERMINATION_MESSAGE_BYTES` at most.
 
     Args:
         program: The program's name, e.g. `download_inputs`.
+        error: What ended it.
+    """
+    message, _ = _message_and_hint(error)
+    # names of files may hold bytes that are no characters
+    words = " ".join(message.encode(errors="replace").decode().split())
+    sentence = _truncate(f"{program} failed: {words}", MAX_SENTENCE_BYTES)
+    room = MAX_TERMINATION_MESSAGE_BYTES - len(f"{sentence}\n".encode())
+    return f"{sentence}\n{failure_line(program, error, max_bytes=room)}"
+
+
+def failure_line(
+    program: str, error: Exception, *, max_bytes: int = MAX_TERMINATION_MESSAGE_BYTES
+) -> str:
+    """Return one line of JSON that says why a program ended.
+
+    Args:
+        program: The program's name, e.g. `download_inputs`.
         error: What ended it. The hint of an `InferenceError` becomes a field of its own.
+        max_bytes: Its maximum size.
 
     Returns:
-        JSON with the keys `version`, `program`, `error`, `message` and `hint`.
+        JSON with the keys `version`, `program`, `error`, `exit_code`, `message` and `hint`.
     """
-    if isinstance(error, InferenceError):
-        message, hint = error.message, error.hint
-    else:
-        message = str(error) or repr(error)
-        hint = "This is a defect of the program; its log has the traceback."
+    message, hint = _message_and_hint(error)
     fields = {
         "version": VERSION,
         "program": program,
         "error": type(error).__name__,
+        "exit_code": exit_code_of(error),
         "message": "",
         "hint": _truncate(hint, MAX_HINT_BYTES),
     }
     # the kubelet cuts off longer messages, which would no longer be JSON
-    room = MAX_TERMINATION_MESSAGE_BYTES - len(json.dumps(fields))
+    room = max_bytes - len(json.dumps(fields))
     fields["message"] = _truncate(message, room + len(json.dumps("")))
     return json.dumps(fields)
+
+
+def _message_and_hint(error: Exception) -> tuple[str, str]:
+    if isinstance(error, InferenceError):
+        return error.message, error.hint
+    return str(error) or repr(error), "This is a defect of the program; its log has the traceback."
 
 
 def _truncate(text: str, limit: int) -> str:
@@ -132,9 +191,9 @@ def _truncate(text: str, limit: int) -> str:
     return text[:longest] + "…"
 
 
-def write_termination_message(line: str) -> None:
-    """Write `line` to the file that the kubelet reads, if that file can be written."""
+def write_termination_message(message: str) -> None:
+    """Write `message` to the file that the kubelet reads, if that file can be written."""
     path = os.environ.get(TERMINATION_LOG_VARIABLE, TERMINATION_LOG)
-    # outside a pod the path does not exist; the caller logs the line too
+    # outside a pod the path does not exist; the caller logs the message too
     with contextlib.suppress(OSError):
-        Path(path).write_text(line, encoding="utf-8")
+        Path(path).write_text(message, encoding="utf-8")

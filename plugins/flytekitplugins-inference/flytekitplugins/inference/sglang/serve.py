@@ -17,7 +17,7 @@ from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod.adapters import WithAdapters
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
-from ..pod.parts import EnvVar, Probe, Probes, Volume
+from ..pod.parts import CACHE_DIRECTORY, EnvVar, Probe, Probes, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
@@ -35,8 +35,6 @@ AMD_IMAGES = {
     f"{IMAGE}-rocm10-mi30x": "MI300X and MI325X",
     f"{IMAGE}-rocm10-mi35x": "MI350X and MI355X",
 }
-CACHE = "/var/cache/inference"
-"""Not `/root/.cache`: the image may contain kernels there, which a volume would hide."""
 HEALTH_TIMEOUT = 25
 """`/health` generates a token and polls for it once a second, for at most
 `SGLANG_HEALTH_CHECK_TIMEOUT`, 20 seconds."""
@@ -125,10 +123,11 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
             ),
             env=(
                 *self.token_variables("HF_TOKEN"),
-                EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
+                # not below /root/.cache: a volume would hide kernels that the image may have there
+                EnvVar(name="HF_HOME", value=f"{CACHE_DIRECTORY}/huggingface"),
                 # SGLang moves the caches of Triton, Inductor and FlashInfer below it too
                 # (`redirect_third_party_caches`)
-                EnvVar(name="SGLANG_CACHE_DIR", value=f"{CACHE}/sglang"),
+                EnvVar(name="SGLANG_CACHE_DIR", value=f"{CACHE_DIRECTORY}/sglang"),
             ),
             secrets=(token,) if token else (),
             probes=Probes(
@@ -145,7 +144,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
             hub_token=token,
             adapters=self.adapters(),
             update_options=("--notify", f"sglang=http://localhost:{self.port}"),
-            volumes=(Volume(name="inference-cache", mount_path=CACHE),),
+            volumes=(Volume(name="inference-cache", mount_path=CACHE_DIRECTORY),),
             # a Service named "sglang" would inject SGLANG_PORT=tcp://…, which is read as a number
             enable_service_links=False,
         )

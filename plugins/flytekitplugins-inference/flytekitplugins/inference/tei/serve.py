@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithHubToken
-from ..pod.arguments import EVERY_ADDRESS, WithArguments
+from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable, render_options
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import HFSecret
@@ -82,7 +82,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
     exclusive_options = MappingProxyType({"revision": "model"})
     template_variables = MappingProxyType(
         {
-            "HOSTNAME": "leave it out: the kubelet probes the pod's address",
+            "HOSTNAME": "leave it out, and give expose= instead",
             "PORT": "give port= instead",
         }
     )
@@ -103,7 +103,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
         defaults = {
             "model_id": self.model_path or self.argument("model_id"),
             "served_model_name": self.served_name() if self.model_path else None,
-            "hostname": EVERY_ADDRESS[0],
+            "hostname": self.host,
             "port": self.port,
             # Metrics are on the server's own port. TEI binds this one at the start and releases it,
             # which fails if two servers of a pod do so; 0 is always free.

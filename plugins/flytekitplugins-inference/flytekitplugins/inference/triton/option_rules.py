@@ -26,10 +26,10 @@ OPTIONS = OptionTable.read(
 )
 TEMPLATE_OPTIONS: Mapping[str, str] = {
     "http_port": "give port= instead",
-    "http_address": "leave it out: the kubelet probes the pod's address",
+    "http_address": "leave it out, and give expose= instead",
     "grpc_port": "give grpc_port= instead",
     "metrics_port": "give metrics_port= instead",
-    "metrics_address": "leave it out: metrics are read at the pod's address",
+    "metrics_address": "leave it out, and give expose= instead",
     "model_repository": "give model= or model_repository= instead",
     "load_model": "give model_names= instead",
     "model_control_mode": "give model_control_mode= instead",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithHubToken
-from ..pod.arguments import WithArguments
+from ..pod.arguments import EVERY_ADDRESS, WithArguments
 from ..pod.model import HuggingFaceModel
 from ..pod.named_models import model_name_problems, port_problems, update_options
 from ..pod.parts import EnvVar, Probe, Probes, Volume
@@ -85,6 +85,10 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
     """Seconds between SIGTERM and SIGKILL for all containers: more than the server waits for
     requests in flight before it ends (`exit_timeout_secs`, 30)."""
 
+    stop_timeout: int | timedelta | None = None
+    """Seconds that the server has after SIGTERM; `None`: it ends by itself (`exit_timeout_secs`)
+    within the pod's `termination_grace_period`."""
+
     option_table = OPTIONS
     host_option = "http_address"
     port_option = "http_port"
@@ -110,8 +114,8 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
                     for word in ("--model-repository", repository)
                 ),
                 *self.address_arguments(),
-                *(("--grpc-port", str(self.grpc_port)) if has_grpc else ()),
-                *(("--metrics-port", str(self.metrics_port)) if has_metrics else ()),
+                *(self._listener("grpc", self.grpc_port) if has_grpc else ()),
+                *(self._listener("metrics", self.metrics_port) if has_metrics else ()),
                 *("--model-control-mode", self._mode()),
                 *self._loaded_at_start(),
                 *self.other_arguments(),
@@ -136,6 +140,12 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
             security_context={"runAsUser": USER, "runAsGroup": USER, "runAsNonRoot": True},
             fs_group=USER,
         )
+
+    def _listener(self, name: str, port: int) -> tuple[str, ...]:
+        # Triton's default is every address, also when HTTP has another one
+        is_default = self.host in EVERY_ADDRESS or self.argument(f"{name}_address") is not None
+        address = () if is_default else (f"--{name}-address", self.host)
+        return (*address, f"--{name}-port", str(port))
 
     def _repositories(self) -> tuple[str, ...]:
         places = self.model_repository or ()

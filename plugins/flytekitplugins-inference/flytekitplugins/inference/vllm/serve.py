@@ -16,7 +16,7 @@ from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithAdapters
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
-from ..pod.parts import EnvVar, Volume
+from ..pod.parts import CACHE_DIRECTORY, EnvVar, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
 from ..sidecar_template import ModelInferenceTemplate
@@ -29,8 +29,6 @@ ROCM_IMAGE = "vllm/vllm-openai-rocm:v0.33.0"
 CPU_IMAGE = "vllm/vllm-openai-cpu:v0.33.0"
 """The images of the release that `options.py` describes (docs.vllm.ai, "Using Docker", November
 2026)."""
-CACHE = "/root/.cache"
-"""The parent of both cache directories set below; the image's user is root."""
 
 OPTIONS = OptionTable.read(
     options,
@@ -107,8 +105,10 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
             ),
             env=(
                 *self.token_variables("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
-                EnvVar(name="HF_HOME", value=f"{CACHE}/huggingface"),
-                EnvVar(name="VLLM_CACHE_ROOT", value=f"{CACHE}/vllm"),
+                # the home of other caches: Triton's, FlashInfer's, NVIDIA's
+                EnvVar(name="HOME", value=CACHE_DIRECTORY),
+                EnvVar(name="HF_HOME", value=f"{CACHE_DIRECTORY}/huggingface"),
+                EnvVar(name="VLLM_CACHE_ROOT", value=f"{CACHE_DIRECTORY}/vllm"),
             ),
             secrets=(token,) if token else (),
             api_key_variable="VLLM_API_KEY",
@@ -119,7 +119,7 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
             shm_size=self._shared_memory(),
             hub_token=token,
             adapters=self.adapters(),
-            volumes=(Volume(name="inference-cache", mount_path=CACHE),),
+            volumes=(Volume(name="inference-cache", mount_path=CACHE_DIRECTORY),),
             # a Service named "vllm" would inject VLLM_PORT=tcp://…, which vllm/envs.py refuses
             enable_service_links=False,
         )

@@ -55,6 +55,14 @@ def find_program(name: str, path: str) -> str | None:
     return str(Path(program).absolute()) if program else None
 
 
+def what_it_becomes(command: Sequence[str]) -> Sequence[str]:
+    """Return the command that a container becomes in the end: what follows `--` of its shell's."""
+    words = tuple(command)
+    if words[:2] == ("sh", "-c") and "--" in words:
+        return words[words.index("--") + 1 :]
+    return words
+
+
 def with_programs(command: Sequence[str], path: str) -> list[str]:
     """Return a command whose paths of its image are those of this machine.
 
@@ -72,7 +80,7 @@ def missing_module(container: ContainerPlan) -> str | None:
     `None` also where that cannot be told: the container has a `PYTHONPATH` of its own, or works in
     another directory.
     """
-    words = (*container.command, *container.args)
+    words = (*what_it_becomes(container.command), *container.args)
     if (
         len(words) < 3
         or words[0] not in PYTHONS
@@ -106,7 +114,7 @@ def why_missing(container: ContainerPlan) -> str:
             "only a container runtime can run. Give command= with a program of this machine, or "
             "run the image: INFERENCE_LOCAL_BACKEND=containers."
         )
-    name = container.command[0]
+    name = what_it_becomes(container.command)[0]
     hint = INSTALL_HINTS.get(Path(name).name, "install it")
     return (
         f"{container.name} runs {name!r} of {image}, which this machine does not have on its PATH. "

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import UnsupportedError
+from ...programs.protocol import EXECUTION_VARIABLE
 from ..container_output import LineSplitter
 from .lookup import (
     find_program,
     missing_module,
     search_path,
+    what_it_becomes,
     why_missing,
     why_no_module,
     with_programs,
@@ -80,7 +82,7 @@ class ProcessBackend:
             if container.own_filesystem:
                 continue
             if not container.command or not (
-                self._find(container) or _comes_later(container, plan)
+                self._can_find(container) or _comes_later(container, plan)
             ):
                 problems.append(why_missing(container))
             elif package := missing_module(container):
@@ -104,7 +106,7 @@ class ProcessBackend:
         Raises:
             OSError: It cannot be started, for example because its program is gone since `prepare`.
         """
-        program = self._find(container)
+        program = self._find(container.command[0], container)
         if program is None:
             raise FileNotFoundError(why_missing(container))
         # else a run without a message would show that of the run before
@@ -137,18 +139,24 @@ class ProcessBackend:
     def clean_up(self, plan: LocalPodPlan) -> None:
         """Do nothing: what a run leaves is gone when it is over."""
 
-    def _find(self, container: ContainerPlan) -> str | None:
-        return find_program(container.command[0], self._environment(container)["PATH"])
+    def _can_find(self, container: ContainerPlan) -> bool:
+        words = (container.command[0], what_it_becomes(container.command)[0])
+        return all(self._find(word, container) for word in words)
+
+    def _find(self, name: str, container: ContainerPlan) -> str | None:
+        return find_program(name, self._environment(container)["PATH"])
 
     def _environment(self, container: ContainerPlan) -> dict[str, str]:
         environ = os.environ if self._environ is None else self._environ
         env = {"PYTHONUNBUFFERED": "1", **environ, **container.env}
+        # a local pod is no execution of Flyte's, not even inside the pod of one
+        env.pop(EXECUTION_VARIABLE, None)
         return env | {"PATH": search_path(env.get("PATH"))}
 
 
 def _comes_later(container: ContainerPlan, plan: LocalPodPlan) -> bool:
     """Tell whether a container's program lies in a volume that another container may fill."""
-    return Path(container.command[0]).is_relative_to(plan.root)
+    return Path(what_it_becomes(container.command)[0]).is_relative_to(plan.root)
 
 
 class ContainerProcess:

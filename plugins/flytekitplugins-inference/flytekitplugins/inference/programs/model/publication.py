@@ -117,15 +117,15 @@ class Publication:
         head = {"version": VERSION, "program": "load_model", "loader_version": loader_version()}
         write_json(self.directory / METADATA_NAME, {**head, **fields})
 
-    def fail(self, message: str) -> None:
-        """Write a termination message for the containers that wait for the model.
+    def fail(self, line: str) -> None:
+        """Write a failure, as a line of JSON, for the containers that wait for the model.
 
         It stays until a version is published.
         """
         # a volume that cannot be written must not hide the error itself, which the program reports
         with contextlib.suppress(InferenceError, OSError):
             make_root(self.directory)
-            write_json(self.directory / ERROR_NAME, json.loads(message))
+            write_json(self.directory / ERROR_NAME, json.loads(line))
         self.advance()
 
     def advance(self) -> None:
