@@ -34,10 +34,17 @@ from .exporter.page import ExporterPage
 from .exporter.page_server import PageServer
 from .exporter.start_facts import StartFacts
 from .exporter.upstream import Upstream
-from .exporter.vocabulary import ALIASES
 from .main import start
 from .preflight import token
-from .protocol import METADATA_NAME, VERSION
+from .protocol import (
+    EXPORTER_ALIASES,
+    EXPORTER_PATH,
+    EXPORTER_PORT,
+    LIVE_PATH,
+    METADATA_NAME,
+    STARTED_PATH,
+    VERSION,
+)
 from .server.server_probe import Api, ServerProbe, server_address
 
 if TYPE_CHECKING:
@@ -48,7 +55,6 @@ if TYPE_CHECKING:
     from .exporter.page_server import Page
 
 PROGRAM = "export_metrics"
-DEFAULT_PORT = 9090
 SUMMARY_SECONDS = 60.0
 """How often the summary is written before the end, for ends without SIGTERM."""
 PAGE_TYPE = "text/plain; version=0.0.4"
@@ -110,9 +116,9 @@ def _pages(monitor: Monitor, page: ExporterPage, server: PageServer) -> dict[str
 
     return {
         "/metrics": metrics,
-        "/live": live,
-        "/started": started,
-        "/healthz": healthz,
+        LIVE_PATH: live,
+        STARTED_PATH: started,
+        EXPORTER_PATH: healthz,
         "/summary": summary,
     }
 
@@ -202,7 +208,7 @@ def _parser() -> CommandLine:
     )
     add = parser.add_argument
     add("url", metavar="URL", help="the server's own page of metrics")
-    add("--port", type=_port, default=DEFAULT_PORT, help="port to listen on (%(default)s)")
+    add("--port", type=_port, default=EXPORTER_PORT, help="port to listen on (%(default)s)")
     add("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
     add("--health", metavar="URL", help="the server's readiness address")
     add("--model", default="", metavar="NAME", help="the model that the server must have")
@@ -229,7 +235,7 @@ def _parser() -> CommandLine:
     add(
         "--alias",
         action="append",
-        choices=sorted(ALIASES),
+        choices=EXPORTER_ALIASES,
         default=[],
         help="also serve these names (repeatable)",
     )
