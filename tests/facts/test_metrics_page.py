@@ -134,6 +134,45 @@ def test_every_name_of_a_family_is_on_its_page(file: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("family", "quantity", "newer", "older"),
+    [
+        ("vllm", "kv_cache_usage", "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        (
+            "vllm",
+            "prefix_cache_hits",
+            "vllm:prefix_cache_hits_total",
+            "vllm:gpu_prefix_cache_hits_total",
+        ),
+        (
+            "vllm",
+            "heartbeat",
+            "vllm:iteration_tokens_total_count",
+            "vllm:generation_tokens_total",
+        ),
+        (
+            "sglang",
+            "heartbeat",
+            "sglang:realtime_tokens_total",
+            "sglang:generation_tokens_total",
+        ),
+        (
+            "llamacpp",
+            "heartbeat",
+            "llamacpp:n_decode_total",
+            "llamacpp:tokens_predicted_total",
+        ),
+        ("nim", "requests_finished", "request_finish_total", "request_success_total"),
+    ],
+)
+def test_each_version_is_read_by_its_own_name(
+    family: str, quantity: str, newer: str, older: str
+) -> None:
+    for text in (f"{newer} 0.5\n{older} 0.25\n", f"{older} 0.25\n{newer} 0.5\n", f"{newer} 0.5\n"):
+        assert scan(text, FAMILIES[family]).values[quantity] == 0.5
+    assert scan(f"{older} 0.25\n", FAMILIES[family]).values[quantity] == 0.25
+
+
 def test_a_histogram_in_milliseconds_becomes_seconds() -> None:
     text = "\n".join(
         [

@@ -138,6 +138,14 @@ def test_a_dashboard_is_portable(name: str) -> None:
         assert "rate(" not in expression or "$__rate_interval" in expression
 
 
+def test_the_dashboards_are_those_that_are_generated() -> None:
+    pytest.importorskip("grafana_foundation_sdk")  # it needs Python 3.11
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "dev/dashboards.py", "--check"]
+    done = subprocess.run(command, check=False, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # Alerts
 
 
