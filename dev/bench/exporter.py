@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
+from flytekitplugins.inference.facts.liveness import LivenessRule
 from flytekitplugins.inference.facts.metric_names import FAMILIES
 from flytekitplugins.inference.facts.metrics_page import metric_families, summed
-from flytekitplugins.inference.facts.progress import Progress
-from flytekitplugins.inference.programs.exporter.monitor import Monitor
-from flytekitplugins.inference.programs.exporter.page import ExporterPage
+from flytekitplugins.inference.programs.exporter.exporter_page import ExporterPage
+from flytekitplugins.inference.programs.exporter.server_monitor import ServerMonitor
 from flytekitplugins.inference.programs.exporter.start_facts import StartFacts
 from flytekitplugins.inference.programs.exporter.upstream import ServerPage
 
@@ -74,14 +74,14 @@ def cpu_ms(action: Callable[[], object], rounds: int = 200) -> float:
 
 
 _PAGE = ExporterPage({"server": "vllm"}, aliases=(), facts=StartFacts(None, None))
-_MONITOR = Monitor(None, lambda: True, Progress())
+_MONITOR = ServerMonitor(None, lambda: True, LivenessRule())
 
 
 def own_page(text: str) -> str:
     families = metric_families(text, FAMILIES["vllm"])
-    snapshot = _MONITOR.snapshot()
-    snapshot.page = ServerPage(families=families, totals=summed(families), size=len(text))
-    return _PAGE.text(snapshot)
+    reading = _MONITOR.reading()
+    reading.page = ServerPage(families=families, totals=summed(families), size=len(text))
+    return _PAGE.text(reading)
 
 
 def re_export(text: str) -> str:

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from flytekitplugins.inference import monitoring
+from flytekitplugins.inference.facts.liveness import LivenessRule
 from flytekitplugins.inference.facts.metrics_page import MetricFamily
-from flytekitplugins.inference.facts.progress import Progress
 from flytekitplugins.inference.monitoring import ALERTS, dashboard, pod_monitor, rule_file
 from flytekitplugins.inference.monitoring.dashboards import DASHBOARDS
 from flytekitplugins.inference.pod.exporter import PORT_NAME
-from flytekitplugins.inference.programs.exporter.monitor import Monitor
-from flytekitplugins.inference.programs.exporter.page import ExporterPage
+from flytekitplugins.inference.programs.exporter.exporter_page import ExporterPage
+from flytekitplugins.inference.programs.exporter.server_monitor import ServerMonitor
 from flytekitplugins.inference.programs.exporter.start_facts import StartFacts
 from flytekitplugins.inference.programs.exporter.upstream import ServerPage
 from flytekitplugins.inference.programs.exporter.vocabulary import VOCABULARY
@@ -82,14 +82,14 @@ def exported_names(tmp_path: Path) -> set[str]:
         for quantity, metric in VOCABULARY.items()
     }
     families["lora_requests"] = MetricFamily("x", {"": {"": 1.0}})
-    snapshot = Monitor(None, lambda: True, Progress()).snapshot()
-    snapshot.page = ServerPage(families=families)
+    reading = ServerMonitor(None, lambda: True, LivenessRule()).reading()
+    reading.page = ServerPage(families=families)
 
     report, metadata = tmp_path / "report.json", tmp_path / "metadata.json"
     report.write_text('{"phases": [{"name": "load", "seconds": 1}], "total_seconds": 1}')
     metadata.write_text('{"model_id": "m", "bytes": 1}')
     facts = StartFacts(report, metadata)
-    text = ExporterPage({}, aliases=(), facts=facts).text(snapshot)
+    text = ExporterPage({}, aliases=(), facts=facts).text(reading)
     return set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from flytekitplugins.inference.facts.address import parse_address
+from flytekitplugins.inference.facts.liveness import LivenessRule
 from flytekitplugins.inference.facts.metric_names import FAMILIES, QUANTITIES
 from flytekitplugins.inference.facts.metrics_page import MAX_PAGE_BYTES, MetricsPage, scan
-from flytekitplugins.inference.facts.progress import Progress
 from flytekitplugins.inference.programs.exporter import history
-from flytekitplugins.inference.programs.exporter.history import MAX_POINTS, History
-from flytekitplugins.inference.programs.exporter.monitor import HEALTH_BOUNDS, Monitor
-from flytekitplugins.inference.programs.exporter.page import ExporterPage
+from flytekitplugins.inference.programs.exporter.exporter_page import ExporterPage
+from flytekitplugins.inference.programs.exporter.history import MAX_POINTS, ServerHistory
+from flytekitplugins.inference.programs.exporter.server_monitor import HEALTH_BOUNDS, ServerMonitor
 from flytekitplugins.inference.programs.exporter.start_facts import StartFacts
 from flytekitplugins.inference.programs.exporter.upstream import (
     PageFaultError,
@@ -167,10 +167,10 @@ def test_only_lines_of_the_format_pass_through() -> None:
 def page_of(speak: Callable[[socket.socket], None], **labels: str) -> str:
     with speaking(speak) as url:
         upstream = Upstream(parse_address(url), FAMILIES["vllm"], token="", keeps_native=False)
-        monitor = Monitor(upstream, lambda: None, Progress())
+        monitor = ServerMonitor(upstream, lambda: None, LivenessRule())
         monitor.scrape()
     page = ExporterPage(labels, aliases=(), facts=StartFacts(None, None))
-    return page.text(monitor.snapshot())
+    return page.text(monitor.reading())
 
 
 def test_a_label_that_the_server_sets_is_not_added_twice() -> None:
@@ -204,9 +204,9 @@ def test_milliseconds_become_seconds() -> None:
     )
     with speaking(says(OK + body)) as url:
         upstream = Upstream(parse_address(url), FAMILIES["triton"], token="", keeps_native=False)
-        monitor = Monitor(upstream, lambda: None, Progress())
+        monitor = ServerMonitor(upstream, lambda: None, LivenessRule())
         monitor.scrape()
-    text = ExporterPage({}, aliases=(), facts=StartFacts(None, None)).text(monitor.snapshot())
+    text = ExporterPage({}, aliases=(), facts=StartFacts(None, None)).text(monitor.reading())
     name = "inference_time_to_first_token_seconds"
     assert f'{name}_bucket{{model="m",le="0.1"}} 1' in text.splitlines()
     assert f'{name}_sum{{model="m"}} 1.5' in text.splitlines()
@@ -219,9 +219,9 @@ def test_what_a_real_page_says_is_what_the_exporters_page_says(file: str) -> Non
     names = FAMILIES[file.removesuffix("-cpu")]
     with speaking(says(OK + source.encode())) as url:
         upstream = Upstream(parse_address(url), names, token="", keeps_native=False)
-        monitor = Monitor(upstream, lambda: None, Progress())
+        monitor = ServerMonitor(upstream, lambda: None, LivenessRule())
         monitor.scrape()
-    text = ExporterPage({}, aliases=(), facts=StartFacts(None, None)).text(monitor.snapshot())
+    text = ExporterPage({}, aliases=(), facts=StartFacts(None, None)).text(monitor.reading())
     own = {quantity: metric.name for quantity, metric in VOCABULARY.items()}
     assert scan(text, own) == scan(source, names)
 
@@ -240,9 +240,9 @@ def test_every_quantity_has_a_name_in_base_units() -> None:
 
 
 def test_aliases_are_of_metrics_that_exist() -> None:
-    monitor = Monitor(None, lambda: True, Progress())
+    monitor = ServerMonitor(None, lambda: True, LivenessRule())
     monitor.check()
-    text = ExporterPage({}, aliases=(), facts=StartFacts(None, None)).text(monitor.snapshot())
+    text = ExporterPage({}, aliases=(), facts=StartFacts(None, None)).text(monitor.reading())
     names = {metric.name for metric in VOCABULARY.values()} | {"inference_model_info"}
     for aliases in ALIASES.values():
         for name in aliases:
@@ -279,30 +279,30 @@ def saying(**values: float) -> ServerPage:
 def test_the_last_good_values_stay_and_are_marked_stale() -> None:
     good = saying(requests_running=2)
     clock = Clock()
-    monitor = Monitor(
-        Pages(good, "timeout", "not_text", good), lambda: None, Progress(), clock=clock
+    monitor = ServerMonitor(
+        Pages(good, "timeout", "not_text", good), lambda: None, LivenessRule(), clock=clock
     )
     monitor.scrape()
     clock.now = 7
     monitor.scrape()
     monitor.scrape()
-    seen = monitor.snapshot()
-    assert (seen.page, seen.is_stale, seen.age) == (good, True, 7)
-    assert {name: n for name, n in seen.bad_pages.items() if n} == {"timeout": 1, "not_text": 1}
+    reading = monitor.reading()
+    assert (reading.page, reading.is_stale, reading.age) == (good, True, 7)
+    assert {name: n for name, n in reading.bad_pages.items() if n} == {"timeout": 1, "not_text": 1}
     monitor.scrape()
-    seen = monitor.snapshot()
-    assert (seen.is_stale, seen.age, seen.good_pages) == (False, 0, 2)
+    reading = monitor.reading()
+    assert (reading.is_stale, reading.age, reading.good_pages) == (False, 0, 2)
 
 
 def test_a_page_that_was_asked_for_before_a_restart_is_no_answer_of_the_new_server() -> None:
-    monitor: Monitor
+    monitor: ServerMonitor
 
     class Late(Pages):
         def ask(self, seconds: float) -> ServerPage:
             assert not monitor.has_started()  # the kubelet starts the container meanwhile
             return saying(heartbeat=5)
 
-    monitor = Monitor(Pages(saying(heartbeat=5)), lambda: None, Progress())
+    monitor = ServerMonitor(Pages(saying(heartbeat=5)), lambda: None, LivenessRule())
     assert monitor.has_started()
     monitor.scrape()
     monitor._upstream = Late()
@@ -323,18 +323,18 @@ def test_times_of_readiness_answers_are_counted(seconds: float, slot: int) -> No
         clock.now += seconds
         return True
 
-    monitor = Monitor(None, answer, Progress(), clock=clock)
+    monitor = ServerMonitor(None, answer, LivenessRule(), clock=clock)
     monitor.check()
-    seen = monitor.snapshot()
-    assert seen.is_ready
-    assert seen.health_seconds == seconds
-    assert [*seen.health_buckets].index(1) == slot
-    assert len(seen.health_buckets) == len(HEALTH_BOUNDS) + 1
+    reading = monitor.reading()
+    assert reading.is_ready
+    assert reading.health_seconds == seconds
+    assert [*reading.health_buckets].index(1) == slot
+    assert len(reading.health_buckets) == len(HEALTH_BOUNDS) + 1
 
 
 def test_a_thread_that_hangs_is_noticed() -> None:
     clock = Clock()
-    monitor = Monitor(None, lambda: True, Progress(), clock=clock)
+    monitor = ServerMonitor(None, lambda: True, LivenessRule(), clock=clock)
     monitor._loops["check"] = 0.0
     clock.now = 60
     assert monitor.is_watching()
@@ -346,7 +346,7 @@ def test_a_thread_that_hangs_is_noticed() -> None:
 
 
 def test_totals_survive_restarts_of_the_server() -> None:
-    record = History()
+    record = ServerHistory()
     for at, tokens in enumerate((10, 30, 5, 9)):
         record.add(MetricsPage(values={"generation_tokens": tokens, "requests_running": at}), at)
     summary = record.summary()
@@ -360,7 +360,7 @@ def test_totals_survive_restarts_of_the_server() -> None:
 
 
 def test_histograms_survive_restarts_of_the_server() -> None:
-    record = History()
+    record = ServerHistory()
     for counts, total in (((1, 2), 3.0), ((0, 1), 0.5), ((1, 3), 2.5)):
         buckets = {"queue_time": {1.0: counts[0], math.inf: counts[1]}}
         record.add(MetricsPage(buckets=buckets, sums={"queue_time": total}), 0)
@@ -370,7 +370,7 @@ def test_histograms_survive_restarts_of_the_server() -> None:
 
 
 def test_the_series_is_bounded_and_keeps_its_end() -> None:
-    record = History()
+    record = ServerHistory()
     count = 10 * MAX_POINTS
     for at in range(count):
         record.add(MetricsPage(values={"requests_running": 1}), at)
@@ -382,7 +382,7 @@ def test_the_series_is_bounded_and_keeps_its_end() -> None:
 
 
 def test_bounds_that_change_with_each_page_fill_no_memory() -> None:
-    record = History()
+    record = ServerHistory()
     for at in range(10):
         bounds = {float(at * 500 + index): 1.0 for index in range(500)}
         record.add(MetricsPage(buckets={"queue_time": bounds}), at)

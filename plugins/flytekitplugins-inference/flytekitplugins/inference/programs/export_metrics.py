@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DestinationError, ServerError, UsageError
+from ..facts.liveness import BOUND_SECONDS, LivenessRule
 from ..facts.metric_names import FAMILIES, KNOWN_NAMES, QUANTITIES
-from ..facts.progress import BOUND_SECONDS, Progress
 from ..facts.readiness import HEALTH_SECONDS
 from .command_line import CommandLine, positive_seconds, say
 from .disk import write_json
-from .exporter.monitor import CHECK_SECONDS, Monitor
-from .exporter.page import ExporterPage
+from .exporter.exporter_page import ExporterPage
 from .exporter.page_server import PageServer
+from .exporter.server_monitor import CHECK_SECONDS, ServerMonitor
 from .exporter.start_facts import StartFacts
 from .exporter.upstream import Upstream
 from .main import start
@@ -73,7 +73,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     names = _names(parsed.names)
     key = token(parsed.token_env, environ)
     upstream = Upstream(server_address(parsed.url), names, token=key, keeps_native=parsed.native)
-    monitor = Monitor(upstream, _readiness(parsed, key), Progress(parsed.bound))
+    monitor = ServerMonitor(upstream, _readiness(parsed, key), LivenessRule(parsed.bound))
     page = ExporterPage(
         {"server": parsed.server, "model_name": parsed.model},
         aliases=parsed.alias,
@@ -94,9 +94,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         _write_summary(parsed, monitor)
 
 
-def _pages(monitor: Monitor, page: ExporterPage, server: PageServer) -> dict[str, Any]:
+def _pages(monitor: ServerMonitor, page: ExporterPage, server: PageServer) -> dict[str, Any]:
     def metrics() -> Page:
-        text = page.text(monitor.snapshot(), closed_connections=server.closed_connections)
+        text = page.text(monitor.reading(), closed_connections=server.closed_connections)
         return 200, PAGE_TYPE, text
 
     def live() -> Page:
@@ -159,7 +159,7 @@ def _readiness(parsed: argparse.Namespace, key: str) -> Any:
     return ask
 
 
-def _write_summary(parsed: argparse.Namespace, monitor: Monitor) -> None:
+def _write_summary(parsed: argparse.Namespace, monitor: ServerMonitor) -> None:
     if parsed.summary is None:
         return
     try:

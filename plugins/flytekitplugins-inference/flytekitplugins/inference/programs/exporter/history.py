@@ -13,7 +13,7 @@ from ...facts.metrics_page import quantile
 if TYPE_CHECKING:
     from ...facts.metrics_page import MetricsPage
 
-__all__ = ["MAX_POINTS", "History"]
+__all__ = ["MAX_POINTS", "ServerHistory"]
 
 MAX_POINTS = 512
 """Points of the series; beyond them every second one is dropped, and so on."""
@@ -24,7 +24,7 @@ _LEVELS = (*GAUGES, *RATIOS)
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
-class History:
+class ServerHistory:
     """Adds up pages of one server."""
 
     def __init__(self) -> None:

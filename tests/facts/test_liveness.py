@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from flytekitplugins.inference.facts.progress import MAX_REFUSALS, Progress
+from flytekitplugins.inference.facts.liveness import MAX_REFUSALS, LivenessRule
 
 BOUND = 120.0
 Page = dict[str, float]
@@ -16,7 +16,7 @@ BUSY: Page = {"requests_running": 4, "requests_waiting": 9, "heartbeat": 10}
 
 
 def verdict_after(pages: Sequence[tuple[float, Page]], now: float) -> bool:
-    progress = Progress(BOUND)
+    progress = LivenessRule(BOUND)
     for at, page in pages:
         progress.add_page(page, at)
     return progress.verdict(now).is_live
@@ -101,7 +101,7 @@ def test_verdict(pages: list[tuple[float, Page]], now: float, is_live: bool) -> 
 
 
 def test_clients_that_wait_make_a_server_busy() -> None:
-    progress = Progress(BOUND)
+    progress = LivenessRule(BOUND)
     for at, page in every_five(IDLE, 0, 125):
         progress.add_page(page, at, in_flight=1)
     verdict = progress.verdict(125)
@@ -110,7 +110,7 @@ def test_clients_that_wait_make_a_server_busy() -> None:
 
 
 def test_refusals_in_a_row_count_once_it_was_up() -> None:
-    progress = Progress(BOUND)
+    progress = LivenessRule(BOUND)
     for _ in range(MAX_REFUSALS):
         progress.add_refusal()
     assert progress.verdict(0).is_live
@@ -127,7 +127,7 @@ def test_refusals_in_a_row_count_once_it_was_up() -> None:
 
 @pytest.mark.parametrize("heartbeat", [0.0, 10.0, 11.0])
 def test_each_restart_counts_once_however_it_shows(heartbeat: float) -> None:
-    progress = Progress(BOUND)
+    progress = LivenessRule(BOUND)
     progress.add_page(IDLE, 0)
     progress.add_refusal()
     progress.add_page({**IDLE, "heartbeat": heartbeat}, 5)
@@ -136,14 +136,14 @@ def test_each_restart_counts_once_however_it_shows(heartbeat: float) -> None:
 
 
 def test_the_first_answer_is_no_restart() -> None:
-    progress = Progress(BOUND)
+    progress = LivenessRule(BOUND)
     progress.add_refusal()
     progress.add_page(IDLE, 5)
     assert progress.restarts == 0
 
 
 def test_a_server_that_was_started_anew_may_load_for_as_long_as_it_takes() -> None:
-    progress = Progress(BOUND)
+    progress = LivenessRule(BOUND)
     progress.add_page(BUSY, 0)
     progress.begin_restart()
     for _ in range(MAX_REFUSALS):
@@ -156,7 +156,7 @@ def test_a_server_that_was_started_anew_may_load_for_as_long_as_it_takes() -> No
 
 
 def test_a_port_that_answers_without_a_model_is_dead() -> None:
-    progress = Progress(BOUND)
+    progress = LivenessRule(BOUND)
     progress.add_readiness(False, 0)  # it loads
     progress.add_page(IDLE, 200)
     progress.add_readiness(False, 200)
@@ -172,7 +172,7 @@ def test_a_port_that_answers_without_a_model_is_dead() -> None:
 
 
 def test_a_server_that_works_need_not_be_ready() -> None:
-    progress = Progress(BOUND)
+    progress = LivenessRule(BOUND)
     progress.add_readiness(True, 0)
     for at in range(0, 1000, 5):
         progress.add_page({**BUSY, "heartbeat": at}, at)
@@ -181,7 +181,7 @@ def test_a_server_that_works_need_not_be_ready() -> None:
 
 
 def test_the_age_of_the_proof_of_life() -> None:
-    progress = Progress(BOUND)
+    progress = LivenessRule(BOUND)
     assert progress.seconds_since_proof(50) == 0
     progress.add_page(BUSY, 50)
     progress.add_page(BUSY, 60)

@@ -6,8 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from ...facts.progress import Progress, Verdict
-from .history import History
+from ...facts.liveness import Liveness, LivenessRule
+from .history import ServerHistory
 from .upstream import PAGE_FAULTS, PageFaultError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .upstream import ServerPage, Upstream
 
-__all__ = ["CHECK_SECONDS", "HEALTH_BOUNDS", "SCRAPE_SECONDS", "Monitor", "Snapshot"]
+__all__ = ["CHECK_SECONDS", "HEALTH_BOUNDS", "SCRAPE_SECONDS", "MonitorReading", "ServerMonitor"]
 
 SCRAPE_SECONDS = 5.0
 """Seconds between two requests for the server's page, which it renders between two steps of its
@@ -26,7 +26,7 @@ HEALTH_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 21.0
 """Upper bounds of the histogram of these answers' times, in seconds."""
 
 
-class Snapshot:
+class MonitorReading:
     """What the monitor knows at one moment."""
 
     __slots__ = (
@@ -58,10 +58,10 @@ class Snapshot:
     is_ready: bool
     restarts: int
     seconds_since_proof: float
-    verdict: Verdict
+    verdict: Liveness
 
 
-class Monitor:
+class ServerMonitor:
     """The state of one server; every method may be called from any thread.
 
     Args:
@@ -76,7 +76,7 @@ class Monitor:
         self,
         upstream: Upstream | None,
         ask_readiness: Callable[[], bool | None],
-        progress: Progress,
+        progress: LivenessRule,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -86,7 +86,7 @@ class Monitor:
         self._clock = clock
         self._lock = threading.Lock()
         self._began = clock()
-        self._history = History()
+        self._history = ServerHistory()
         self._page: ServerPage | None = None
         self._page_at = self._began
         self._is_stale = False
@@ -177,7 +177,7 @@ class Monitor:
 
     # The readers
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Liveness:
         """Return whether the server is alive."""
         with self._lock:
             return self._progress.verdict(self._clock())
@@ -202,23 +202,23 @@ class Monitor:
             self._is_held_back, self._was_told_of_start = False, True
             return True
 
-    def snapshot(self) -> Snapshot:
+    def reading(self) -> MonitorReading:
         """Return what is known now."""
-        snapshot = Snapshot()
+        reading = MonitorReading()
         with self._lock:
             now = self._clock()
-            snapshot.page = self._page
-            snapshot.age = now - self._page_at
-            snapshot.is_stale = self._is_stale
-            snapshot.good_pages = self._good_pages
-            snapshot.bad_pages = dict(self._bad_pages)
-            snapshot.health_buckets = tuple(self._health_buckets)
-            snapshot.health_seconds = self._health_seconds
-            snapshot.is_ready = self._is_ready
-            snapshot.restarts = self._progress.restarts
-            snapshot.seconds_since_proof = self._progress.seconds_since_proof(now)
-            snapshot.verdict = self._progress.verdict(now)
-        return snapshot
+            reading.page = self._page
+            reading.age = now - self._page_at
+            reading.is_stale = self._is_stale
+            reading.good_pages = self._good_pages
+            reading.bad_pages = dict(self._bad_pages)
+            reading.health_buckets = tuple(self._health_buckets)
+            reading.health_seconds = self._health_seconds
+            reading.is_ready = self._is_ready
+            reading.restarts = self._progress.restarts
+            reading.seconds_since_proof = self._progress.seconds_since_proof(now)
+            reading.verdict = self._progress.verdict(now)
+        return reading
 
     def summary(self) -> dict[str, Any]:
         """Return totals, peaks, latencies and a series of what was seen, as JSON values."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BOUND_SECONDS", "MAX_REFUSALS", "Progress", "Verdict"]
+__all__ = ["BOUND_SECONDS", "MAX_REFUSALS", "Liveness", "LivenessRule"]
 
 BOUND_SECONDS = 120.0
 """Seconds without progress after which a busy server counts as dead. One step of a prompt of a
@@ -37,7 +37,7 @@ LEVELS_OF_WORK = ("kv_cache_usage",)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Liveness:
     """Whether a server is alive, and why not."""
 
     is_live: bool
@@ -45,7 +45,7 @@ class Verdict:
     """A sentence."""
 
 
-class Progress:
+class LivenessRule:
     """Judges one server by what its pages of metrics say.
 
     Args:
@@ -139,25 +139,25 @@ class Progress:
         """Return the seconds since the server last proved that it lives; 0 before it is up."""
         return max(now - self._proof, 0.0) if self._is_up else 0.0
 
-    def verdict(self, now: float) -> Verdict:
+    def verdict(self, now: float) -> Liveness:
         """Return whether the server is alive."""
         if not self._is_up:
-            return Verdict(True, "The server has not answered since it started.")
+            return Liveness(True, "The server has not answered since it started.")
         if self._refusals >= MAX_REFUSALS:
-            return Verdict(
+            return Liveness(
                 False, f"The server's port refused {self._refusals} connections in a row."
             )
         silent = self.seconds_since_proof(now)
         if silent > self._bound:
             what = "Requests wait, and nothing has moved" if self._is_busy else "There is no answer"
-            return Verdict(False, f"{what} for {silent:.0f} s.")
+            return Liveness(False, f"{what} for {silent:.0f} s.")
         if self._unready_since is not None and now - self._unready_since > self._bound:
-            return Verdict(
+            return Liveness(
                 False,
                 "The server answers, but has not been ready for "
                 f"{now - self._unready_since:.0f} s.",
             )
-        return Verdict(True, f"The last proof of life is {silent:.0f} s old.")
+        return Liveness(True, f"The last proof of life is {silent:.0f} s old.")
 
     def _prove(self, now: float) -> None:
         self._proof = now

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...facts.metrics_page import current_labels
-from .monitor import HEALTH_BOUNDS
+from .server_monitor import HEALTH_BOUNDS
 from .vocabulary import ALIASES, VOCABULARY, Metric, common_labels, lines_of, sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from .monitor import Snapshot
+    from .server_monitor import MonitorReading
     from .start_facts import StartFacts
     from .upstream import ServerPage
     from .vocabulary import Labels
@@ -42,10 +42,10 @@ class ExporterPage:
         self._of: ServerPage | None = None
         self._server_part = ""
 
-    def text(self, snapshot: Snapshot, *, closed_connections: int = 0) -> str:
+    def text(self, reading: MonitorReading, *, closed_connections: int = 0) -> str:
         """Return the page."""
-        own = self._rendered([*self._own(snapshot, closed_connections)])
-        page = snapshot.page
+        own = self._rendered([*self._own(reading, closed_connections)])
+        page = reading.page
         if page is None:
             return own
         # the server's part is rendered once for each of its pages, however many ask
@@ -89,19 +89,21 @@ class ExporterPage:
             for state, count in counts.items()
         ]
 
-    def _own(self, seen: Snapshot, closed_connections: int) -> Iterator[Block]:
-        yield self._gauge("up", "Whether the last page of the server was good.", _is_up(seen))
-        yield self._gauge("ready", "Whether the server is ready with its model.", seen.is_ready)
-        yield self._gauge("live", "Whether the server works.", seen.verdict.is_live)
+    def _own(self, reading: MonitorReading, closed_connections: int) -> Iterator[Block]:
+        yield self._gauge("up", "Whether the last page of the server was good.", _is_up(reading))
+        yield self._gauge("ready", "Whether the server is ready with its model.", reading.is_ready)
+        yield self._gauge("live", "Whether the server works.", reading.verdict.is_live)
         yield self._gauge(
             "seconds_since_progress",
             "Seconds since the server last proved that it works or has nothing to do.",
-            round(seen.seconds_since_proof, 3),
+            round(reading.seconds_since_proof, 3),
         )
-        yield self._counter("server_restarts_total", "Restarts of the server.", seen.restarts)
-        yield self._health(seen)
+        yield self._counter("server_restarts_total", "Restarts of the server.", reading.restarts)
+        yield self._health(reading)
         yield from self._start()
-        yield self._counter("exporter_scrapes_total", "Good pages of the server.", seen.good_pages)
+        yield self._counter(
+            "exporter_scrapes_total", "Good pages of the server.", reading.good_pages
+        )
         errors = Metric(
             "inference_exporter_scrape_errors_total", "counter", "Pages that were not, by reason."
         )
@@ -109,21 +111,21 @@ class ExporterPage:
             errors,
             [
                 sample(errors.name, (("reason", reason), *self._common), count)
-                for reason, count in seen.bad_pages.items()
+                for reason, count in reading.bad_pages.items()
             ],
         )
         yield self._gauge(
             "exporter_stale",
             "Whether what the server reports is older than its last page.",
-            seen.is_stale,
+            reading.is_stale,
         )
         yield self._counter(
             "exporter_closed_connections_total",
             "Connections that were closed for newer ones.",
             closed_connections,
         )
-        if seen.page is not None:
-            yield from self._about_page(seen.page, seen.age)
+        if reading.page is not None:
+            yield from self._about_page(reading.page, reading.age)
 
     def _about_page(self, page: ServerPage, age: float) -> Iterator[Block]:
         yield self._gauge(
@@ -155,7 +157,7 @@ class ExporterPage:
             info = Metric("inference_model_info", "gauge", "The loaded model.")
             yield info, [sample(info.name, (*common_labels(model), *self._common), 1)]
 
-    def _health(self, seen: Snapshot) -> Block:
+    def _health(self, reading: MonitorReading) -> Block:
         metric = Metric(
             "inference_health_check_seconds",
             "histogram",
@@ -163,11 +165,11 @@ class ExporterPage:
         )
         lines, count = [], 0
         bounds = (*(f"{bound:g}" for bound in HEALTH_BOUNDS), "+Inf")
-        for bound, number in zip(bounds, seen.health_buckets, strict=True):
+        for bound, number in zip(bounds, reading.health_buckets, strict=True):
             count += number
             labels: Labels = (("le", bound), *self._common)
             lines.append(sample(f"{metric.name}_bucket", labels, count))
-        lines.append(sample(f"{metric.name}_sum", self._common, round(seen.health_seconds, 6)))
+        lines.append(sample(f"{metric.name}_sum", self._common, round(reading.health_seconds, 6)))
         lines.append(sample(f"{metric.name}_count", self._common, count))
         return metric, lines
 
@@ -182,5 +184,5 @@ class ExporterPage:
         return metric, [sample(metric.name, self._common, value)]
 
 
-def _is_up(seen: Snapshot) -> bool:
-    return seen.page is not None and not seen.is_stale
+def _is_up(reading: MonitorReading) -> bool:
+    return reading.page is not None and not reading.is_stale
