@@ -361,7 +361,7 @@ def test_totals_survive_restarts_of_the_server() -> None:
 
 def test_histograms_survive_restarts_of_the_server() -> None:
     record = ServerHistory()
-    for counts, total in (((1, 2), 3.0), ((0, 1), 0.5), ((1, 3), 2.5)):
+    for counts, total in (((1.0, 2.0), 3.0), ((0.0, 1.0), 0.5), ((1.0, 3.0), 2.5)):
         buckets = {"queue_time": {1.0: counts[0], math.inf: counts[1]}}
         record.add(MetricsPage(buckets=buckets, sums={"queue_time": total}), 0)
     latency = record.summary()["latencies"]["queue_time"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...facts.liveness import Liveness, LivenessRule
@@ -26,22 +27,9 @@ HEALTH_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 21.0
 """Upper bounds of the histogram of these answers' times, in seconds."""
 
 
+@dataclass(kw_only=True, slots=True)
 class MonitorReading:
     """What the monitor knows at one moment."""
-
-    __slots__ = (
-        "age",
-        "bad_pages",
-        "good_pages",
-        "health_buckets",
-        "health_seconds",
-        "is_ready",
-        "is_stale",
-        "page",
-        "restarts",
-        "seconds_since_proof",
-        "verdict",
-    )
 
     page: ServerPage | None
     """The last good page."""
@@ -68,7 +56,7 @@ class ServerMonitor:
         upstream: Its page of metrics; `None` for a server without one.
         ask_readiness: Asks it whether it is ready with its model; answers `None` if it did not
             answer at all.
-        progress: The rule of its liveness.
+        rule: The rule of its liveness.
         clock: Returns seconds that never go back.
     """
 
@@ -76,13 +64,13 @@ class ServerMonitor:
         self,
         upstream: Upstream | None,
         ask_readiness: Callable[[], bool | None],
-        progress: LivenessRule,
+        rule: LivenessRule,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upstream = upstream
         self._ask_readiness = ask_readiness
-        self._progress = progress
+        self._rule = rule
         self._clock = clock
         self._lock = threading.Lock()
         self._began = clock()
@@ -148,11 +136,11 @@ class ServerMonitor:
             self._is_stale = self._page is not None
             self._bad_pages[fault] += 1
             if fault == "refused":
-                self._progress.add_refusal()
+                self._rule.add_refusal()
             return
         self._page, self._page_at, self._is_stale = page, now, False
         self._good_pages += 1
-        self._progress.add_page(page.totals.values, now)
+        self._rule.add_page(page.totals.values, now)
         self._history.add(page.totals, now - self._began)
 
     def check(self) -> None:
@@ -173,14 +161,14 @@ class ServerMonitor:
             self._health_buckets[slot] += 1
             self._health_seconds += seconds
             if answer is not None:
-                self._progress.add_readiness(answer, now)
+                self._rule.add_readiness(answer, now)
 
     # The readers
 
     def verdict(self) -> Liveness:
         """Return whether the server is alive."""
         with self._lock:
-            return self._progress.verdict(self._clock())
+            return self._rule.verdict(self._clock())
 
     def has_started(self) -> bool:
         """Answer the kubelet's startup probe of the server.
@@ -191,11 +179,11 @@ class ServerMonitor:
         server that loads its model.
         """
         with self._lock:
-            if self._progress.is_restarting:
+            if self._rule.is_restarting:
                 return False
             is_again = self._was_told_of_start and not self._is_held_back
-            if is_again and self._progress.is_up:
-                self._progress.begin_restart()
+            if is_again and self._rule.is_up:
+                self._rule.begin_restart()
                 self._is_held_back = True
                 self._starts += 1
                 return False
@@ -204,21 +192,21 @@ class ServerMonitor:
 
     def reading(self) -> MonitorReading:
         """Return what is known now."""
-        reading = MonitorReading()
         with self._lock:
             now = self._clock()
-            reading.page = self._page
-            reading.age = now - self._page_at
-            reading.is_stale = self._is_stale
-            reading.good_pages = self._good_pages
-            reading.bad_pages = dict(self._bad_pages)
-            reading.health_buckets = tuple(self._health_buckets)
-            reading.health_seconds = self._health_seconds
-            reading.is_ready = self._is_ready
-            reading.restarts = self._progress.restarts
-            reading.seconds_since_proof = self._progress.seconds_since_proof(now)
-            reading.verdict = self._progress.verdict(now)
-        return reading
+            return MonitorReading(
+                page=self._page,
+                age=now - self._page_at,
+                is_stale=self._is_stale,
+                good_pages=self._good_pages,
+                bad_pages=dict(self._bad_pages),
+                health_buckets=tuple(self._health_buckets),
+                health_seconds=self._health_seconds,
+                is_ready=self._is_ready,
+                restarts=self._rule.restarts,
+                seconds_since_proof=self._rule.seconds_since_proof(now),
+                verdict=self._rule.verdict(now),
+            )
 
     def summary(self) -> dict[str, Any]:
         """Return totals, peaks, latencies and a series of what was seen, as JSON values."""
@@ -227,6 +215,6 @@ class ServerMonitor:
                 "observed_seconds": round(self._clock() - self._began, 3),
                 "pages": self._good_pages,
                 "page_errors": {name: n for name, n in self._bad_pages.items() if n},
-                "restarts": self._progress.restarts,
+                "restarts": self._rule.restarts,
                 **self._history.summary(),
             }
