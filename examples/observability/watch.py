@@ -146,7 +146,14 @@ def filled(expression: str) -> str:
     return expression.replace("$__rate_interval", "20s")
 
 
-def chart(series: list[dict[str, Any]]) -> str:
+def legend(text: str, labels: dict[str, str]) -> str:
+    """Return the name of a series, as the panel writes it."""
+    for name, value in labels.items():
+        text = text.replace(f"{{{{{name}}}}}", value)
+    return text or "now"
+
+
+def chart(series: list[dict[str, Any]], legends: list[str]) -> str:
     """Return the series as a drawing."""
     if not series:
         return "<p class=none>no data</p>"
@@ -158,15 +165,14 @@ def chart(series: list[dict[str, Any]]) -> str:
     most = max((value for one in points for _, value in one), default=0.0) or 1.0
     first, span = min(times), (max(times) - min(times)) or 1.0
     lines, names = [], []
-    for index, one in enumerate(points):
+    for index, (one, name) in enumerate(zip(points, legends, strict=True)):
         color = COLORS[index % len(COLORS)]
         path = " ".join(
             f"{(at - first) / span * 300:.1f},{100 - value / most * 95:.1f}" for at, value in one
         )
         lines.append(f'<polyline points="{path}" stroke="{color}" fill="none"/>')
-        labels = ", ".join(f"{key}={value}" for key, value in series[index]["metric"].items())
         last = f"{one[-1][1]:.4g}" if one else "-"
-        names.append(f'<span style="color:{color}">{html.escape(labels or "value")}: {last}</span>')
+        names.append(f'<span style="color:{color}">{html.escape(name)}: {last}</span>')
     drawing = f'<svg viewBox="0 0 300 102" width="300">{"".join(lines)}</svg>'
     return f"<small>most {most:.4g}</small>{drawing}<small>{'<br>'.join(names)}</small>"
 
@@ -181,19 +187,17 @@ def page(source: Prometheus, seconds: int) -> tuple[str, int, list[str]]:
             if panel["type"] == "row":
                 parts.append(f"<h2>{html.escape(panel['title'])}</h2>")
                 continue
-            series = [
-                one
-                for target in panel["targets"]
-                for one in source.series(filled(target["expr"]), seconds)
-            ]
+            series, legends = [], []
+            for target in panel["targets"]:
+                answer = source.series(filled(target["expr"]), seconds)
+                series += answer
+                legends += [legend(target["legendFormat"], one["metric"]) for one in answer]
             if series:
                 filled_panels += 1
             else:
                 empty.append(panel["title"])
-            parts.append(
-                f"<figure><figcaption>{html.escape(panel['title'])}</figcaption>{chart(series)}"
-                "</figure>"
-            )
+            title = f"<figcaption>{html.escape(panel['title'])}</figcaption>"
+            parts.append(f"<figure>{title}{chart(series, legends)}</figure>")
     states = "".join(
         f"<tr><td>{name}<td class={state}>{state}" for name, state in source.alerts().items()
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
+ROOT = Path(__file__).parents[2]
 PORT = 9090
 BOUND = 10
 NAMES = {quantity: metric.name for quantity, metric in VOCABULARY.items()}
@@ -159,3 +163,26 @@ def test_the_page_of_the_exporter_is_that_of_the_server(servers: Any, template: 
         assert scan(page(server), NAMES) == scan(native.text, described.metric_names)
         assert 'inference_start_phase_seconds{phase="server_load"' in page(server)
         wait_for(lambda: own(page(server), "inference_ready") == 1, 60)
+
+
+@pytest.mark.slow
+def test_the_example_draws_what_prometheus_has(servers: Any, tmp_path: Path) -> None:
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed (Debian: apt-get install prometheus)")
+    model = servers.model("llamacpp", "llama-gguf")
+    page = tmp_path / "watch.html"
+    words = ["--model", f"file://{model}", "--model-file", "model.gguf", "--page", str(page)]
+    with servers.on_path("llamacpp"):
+        done = subprocess.run(
+            [sys.executable, "examples/observability/watch.py", *words, "--seconds", "20"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "alerts that fired: none" in done.stdout
+    text = page.read_text(encoding="utf-8")
+    for title in ("Ready", "Requests", "Tokens", "Phases of the start", "Cold starts"):
+        assert re.search(rf"<figcaption>{title}</figcaption><small>most .*?<polyline", text), title
