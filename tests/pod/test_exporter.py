@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from flytekitplugins.inference import (
     OllamaModel,
     Probe,
     Probes,
+    Server,
     SGLang,
     Triton,
 )
@@ -129,6 +131,22 @@ def test_its_arguments_are_those_of_the_program(name: str) -> None:
     port = server.server().metrics_port or server.port
     assert parsed.url == f"http://localhost:{port}{server.server().metrics_path}"
     assert containers(server)["model-server"]["livenessProbe"]["httpGet"]["path"] == "/live"
+
+
+def test_names_of_a_server_of_another_distribution_travel_with_it() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Own(ModelInferenceTemplate):
+        def server(self) -> Server:
+            return Server(
+                metrics_path="/metrics",
+                metric_names={"heartbeat": ("own_steps", "own_old"), "speed": "own_speed"},
+            )
+
+    pod = containers(Own(image="x", metrics=True))
+    parsed = export_metrics._parser().parse_args(pod["metrics-exporter"]["args"])
+    assert export_metrics._names(parsed.names) == {"heartbeat": ("own_steps", "own_old")}
+    assert parsed.server == "own"
+    assert pod["model-server"]["livenessProbe"]["httpGet"] == LIVE
 
 
 def test_the_settings_become_arguments() -> None:

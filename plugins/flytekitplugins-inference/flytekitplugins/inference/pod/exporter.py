@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from ..facts.metric_names import FAMILIES, MetricNames, names_of
+from ..facts.metric_names import FAMILIES, QUANTITIES, MetricNames, names_of
 from ..programs.protocol import (
     EXPORTER_ALIASES,
     EXPORTER_PATH,
@@ -35,6 +35,7 @@ __all__ = [
 PORT_NAME = "inf-metrics"
 """Name of the container's port, by which a `PodMonitor` finds it; 15 characters at most."""
 STALL_SECONDS = 120
+"""`facts.liveness.BOUND_SECONDS`, as a whole number."""
 RESTART_THRESHOLD = 360
 """Times ten seconds: how long a server that was started anew may take until it answers."""
 
@@ -149,5 +150,9 @@ def judges_progress(names: MetricNames) -> bool:
 
 
 def _as_json(names: MetricNames) -> str:
-    lists: Mapping[str, Any] = {quantity: list(names_of(names, quantity)) for quantity in names}
+    # a server of another distribution may name more than there is; the program refuses what it
+    # does not know
+    lists: Mapping[str, Any] = {
+        quantity: list(names_of(names, quantity)) for quantity in names if quantity in QUANTITIES
+    }
     return json.dumps(lists, separators=(",", ":"))
