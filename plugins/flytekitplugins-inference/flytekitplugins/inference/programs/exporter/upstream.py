@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...facts.http_exchange import NoAnswerError, NoAnswerReason, ask
 from ...facts.metric_names import names_of
-from ...facts.metrics_page import MAX_PAGE_BYTES, MetricFamily, MetricsPage, metric_families, summed
+from ...facts.metrics_page import MetricFamily, MetricsPage, metric_families, summed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from ...facts.address import Address
     from ...facts.metric_names import MetricNames
 
-__all__ = ["PAGE_FAULTS", "PageFaultError", "ServerPage", "Upstream"]
+__all__ = ["MAX_PAGE_BYTES", "PAGE_FAULTS", "PageFaultError", "ServerPage", "Upstream"]
 
+MAX_PAGE_BYTES = 2**20
+"""A page of a server with eight data-parallel ranks has 0.4 MiB. One of this size takes the
+exporter to 50 MiB, and its container has 64: if it died of a page, the kubelet would restart the
+server."""
 PAGE_FAULTS = (
     *(reason.value for reason in NoAnswerReason),
     "status",
