@@ -11,9 +11,11 @@ import pytest
 from flytekitplugins.inference.facts import metrics_page
 from flytekitplugins.inference.facts.metric_names import (
     COUNTERS,
+    EVENTS,
     FAMILIES,
     GAUGES,
     HISTOGRAMS,
+    INFOS,
     KNOWN_NAMES,
     QUANTITIES,
     RATIOS,
@@ -43,19 +45,18 @@ NAMES: MetricNames = {
 
 
 def test_each_quantity_is_of_one_kind() -> None:
-    kinds = (*GAUGES, *RATIOS, *COUNTERS, *HISTOGRAMS)
+    kinds = (*GAUGES, *RATIOS, *COUNTERS, *HISTOGRAMS, *EVENTS, *INFOS)
     assert len(kinds) == len(QUANTITIES)
     assert all(set(names) <= QUANTITIES for names in FAMILIES.values())
 
 
 def test_no_two_servers_share_a_name() -> None:
-    names = [
-        name
+    # one server may tell two quantities by one metric
+    families = [
+        {name for quantity in family for name in names_of(family, quantity)}
         for family in FAMILIES.values()
-        for quantity in family
-        for name in names_of(family, quantity)
     ]
-    assert len(names) == len(set(names))
+    assert sum(map(len, families)) == len(set.union(*families))
 
 
 def test_several_versions_are_united_in_their_order() -> None:
@@ -76,6 +77,11 @@ def test_a_page_of_vllm() -> None:
         "prompt_tokens": 2085,
         "generation_tokens": 4456,
         "preemptions": 0,
+        "requests_finished": 279,
+        "rejections": 0,
+        "prefix_cache_hits": 0,
+        "prefix_cache_queries": 2085,
+        "heartbeat": 515,
     }
     assert page.buckets["time_to_first_token"][0.25] == 197
     assert page.buckets["time_to_first_token"][math.inf] == 279
@@ -92,10 +98,18 @@ def test_a_page_of_vllm() -> None:
                 "requests_waiting": 0,
                 "prompt_tokens": 15,
                 "generation_tokens": 8,
+                "prefix_cache_hits": 0,
+                "heartbeat": 8,
             },
         ),
-        ("triton", {"requests_waiting": 0}),
-        ("mlserver", {"requests_running": 0}),
+        (
+            "triton",
+            {"requests_waiting": 0, "requests_finished": 1, "request_errors": 0, "heartbeat": 1},
+        ),
+        (
+            "mlserver",
+            {"requests_running": 0, "requests_finished": 3, "request_errors": 1, "heartbeat": 3},
+        ),
     ],
 )
 def test_pages_of_other_servers(file: str, values: dict[str, float]) -> None:
@@ -105,11 +119,73 @@ def test_pages_of_other_servers(file: str, values: dict[str, float]) -> None:
     assert scan(text, FAMILIES["sglang"]) == MetricsPage()
 
 
+OFF_BY_DEFAULT = {"cpu_kv_cache_usage"}
+"""What no current version reports."""
+TRITON_OPTIONS = {"time_to_first_token"}
+"""What Triton reports with `--metrics-config histogram_latencies=true`."""
+
+
 @pytest.mark.parametrize("file", sorted(path.stem for path in PAGES.iterdir()))
 def test_every_name_of_a_family_is_on_its_page(file: str) -> None:
     names = FAMILIES[file.removesuffix("-cpu")]
     page = scan((PAGES / f"{file}.txt").read_text(), names)
-    assert {*page.values, *page.buckets} == set(names)
+    assert {*page.values, *page.buckets} == set(names) - {*INFOS} - OFF_BY_DEFAULT - (
+        TRITON_OPTIONS if file == "triton" else set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "quantity", "newer", "older"),
+    [
+        ("vllm", "kv_cache_usage", "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        (
+            "vllm",
+            "prefix_cache_hits",
+            "vllm:prefix_cache_hits_total",
+            "vllm:gpu_prefix_cache_hits_total",
+        ),
+        (
+            "vllm",
+            "heartbeat",
+            "vllm:iteration_tokens_total_count",
+            "vllm:generation_tokens_total",
+        ),
+        (
+            "sglang",
+            "heartbeat",
+            "sglang:realtime_tokens_total",
+            "sglang:generation_tokens_total",
+        ),
+        (
+            "llamacpp",
+            "heartbeat",
+            "llamacpp:n_decode_total",
+            "llamacpp:tokens_predicted_total",
+        ),
+        ("nim", "requests_finished", "request_finish_total", "request_success_total"),
+    ],
+)
+def test_each_version_is_read_by_its_own_name(
+    family: str, quantity: str, newer: str, older: str
+) -> None:
+    for text in (f"{newer} 0.5\n{older} 0.25\n", f"{older} 0.25\n{newer} 0.5\n", f"{newer} 0.5\n"):
+        assert scan(text, FAMILIES[family]).values[quantity] == 0.5
+    assert scan(f"{older} 0.25\n", FAMILIES[family]).values[quantity] == 0.25
+
+
+def test_a_histogram_in_milliseconds_becomes_seconds() -> None:
+    text = "\n".join(
+        [
+            'x_ms_bucket{le="100"} 1',
+            'x_ms_bucket{le="2500"} 3',
+            'x_ms_bucket{le="+Inf"} 4',
+            "x_ms_sum 8000",
+            "x_ms_count 4",
+        ]
+    )
+    page = scan(text, {"time_to_first_token": "x_ms"})
+    assert page.buckets["time_to_first_token"] == {0.1: 1, 2.5: 3, math.inf: 4}
+    assert page.sums["time_to_first_token"] == 8
 
 
 # What a line may be

@@ -18,6 +18,7 @@ from flytekitplugins.inference import (
     HuggingFaceModel,
     InferenceWarning,
     LlamaCpp,
+    MetricsExporter,
     MLServer,
     ModelInferenceTemplate,
     ModelServers,
@@ -153,6 +154,25 @@ CASES: dict[str, Callable[[], PodDescription]] = {
         lora_adapters={"sql": "acme/sql-lora@v2", "chat": "s3://adapters/chat"},
         hf_secret=HF_GROUPED,
         helper_image="registry.example.com/tasks/ranker:2.4.1",
+    ),
+    "vllm-metrics-gate": lambda: VLLM(model="s3://models/qwen", startup_timeout=900, metrics=True),
+    "generic-metrics-probe": _generic(
+        health_endpoint="/health",
+        metrics=MetricsExporter(
+            path="/metrics", port=9191, stall_timeout=300, aliases=["ml"], native=True
+        ),
+        liveness="progress",
+    ),
+    "servers-metrics": lambda: ModelServers(
+        {
+            "chat": VLLM(model="s3://models/qwen", metrics=True, startup_timeout=900),
+            "embed": TEI(
+                model="s3://models/bge",
+                port=8001,
+                metrics=MetricsExporter(port=9091),
+                startup_timeout=900,
+            ),
+        }
     ),
     "vllm-model-sized": lambda: VLLM(
         model=ObjectStoreModel(uri="s3://models/qwen2.5-7b", size="15Gi"), startup_timeout="auto"

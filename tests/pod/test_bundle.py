@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from flyteidl.core.literals_pb2 import Blob, BlobMetadata, Literal, LiteralMap, Scalar
@@ -278,8 +279,38 @@ def create_model(pod: Pod) -> None:
     assert ollama.loaded == ["mine:latest"]
 
 
+def export_metrics(pod: Pod) -> None:
+    """Ask the server once, serve its page, and leave a summary."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"vllm:generation_tokens_total 12\n")
+
+    summary = pod.root / "shared" / "summary.json"
+    with listening(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as url:
+        words = [f"{url}/metrics", "--health", f"{url}/health", "--summary", str(summary)]
+        process = pod.start("export_metrics", *words, "--host", "127.0.0.1", "--port", "0")
+        pod.until(lambda: "ready port=" in pod.log, process)
+        page = f"http://127.0.0.1:{pod.log.rpartition('=')[2].strip()}/metrics"
+        pod.until(lambda: "inference_generation_tokens_total 12" in read(page), process)
+        process.terminate()
+        pod.has_ended(process, 143)
+    assert json.loads(summary.read_text())["totals"]["generation_tokens"] == 12
+
+
+def read(url: str) -> str:
+    with urlopen(url, timeout=SECONDS) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
 WORK = {
-    work.__name__: work for work in (create_model, download_inputs, load_model, wait_for_server)
+    work.__name__: work
+    for work in (create_model, download_inputs, export_metrics, load_model, wait_for_server)
 }
 
 

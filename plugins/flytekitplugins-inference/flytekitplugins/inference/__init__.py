@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .model_servers import ModelServers
     from .nim.serve import NIM, NIMSecrets
     from .ollama.serve import Ollama, OllamaModel
+    from .pod.exporter import MetricsExporter
     from .pod.model import (
         HuggingFaceModel,
         ObjectStoreModel,
@@ -66,6 +67,7 @@ __all__ = [
     "InferenceWarning",
     "LlamaCpp",
     "MLServer",
+    "MetricsExporter",
     "MissingDependencyError",
     "ModelInferenceTemplate",
     "ModelServers",
@@ -113,6 +115,7 @@ _NAMES = {
     "model_servers": ("ModelServers",),
     "nim.serve": ("NIM", "NIMSecrets"),
     "ollama.serve": ("Ollama", "OllamaModel"),
+    "pod.exporter": ("MetricsExporter",),
     "pod.model": (
         "HuggingFaceModel",
         "ObjectStoreModel",

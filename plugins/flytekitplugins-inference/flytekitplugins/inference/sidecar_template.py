@@ -293,6 +293,7 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
             problems.append(
                 f"api_key_secret: {type(self).__name__} reads no key from a variable; leave it out"
             )
+        problems += self.exporter_problems()
         return problems + super().lint()
 
     def problems(self) -> Iterator[str]:

@@ -15,9 +15,27 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .metric_names import HISTOGRAMS, QUANTITIES, RATIOS, MetricNames, names_of
+from .metric_names import (
+    HISTOGRAMS,
+    INFOS,
+    QUANTITIES,
+    RATIOS,
+    MetricNames,
+    names_of,
+    scale_of,
+)
 
-__all__ = ["MAX_PAGE_BYTES", "MetricsPage", "quantile", "queue_length", "scan"]
+__all__ = [
+    "MAX_PAGE_BYTES",
+    "MetricFamily",
+    "MetricsPage",
+    "current_labels",
+    "metric_families",
+    "quantile",
+    "queue_length",
+    "scan",
+    "summed",
+]
 
 MAX_PAGE_BYTES = 8 * 2**20
 """A page of a server with eight data-parallel ranks has 0.4 MiB."""
@@ -48,6 +66,16 @@ class MetricsPage:
     """The sum of each histogram in seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class MetricFamily:
+    """The samples of one quantity, as the server labels them."""
+
+    name: str
+    """The server's name, of which the values and bounds have the unit (`scale_of`)."""
+    samples: dict[str, Series]
+    """Suffix (`_bucket`, `_sum`, `_count` for a histogram, else none) → samples."""
+
+
 def scan(text: str, names: MetricNames) -> MetricsPage:
     """Return the requested quantities of a page.
 
@@ -57,21 +85,43 @@ def scan(text: str, names: MetricNames) -> MetricsPage:
         names: The server's names for each quantity, as in `Server.metric_names`; unknown quantities
             are ignored.
     """
-    page = MetricsPage()
+    return summed(metric_families(text, names))
+
+
+def metric_families(text: str, names: MetricNames) -> dict[str, MetricFamily]:
+    """Return the samples of each requested quantity; the arguments are those of `scan`."""
     samples = _samples(text, names)
+    families: dict[str, MetricFamily] = {}
     for quantity in filter(QUANTITIES.__contains__, names):
+        suffixes = _suffixes(quantity)
         for name in names_of(names, quantity):
-            series = samples.get(name + _part(quantity))
-            if series is None:
-                continue
-            if quantity in HISTOGRAMS:
-                page.buckets[quantity] = _buckets(series)
-                page.sums[quantity] = sum(samples.get(f"{name}_sum", {}).values())
-            else:
-                share = len(series) if quantity in RATIOS else 1
-                page.values[quantity] = sum(series.values()) / share
-            break
+            if name + suffixes[0] in samples:
+                families[quantity] = MetricFamily(
+                    name, {suffix: samples.get(name + suffix, {}) for suffix in suffixes}
+                )
+                break
+    return families
+
+
+def summed(families: Mapping[str, MetricFamily]) -> MetricsPage:
+    """Return the quantities without their labels, in base units."""
+    page = MetricsPage()
+    for quantity, family in families.items():
+        scale = scale_of(family.name)
+        if quantity in HISTOGRAMS:
+            page.buckets[quantity] = _buckets(family.samples["_bucket"], scale)
+            page.sums[quantity] = scale * sum(family.samples["_sum"].values())
+        elif quantity not in INFOS:
+            series = family.samples[""]
+            share = len(series) if quantity in RATIOS else 1
+            page.values[quantity] = scale * sum(series.values()) / share
     return page
+
+
+def current_labels(family: MetricFamily) -> dict[str, str]:
+    """Return the labels of the current row of a metric that says something by its labels."""
+    series = family.samples[""]
+    return dict(_LABEL.findall(max(series, key=series.__getitem__, default="")))
 
 
 def queue_length(text: str, names: MetricNames) -> int | None:
@@ -124,22 +174,21 @@ def _sample_names(names: MetricNames) -> Iterator[str]:
     """Yield the names at the beginning of the requested lines."""
     for quantity in filter(QUANTITIES.__contains__, names):
         for name in names_of(names, quantity):
-            yield name + _part(quantity)
-            if quantity in HISTOGRAMS:
-                yield f"{name}_sum"
+            yield from (name + suffix for suffix in _suffixes(quantity))
 
 
-def _part(quantity: str) -> str:
-    """Return the suffix of a metric's name in the samples of its quantity."""
-    return "_bucket" if quantity in HISTOGRAMS else ""
+def _suffixes(quantity: str) -> tuple[str, ...]:
+    """Return the suffixes of a metric's name in the samples of its quantity."""
+    return ("_bucket", "_sum", "_count") if quantity in HISTOGRAMS else ("",)
 
 
-def _buckets(series: Series) -> dict[float, float]:
+def _buckets(series: Series, scale: float) -> dict[float, float]:
     """Return the buckets of a histogram, summed over all labels but the bound."""
     buckets: dict[float, float] = {}
     for labels, count in series.items():
         upper = _bound(dict(_LABEL.findall(labels)).get("le", ""))
         if upper is not None:
+            upper *= scale
             buckets[upper] = buckets.get(upper, 0.0) + count
     return buckets
 

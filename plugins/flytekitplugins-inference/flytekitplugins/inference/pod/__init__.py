@@ -19,6 +19,7 @@
 | `named_models` | what servers of a repository of named models share |
 | `bundle` | the programs' modules → one text that travels in a pod spec |
 | `helpers` | the containers that run our own programs |
+| `exporter` | settings of the metrics exporter → its container, and the probes that it answers |
 | `assemble` | descriptions → the containers of each server → the plan of the pod |
 | `plan` | servers and what stands around them → containers in order, volumes |
 | `compile` | plan → manifest (plain dictionaries, camelCase) |

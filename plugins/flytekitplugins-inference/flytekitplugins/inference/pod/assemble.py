@@ -16,10 +16,12 @@ from ..programs.protocol import (
     PORT_VARIABLE,
     START_CLOCK_FILE,
     START_VARIABLE,
+    SUMMARY_FILE,
     TMP_DIRECTORY,
 )
 from .check import OUR_PREFIX
 from .description import Description, seconds
+from .exporter import exporter_arguments, with_exporter_probes
 from .helpers import (
     HELPER_USER,
     LEAST_PRIVILEGE,
@@ -27,6 +29,7 @@ from .helpers import (
     adapter_volumes,
     input_downloader,
     lora_downloader,
+    metrics_exporter,
     model_gate,
     model_loader,
     preflight,
@@ -171,6 +174,7 @@ class _Assembly:
         server, description = self._server, self._description
         return ServerContainers(
             model_server=self._model_server(),
+            exporter=self._exporter(),
             preflight=self._preflight(),
             adapters=self._adapters(),
             loader=self._loader(),
@@ -275,13 +279,17 @@ class _Assembly:
             if self._description.health_endpoint
             else None
         )
-        return Probes(
+        probes = Probes(
             startup=self._with_path(
                 own.startup or (default and servers.startup) or default, servers.startup
             ),
             readiness=self._with_path(own.readiness, servers.readiness),
             liveness=self._with_path(own.liveness, servers.liveness),
         )
+        exporter = self._description.exporter
+        if exporter is None or not self._description.judges_progress:
+            return probes
+        return with_exporter_probes(probes, exporter, is_gated=self._is_gated)
 
     def _with_path(self, probe: Probe | None, servers: Probe | None) -> Probe | None:
         """Return `probe` with a path: its own, else the server's, else the health endpoint."""
@@ -411,7 +419,6 @@ class _Assembly:
         bound = description.startup_seconds
         if bound is None:
             return None
-        path = "/" + description.health_endpoint.lstrip("/") if description.health_endpoint else ""
         options: tuple[str, ...] = ()
         # a server may be healthy before its model is there, so the gate looks for its name too
         if server.served_model_name and server.model_api != "none" and server.lists_models:
@@ -427,15 +434,50 @@ class _Assembly:
             options += ("--token-env", server.api_key_variable)
         return server_gate(
             self._helper,
-            url=f"http://localhost:{description.port}{path}",
+            url=self._health_url,
             timeout_seconds=bound,
             report=cold_start_file(self._name),
             options=options,
             env=(*self._api_key, *self._start),
         )
 
+    def _exporter(self) -> Container | None:
+        description = self._description
+        server = self._server
+        exporter = description.exporter
+        if exporter is None:
+            return None
+        options: tuple[str, ...] = ("--health", self._health_url)
+        if server.served_model_name:
+            options += ("--model", server.served_model_name)
+            if server.model_api != "none" and server.lists_models:
+                options += ("--api", server.model_api)
+        if self._is_loaded:
+            options += ("--models", MODELS_DIRECTORY)
+        if self._is_gated:
+            options += ("--start-report", cold_start_file(self._name))
+        if self._api_key:
+            options += ("--token-env", server.api_key_variable)
+        kind = type(description).__name__.lower()
+        args = exporter_arguments(exporter, server, port=description.port, kind=kind)
+        summary = ("--summary", _file_of(SUMMARY_FILE, self._name))
+        return metrics_exporter(
+            self._helper, exporter, (*args, *options, *summary), env=self._api_key
+        )
+
+    @property
+    def _health_url(self) -> str:
+        endpoint = self._description.health_endpoint
+        path = "/" + endpoint.lstrip("/") if endpoint else ""
+        return f"http://localhost:{self._description.port}{path}"
+
 
 def cold_start_file(name: str) -> str:
     """Return the file of the report on a server's start."""
-    stem, dot, suffix = COLD_START_FILE.rpartition(".")
-    return f"{named(stem, name)}{dot}{suffix}"
+    return _file_of(COLD_START_FILE, name)
+
+
+def _file_of(path: str, server: str) -> str:
+    """Return the path of a file that each server of a pod has."""
+    stem, dot, suffix = path.rpartition(".")
+    return f"{named(stem, server)}{dot}{suffix}"

@@ -46,6 +46,7 @@ def _volume_owner(group: int | None) -> Manifest:
 
 
 def _container(container: Container) -> Manifest:
+    ports = ((container.port_name, container.port), *(("", port) for port in container.more_ports))
     return _present(
         {
             "name": container.name,
@@ -56,7 +57,9 @@ def _container(container: Container) -> Manifest:
             "args": list(container.args),
             "env": [_env(variable) for variable in container.env],
             "ports": [
-                {"containerPort": port} for port in (container.port, *container.more_ports) if port
+                _present({"name": name or None, "containerPort": port})
+                for name, port in ports
+                if port
             ],
             "resources": _resources(container.resources, container.limits),
             "volumeMounts": [_mount(mount) for mount in container.mounts],

@@ -20,6 +20,7 @@ from ..programs.protocol import (
     PROGRAMS_VARIABLE,
 )
 from . import check
+from .exporter import MetricsExporter, judges_progress
 from .model import (
     HuggingFaceModel,
     Model,
@@ -32,6 +33,7 @@ from .model import (
 from .parts import (
     INPUT_DOWNLOADER,
     LORA_DOWNLOADER,
+    METRICS_EXPORTER,
     MODEL_GATE,
     MODEL_LOADER,
     MODEL_SERVER,
@@ -59,7 +61,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 OUR_CONTAINERS = frozenset(
     (
         *(PREFLIGHT, LORA_DOWNLOADER, INPUT_DOWNLOADER, MODEL_LOADER, MODEL_GATE),
-        *(MODEL_SERVER, SERVER_SETUP, SERVER_GATE),
+        *(MODEL_SERVER, SERVER_SETUP, SERVER_GATE, METRICS_EXPORTER),
     )
 )
 _RESERVED_VARIABLES = {
@@ -159,6 +161,13 @@ class Description:
     otherwise only the pod's own containers reach it. A readiness or liveness probe of `probes=`
     that asks a port exposes it as well, since the kubelet asks the pod's address."""
 
+    metrics: bool | MetricsExporter = False
+    """Whether a sidecar serves the server's metrics in one vocabulary; or its settings."""
+    liveness: Literal["auto", "progress"] | None = "auto"
+    """`"progress"`: the kubelet restarts a server that has work and does none of it, as the metrics
+    exporter tells; `"auto"`: so with `metrics`, if the server's metrics show its work. `None`: only
+    `probes` say."""
+
     api_key_secret: APIKeySecret | None = None
     """The key that the server asks of its clients: it, the gate and the task's clients get it."""
     shm_size: str | None = None
@@ -215,6 +224,7 @@ class Description:
             "env", self.env, {**_RESERVED_VARIABLES, **self.template_variables}
         )
         yield from self._api_key_problems()
+        yield from self._metrics_problems()
         for name in ("command", "args"):
             if getattr(self, name) is not None:
                 yield from check.check_command(name, getattr(self, name))
@@ -271,6 +281,16 @@ class Description:
                 f"gpu_resource={self.gpu_resource!r}: {kind} has no image of its own for it; "
                 "give image="
             )
+
+    def _metrics_problems(self) -> Iterator[str]:
+        if isinstance(self.metrics, MetricsExporter):
+            yield from self.metrics.problems()
+        elif not isinstance(self.metrics, bool):
+            yield f"metrics must be True, False or a MetricsExporter(…), not {self.metrics!r}"
+        if self.liveness not in ("auto", "progress", None):
+            yield f"liveness must be 'auto', 'progress' or None, not {self.liveness!r}"
+        elif self.liveness == "progress" and not self.metrics:
+            yield "liveness='progress' needs metrics=True: the metrics exporter tells the progress"
 
     def _api_key_problems(self) -> Iterator[str]:
         secret = self.api_key_secret
@@ -350,6 +370,35 @@ class Description:
     def api_key(self) -> SecretReference | None:
         """The key that the server asks of its clients, by the parts of its name."""
         return self.api_key_secret.reference() if self.api_key_secret else None
+
+    @property
+    def exporter(self) -> MetricsExporter | None:
+        """The settings of the metrics exporter; `None` without one."""
+        if isinstance(self.metrics, MetricsExporter):
+            return self.metrics
+        return MetricsExporter() if self.metrics else None
+
+    def exporter_problems(self) -> Iterator[str]:
+        """Yield why there cannot be a metrics exporter, once the single fields are right."""
+        server, exporter = self.server(), self.exporter
+        if exporter and not (exporter.path or server.metrics_path):
+            yield (
+                f"metrics: {type(self).__name__} tells no page of metrics; give "
+                "metrics=MetricsExporter(path=…), or leave it out"
+            )
+        has_names = exporter and (judges_progress(server.metric_names) or exporter.path)
+        if self.liveness == "progress" and not has_names:
+            yield (
+                f"liveness='progress': the metrics of {type(self).__name__} do not show its "
+                "progress; leave it out"
+            )
+
+    @property
+    def judges_progress(self) -> bool:
+        """Whether the metrics exporter answers the server's liveness probe."""
+        if self.exporter is None or self.liveness is None:
+            return False
+        return self.liveness == "progress" or judges_progress(self.server().metric_names)
 
     @property
     def startup_seconds(self) -> int | None:

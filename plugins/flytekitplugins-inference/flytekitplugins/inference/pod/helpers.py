@@ -16,10 +16,12 @@ from ..programs.protocol import (
     READY_FILE,
 )
 from .bundle import BOOTSTRAP, programs_bundle
+from .exporter import MetricsExporter, exporter_container
 from .model import refuse_bare_adapters
 from .parts import (
     INPUT_DOWNLOADER,
     LORA_DOWNLOADER,
+    METRICS_EXPORTER,
     MODEL_GATE,
     MODEL_LOADER,
     MODEL_SERVER,
@@ -43,6 +45,7 @@ __all__ = [
     "adapter_volumes",
     "input_downloader",
     "lora_downloader",
+    "metrics_exporter",
     "model_gate",
     "model_loader",
     "preflight",
@@ -324,6 +327,28 @@ def server_gate(
     """
     args = (url, "--timeout", str(timeout_seconds), "--report", report, *options)
     return _gate(SERVER_GATE, args, helper=helper, env=env)
+
+
+def metrics_exporter(
+    helper: Helper,
+    exporter: MetricsExporter,
+    args: tuple[str, ...],
+    *,
+    env: tuple[EnvVar, ...],
+) -> Container:
+    """Return the sidecar that serves the server's metrics and judges its liveness.
+
+    Args:
+        helper: The image it runs in.
+        exporter: Its settings.
+        args: Its arguments.
+        env: Its variables: the server's API key.
+    """
+    resources = {"cpu": format_quantity(exporter.cpu), "memory": format_quantity(exporter.mem)}
+    container = _program(
+        METRICS_EXPORTER, "export_metrics", args, helper=helper, resources=resources, env=env
+    )
+    return exporter_container(exporter, container)
 
 
 def waiting_for(

@@ -29,6 +29,7 @@ from .check import check_quantity
 from .names import path_problem
 from .parts import (
     LORA_DOWNLOADER,
+    METRICS_EXPORTER,
     MODEL_GATE,
     MODEL_LOADER,
     MODEL_SERVER,
@@ -341,7 +342,10 @@ def volumes_of(
         has_adapters: Whether the pod downloads LoRA adapters.
     """
     # the gates read the loader's state there, and the preflight measures the free space
-    readers = (MODEL_SERVER, SERVER_SETUP, PREFLIGHT, MODEL_GATE, SERVER_GATE)
+    readers = (
+        *(MODEL_SERVER, SERVER_SETUP, PREFLIGHT, MODEL_GATE, SERVER_GATE),
+        METRICS_EXPORTER,
+    )
     writers = ((LORA_DOWNLOADER,) if has_adapters else ()) + (
         (MODEL_LOADER,) if _is_loaded(model) else ()
     )

@@ -33,6 +33,7 @@ PREFLIGHT = "preflight"
 MODEL_GATE = "model-gate"
 SERVER_GATE = "server-gate"
 SERVER_SETUP = "server-setup"
+METRICS_EXPORTER = "metrics-exporter"
 PRIMARY = "primary"
 # documented names of the published plugin; every other volume of ours has the prefix `inference-`
 SHARED_VOLUME = "shared-data"
@@ -130,6 +131,8 @@ class Container:
     env: tuple[EnvVar, ...] = ()
     port: int | None = None
     """The port that probes ask, unless they name another."""
+    port_name: str = ""
+    """The name of `port`."""
     more_ports: tuple[int, ...] = ()
     resources: Mapping[str, str] = field(default_factory=dict)
     """Resource name → quantity: the requests, and the limits unless `limits` differ."""

@@ -27,6 +27,7 @@ from ..programs.protocol import (
     TMP_DIRECTORY,
 )
 from .check import OUR_PREFIX
+from .exporter import asks_exporter
 from .helpers import waiting_for
 from .parts import (
     INPUT_DOWNLOADER,
@@ -52,6 +53,8 @@ class ServerContainers:
     """One model server, the containers around it, and the pod's settings that they need."""
 
     model_server: Container
+    exporter: Container | None = None
+    """Serves its metrics, and answers its probes."""
     preflight: Container | None = None
     """Checks the requirements of the start."""
     adapters: Container | None = None
@@ -103,7 +106,8 @@ def plan_pod(
     """
     members = [_with_name(server, name) for name, server in servers.items()]
     volumes = [volume for server in members for volume in server.volumes]
-    shared = _SHARED_MOUNTS if downloader or any(server.gate for server in members) else ()
+    has_shared = downloader or any(server.gate or server.exporter for server in members)
+    shared = _SHARED_MOUNTS if has_shared else ()
     if downloader:
         members = [_with_inputs(server) for server in members]
     # one switch for the whole pod, so a server that must not get the variables of services decides
@@ -139,6 +143,8 @@ def _one_by_one(
     servers: Sequence[ServerContainers], downloader: Container | None
 ) -> Iterator[Container | None]:
     """Yield the order in which each container waits for the one before it."""
+    # first, so that it is there when it is asked, and is stopped last
+    yield from (server.exporter for server in servers)
     yield from (server.preflight for server in servers)
     yield from (server.adapters for server in servers)
     yield downloader
@@ -155,6 +161,8 @@ def _all_at_once(
 
     A regular init container holds back what follows it, so each sidecar comes as early as it can.
     """
+    # first, so that it is there when it is asked, and is stopped last
+    yield from (server.exporter for server in servers)
     for server in servers:
         # the preflight before the kubelet pulls a server's large image: a start that cannot succeed
         # ends here. The other servers' preflights run while this model is downloaded.
@@ -189,7 +197,7 @@ def _without_startup_probe(container: Container) -> Container:
     """Return `container` without its startup probe."""
     # the kubelet would start the gate only after that probe, and so never bound the start
     probes = container.probes
-    if probes.startup is None:
+    if probes.startup is None or asks_exporter(probes.startup):
         return container
     return replace(container, probes=Probes(readiness=probes.readiness, liveness=probes.liveness))
 
@@ -222,7 +230,10 @@ def _with_name(server: ServerContainers, name: str) -> ServerContainers:
     """Return `server` with its name appended to our names, except for those that the pod shares."""
     if not name:
         return server
-    parts = ("model_server", "preflight", "adapters", "loader", "model_gate", "setup", "gate")
+    parts = (
+        *("model_server", "exporter", "preflight", "adapters", "loader", "model_gate"),
+        *("setup", "gate"),
+    )
     containers: dict[str, Any] = {part: getattr(server, part) for part in parts}
     return replace(
         server,

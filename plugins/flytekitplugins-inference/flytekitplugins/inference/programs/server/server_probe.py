@@ -47,6 +47,8 @@ class ProbeAnswer:
     is_ready: bool = False
     is_open: bool | None = None
     """Whether the port was open; None if that is unknown."""
+    has_answered: bool = False
+    """Whether the server answered, be it that it is not ready."""
     hint: str = ""
     """What to do about this particular answer."""
     seconds: float = 0.0
@@ -147,9 +149,9 @@ def _exchange(
         with HttpExchange(address, seconds=seconds) as exchange:
             exchange.connect()
             if judge is None:
-                return ProbeAnswer(text="is open", is_ready=True, is_open=True)
+                return ProbeAnswer(text="is open", is_ready=True, is_open=True, has_answered=True)
             exchange.send("GET", headers=headers)
-            return replace(judge(exchange.receive()), is_open=True)
+            return replace(judge(exchange.receive()), is_open=True, has_answered=True)
     except NoAnswerError as error:
         return ProbeAnswer(text=_unanswered(error, seconds), is_open=_is_open(error))
 

@@ -1,0 +1,1 @@
+"""What the metrics exporter is made of."""
