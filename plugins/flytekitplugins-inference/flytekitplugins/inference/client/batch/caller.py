@@ -202,7 +202,10 @@ class Caller:
         """Return an answer and its body, and record the request."""
         entry = self._record.begin(f"POST {path}")
         try:
-            async with self._session.post(self._origin + path, data=data) as response:
+            # a redirect may lead to another host, which must not get the user's rows
+            async with self._session.post(
+                self._origin + path, data=data, allow_redirects=False
+            ) as response:
                 raw = await response.read()
         # a cancelled request is over as well; else the record would count it as in flight for ever
         except BaseException as error:

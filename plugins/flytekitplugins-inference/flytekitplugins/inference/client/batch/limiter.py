@@ -218,6 +218,18 @@ class Limiter:
         self._recent.clear()
         self._clean_epochs = 0
 
+    def lower_ceiling(self, ticket: Ticket, now: float) -> None:
+        """Count a request for which this process had no connection left, and allow no more."""
+        self._leave(ticket, now)
+        self.ceiling = max(1, min(self.ceiling, len(self._in_flight)))
+        self._steps = [step for step in self._steps if step <= self.ceiling]
+        last = len(self._steps) - 1
+        self._cap = min(self._cap, last)
+        self._chosen = min(self._chosen, last)
+        self._measured = {step: one for step, one in self._measured.items() if step <= last}
+        self._ramping = False
+        self._go(min(self._at, last), now)
+
     def queue_seen(self, waiting: int) -> None:
         """Note how many requests wait inside the server: while many do, more do not help."""
         self._queued = waiting

@@ -88,6 +88,7 @@ async def open_run(
             progress=progress,
             max_retries=arguments.max_retries,
             max_failures=arguments.max_failures,
+            allow_all_failed=arguments.allow_all_failed,
             outage_seconds=arguments.outage_seconds,
         )
         runner = Runner(parts, _note)
@@ -149,6 +150,8 @@ async def _find_model(arguments: BatchArguments, caller: Caller, progress: Progr
             raise
         except Exception as error:
             fault = fault_of_exception(error)
+            if fault.kind == "misconfigured":
+                raise ServerError(f"{arguments.endpoint.url}: {fault.message}") from error
             if not fault.retryable:
                 raise
             if time.monotonic() >= until:

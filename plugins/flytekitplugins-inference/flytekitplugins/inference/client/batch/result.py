@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...dependencies import requires
+from ...errors import BatchFailedError
 from .output import read_output
 from .records import Failure
 from .series import Point
@@ -68,6 +69,20 @@ class BatchResult:
 
     def __len__(self) -> int:
         return self.rows
+
+    def raise_if_failed(self) -> BatchResult:
+        """Return this result if every row has an answer.
+
+        Raises:
+            BatchFailedError: A row failed.
+        """
+        if not self.failed:
+            return self
+        raise BatchFailedError(
+            f"{self.failed:,} of {self.rows:,} rows failed.",
+            hint=f"{self.path} holds the reason of each.",
+            failures=[str(failure) for failure in self.failures[:5]],
+        )
 
     def to_pandas(self) -> Any:
         """Return the records as a pandas DataFrame, with `index` as its index.
