@@ -279,7 +279,10 @@ def test_rows_that_have_no_form_as_json_need_an_id(server: Server) -> None:
     rows = [{"id": 1, "value": object()}]
     assert [record["output"] for record in run(server, rows, work=name, id="id")] == ["object"]
     (record,) = run(server, rows, work=name)
-    assert "no form as JSON to know it by (it contains of type object" in record["error"]["message"]
+    assert (
+        "no form as JSON to know it by (it contains a value of type object"
+        in record["error"]["message"]
+    )
     assert "pass id=" in record["error"]["message"]
 
 
@@ -513,12 +516,14 @@ def test_an_embedding_is_a_vector_or_fails_its_row(
     name: str, embedding: Any, output: Any, server: Server, tmp_path: Path
 ) -> None:
     async def handler(request: web.Request, body: Any) -> web.StreamResponse:
-        value = embedding if text_of(body) == "text 3" else [1.0]
+        value = embedding if text_of(body) == "text 3" else [1.0, 1.0]
         return web.json_response({"data": [{"embedding": value}]})
 
     server.handler = handler
     records = list(run(server, work=embeddings(), output=tmp_path / name, max_retries=0))
-    assert [record["output"] for record in records] == [[1.0]] * 3 + [output] + [[1.0]] * 16
+    assert [record["output"] for record in records] == [[1.0, 1.0]] * 3 + [output] + [
+        [1.0, 1.0]
+    ] * 16
     assert [record["error"] is not None for record in records] == [
         number == 3 and output is None for number in range(20)
     ]

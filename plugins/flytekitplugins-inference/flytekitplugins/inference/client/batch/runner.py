@@ -105,6 +105,7 @@ class Runner:
             recorder=self.recorder,
             counts=self.counts,
             wake=wake,
+            say=parts.progress.say,
         )
         self._attempts = RowAttempts(
             parts.caller,
