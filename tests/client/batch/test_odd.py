@@ -311,3 +311,12 @@ def test_a_client_follows_redirects_on_its_host_only(name: str, server: Server) 
         with pytest.raises(Exception, match="another host must not get its content"):
             ask(model="tiny", messages=messages)
         assert len(server.requests) == 1
+
+
+def test_rows_that_were_never_sent_have_no_speed(server: Server) -> None:
+    result = run(server, range(50), allow_all_failed=True)
+    assert (result.failed, result.answered, result.rows_per_second) == (50, 0, 0)
+    result = run(server, [*TEXTS, 7])
+    assert (result.answered, result.failed) == (5, 1)
+    assert 1 <= result.most_in_flight <= 6, "also in a run that is over in a moment"
+    assert result.summary()["most_in_flight"] == result.most_in_flight

@@ -109,6 +109,8 @@ class Limiter:
         self.paused_until = float("-inf")
         """The server asked for no request before this time."""
         self._in_flight = InFlight()
+        self.most_in_flight = 0
+        """The most requests that ever were in flight."""
         self._now: float | None = None
         self._epoch = 0
         self._began: float | None = None
@@ -143,6 +145,7 @@ class Limiter:
         """Count a request that is sent now."""
         self._advance(now)
         number = self._in_flight.send()
+        self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
         return Ticket(number, self._epoch, self._in_flight.active, now)
 
     def answered(self, ticket: Ticket, now: float, *, size: float = 1.0) -> None:

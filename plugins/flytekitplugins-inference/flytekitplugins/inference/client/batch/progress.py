@@ -28,6 +28,8 @@ class Counts:
     read: int = 0
     succeeded: int = 0
     failed: int = 0
+    answered: int = 0
+    """Rows that got an answer in this run."""
     resumed: int = 0
     """Rows that an earlier run had finished; they are among the succeeded and failed."""
     retried: int = 0

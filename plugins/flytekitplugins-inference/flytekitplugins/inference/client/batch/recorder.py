@@ -94,6 +94,7 @@ class Recorder:
             record = record_of_row(row, fault, seconds)
         if fault is None:
             self._counts.succeeded += 1
+            self._counts.answered += 1
             self._common.succeeded()
         else:
             self._counts.failed += 1
