@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy
 import pandas
 import pyarrow
@@ -320,3 +321,27 @@ def test_rows_that_were_never_sent_have_no_speed(server: Server) -> None:
     assert (result.answered, result.failed) == (5, 1)
     assert 1 <= result.most_in_flight <= 6, "also in a run that is over in a moment"
     assert result.summary()["most_in_flight"] == result.most_in_flight
+
+
+def test_the_validator_of_a_schema_is_made_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    validator_for = jsonschema.validators.validator_for
+
+    def counted(schema: Any, *args: Any, **options: Any) -> Any:
+        made.append(schema)
+        return validator_for(schema, *args, **options)
+
+    async def number(request: web.Request, body: Any) -> web.StreamResponse:
+        text = "1.5" if text_of(body) == "text 3" else "1"
+        choice = {"message": {"content": text}, "finish_reason": "stop"}
+        return web.json_response({"choices": [choice]})
+
+    server.handler = number
+    work = structured({"type": "integer", "title": "made once"})
+    monkeypatch.setattr(jsonschema.validators, "validator_for", counted)
+    result = run(server, work=work)
+    assert errors(result) == [None, None, None, "invalid_output", None]
+    assert "1.5 is not of type 'integer'" in result.failures[0].error["message"]
+    assert len(made) <= 1

@@ -7,6 +7,7 @@ as served by vLLM, SGLang, llama.cpp, NIM, Ollama and TEI.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import importlib
 import inspect
@@ -384,11 +385,16 @@ def _check_schema(schema: Mapping[str, Any]) -> None:
 
 
 def _validate(value: Any, schema: Any) -> None:
-    jsonschema = _jsonschema()
-    try:
-        jsonschema.validate(value, schema)
-    except jsonschema.ValidationError as error:
+    error = _jsonschema().exceptions.best_match(_validator(json.dumps(schema)).iter_errors(value))
+    if error is not None:
         raise ValueError(f"{error.json_path}: {error.message}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _validator(schema: str) -> Any:
+    """Return the validator of a schema; to make one takes far longer than to use it."""
+    value = json.loads(schema)
+    return _jsonschema().validators.validator_for(value)(value)
 
 
 def _jsonschema() -> Any:
