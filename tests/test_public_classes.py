@@ -326,7 +326,7 @@ class TestOptions:
         for name in set(BatchOptions.__annotations__) - {"work"}:
             default = defaults[name]
             shown = f"{default:g}" if type(default) is float else f"{default}"
-            shown = f"`{shown}`" if shown in ("True", "None") else shown
+            shown = f"`{shown}`" if shown in ("True", "False", "None") else shown
             assert texts[name].endswith(f"Default: {shown}."), name
             if shown not in ("`None`", "`True`"):
                 assert f"default {shown}" in " ".join((Endpoint.batch.__doc__ or "").split()), name

@@ -113,6 +113,7 @@ def test_a_snapshot_tells_everything(record: Record, clock: Clock) -> None:
         "repeats": {"503": 1},
         "in_flight": 1,
         "most_in_flight": 4,
+        "busy_seconds": 3.0,
         "statuses": {"200": 1, "500": 1},
         "errors": {"status 500": 1, "ValueError": 1},
         "failures": [

@@ -48,7 +48,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(server: Server, rows: Any = TEXTS, **options: Any) -> Any:
-    return batch(server.endpoint, rows, **{"work": chat(), "progress": False, **options})
+    """Run a batch which may consist of nothing but bad rows."""
+    usual = {"work": chat(), "progress": False, "allow_all_failed": True}
+    return batch(server.endpoint, rows, **{**usual, **options})
 
 
 def at_first(times: int, bad: Handler) -> Handler:
@@ -123,7 +125,9 @@ def test_what_may_pass_is_tried_again(bad: Handler, options: Any, server: Server
     server.handler = at_first(2, bad)
     result = run(server, **options)
     assert [record["output"] for record in result] == [f"answer to {text}" for text in TEXTS]
-    assert set(Counter(server.texts).values()) == {3}
+    requests = Counter(server.texts).values()
+    assert min(requests) == 3
+    assert sum(requests) < 4 * len(TEXTS), "further ones are probes that were answered"
 
 
 @pytest.mark.parametrize(
@@ -136,8 +140,8 @@ def test_what_may_pass_is_tried_again(bad: Handler, options: Any, server: Server
             "status 400: max_tokens is too large",
             1,
         ),
-        (status(401, ""), {}, "rejected", "status 401: nothing more", 1),
-        (status(404, "no such model"), {}, "rejected", "status 404: no such model", 1),
+        (status(401, ""), {}, "misconfigured", "status 401: nothing more .*another key", 1),
+        (status(404, "no such model"), {}, "misconfigured", "status 404: no such model", 1),
         (
             html,
             {},
@@ -275,7 +279,10 @@ def test_rows_that_have_no_form_as_json_need_an_id(server: Server) -> None:
     rows = [{"id": 1, "value": object()}]
     assert [record["output"] for record in run(server, rows, work=name, id="id")] == ["object"]
     (record,) = run(server, rows, work=name)
-    assert "no form as JSON to know it by (it contains of type object" in record["error"]["message"]
+    assert (
+        "no form as JSON to know it by (it contains a value of type object"
+        in record["error"]["message"]
+    )
     assert "pass id=" in record["error"]["message"]
 
 
@@ -337,9 +344,8 @@ def test_a_report_shows_a_batch_that_runs_and_one_that_failed(server: Server) ->
 def test_a_report_shows_what_broke(server: Server) -> None:
     endpoint = RealEndpoint(url=server.url, protocol="openai", model="tiny")
     server.handler = hangs
-    assert (
-        batch(endpoint, ["a"], work=chat(), deadline=0.2, max_retries=0, progress=False).failed == 1
-    )
+    with pytest.raises(BatchFailedError):
+        batch(endpoint, ["a"], work=chat(), deadline=0.2, max_retries=0, progress=False)
     clients = collect(endpoint).clients
     assert (clients.failed, clients.in_flight, clients.errors) == (
         1,
@@ -510,12 +516,14 @@ def test_an_embedding_is_a_vector_or_fails_its_row(
     name: str, embedding: Any, output: Any, server: Server, tmp_path: Path
 ) -> None:
     async def handler(request: web.Request, body: Any) -> web.StreamResponse:
-        value = embedding if text_of(body) == "text 3" else [1.0]
+        value = embedding if text_of(body) == "text 3" else [1.0, 1.0]
         return web.json_response({"data": [{"embedding": value}]})
 
     server.handler = handler
     records = list(run(server, work=embeddings(), output=tmp_path / name, max_retries=0))
-    assert [record["output"] for record in records] == [[1.0]] * 3 + [output] + [[1.0]] * 16
+    assert [record["output"] for record in records] == [[1.0, 1.0]] * 3 + [output] + [
+        [1.0, 1.0]
+    ] * 16
     assert [record["error"] is not None for record in records] == [
         number == 3 and output is None for number in range(20)
     ]
@@ -741,7 +749,12 @@ def test_errors_of_the_official_client_are_told_apart(
     endpoint = RealEndpoint(
         url=server.url, protocol="openai", model="tiny", health_url=f"{server.url}/health"
     )
-    options: Any = {"work": ask, "max_retries": 1, "progress": False}
+    options: Any = {
+        "work": ask,
+        "max_retries": 1,
+        "progress": False,
+        "allow_all_failed": True,
+    }
     assert [record["output"] for record in batch(endpoint, TEXTS, **options)] == [
         f"answer to {t}" for t in TEXTS
     ]

@@ -24,7 +24,7 @@ def decide(row: Row, kind: Any, *, now: float = 0.0, server_was_away: bool = Fal
     return POLICY.decide(row, Fault(kind, kind), now=now, server_was_away=server_was_away)
 
 
-@pytest.mark.parametrize("kind", sorted(RETRYABLE - {"overloaded"}))
+@pytest.mark.parametrize("kind", sorted(RETRYABLE - {"overloaded", "no_files"}))
 def test_a_row_may_fail_as_often_as_retries_are_allowed(kind: Any) -> None:
     row = Row(0, "a")
     assert [decide(row, kind) for _ in range(3)] == [Verdict.RETRY, Verdict.RETRY, Verdict.FAIL]
@@ -54,6 +54,12 @@ def test_a_busy_server_is_not_held_against_a_row_before_the_run_would_have_ended
     assert {decide(row, "overloaded", now=moment) for moment in range(5, 36)} == {Verdict.WAIT}
     assert row.attempts == 0
     assert decide(row, "overloaded", now=35.1) is not Verdict.WAIT
+
+
+def test_files_that_this_process_lacks_are_never_held_against_a_row() -> None:
+    row = Row(0, "a")
+    assert {decide(row, "no_files") for _ in range(100)} == {Verdict.WAIT}
+    assert row.attempts == 0
 
 
 def test_a_row_that_is_refused_while_others_are_answered_fails() -> None:

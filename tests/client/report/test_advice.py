@@ -15,7 +15,9 @@ from flytekitplugins.inference.client.report.snapshots import BatchStats, Client
 
 
 def _clients(**members: Any) -> ClientStats:
+    """Return what clients saw that do not know when the server was busy."""
     counts = {"seconds": 600.0, "requests": 1000, "answered": 1000, "most_in_flight": 16}
+    counts["busy_seconds"] = None  # type: ignore[assignment]
     return from_json(ClientStats, {**Record().snapshot(), **counts, **members})
 
 
@@ -85,8 +87,8 @@ def test_an_idle_server_asked_one_by_one() -> None:
     ]
     assert advice.title == "The server was idle 62 % of the time"
     assert (
-        advice.evidence
-        == "6 min 12 s of 10 min, by its own metrics. At most 1 request was under way at a time."
+        advice.evidence == "6 min 12 s of 10 min, by its own metrics, read every 5 s. "
+        "At most 1 request was under way at a time."
     )
     assert "max_concurrency" in advice.action
 
@@ -117,13 +119,7 @@ def test_an_idle_server_of_a_batch_that_no_client_recorded() -> None:
 
 
 def test_an_idle_server_without_metrics() -> None:
-    timeline = {
-        "cell_seconds": 1,
-        "begun": [30] + [0] * 99,
-        "answered": [30] + [0] * 99,
-        "failed": [0] * 100,
-    }
-    server = ServerData(clients=_clients(seconds=100.0, requests=30, timeline=timeline))
+    server = ServerData(clients=_clients(seconds=100.0, requests=30, busy_seconds=1.0))
     assert "by what the clients sent" in _advice(server)["idle"].evidence
 
 
@@ -316,3 +312,16 @@ def test_a_long_tail_names_what_it_may_come_from() -> None:
 )
 def test_a_tail_that_says_nothing(latency: dict[str, Any]) -> None:
     assert "tail" not in _advice(ServerData(clients=_clients(latency_seconds=latency)))
+
+
+def test_waiting_for_containers_is_a_part_of_the_start() -> None:
+    start = cold_start(("input_download", 0, 3), ("server_load", 85, 90), ("first_answer", 89, 91))
+    assert (start.seconds, start.rest_seconds) == (91, 82)
+    advice = _advice(ServerData(cold_start=start))["cold_start"]
+    assert advice.title == "Most of the cold start was waiting for the pod's containers"
+    assert advice.evidence.startswith("1 min 22 s of 1 min 31 s")
+
+
+def test_what_is_not_known_gives_no_advice_on_idleness() -> None:
+    metrics = from_json(MetricsWindow, {"times": {"seen": 600, "idle": 10, "unsure": 585}})
+    assert "idle" not in _advice(ServerData(clients=_clients(), metrics=metrics))

@@ -12,7 +12,6 @@ from client.report.cases import CASES, START, Run, start_report, stats
 from flytekitplugins.inference.client.record import Record
 from flytekitplugins.inference.client.report import words
 from flytekitplugins.inference.client.report.data import (
-    IdleTime,
     ReportData,
     ServerData,
     idle_time,
@@ -40,35 +39,107 @@ def test_requests_in_flight_are_counted_from_the_timeline() -> None:
     assert clients.timeline.in_flight() == [3, 3, 1, 0]
 
 
+def _seen(until: float, *requests: tuple[float, float], away: Any = None) -> ClientStats:
+    """Return what clients saw until a moment of requests that began and ended at theirs."""
+    now = 0.0
+    record = Record(lambda: now, lambda: 0.0)
+    pending: dict[int, Any] = {}
+    events = [
+        (moment, number, is_end)
+        for number, request in enumerate(requests)
+        for is_end, moment in enumerate(request)
+    ]
+    for moment, number, is_end in sorted(events):
+        now = moment
+        if not is_end:
+            pending[number] = record.begin("GET /")
+        elif moment <= until:
+            pending[number].status = 200
+            record.end(pending[number])
+    if away:
+        now = away[0]
+        record.server_left()
+        now = away[1]
+        record.server_returned()
+    now = until
+    return from_json(ClientStats, record.snapshot())
+
+
 @pytest.mark.parametrize(
-    ("clients", "expected"),
+    ("clients", "idle", "observed"),
     [
-        (
-            _clients(10, [1, 0, 0, 1], [0, 1, 0, 1], [0] * 4),
-            (7, 10),
-        ),  # idle: the third cell and those after the fourth
-        (_clients(10, [1], [0], [0]), (0, 10)),  # still under way
-        (_clients(8, [1, 0, 2], [1, 0, 2], [0] * 3, width=2), (4, 8)),
-        (_clients(0.4, [1], [1], [0]), (0, 1)),
+        (_seen(100, (10, 10.6)), 99.4, 100),
+        (_seen(100, (10, 20), (15, 30)), 80, 100),
+        (_seen(100, (10, 20), (20, 30), (50, 51)), 79, 100),
+        (_seen(100, (0, 100)), 0, 100),
+        (_seen(100, (90, 200)), 90, 100),
+        (_seen(100, *((second, second + 0.01) for second in range(100))), 99, 100),
+        (_seen(100, (10, 60), away=(10, 50)), 50, 60),
+    ],
+    ids=["one", "overlap", "in a row", "always", "under way", "one each second", "away"],
+)
+def test_the_clients_know_when_the_server_was_idle(
+    clients: ClientStats, idle: float, observed: float
+) -> None:
+    time = idle_time(ServerData(clients=clients))
+    assert time is not None
+    assert (time.seconds, time.observed) == (pytest.approx(idle), pytest.approx(observed))
+    assert (time.unsure, time.is_told_by_server) == (0, False)
+
+
+def _samples(seen: float, idle: float, unsure: float = 0.0) -> MetricsWindow:
+    return from_json(MetricsWindow, {"times": {"seen": seen, "idle": idle, "unsure": unsure}})
+
+
+@pytest.mark.parametrize(
+    ("clients", "metrics", "expected"),
+    [
+        # the server was busy for 0.6 s: a counter moved in each sample, and nothing ran at any
+        (_seen(100, (10, 10.6)), _samples(100, 5, 95), (99.4, 0, False)),
+        (_seen(100, (10, 40)), _samples(100, 70), (70, 0, False)),
+        # others ask it too
+        (_seen(100, (10, 20)), _samples(100, 20), (20, 0, True)),
+        # no client of this task sent a request
+        (_seen(100), _samples(100, 70), (70, 0, True)),
+        (_seen(100), _samples(100, 5, 95), (5, 95, True)),
     ],
 )
-def test_the_clients_tell_when_the_server_was_idle(
-    clients: ClientStats, expected: tuple[float, float]
+def test_samples_count_where_the_clients_do_not_know_all(
+    clients: ClientStats, metrics: MetricsWindow, expected: tuple[float, float, bool]
 ) -> None:
-    assert idle_time(ServerData(clients=clients)) == IdleTime(
-        seconds=expected[0], observed=expected[1], is_told_by_server=False
+    time = idle_time(ServerData(clients=clients, metrics=metrics))
+    assert time is not None
+    assert (time.seconds, time.unsure, time.is_told_by_server) == (
+        pytest.approx(expected[0]),
+        expected[1],
+        expected[2],
     )
 
 
-def test_the_servers_own_word_goes_first() -> None:
+def test_both_sources_agree_on_a_simulated_run() -> None:
     server = Run(clients=1, seconds=100, pauses=((20, 80),)).go().server()
-    by_server, by_clients = idle_time(server), idle_time(replace(server, metrics=None))
-    assert by_server is not None
-    assert by_clients is not None
-    assert (by_server.is_told_by_server, by_clients.is_told_by_server) == (True, False)
-    assert by_server.seconds == pytest.approx(60, abs=12)
-    assert by_server.observed == pytest.approx(100, abs=5)
-    assert by_clients.seconds == pytest.approx(by_server.seconds, abs=12)
+    clients = idle_time(server)
+    metrics = idle_time(replace(server, clients=ClientStats()))
+    assert clients is not None
+    assert metrics is not None
+    assert (clients.is_told_by_server, metrics.is_told_by_server) == (False, True)
+    assert clients.seconds == pytest.approx(60, abs=3)
+    assert metrics.seconds - 12 <= clients.seconds <= metrics.seconds + metrics.unsure + 12
+
+
+@pytest.mark.parametrize(
+    ("parts", "rest"),
+    [
+        ((("server_load", 0, 10),), 0),
+        ((("input_download", 0, 3), ("server_load", 25, 28)), 22),
+        ((("input_download", 0, 3), ("loader.download", 1, 10), ("server_load", 9, 28)), 0),
+        ((("loader.download", 0, 20), ("input_download", 2, 3), ("server_load", 21, 28)), 1),
+    ],
+)
+def test_what_belongs_to_no_phase_is_a_part_of_the_start(parts: Any, rest: float) -> None:
+    start = from_json(ColdStart, start_report(*parts))
+    assert start.rest_seconds == pytest.approx(rest)
+    assert (start.longest.name == "rest") is (rest == 22)
 
 
 def test_nothing_is_known_of_a_server_that_nobody_asked() -> None:
@@ -126,7 +197,7 @@ def test_the_members_of_the_json_are_those_of_version_1() -> None:
     assert _names(server["clients"]["outages"][0]) == "began ended"
     assert _names(server["batches"][0]) == (
         "path rows succeeded failed resumed retried duration rows_per_second prompt_tokens "
-        "completion_tokens tokens_per_second max_concurrency concurrency failures"
+        "completion_tokens tokens_per_second most_in_flight max_concurrency concurrency failures"
     )
     point = "seconds finished limit in_flight rows_per_second"
     assert _names(server["batches"][0]["concurrency"][0]) == point
@@ -134,7 +205,7 @@ def test_the_members_of_the_json_are_those_of_version_1() -> None:
     assert _names(server["metrics"]) == (
         "began seconds answered unanswered restarts totals most times histograms series"
     )
-    assert _names(server["metrics"]["times"]) == "seen idle waiting cache_full"
+    assert _names(server["metrics"]["times"]) == "seen idle unsure waiting cache_full"
     assert _names(server["metrics"]["histograms"]["queue_time"]) == "count mean p50 p95 p99"
     assert set(server["metrics"]["series"]) == {
         *("at", "seconds", "requests_running", "requests_waiting", "kv_cache_usage"),

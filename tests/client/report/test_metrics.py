@@ -78,7 +78,7 @@ def test_what_the_server_did_before_does_not_count(sampler: Sampler) -> None:
     snapshot = sampler.snapshot()
     assert snapshot.totals == {"generation_tokens": 600}
     assert snapshot.series["generation_tokens"] == (0, 600, 0)
-    assert snapshot.times == MetricsTimes(seen=10, idle=5)
+    assert snapshot.times == MetricsTimes(seen=10, idle=5, unsure=5)
 
 
 def test_a_restarted_server_counts_from_zero(sampler: Sampler) -> None:

@@ -31,11 +31,16 @@ from client.stub import Stub
 from flytekitplugins.inference.client.endpoint import Endpoint, ServerDetails
 from flytekitplugins.inference.client.report import charts, collect, note_batch
 from flytekitplugins.inference.client.report.data import ReportData, ServerData
-from flytekitplugins.inference.client.report.json_fields import to_json
+from flytekitplugins.inference.client.report.json_fields import from_json, to_json
 from flytekitplugins.inference.client.report.markup import Html, element, join
 from flytekitplugins.inference.client.report.page import document, fragment
 from flytekitplugins.inference.client.report.report_files import HTML_NAME, JSON_NAME, Report
-from flytekitplugins.inference.client.report.snapshots import BatchStats, RowFailure, ServerInfo
+from flytekitplugins.inference.client.report.snapshots import (
+    BatchStats,
+    MetricsWindow,
+    RowFailure,
+    ServerInfo,
+)
 
 MIB = 2**20
 
@@ -329,3 +334,18 @@ def test_a_batch_without_other_clients_answers_the_questions(failed: int, answer
 def test_the_batch_is_drawn_from_its_summary() -> None:
     page = fragment(report_data(ServerData(clients=stats(Run().record), batches=(batch(),))))
     assert "4,000 rows in 9 min 52 s" in page
+
+
+@pytest.mark.parametrize(
+    ("times", "answer"),
+    [
+        ({"seen": 600, "idle": 30, "unsure": 570}, "Between 0 % and 95 %"),
+        ({"seen": 600, "idle": 60, "unsure": 0}, "90 % of the time"),
+    ],
+)
+def test_nothing_is_called_good_that_is_not_known(times: dict[str, float], answer: str) -> None:
+    """Samples in which a counter moved say only that the server worked for a part of the time."""
+    server = ServerData(metrics=from_json(MetricsWindow, {"times": times}))
+    page = fragment(ReportData(made=0.0, servers=(server,)))
+    assert answer in page
+    assert ("Nothing stands out" in page) is (not times["unsure"])

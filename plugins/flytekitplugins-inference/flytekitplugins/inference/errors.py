@@ -188,7 +188,7 @@ class SourceUnavailableError(FetchError, ConnectionError):
 
 
 class BatchFailedError(InferenceError):
-    """More rows of a batch failed than were allowed.
+    """More rows of a batch failed than were allowed, or all of them.
 
     Finished rows are kept, and a rerun continues.
 

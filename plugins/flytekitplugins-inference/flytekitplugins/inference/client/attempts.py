@@ -212,6 +212,14 @@ class Attempts:
             "answers (a sign-in page, a proxy): check url and the server's port.",
         )
 
+    def redirected(self, status: int, place: str) -> ServerError:
+        """Return the error for a redirect to another host."""
+        return ServerError(
+            f"{self._asked} was answered {status}: go to {place}. The request was not sent there, "
+            "because another host must not get its content.",
+            hint="If that is your server, make it the url of the endpoint.",
+        )
+
     def _too_slow(self, error: Exception) -> ServerNotReadyError:
         return ServerNotReadyError(
             f"{self._asked} was sent, and nothing came within {self._timeout:g} s "

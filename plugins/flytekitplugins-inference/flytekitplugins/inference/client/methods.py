@@ -131,7 +131,8 @@ class ClientMethods(Generic[Protocol_co]):
                 `output`, the `.jsonl` or `.parquet` file of the result; `id`, the column with each
                 row's id; `max_concurrency` (default 512), `deadline` (seconds of one request,
                 default 60), `max_retries` (default 5), `max_failures` (default any number),
-                `outage_seconds` (default 300), `resume` and `progress` (both default `True`).
+                `allow_all_failed` (default `False`), `outage_seconds` (default 300), `resume` and
+                `progress` (both default `True`).
                 `client.batch.batch_options.BatchOptions` describes each of them.
 
         Raises:

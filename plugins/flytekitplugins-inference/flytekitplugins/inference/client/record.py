@@ -148,6 +148,10 @@ class _State:
     failed: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
+    busy_seconds: float = 0.0
+    """How long at least one request was in flight, up to `busy_since`."""
+    busy_since: float = 0.0
+    """Since when one is, while `in_flight` is not 0."""
     outages: int = 0
     returns: int = 0
     statuses: dict[int, int] = field(default_factory=dict)
@@ -193,6 +197,8 @@ class Record:
         with self._lock:
             state = self._state
             state.requests += 1
+            if not state.in_flight:
+                state.busy_since = now
             state.in_flight += 1
             state.most_in_flight = max(state.most_in_flight, state.in_flight)
             self._timeline.add("begun", now - self._began)
@@ -224,6 +230,8 @@ class Record:
             request.is_over = True
             state = self._state
             state.in_flight -= 1
+            if not state.in_flight:
+                state.busy_seconds += now - state.busy_since
             status = request.status
             if status is not None:
                 state.statuses[status] = state.statuses.get(status, 0) + 1
@@ -301,6 +309,8 @@ class Record:
                 "repeats": dict(state.repeats),
                 "in_flight": state.in_flight,
                 "most_in_flight": state.most_in_flight,
+                "busy_seconds": state.busy_seconds
+                + (now - state.busy_since if state.in_flight else 0.0),
                 "statuses": {
                     str(status): count for status, count in sorted(state.statuses.items())
                 },

@@ -85,6 +85,8 @@ class _Layer:
             and "json" in request.headers.get("accept", "")
         ):
             raise attempts.not_json(body_type)
+        if place := _other_host(request, response):
+            raise attempts.redirected(response.status_code, place)
         response.stream = stream_type(
             _Body(
                 response.stream,
@@ -101,6 +103,16 @@ class _Layer:
         """Record a failure and return the exception to raise."""
         self._record.end(seen, error)
         return self._convert(error, request) if isinstance(error, ServerError) else error
+
+
+def _other_host(request: Any, response: Any) -> str:
+    """Return where a redirect leads if that is another host, which would get the request's body."""
+    place = response.headers.get("location", "")
+    if not place or not 300 <= response.status_code < 400 or request.method in ("GET", "HEAD"):
+        return ""
+    url = request.url.join(place)
+    is_same = (url.host, url.port) == (request.url.host, request.url.port)
+    return "" if is_same else f"{url.scheme}://{url.netloc.decode()}{url.path}"
 
 
 class Transport(_Layer):

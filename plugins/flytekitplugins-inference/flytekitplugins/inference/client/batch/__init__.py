@@ -15,16 +15,18 @@ It keeps as many requests in flight as the server can handle, and survives fault
 | `run`, `batch_options` | the public functions; their arguments, checked |
 | `blocking`, `signals`, `async_batch` | how a caller waits for a batch or stops it |
 | `opening`, `runner` | open what a run needs; put its parts together |
-| `rows`, `feed`, `intake` | read the input, only as far as it is needed |
+| `rows`, `tables`, `feed`, `intake` | read the input, only as far as it is needed |
 | `row_queue`, `dispatcher`, `row_attempts` | the next row; requests in flight; one request |
 | `caller`, `work`, `faults` | send a request; its content; what can go wrong |
 | `limiter`, `in_flight`, `recent_requests` | how many requests at once |
-| `availability`, `recovery` | whether the server is up; wait until it is |
-| `retry_policy` | whether and when a row is retried |
+| `availability`, `breaker`, `recovery` | whether the server works; wait until it does |
+| `retry_policy`, `common_fault` | whether a row is retried; whether all rows fail alike |
+| `json_form` | values that JSON lacks |
 | `recorder`, `records`, `journal`, `output`, `checkpoint` | keep finished rows |
 | `monitor`, `progress`, `series`, `result` | show the progress and the result |
 
-`availability`, `limiter`, `retry_policy`, `row_queue` and `series` use neither network nor clock.
+`availability`, `breaker`, `common_fault`, `limiter`, `retry_policy`, `row_queue` and `series` use
+neither network nor clock.
 """
 
 from .async_batch import AsyncBatch

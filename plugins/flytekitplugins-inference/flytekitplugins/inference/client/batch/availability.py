@@ -50,6 +50,12 @@ class Availability:
         """Whether the last health check got no answer."""
         return self._failed_probes > 0
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the server, for the user."""
+        is_error = self.last_fault is not None and self.last_fault.kind == "server_error"
+        return "fails every request" if is_error else "does not answer"
+
     def pause_asked(self, fault: Fault) -> float:
         """Return the pause that the server asks for, in seconds, limited to `outage_seconds`."""
         return min(fault.retry_after, self.outage_seconds)

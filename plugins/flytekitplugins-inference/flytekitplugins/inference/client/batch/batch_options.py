@@ -42,10 +42,13 @@ class BatchOptions(_RequiredOptions, total=False):
     """Seconds that one request may take. Default: 60."""
     max_retries: int
     """Times that a row is asked again after an error that may pass: 5xx, a broken answer or
-    connection, no answer in time. A busy (429, 503) or absent server does not count.
+    connection, no answer in time. A busy (429, 502, 503) or absent server does not count.
     Default: 5."""
     max_failures: int | None
     """More failed rows than this end the run; `None` for any number. Default: `None`."""
+    allow_all_failed: bool
+    """Whether a run in which every row fails returns its result; `False` raises
+    `BatchFailedError`, early when the first rows all fail in the same way. Default: `False`."""
     outage_seconds: float
     """How many seconds to wait for a server that is gone or does not answer. Default: 300."""
     resume: bool
@@ -73,6 +76,7 @@ class BatchArguments:
     deadline: float = 60.0
     max_retries: int = 5
     max_failures: int | None = None
+    allow_all_failed: bool = False
     outage_seconds: float = OUTAGE_SECONDS
     resume: bool = True
     progress: bool = True

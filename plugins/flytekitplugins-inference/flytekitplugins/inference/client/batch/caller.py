@@ -16,9 +16,12 @@ from ...facts.model_list import MAX_LIST_BYTES, only_model
 from ...facts.readiness import is_answering
 from ..record import record_of
 from .faults import Fault, fault_of_status, shortened
+from .json_form import as_json, copied
 from .rows import Row
 from .work import FunctionWork, HttpWork, RowAnswer, Work
 
+MAX_ANSWER_BYTES = 64 << 20
+"""The longest answer that is read; a vector of ten thousand numbers takes 0.2 MB."""
 _PROBE_SECONDS = 5.0
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
 
@@ -76,9 +79,13 @@ class Caller:
         self._endpoint = endpoint
         self._work = work
         self._deadline = deadline
+        if isinstance(work, HttpWork) and work.timeout is not None:
+            self._deadline = deadline = work.timeout
         self._origin = endpoint.url.rstrip("/")
         self._record = record_of(endpoint.url)
         self._model = ""
+        self._dimension = 0
+        """Numbers of a vector, once one is known."""
         self._client: Any = None
         if isinstance(work, FunctionWork):
             # the limiter must see faults, so the client must not wait them out
@@ -135,8 +142,11 @@ class Caller:
             return await self._post(self._work, row)
         # the user's function may do anything, so no client's timeout bounds it
         output = await asyncio.wait_for(
-            self._work.function(self._client, row.value), self._deadline
+            self._work.function(self._client, copied(row.value)), self._deadline
         )
+        if output is None:
+            message = "The function returned None, which is no output; return True for 'done'."
+            raise Fault("function", message)
         return RowAnswer(output)
 
     async def is_up(self) -> bool:
@@ -177,18 +187,20 @@ class Caller:
             await result
 
     async def _post(self, work: HttpWork, row: Row) -> RowAnswer:
-        body = work.body(row.position, row.value, self._model)
-        if not body["model"]:
-            # a server without a list of models may serve a single one, which needs no name
-            del body["model"]
         try:
-            data = json.dumps(body).encode()
-        except (TypeError, ValueError, RecursionError) as error:
+            body = work.body(row.position, row.value, self._model)
+            if not body["model"]:
+                # a server without a list of models may serve a single one, which needs no name
+                del body["model"]
+            data = json.dumps(body, default=as_json).encode()
+        except Fault:
+            raise
+        except Exception as error:  # a row's own methods may raise anything
             raise Fault(
                 "invalid_row", f"Row {row.position + 1} has no form as JSON: {error}."
             ) from error
         try:
-            response, raw = await self._send(work.path, data)
+            response, raw = await self._send(work, data)
         except asyncio.TimeoutError as error:
             message = f"No answer within the deadline of {self._deadline:g} s."
             raise Fault(
@@ -196,20 +208,42 @@ class Caller:
             ) from error
         if response.status != 200:
             raise fault_of_status(response.status, raw.decode(errors="replace"), response.headers)
-        return work.read(_parse(raw, response.headers))
+        answer = work.read(_parse(raw, response.headers))
+        if work.kind == "embeddings":
+            self._check_dimension(len(answer.output))
+        return answer
 
-    async def _send(self, path: str, data: bytes) -> tuple[Any, bytes]:
+    def _check_dimension(self, dimension: int) -> None:
+        """Refuse a vector of another length than those of the other rows."""
+        self._dimension = self._dimension or dimension
+        if dimension != self._dimension:
+            raise Fault(
+                "invalid_answer",
+                f"The vector has {dimension} numbers, and that of another row {self._dimension}.",
+            )
+
+    async def _send(self, work: HttpWork, data: bytes) -> tuple[Any, bytes]:
         """Return an answer and its body, and record the request."""
-        entry = self._record.begin(f"POST {path}")
+        entry = self._record.begin(f"POST {work.path}")
         try:
-            async with self._session.post(self._origin + path, data=data) as response:
-                raw = await response.read()
+            # a redirect may lead to another host, which must not get the user's rows
+            async with self._session.post(
+                self._origin + work.path,
+                data=data,
+                headers=work.headers,
+                params=work.query,
+                allow_redirects=False,
+            ) as response:
+                raw = await _read(response.content, MAX_ANSWER_BYTES + 1)
         # a cancelled request is over as well; else the record would count it as in flight for ever
         except BaseException as error:
             self._record.end(entry, error)
             raise
         entry.status = response.status
         self._record.end(entry)
+        if len(raw) > MAX_ANSWER_BYTES:
+            message = f"The answer is longer than {MAX_ANSWER_BYTES >> 20} MiB."
+            raise Fault("invalid_output", message)
         return response, raw
 
 

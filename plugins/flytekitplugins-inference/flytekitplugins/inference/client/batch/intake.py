@@ -5,7 +5,7 @@ It never reads more rows than are about to be needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .alarm import Alarm
@@ -27,6 +27,7 @@ class Intake:
         recorder: Receives the rows that are finished already.
         counts: Updated with the rows that were read.
         wake: Rung when there are rows to send, or no more will come.
+        say: Writes a line for the user.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Intake:
         recorder: Recorder,
         counts: Counts,
         wake: Alarm,
+        say: Callable[[str], None],
     ) -> None:
         self._source = source
         self._id_source = id_source
@@ -47,6 +49,8 @@ class Intake:
         self._recorder = recorder
         self._counts = counts
         self._wake = wake
+        self._say = say
+        self._warned = False
         counts.total = source.total
 
     async def run(self) -> None:
@@ -85,6 +89,13 @@ class Intake:
         if resumed:
             self._recorder.resume(resumed)
         for row in todo:
+            if row.incomparable and not self._warned:
+                self._warned = True
+                self._say(
+                    f"row {row.position + 1} holds a value of type {row.incomparable}, which "
+                    "cannot be compared between runs: a row that changed only there keeps its "
+                    "earlier answer"
+                )
             if row.fault is not None:
                 self._recorder.finish(row, row.fault, 0.0)
         self._queue.add(row for row in todo if row.fault is None)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -262,6 +263,22 @@ def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return [f"{name}: {before.get(name)!r} → {after.get(name)!r}"[:200] for name in names]
 
 
+def _has_locks(directory: Path) -> bool:
+    """Return whether a file can be locked there.
+
+    SQLite reports a network file system without locks as a locked file: it takes `ENOLCK` for
+    "busy" (`sqliteErrorFromPosixError` in `os_unix.c`).
+    """
+    import fcntl  # POSIX only
+
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
@@ -270,6 +287,12 @@ def _writing(path: Path) -> Iterator[None]:
         text = str(error)
         code = getattr(error, "sqlite_errorname", "")  # since Python 3.11
         if code.startswith("SQLITE_BUSY") or "locked" in text:
+            if not _has_locks(path.parent):
+                raise DestinationError(
+                    f"{path} cannot be written: its file system has no file locks, without which "
+                    "two runs could write it at once.",
+                    hint="Write output= to a local disk, and copy it when the run is over.",
+                ) from error
             raise DestinationError(
                 f"Another process is writing {path}.", hint="Wait for it, or end it."
             ) from error

@@ -109,6 +109,8 @@ class Limiter:
         self.paused_until = float("-inf")
         """The server asked for no request before this time."""
         self._in_flight = InFlight()
+        self.most_in_flight = 0
+        """The most requests that ever were in flight."""
         self._now: float | None = None
         self._epoch = 0
         self._began: float | None = None
@@ -143,6 +145,7 @@ class Limiter:
         """Count a request that is sent now."""
         self._advance(now)
         number = self._in_flight.send()
+        self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
         return Ticket(number, self._epoch, self._in_flight.active, now)
 
     def answered(self, ticket: Ticket, now: float, *, size: float = 1.0) -> None:
@@ -217,6 +220,18 @@ class Limiter:
         # those refusals belong to the limit that was just lowered
         self._recent.clear()
         self._clean_epochs = 0
+
+    def lower_ceiling(self, ticket: Ticket, now: float) -> None:
+        """Count a request for which this process had no connection left, and allow no more."""
+        self._leave(ticket, now)
+        self.ceiling = max(1, min(self.ceiling, len(self._in_flight)))
+        self._steps = [step for step in self._steps if step <= self.ceiling]
+        last = len(self._steps) - 1
+        self._cap = min(self._cap, last)
+        self._chosen = min(self._chosen, last)
+        self._measured = {step: one for step, one in self._measured.items() if step <= last}
+        self._ramping = False
+        self._go(min(self._at, last), now)
 
     def queue_seen(self, waiting: int) -> None:
         """Note how many requests wait inside the server: while many do, more do not help."""

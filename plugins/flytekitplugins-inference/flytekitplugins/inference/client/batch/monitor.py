@@ -106,8 +106,9 @@ class Monitor:
         )
         if fault.kind == "timeout":
             hint += " If the model needs longer for a row, raise deadline=."
+        trouble = "failed every request" if fault.kind == "server_error" else "not answered"
         raise ServerNotReadyError(
-            f"{self._url} has not answered for {duration(availability.outage_seconds)}. The "
+            f"{self._url} has {trouble} for {duration(availability.outage_seconds)}. The "
             f"last fault: {fault.message}",
             hint=hint,
         )

@@ -22,6 +22,7 @@ from .faults import Fault, fault_of_exception
 from .identity import code_digest, incomparable
 from .journal import Journal
 from .limiter import Limiter
+from .local_paths import local_path
 from .output import OutputFile, open_output
 from .progress import Progress
 from .recorder import Files
@@ -54,7 +55,12 @@ async def open_run(
             directory = tempfile.TemporaryDirectory(prefix="inference-batch-")
             path = Path(directory.name, "output.jsonl")
         else:
-            path = Path(arguments.output)
+            path = local_path(
+                "output",
+                arguments.output,
+                "Write a local file, and upload it when the batch is over: in a task, return "
+                "FlyteFile(str(result.path), remote_path=…).",
+            )
         caller = Caller(arguments.endpoint, work, deadline=arguments.deadline)
         stack.push_async_callback(caller.aclose)
         parameters = await _parameters(arguments, caller, work, progress)
@@ -88,6 +94,7 @@ async def open_run(
             progress=progress,
             max_retries=arguments.max_retries,
             max_failures=arguments.max_failures,
+            allow_all_failed=arguments.allow_all_failed,
             outage_seconds=arguments.outage_seconds,
         )
         runner = Runner(parts, _note)
@@ -107,10 +114,12 @@ def _result_of(runner: Runner, directory: Any = None) -> BatchResult:
         succeeded=counts.succeeded,
         failed=counts.failed,
         resumed=counts.resumed,
+        answered=counts.answered,
         retried=counts.retried,
         duration=runner.monitor.elapsed,
         prompt_tokens=counts.prompt_tokens,
         completion_tokens=counts.completion_tokens,
+        most_in_flight=runner.parts.limiter.most_in_flight,
         max_concurrency=runner.parts.limiter.ceiling,
         concurrency=tuple(runner.monitor.series.points),
         failures=tuple(runner.recorder.failures),
@@ -126,7 +135,10 @@ async def _parameters(
     if arguments.resume:
         _tell_incomparable(arguments, progress)
     id_source = code_digest(arguments.id) if callable(arguments.id) else arguments.id
-    return {**work.identity(), "model": model, "id": id_source}
+    parameters = {**work.identity(), "model": model, "id": id_source}
+    # two models may be served under one name
+    about = getattr(arguments.endpoint, "about", None)
+    return {**parameters, "model_source": about.model} if about and about.model else parameters
 
 
 def _tell_incomparable(arguments: BatchArguments, progress: Progress) -> None:
@@ -149,6 +161,8 @@ async def _find_model(arguments: BatchArguments, caller: Caller, progress: Progr
             raise
         except Exception as error:
             fault = fault_of_exception(error)
+            if fault.kind == "misconfigured":
+                raise ServerError(f"{arguments.endpoint.url}: {fault.message}") from error
             if not fault.retryable:
                 raise
             if time.monotonic() >= until:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import time
@@ -27,6 +28,8 @@ class Counts:
     read: int = 0
     succeeded: int = 0
     failed: int = 0
+    answered: int = 0
+    """Rows that got an answer in this run."""
     resumed: int = 0
     """Rows that an earlier run had finished; they are among the succeeded and failed."""
     retried: int = 0
@@ -82,9 +85,10 @@ class Progress:
     """
 
     def __init__(self, *, shown: bool = True, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        # a process without a console has no standard error
+        self._stream = stream or sys.stderr or io.StringIO()
         self._shown = shown
-        self._live = shown and self._stream.isatty()
+        self._live = shown and _is_terminal(self._stream)
         self._last = time.monotonic()
         self.rates = Rates()
 
@@ -125,6 +129,13 @@ class Progress:
             self._stream.flush()
         except (OSError, ValueError):  # a closed terminal must not stop the batch
             self._shown = self._live = False
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, OSError, ValueError):  # not every replacement of a stream has it
+        return False
 
 
 def render(counts: Counts, rates: Rates, *, bar: bool) -> str:

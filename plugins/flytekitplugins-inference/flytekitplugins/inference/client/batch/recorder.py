@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ...errors import BatchFailedError
 from .alarm import Alarm
+from .common_fault import CommonFault
 from .faults import Fault
 from .journal import Finished, Journal
 from .output import OutputFile
@@ -42,11 +43,18 @@ class Recorder:
         files: The journal and the output.
         counts: Updated with the finished rows.
         max_failures: More failed rows than this end the run; None for no limit.
+        allow_all_failed: Whether a run may end without an answer to any row.
         wake: Rung whenever the backlog has become shorter.
     """
 
     def __init__(
-        self, files: Files, counts: Counts, *, max_failures: int | None, wake: Alarm
+        self,
+        files: Files,
+        counts: Counts,
+        *,
+        max_failures: int | None,
+        allow_all_failed: bool,
+        wake: Alarm,
     ) -> None:
         self.failures: list[Failure] = []
         """The first failed rows."""
@@ -55,6 +63,8 @@ class Recorder:
         self._files = files
         self._counts = counts
         self._max_failures = max_failures
+        self._allow_all_failed = allow_all_failed
+        self._common = CommonFault()
         self._wake = wake
         self._finished: list[Finished] = []
         self._committing = 0
@@ -84,8 +94,11 @@ class Recorder:
             record = record_of_row(row, fault, seconds)
         if fault is None:
             self._counts.succeeded += 1
+            self._counts.answered += 1
+            self._common.succeeded()
         else:
             self._counts.failed += 1
+            self._common.failed(fault)
         # a rerun tries the others again: their cause may be gone by then
         keep = fault is None or fault.final
         self._finished.append(Finished(row.key, row.content, keep, fault is not None, record))
@@ -100,6 +113,8 @@ class Recorder:
         self._counts.resumed += len(failed)
         self._counts.failed += sum(failed)
         self._counts.succeeded += len(failed) - sum(failed)
+        if not all(failed):
+            self._common.succeeded()
         self._has_news.set()
 
     def end_input(self) -> None:
@@ -111,7 +126,7 @@ class Recorder:
         """Write finished rows until all are written.
 
         Raises:
-            BatchFailedError: More rows failed than `max_failures`.
+            BatchFailedError: As `check_failures` says.
         """
         while not (self._is_input_over and self._position == self._counts.read):
             await self._has_news.wait()
@@ -137,14 +152,38 @@ class Recorder:
         """Raise when too many rows have failed.
 
         Raises:
-            BatchFailedError: More rows failed than `max_failures`.
+            BatchFailedError: More rows failed than `max_failures`, or all fail in the same way.
         """
+        common = self._common
+        if common.fault is not None and common.is_everyones and not self._allow_all_failed:
+            raise BatchFailedError(
+                f"One row after another fails in the same way, {common.alike:,} so far: "
+                f"{common.fault.message}",
+                hint="Finished rows are kept, and the same call asks these rows again. "
+                "allow_all_failed=True goes on.",
+            )
         if self._max_failures is None or self._counts.failed <= self._max_failures:
             return
         raise BatchFailedError(
             f"{self._counts.failed:,} rows failed, and max_failures={self._max_failures} allows no "
             "more than that.",
             hint="Finished rows are kept; the same call continues after them.",
+            failures=[str(failure) for failure in self.failures[:5]],
+        )
+
+    def check_any_succeeded(self) -> None:
+        """Raise when every row has failed.
+
+        Raises:
+            BatchFailedError: Every row has failed.
+        """
+        counts = self._counts
+        if self._allow_all_failed or not counts.failed or counts.succeeded:
+            return
+        raise BatchFailedError(
+            f"All {counts.failed:,} rows failed." if counts.failed > 1 else "The only row failed.",
+            hint=f"{self._files.output.path} holds the reason of each. allow_all_failed=True "
+            "returns such a result.",
             failures=[str(failure) for failure in self.failures[:5]],
         )
 

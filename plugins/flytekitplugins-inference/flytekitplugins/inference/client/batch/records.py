@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .faults import Fault
+from .json_form import as_json
 from .rows import Row
 from .work import RowAnswer
 
@@ -43,10 +44,10 @@ def record_of_row(row: Row, outcome: RowAnswer | Fault, seconds: float) -> str:
         "attempts": row.attempts,
         "seconds": round(seconds, 4),
     }
-    text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(fields, ensure_ascii=False, allow_nan=False, default=as_json)
     try:
         text.encode()
     except UnicodeEncodeError:
         # A model may write an unpaired surrogate, which UTF-8 cannot encode; its escape can be.
-        return json.dumps(fields, allow_nan=False)
+        return json.dumps(fields, allow_nan=False, default=as_json)
     return text

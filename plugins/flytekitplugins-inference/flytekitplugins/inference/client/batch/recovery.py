@@ -55,7 +55,9 @@ class Recovery:
         while not await self._is_up():
             if not self._availability.is_away:
                 patience = duration(self._availability.outage_seconds)
-                self._say(f"{self._url} does not answer; waiting up to {patience} for it")
+                self._say(
+                    f"{self._url} {self._availability.trouble}; waiting up to {patience} for it"
+                )
             pause = self._availability.probe_failed()
             await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311, not a secret
         was_away = self._availability.probe_answered()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...dependencies import requires
+from ...errors import BatchFailedError
 from .output import read_output
 from .records import Failure
 from .series import Point
@@ -30,6 +31,8 @@ class BatchResult:
     failed: int
     resumed: int
     """Rows that an earlier run had finished; they are among the succeeded and failed."""
+    answered: int
+    """Rows that got an answer in this run."""
     retried: int
     """Requests that were retried."""
     duration: float
@@ -38,6 +41,8 @@ class BatchResult:
     """Tokens read by the model in this run, as counted by the server; 0 if it does not count."""
     completion_tokens: int
     """Tokens written by the model in this run."""
+    most_in_flight: int
+    """The most requests that were in flight at once."""
     max_concurrency: int
     """The upper bound for requests in flight."""
     concurrency: tuple[Point, ...]
@@ -50,8 +55,8 @@ class BatchResult:
 
     @property
     def rows_per_second(self) -> float:
-        """Rows that this run finished, per second."""
-        return (self.rows - self.resumed) / self.duration if self.duration > 0 else 0.0
+        """Rows that got an answer in this run, per second."""
+        return self.answered / self.duration if self.duration > 0 else 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -68,6 +73,20 @@ class BatchResult:
 
     def __len__(self) -> int:
         return self.rows
+
+    def raise_if_failed(self) -> BatchResult:
+        """Return this result if every row has an answer.
+
+        Raises:
+            BatchFailedError: A row failed.
+        """
+        if not self.failed:
+            return self
+        raise BatchFailedError(
+            f"{self.failed:,} of {self.rows:,} rows failed.",
+            hint=f"{self.path} holds the reason of each.",
+            failures=[str(failure) for failure in self.failures[:5]],
+        )
 
     def to_pandas(self) -> Any:
         """Return the records as a pandas DataFrame, with `index` as its index.
@@ -89,12 +108,14 @@ class BatchResult:
             "succeeded": self.succeeded,
             "failed": self.failed,
             "resumed": self.resumed,
+            "answered": self.answered,
             "retried": self.retried,
             "duration": round(self.duration, 3),
             "rows_per_second": round(self.rows_per_second, 3),
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "tokens_per_second": round(self.tokens_per_second, 3),
+            "most_in_flight": self.most_in_flight,
             "max_concurrency": self.max_concurrency,
             "concurrency": [asdict(point) for point in self.concurrency],
             "failures": [

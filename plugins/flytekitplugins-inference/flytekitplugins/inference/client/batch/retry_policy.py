@@ -63,6 +63,8 @@ class RetryPolicy:
         A broken connection counts against the row even if the server is down: the row may be what
         crashes it.
         """
+        if fault.kind == "no_files":
+            return False
         if fault.kind == "unreachable":
             return not server_was_away
         if fault.kind != "overloaded":

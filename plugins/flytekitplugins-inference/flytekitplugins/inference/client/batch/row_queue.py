@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -70,6 +71,10 @@ class RowQueue:
         if len(self._waiting) < self._low_water():
             self.is_low.set()
         return row
+
+    def sample(self) -> Row | None:
+        """Return a random new row, which stays in the queue; None without any."""
+        return random.choice(self._waiting) if self._waiting else None  # noqa: S311, not a secret
 
     def seconds_until_due(self) -> float | None:
         """Return in how many seconds a delayed row is due; None when no row is delayed."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -29,11 +29,12 @@ from ...errors import (
     UnsupportedError,
 )
 from .faults import Fault, shortened
+from .json_form import as_json
+from .local_paths import local_path
+from .tables import TABLE_ROWS, table_rows
 
 RowId = str | int
 IdSource = str | Callable[[Any], RowId]
-_TABLE_ROWS = 1024
-"""Rows that are read from a table at once."""
 
 
 @dataclass(slots=True)
@@ -49,6 +50,8 @@ class Row:
     content."""
     content: bytes = b""
     """A digest of its content."""
+    incomparable: str = ""
+    """The type of a value in it that cannot be compared between runs."""
     fault: Fault | None = None
     """Why the row cannot be processed."""
     attempts: int = 0
@@ -83,10 +86,11 @@ def open_rows(rows: Any) -> RowSource:
         MissingDependencyError: It is a Parquet file, and pyarrow is not installed.
     """
     if isinstance(rows, (str, os.PathLike)):
-        return _open_file(Path(rows))
-    table = _open_table(rows) or _open_arrow(rows)
+        hint = "In a task, take a FlyteFile; elsewhere download it first."
+        return _open_file(local_path("rows", rows, hint))
+    table = table_rows(rows)
     if table is not None:
-        return table
+        return RowSource(*table)
     # these two are iterable, but nobody means their items as rows
     if isinstance(rows, (bytes, Mapping)) or not isinstance(rows, (Iterable, AsyncIterable)):
         raise ConfigError(
@@ -154,59 +158,10 @@ def _open_parquet(path: Path) -> RowSource:
         file = pyarrow.parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise InvalidSourceError(f"{path} is not a Parquet file: {error}") from error
-    batches = file.iter_batches(batch_size=_TABLE_ROWS)
+    batches = file.iter_batches(batch_size=TABLE_ROWS)
     return RowSource(
         chain.from_iterable(batch.to_pylist() for batch in batches), file.metadata.num_rows
     )
-
-
-def _open_table(rows: Any) -> RowSource | None:
-    """Return the rows of a table, None when `rows` is none.
-
-    Its library's name tells, so that no library is imported.
-    """
-    match _library_and_type(rows):
-        case "pandas", "DataFrame":
-            # in parts, because the records of a whole table are a second copy of it
-            parts = (
-                rows.iloc[first : first + _TABLE_ROWS] for first in range(0, len(rows), _TABLE_ROWS)
-            )
-            return RowSource(
-                chain.from_iterable(part.to_dict("records") for part in parts), len(rows)
-            )
-        case "polars", "DataFrame":
-            return RowSource(rows.iter_rows(named=True), len(rows))
-        case "polars", "LazyFrame":
-            raise UnsupportedError(
-                "rows is a polars LazyFrame, which has no rows yet.", hint="Pass frame.collect()."
-            )
-    return None
-
-
-def _open_arrow(rows: Any) -> RowSource | None:
-    match _library_and_type(rows):
-        case "pyarrow", "Table":
-            return RowSource(_arrow_rows(rows.to_batches(_TABLE_ROWS)), rows.num_rows)
-        case "pyarrow", "RecordBatch":
-            return RowSource(_arrow_rows([rows]), rows.num_rows)
-        case "pyarrow", "RecordBatchReader":
-            return RowSource(_arrow_rows(rows), None)
-        case "pyarrow", name if name.endswith("Dataset"):
-            return RowSource(_arrow_rows(rows.to_batches(batch_size=_TABLE_ROWS)), None)
-        case "pyarrow", name if name.endswith("Array"):
-            return RowSource((value.as_py() for value in rows), len(rows))
-    return None
-
-
-def _library_and_type(value: object) -> tuple[str, str]:
-    return type(value).__module__.partition(".")[0], type(value).__name__
-
-
-def _arrow_rows(batches: Iterable[Any]) -> Iterator[Any]:
-    for batch in batches:
-        # a chunk of a table may hold all of its rows
-        for first in range(0, batch.num_rows, _TABLE_ROWS):
-            yield from batch.slice(first, _TABLE_ROWS).to_pylist()
 
 
 def identify(value: Any, position: int, id_source: IdSource | None) -> Row:
@@ -222,7 +177,9 @@ def identify(value: Any, position: int, id_source: IdSource | None) -> Row:
     try:
         if isinstance(value, Fault):
             raise value
-        row.content = _digest(_canonical(value, position, needed=id_source is None))
+        placeholders = _Placeholders() if id_source is not None else None
+        row.content = _digest(_canonical(value, position, placeholders=placeholders))
+        row.incomparable = placeholders.type if placeholders is not None else ""
         row.key = row.content
         if id_source is not None:
             row_id = _read_id(value, position, id_source)
@@ -261,6 +218,9 @@ def _read_id(value: Any, position: int, id_source: IdSource) -> RowId:
         row_id = value[id_source]
     # a NumPy number equals the Python one, but JSON does not take it
     row_id = row_id.item() if hasattr(row_id, "item") else row_id
+    # pandas makes floats of a column of numbers in which one is missing
+    row_id = int(row_id) if isinstance(row_id, float) and row_id.is_integer() else row_id
+    row_id = str(row_id) if isinstance(row_id, uuid.UUID) else row_id
     if isinstance(row_id, bool) or not isinstance(row_id, (str, int)):
         raise Fault(
             "invalid_row",
@@ -269,16 +229,19 @@ def _read_id(value: Any, position: int, id_source: IdSource) -> RowId:
     return row_id
 
 
-def _canonical(value: Any, position: int, *, needed: bool) -> bytes:
+def _canonical(value: Any, position: int, *, placeholders: _Placeholders | None) -> bytes:
     if isinstance(value, str):
         # no JSON begins with an `s`, so a text never equals a row of another type
         return b"s" + value.encode("utf-8", "surrogatepass")
+    form = _content_form if placeholders is None else placeholders
     try:
-        return json.dumps(value, sort_keys=True, default=_plain, ensure_ascii=False).encode(
+        return json.dumps(value, sort_keys=True, default=form, ensure_ascii=False).encode(
             "utf-8", "surrogatepass"
         )
     except (TypeError, ValueError) as error:
-        if not needed:
+        # such as keys that cannot be sorted
+        if placeholders is not None:
+            placeholders.type = type(value).__name__
             return b""
         message = (
             f"{describe(position, value)}, which has no form as JSON to know it by "
@@ -287,20 +250,28 @@ def _canonical(value: Any, position: int, *, needed: bool) -> bytes:
         raise Fault("invalid_row", message) from error
 
 
-def _plain(value: Any) -> Any:
-    """Return a JSON form for a value that JSON lacks; the same in every process."""
+def _content_form(value: Any) -> Any:
+    """Return a JSON form for a value that JSON lacks, to compare it between runs."""
     if isinstance(value, (bytes, bytearray)):
         return hashlib.sha256(value).hexdigest()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    for method in ("tolist", "model_dump", "isoformat"):
-        if hasattr(value, method):
-            return getattr(value, method)()
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    if isinstance(value, os.PathLike) or type(value).__module__ in ("decimal", "uuid", "fractions"):
-        return str(value)
-    raise TypeError(f"it contains {_described(value)}")
+    return as_json(value)
+
+
+class _Placeholders:
+    """Replaces what has no form, so that the rest of a row can be compared."""
+
+    def __init__(self) -> None:
+        self.type = ""
+        """That of the last replaced value."""
+
+    def __call__(self, value: Any) -> Any:
+        try:
+            return _content_form(value)
+        except Exception:  # a row's own methods may raise anything
+            self.type = type(value).__name__
+            return f"of type {self.type}"
 
 
 def _digest(content: bytes) -> bytes:

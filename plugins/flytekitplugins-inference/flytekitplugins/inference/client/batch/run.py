@@ -43,7 +43,7 @@ def batch(
         ConfigError: An argument is wrong, or does not exist (`ArgumentError`).
         SourceNotFoundError: `rows` is the path of a file that does not exist.
         DestinationError: The output cannot be written, exists and is not a batch's, or is in use.
-        BatchFailedError: More rows failed than `max_failures`.
+        BatchFailedError: More rows failed than `max_failures`, or all of them.
         ServerNotReadyError: The server was gone for longer than `outage_seconds`; finished rows
             are kept.
     """

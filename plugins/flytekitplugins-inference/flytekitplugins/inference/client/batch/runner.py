@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from ...facts.wording import duration
 from .alarm import Alarm
 from .availability import Availability
+from .breaker import Breaker
 from .caller import BatchEndpoint, Caller
 from .checkpoint import CheckpointedJournal, CheckpointSaver
 from .dispatcher import Dispatcher
@@ -62,6 +63,7 @@ class RunParts:
     progress: Progress
     max_retries: int
     max_failures: int | None
+    allow_all_failed: bool
     outage_seconds: float
 
 
@@ -81,12 +83,19 @@ class Runner:
         wake = Alarm()
         availability = Availability(parts.outage_seconds)
         recovery = Recovery(
-            parts.endpoint.url, parts.caller.is_up, availability, parts.progress.say
+            parts.endpoint.url,
+            self._is_server_well,
+            availability,
+            parts.progress.say,
         )
-        self._server = ServerState(parts.limiter, availability, recovery)
+        self._server = ServerState(parts.limiter, availability, Breaker(), recovery)
         queue = RowQueue(lambda: parts.limiter.limit)
         self.recorder = Recorder(
-            parts.files, self.counts, max_failures=parts.max_failures, wake=wake
+            parts.files,
+            self.counts,
+            max_failures=parts.max_failures,
+            allow_all_failed=parts.allow_all_failed,
+            wake=wake,
         )
         self._intake = Intake(
             parts.source,
@@ -96,6 +105,7 @@ class Runner:
             recorder=self.recorder,
             counts=self.counts,
             wake=wake,
+            say=parts.progress.say,
         )
         self._attempts = RowAttempts(
             parts.caller,
@@ -104,6 +114,7 @@ class Runner:
             queue=queue,
             recorder=self.recorder,
             counts=self.counts,
+            say=parts.progress.say,
         )
         self._dispatcher = Dispatcher(
             self._attempts,
@@ -129,7 +140,7 @@ class Runner:
         """Process all rows.
 
         Raises:
-            BatchFailedError: More rows failed than `max_failures`.
+            BatchFailedError: More rows failed than `max_failures`, or all of them.
             ServerNotReadyError: The server was gone for longer than `outage_seconds`.
             CancelledError: It was stopped, or its task was cancelled.
         """
@@ -146,6 +157,7 @@ class Runner:
             await until_done([read, send, write], [save, *beside])
             self.recorder.check_failures()
             await self.recorder.complete()
+            self.recorder.check_any_succeeded()
         except asyncio.CancelledError:
             # else the task that awaits the batch was cancelled, and nobody wants the answers
             if self._stop.is_set():
@@ -171,6 +183,9 @@ class Runner:
         """
         self._attempts.are_last = True
         self._stop.set()
+
+    async def _is_server_well(self) -> bool:
+        return await self._attempts.is_server_well()
 
     async def _stopped(self) -> None:
         await self._stop.wait()

@@ -7,9 +7,12 @@ as served by vLLM, SGLang, llama.cpp, NIM, Ollama and TEI.
 from __future__ import annotations
 
 import base64
+import functools
+import hashlib
 import importlib
 import inspect
 import json
+import math
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,21 +22,21 @@ from typing import Any, Literal
 from ...dependencies import requires
 from ...distribution import install_command
 from ...errors import ConfigError
-from .faults import Fault, shortened
+from .faults import Fault, FaultKind, shortened
 from .identity import code_digest, unwrapped
+from .parameters import request_settings
 from .rows import describe
 
 RowFunction = Callable[[Any, Any], Awaitable[Any]]
 """`async def f(client, row)`; its result, which must be valid JSON, is the row's output."""
 _MOST_TOKENS = 2**63
 """The output stores counts as 64-bit numbers."""
-_NOT_IN_A_BATCH = {
-    "stream": "a row's answer is read as a whole",
-    "n": "a row has one output",
-    "messages": "they come from the rows",
-    "prompt": "it comes from the rows",
-    "input": "it comes from the rows",
+_BROKEN_OFF: dict[str, tuple[FaultKind, str]] = {
+    "abort": ("invalid_answer", "the server aborted the request"),  # vLLM and SGLang
+    "error": ("invalid_answer", "the server failed"),
+    "content_filter": ("invalid_output", "a filter of the server cut it off"),
 }
+"""The finish reasons of half a text, its fault and the cause. The first two may pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,13 @@ class HttpWork:
     column: str | None = None
     system: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Added unchanged to each request."""
+    """Added unchanged to the body of each request."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with each request; they may hold keys."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    """Added to the address of each request."""
+    timeout: float | None = None
+    """Seconds that one request may take, in place of the batch's `deadline`."""
     schema: Mapping[str, Any] | None = None
     """JSON schema of a structured output."""
     model_type: Any = None
@@ -73,6 +82,9 @@ class HttpWork:
             "column": self.column,
             "system": self.system,
             "schema": self.schema,
+            "query": self.query or None,
+            # not the headers themselves: the journal must not hold keys
+            "headers": _digest_of(self.headers) if self.headers else None,
         }
         return {
             key: value for key, value in {**facts, **self.parameters}.items() if value is not None
@@ -114,6 +126,9 @@ class HttpWork:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             message = f"The answer is JSON, but not that of {self.path}: {_quoted(answer)}"
             raise Fault("invalid_answer", message) from error
+        if reason in _BROKEN_OFF:
+            kind, why = _BROKEN_OFF[reason]
+            raise Fault(kind, f"The text is not whole: {why} (finish_reason {reason!r}).")
         # a tool call and a refusal have no text
         if text is None:
             raise Fault(
@@ -140,6 +155,8 @@ class HttpWork:
                     f"{describe(position, value)}; expected a text. If it is one, {hint}.",
                 )
             value = value["messages"]
+        if hasattr(value, "tolist"):  # a list of messages in a table is an array
+            value = value.tolist()
         is_messages = isinstance(value, (list, tuple)) and self.kind in ("chat", "structured")
         if not isinstance(value, str) and not is_messages:
             expected = (
@@ -173,6 +190,8 @@ class HttpWork:
                 return self.model_type.model_validate_json(text).model_dump(mode="json")
             value = json.loads(text)
             _validate(value, self.schema)
+            if value is None:
+                raise ValueError("null is no output")
         except (ValueError, RecursionError) as error:
             details = f"{shortened(str(error))}{cut} The text is: {shortened(text)}"
             raise Fault("invalid_output", f"The text does not fit the schema: {details}") from error
@@ -209,22 +228,25 @@ def chat(
             of these, or a mapping with `messages`.
         system: The system message, before all others.
         path: The server's route.
-        **parameters: Added unchanged to each request: `max_tokens`, `temperature`, `seed`, `model`,
-            …
+        **parameters: Those of OpenAI's API and of its servers, added unchanged to each request:
+            `max_tokens`, `temperature`, `top_k`, `model`, … `extra_body`, `extra_headers`,
+            `extra_query` and `timeout` mean what they mean in OpenAI's client; a parameter that
+            only your server knows goes into `extra_body`.
 
     Raises:
-        ConfigError: A parameter cannot be used in a batch.
+        ArgumentError: No server takes a parameter of this name.
+        ConfigError: A parameter cannot be used in a batch, or has a wrong value.
     """
-    return HttpWork(
-        kind="chat", path=path, column=column, system=system, parameters=_checked(parameters)
-    )
+    settings = request_settings("chat", parameters)
+    return HttpWork(kind="chat", path=path, column=column, system=system, **settings)
 
 
 def completion(
     *, column: str | None = None, path: str = "/v1/completions", **parameters: Any
 ) -> HttpWork:
     """Send rows to `/v1/completions`; the output is the text. Takes the arguments of `chat`."""
-    return HttpWork(kind="completion", path=path, column=column, parameters=_checked(parameters))
+    settings = request_settings("completion", parameters)
+    return HttpWork(kind="completion", path=path, column=column, **settings)
 
 
 def embeddings(
@@ -234,7 +256,8 @@ def embeddings(
 
     Takes the arguments of `chat`.
     """
-    return HttpWork(kind="embeddings", path=path, column=column, parameters=_checked(parameters))
+    settings = request_settings("embeddings", parameters)
+    return HttpWork(kind="embeddings", path=path, column=column, **settings)
 
 
 def structured(
@@ -276,14 +299,16 @@ def structured(
         "type": "json_schema",
         "json_schema": {"name": name, "schema": schema, "strict": True},
     }
+    settings = request_settings("structured", parameters)
+    settings["parameters"] |= {"response_format": response_format}
     return HttpWork(
         kind="structured",
         path=path,
         column=column,
         system=system,
-        parameters={**_checked(parameters), "response_format": response_format},
         schema=schema,
         model_type=model_type,
+        **settings,
     )
 
 
@@ -333,9 +358,15 @@ def _vector(embedding: Any) -> list[float]:
             raise ValueError("no whole 32-bit floats")
         embedding = list(struct.unpack(f"<{len(raw) // 4}f", raw))
     is_vector = isinstance(embedding, list) and embedding
-    if not is_vector or not all(type(number) in (float, int) for number in embedding):
+    if not is_vector or not all(
+        type(number) in (float, int) and math.isfinite(number) for number in embedding
+    ):
         raise ValueError("no vector of numbers")
     return list(embedding)
+
+
+def _digest_of(headers: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(headers.items())).encode()).hexdigest()[:16]
 
 
 def _quoted(answer: Any) -> str:
@@ -343,20 +374,6 @@ def _quoted(answer: Any) -> str:
         return shortened(json.dumps(answer))
     except RecursionError:
         return "it is nested too deeply"
-
-
-def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
-    problems = [
-        f"{name}= cannot be used in a batch: {_NOT_IN_A_BATCH[name]}."
-        for name in parameters.keys() & _NOT_IN_A_BATCH
-    ]
-    try:
-        json.dumps(parameters)
-    except (TypeError, ValueError) as error:
-        problems.append(f"A parameter has no form as JSON: {error}.")
-    if problems:
-        raise ConfigError("The parameters of a request are wrong.", problems=sorted(problems))
-    return parameters
 
 
 def _check_schema(schema: Mapping[str, Any]) -> None:
@@ -368,11 +385,16 @@ def _check_schema(schema: Mapping[str, Any]) -> None:
 
 
 def _validate(value: Any, schema: Any) -> None:
-    jsonschema = _jsonschema()
-    try:
-        jsonschema.validate(value, schema)
-    except jsonschema.ValidationError as error:
+    error = _jsonschema().exceptions.best_match(_validator(json.dumps(schema)).iter_errors(value))
+    if error is not None:
         raise ValueError(f"{error.json_path}: {error.message}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _validator(schema: str) -> Any:
+    """Return the validator of a schema; to make one takes far longer than to use it."""
+    value = json.loads(schema)
+    return _jsonschema().validators.validator_for(value)(value)
 
 
 def _jsonschema() -> Any:

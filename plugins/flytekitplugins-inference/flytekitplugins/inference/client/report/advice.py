@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from ...facts.wording import duration
 from .data import Advice, ServerData, idle_time, most_in_flight, request_count
-from .snapshots import MetricsWindow
+from .snapshots import REST, MetricsWindow
 from .words import count, number, share, times
 
 __all__ = ["RULES", "advise"]
@@ -97,11 +97,10 @@ def _outages(server: ServerData) -> Iterator[Advice]:
 
 
 def _cold_start(server: ServerData) -> Iterator[Advice]:
-    spans = server.cold_start.spans() if server.cold_start else []
-    total = max((span.ended for span in spans), default=0.0)
-    if total < SLOW_START_SECONDS:
+    if server.cold_start is None or server.cold_start.seconds < SLOW_START_SECONDS:
         return
-    longest = max(spans, key=lambda span: span.seconds)
+    total = server.cold_start.seconds
+    longest = server.cold_start.longest
     if longest.seconds < START_SHARE * total:
         return
     causes = (cause for cause in _STARTS if longest.name.startswith(cause[0]))
@@ -138,6 +137,12 @@ _STARTS = (
         "the server's own loading",
         "Keep its compile cache on a volume that outlives the pod (volumes=); vLLM without "
         "compilation (enforce_eager) starts sooner and answers more slowly.",
+    ),
+    (
+        REST,
+        "waiting for the pod's containers",
+        "The pod's events (kubectl describe pod) say for what: a node, an image or a volume. Keep "
+        "large images on the nodes, and ask for fewer resources if no node had room.",
     ),
 )
 """The start of a phase's name, its meaning, and how to shorten it; the first match counts."""
@@ -301,8 +306,8 @@ def _tail(server: ServerData) -> Iterator[Advice]:
         evidence=f"The slowest 1 % took {duration(latency.p99)} or more, "
         f"{number(latency.p99 / latency.p50)} times the median of "
         f"{duration(latency.p50)}.{cause}",
-        action="Requests of very different lengths make such a tail: bound them with max_tokens, "
-        "and start the long ones first.",
+        action="If the lengths of the requests differ much, bound them with max_tokens, and start "
+        "the long ones first.",
     )
 
 

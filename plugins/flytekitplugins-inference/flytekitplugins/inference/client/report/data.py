@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .json_fields import to_json
+from .metrics import INTERVAL_SECONDS
 from .snapshots import BatchStats, ClientStats, ColdStart, MetricsWindow, ServerInfo
 
 __all__ = [
@@ -96,7 +97,8 @@ def request_count(server: ServerData) -> int:
 def most_in_flight(server: ServerData) -> int:
     """Return the most requests that the task's clients and batches had in flight."""
     points = (point.in_flight or 0 for batch in server.batches for point in batch.concurrency)
-    return max(server.clients.most_in_flight, max(points, default=0))
+    most = (batch.most_in_flight for batch in server.batches)
+    return max(server.clients.most_in_flight, *points, *most, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,40 +106,50 @@ class IdleTime:
     """How long a server was idle, out of the observed time."""
 
     seconds: float
+    """For certain."""
     observed: float
+    unsure: float = 0.0
+    """How much longer it may have been idle: the source cannot tell."""
     is_told_by_server: bool
     """Whether the source is the server's metrics; otherwise it is the clients' record."""
 
     @property
     def source(self) -> str:
-        """The source, as it follows the word `by` in a sentence."""
-        return "its own metrics" if self.is_told_by_server else "what the clients sent"
+        """The source and its resolution, as they follow the word `by` in a sentence."""
+        own = f"its own metrics, read every {INTERVAL_SECONDS:g} s"
+        return own if self.is_told_by_server else "what the clients sent"
 
 
 def idle_time(server: ServerData) -> IdleTime | None:
     """Return how long the server was idle.
 
-    The server's own metrics take precedence: they include requests of other clients. Without them,
-    a cell of the clients' timeline without a request in flight counts as idle.
+    The clients know it exactly: when at least one request was in flight. They do not know of
+    others. So the server's own metrics count where nobody here sent a request, or where they show
+    more work than the clients sent. Those are samples: in a stretch in which a counter moved and
+    nothing runs at its end, the server worked for an unknown part.
 
     Returns:
-        `None` if neither covers at least one cell.
+        `None` if neither covers any time.
     """
-    if server.metrics and server.metrics.times.seen:
-        times = server.metrics.times
-        return IdleTime(seconds=times.idle, observed=times.seen, is_told_by_server=True)
-    clients = server.clients
-    if not clients.requests:
-        return None
-    timeline = clients.timeline
-    counts = timeline.in_flight()
-    pairs = zip([0, *counts], timeline.begun, strict=False)
-    busy = sum(1 for before, new in pairs if before or new)
-    cells = max(int(clients.seconds / timeline.cell_seconds), len(counts))
-    # nothing happened after the end of the timeline, so requests in flight there still are
-    quiet_after = cells - len(counts) if counts and not counts[-1] else 0
-    return IdleTime(
-        seconds=float((len(counts) - busy + quiet_after) * timeline.cell_seconds),
-        observed=float(cells * timeline.cell_seconds),
-        is_told_by_server=False,
-    )
+    clients, metrics = server.clients, server.metrics
+    by_clients = by_server = None
+    if clients.requests and clients.busy_seconds is not None and clients.seconds:
+        # requests that wait for a server that went away are no work, and it is not idle either
+        away = sum((outage.ended or clients.ended) - outage.began for outage in clients.outages)
+        observed = max(clients.seconds - away, 0.0)
+        busy = max(clients.busy_seconds - away, 0.0)
+        by_clients = IdleTime(
+            seconds=max(observed - busy, 0.0), observed=observed, is_told_by_server=False
+        )
+    if metrics and metrics.times.seen:
+        times = metrics.times
+        by_server = IdleTime(
+            seconds=times.idle, observed=times.seen, unsure=times.unsure, is_told_by_server=True
+        )
+    if by_clients is None or by_server is None:
+        return by_clients or by_server
+    busy_for_certain = by_server.observed - by_server.seconds - by_server.unsure
+    busy_for_clients = by_clients.observed - by_clients.seconds
+    # each stretch in which the server is busy may be wrong by one interval at both of its ends
+    is_asked_by_others = busy_for_certain > 1.5 * busy_for_clients + 2 * INTERVAL_SECONDS
+    return by_server if is_asked_by_others else by_clients

@@ -120,7 +120,7 @@ class Sampler:
         self._restarts = 0
         self._totals: dict[str, float] = {}
         self._most: dict[str, float] = {}
-        self._times = {"seen": 0.0, "idle": 0.0, "waiting": 0.0, "cache_full": 0.0}
+        self._times = {"seen": 0.0, "idle": 0.0, "unsure": 0.0, "waiting": 0.0, "cache_full": 0.0}
         self._buckets: dict[str, dict[float, float]] = {}
         self._sums: dict[str, float] = {}
 
@@ -221,13 +221,11 @@ class Sampler:
             self._most[name] = max(self._most.get(name, 0.0), value)
         if "requests_running" in levels:
             self._times["seen"] += seconds
-            # the server may have worked between two samples; then its counters grew
-            is_idle = (
-                not levels["requests_running"]
-                and not levels.get("requests_waiting")
-                and not any(increases.values())
-            )
-            self._times["idle"] += seconds if is_idle else 0.0
+            is_running = levels["requests_running"] or levels.get("requests_waiting")
+            # the server may have worked between two samples, for a moment or nearly all the time
+            has_moved = any(increases.values())
+            self._times["idle"] += 0.0 if is_running or has_moved else seconds
+            self._times["unsure"] += seconds if has_moved and not is_running else 0.0
         self._times["waiting"] += seconds if levels.get("requests_waiting") else 0.0
         self._times["cache_full"] += (
             seconds if levels.get("kv_cache_usage", 0.0) > FULL_CACHE else 0.0

@@ -159,6 +159,10 @@ class _Card:
     """The colour: `good`, `warn`, `bad` or `unknown`."""
 
 
+UNSURE_SHARE = 0.1
+"""From this share of the time on, an unknown part is said, and nothing is called good."""
+
+
 def _answers(server: ServerData) -> Html:
     cards = (_speed(server), _busy(server), _failed(server), _change(server))
     return _el(
@@ -205,9 +209,19 @@ def _busy(server: ServerData) -> _Card:
         explanation = "It got no requests, or not for long enough."
         return _Card(question, "Not known", explanation, "unknown")
     is_idle = idle.seconds > 0.3 * idle.observed and idle.observed >= 30
+    most = share(idle.observed - idle.seconds, idle.observed)
+    if idle.unsure > UNSURE_SHARE * idle.observed:
+        least = share(idle.observed - idle.seconds - idle.unsure, idle.observed)
+        return _Card(
+            question,
+            f"Between {least} and {most}",
+            f"It worked between two looks at {idle.source}: {duration(idle.unsure)} of "
+            f"{duration(idle.observed)} may be either.",
+            "warn" if is_idle else "unknown",
+        )
     return _Card(
         question,
-        f"{share(idle.observed - idle.seconds, idle.observed)} of the time",
+        f"{most} of the time",
         f"Idle {duration(idle.seconds)} of {duration(idle.observed)}, by {idle.source}.",
         "warn" if is_idle else "",
     )
@@ -254,6 +268,9 @@ def _change(server: ServerData) -> _Card:
     question = "What should change?"
     if not server.advice:
         idle = idle_time(server)
+        if idle is not None and idle.unsure > UNSURE_SHARE * idle.observed:
+            explanation = "Whether the server was busy is not known; no other rule found a reason."
+            return _Card(question, "Not known", explanation, "unknown")
         if idle is None or idle.observed < 30:
             explanation = "The numbers are too few for advice."
             return _Card(question, "Too early to say", explanation, "unknown")

@@ -12,7 +12,7 @@ from typing import TypeVar
 from ...facts.wording import duration
 from .charts import Bar, Chart, Line
 from .data import ServerData
-from .snapshots import BatchStats, ClientLatency, LatencySummary, MetricsWindow
+from .snapshots import REST, BatchStats, ClientLatency, LatencySummary, MetricsWindow
 from .words import count, number, share
 
 __all__ = ["Panel", "Table", "origin", "panels"]
@@ -67,8 +67,8 @@ def _cold_start(server: ServerData, _: int) -> Iterator[Panel]:
     spans = server.cold_start.spans() if server.cold_start else []
     if server.cold_start is None or not spans:
         return
-    total = max(span.ended for span in spans)
-    longest = max(spans, key=lambda span: span.seconds)
+    total, rest = server.cold_start.seconds, server.cold_start.rest_seconds
+    longest = server.cold_start.longest
     outcome = server.cold_start.outcome
     end = "" if outcome in ("ready", "") else f" It ended with {outcome}."
     bars: list[Bar] = [
@@ -84,6 +84,8 @@ def _cold_start(server: ServerData, _: int) -> Iterator[Panel]:
         (_phase(span.name), *map(duration, (span.seconds, span.began, span.ended)))
         for span in spans
     ]
+    if rest >= 0.5:
+        rows.append((_phase(REST), duration(rest), "", ""))
     yield Panel(
         title="Cold start",
         sentence=f"The start took {duration(total)}; its longest part was "
@@ -106,6 +108,7 @@ _PHASES = {
     "input_download": "Input download",
     "server_load": "Server load",
     "first_answer": "First answer",
+    REST: "Waiting for containers",
 }
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 __all__ = [
+    "REST",
     "BatchStats",
     "ClientLatency",
     "ClientStats",
@@ -45,6 +46,9 @@ class ServerInfo:
 
 
 # The start: the report of the server gate
+
+REST = "rest"
+"""The name of what belongs to no phase."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,30 @@ class ColdStart:
     total_seconds: float | None = None
     outcome: str = ""
     """`ready`, or the name of the event that ended the wait."""
+
+    @property
+    def rest_seconds(self) -> float:
+        """How much of the start belongs to no phase: before, between and after them.
+
+        Kubernetes schedules the pod, pulls images and starts containers in that time.
+        """
+        covered = end = 0.0
+        for span in self.spans():
+            covered += max(0.0, span.ended - max(span.began, end))
+            end = max(end, span.ended)
+        return max(self.seconds - covered, 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """How long the whole start took."""
+        ended = max((span.ended for span in self.spans()), default=0.0)
+        return max(self.total_seconds or 0.0, ended)
+
+    @property
+    def longest(self) -> PhaseSpan:
+        """The longest part: a phase, or the rest, which has no place of its own in time."""
+        rest = PhaseSpan(name=REST, began=0.0, ended=self.rest_seconds)
+        return max(*self.spans(), rest, key=lambda span: span.seconds)
 
     def spans(self) -> list[PhaseSpan]:
         """Return the phases by when they began; those without readable times are left out."""
@@ -179,6 +207,8 @@ class ClientStats:
     """By an error's name or a status."""
     in_flight: int = 0
     most_in_flight: int = 0
+    busy_seconds: float | None = None
+    """How long at least one request was in flight; `None` in a report of an earlier version."""
     statuses: Mapping[str, int] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
     failures: tuple[RequestFailure, ...] = ()
@@ -238,6 +268,7 @@ class BatchStats:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     tokens_per_second: float = 0.0
+    most_in_flight: int = 0
     max_concurrency: int = 0
     """0 if it is not reported."""
     concurrency: tuple[ConcurrencyPoint, ...] = ()
@@ -252,8 +283,11 @@ class MetricsTimes:
     """For how many seconds each condition held."""
 
     seen: float = 0.0
-    """The number of running requests was known; of these the next three."""
+    """The number of running requests was known; of these the next four."""
     idle: float = 0.0
+    """Nothing ran at the sample, and no counter had moved since the one before."""
+    unsure: float = 0.0
+    """Nothing ran at the sample, and a counter had moved: the server worked for a part of it."""
     waiting: float = 0.0
     """Requests waited in the server's queue."""
     cache_full: float = 0.0
