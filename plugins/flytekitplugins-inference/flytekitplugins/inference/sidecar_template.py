@@ -26,6 +26,7 @@ from .pod import check
 from .pod.assemble import assemble, cold_start_file
 from .pod.compile import Manifest, compile_plan
 from .pod.description import OUR_CONTAINERS, Description
+from .pod.images import REGISTRY_VARIABLE, mirror_problems, parse_mirrors, with_mirrors
 from .pod.lint import lint
 from .pod.merge import merge_manifests, normalise
 from .pod.parts import PRIMARY, Helper, Probe, Probes, Volume
@@ -82,6 +83,10 @@ class PodDescription(PublicDataclass):
     """The user's own pod as a starting point: node selectors, tolerations, service account,
     volumes, labels. A flytekit `PodTemplate` or a `v1/Pod` manifest. The servers are merged into it
     by name; what it sets is never changed."""
+    images: Mapping[str, str] | None = None
+    """Mirrors and pins for the images of our containers: a registry, a repository or an image →
+    what takes its place, such as `{"docker.io": "mirror.example.com/hub"}`. They come before those
+    of the variable `INFERENCE_IMAGE_REGISTRY`. The task's own image is flytekit's and stays."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -115,8 +120,14 @@ class PodDescription(PublicDataclass):
         plan = assemble(
             self.servers, helper, primary=self.primary_container_name, bound_inputs=bound_inputs
         )
-        manifest = compile_plan(plan)
+        # the task's own image runs in the task's container too, which flytekit writes
+        keep = () if helper.bundled else (helper.image,)
+        manifest = with_mirrors(compile_plan(plan), self._mirrors(), keep=keep)
         return manifest if self.base is None else merge_manifests(_manifest_of(self.base), manifest)
+
+    def _mirrors(self) -> dict[str, str]:
+        """Return the rules for images: the user's own before those of this machine."""
+        return {**parse_mirrors(os.environ.get(REGISTRY_VARIABLE, "")), **(self.images or {})}
 
     @property
     def primary_container_name(self) -> str:
@@ -224,6 +235,8 @@ class PodDescription(PublicDataclass):
         """Yield the problems of the fields."""
         if self.base is not None:
             yield from check.check_base(self.base)
+        if self.images is not None:
+            yield from mirror_problems("images", self.images)
 
     def settle(self) -> None:
         """Complete a frozen description: check it, and copy all values that it holds.

@@ -21,6 +21,9 @@
 | `assemble` | descriptions → the containers of each server → the plan of the pod |
 | `plan` | servers and what stands around them → containers in order, volumes |
 | `compile` | plan → manifest (plain dictionaries, camelCase) |
+| `images` | the published images; a manifest → one whose images come from mirrors |
 | `merge` | the user's own manifest + ours, by name, add-only |
 | `lint` | manifest → problems |
+| `pod_resources` | manifest → what the scheduler reserves, and the quality of service |
+| `pod_security` | manifest → the level of the Pod Security Standards |
 """

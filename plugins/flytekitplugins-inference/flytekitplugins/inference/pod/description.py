@@ -19,6 +19,7 @@ from ..programs.protocol import (
     PROGRAMS_VARIABLE,
 )
 from . import check
+from .images import ServerImage
 from .model import (
     HuggingFaceModel,
     Model,
@@ -75,6 +76,8 @@ class Description:
     image_vendors: ClassVar[frozenset[str]] = frozenset({"nvidia.com", "gpu"})
     """The vendors of GPUs for which `default_image` is one; of another's an image has to be
     given."""
+    published_images: ClassVar[tuple[ServerImage, ...]] = ()
+    """Every image that `default_image` may name, with its source."""
     template_variables: ClassVar[Mapping[str, str]] = {}
     """Variables that the template sets and `env` must not → what to do instead."""
 

@@ -17,6 +17,7 @@ from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod.adapters import WithAdapters
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
+from ..pod.images import ServerImage
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
@@ -35,6 +36,20 @@ AMD_IMAGES = {
     f"{IMAGE}-rocm10-mi30x": "MI300X and MI325X",
     f"{IMAGE}-rocm10-mi35x": "MI350X and MI355X",
 }
+PUBLISHED = tuple(
+    ServerImage(
+        reference=reference,
+        hardware=hardware,
+        source="github.com/sgl-project/sglang, release notes, To upgrade",
+        date="2026-11",
+    )
+    for reference, hardware in (
+        (IMAGE, "NVIDIA GPUs"),
+        (INTEL_IMAGE, "Intel GPUs"),
+        *((reference, f"AMD {gpus}") for reference, gpus in AMD_IMAGES.items()),
+        (CPU_IMAGE, "CPUs"),
+    )
+)
 CACHE = "/var/cache/inference"
 """Not `/root/.cache`: the image may contain kernels there, which a volume would hide."""
 HEALTH_TIMEOUT = 25
@@ -84,6 +99,7 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
     mem: str = "16Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
+    published_images = PUBLISHED
     option_table = OPTIONS
     model_option = "model_path"
     exclusive_options = MappingProxyType({"lora_paths": "lora_adapters"})

@@ -16,6 +16,7 @@ from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithHubToken
 from ..pod.arguments import EVERY_ADDRESS, WithArguments
 from ..pod.flags import OptionTable, render_options
+from ..pod.images import ServerImage
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
@@ -35,6 +36,20 @@ IMAGES: Mapping[str, str] = {
 }
 """By the vendor of `gpu_resource`. `cuda-` contains a build for each architecture from Turing to
 Blackwell and selects one when it starts; images for one architecture are smaller (`image=`)."""
+PUBLISHED = tuple(
+    ServerImage(
+        reference=reference,
+        hardware=hardware,
+        source="github.com/huggingface/text-embeddings-inference, README",
+        date="2026-11",
+    )
+    for reference, hardware in (
+        (IMAGES["nvidia.com"], "NVIDIA GPUs"),
+        (IMAGES["habana.ai"], "Intel Gaudi"),
+        (IMAGES["gpu.intel.com"], "Intel GPUs"),
+        (CPU_IMAGE, "CPUs"),
+    )
+)
 CACHE = "/data"
 """The images' own directory for downloads."""
 
@@ -75,6 +90,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
     mem: str = "8Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
+    published_images = PUBLISHED
     option_table = OPTIONS
     image_vendors = frozenset(IMAGES)
     host_option = "hostname"

@@ -16,6 +16,7 @@ from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithAdapters
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
+from ..pod.images import ServerImage
 from ..pod.parts import EnvVar, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
@@ -27,8 +28,16 @@ __all__ = ["VLLM", "HFSecret"]
 IMAGE = "vllm/vllm-openai:v0.33.0"
 ROCM_IMAGE = "vllm/vllm-openai-rocm:v0.33.0"
 CPU_IMAGE = "vllm/vllm-openai-cpu:v0.33.0"
-"""The images of the release that `options.py` describes (docs.vllm.ai, "Using Docker", November
-2026)."""
+"""The images of the release that `options.py` describes."""
+_SOURCE = "docs.vllm.ai, Using Docker"
+PUBLISHED = tuple(
+    ServerImage(reference=reference, hardware=hardware, source=_SOURCE, date="2026-11")
+    for reference, hardware in (
+        (IMAGE, "NVIDIA GPUs"),
+        (ROCM_IMAGE, "AMD GPUs"),
+        (CPU_IMAGE, "CPUs"),
+    )
+)
 CACHE = "/root/.cache"
 """The parent of both cache directories set below; the image's user is root."""
 
@@ -71,6 +80,7 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
     mem: str = "10Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
+    published_images = PUBLISHED
     option_table = OPTIONS
     model_option = "model"
     exclusive_options = MappingProxyType({"lora_modules": "lora_adapters"})
