@@ -113,6 +113,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
     published_images = PUBLISHED
+    release_parts = 1
     option_table = OPTIONS
     exclusive_options = MappingProxyType({"lora": "lora_files", "lora_scaled": "lora_files"})
     image_vendors = frozenset({"gpu", *IMAGES} - {""})

@@ -16,6 +16,7 @@ from ..facts.model_reference import has_scheme
 from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod import check
 from ..pod import model as sources
+from ..pod.flags import literally
 from ..pod.images import ServerImage
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.quantity import format_quantity
@@ -176,8 +177,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
         recipe = self.recipe or OllamaModel(name="")
         budget, source = self.startup_seconds, self.model_source
         is_loaded = source is not None and not isinstance(source, sources.VolumeModel)
-        # Kubernetes expands `$(NAME)` in values, and turns `$$` into `$`
-        text = (recipe.modelfile or "").replace("$", "$$")
+        text = literally(recipe.modelfile or "")
         return Setup(
             program="create_model",
             args=(

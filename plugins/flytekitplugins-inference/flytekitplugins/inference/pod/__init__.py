@@ -22,6 +22,7 @@
 | `plan` | servers and what stands around them → containers in order, volumes |
 | `compile` | plan → manifest (plain dictionaries, camelCase) |
 | `images` | the published images; a manifest → one whose images come from mirrors |
+| `image_version` | an image's name → the server's release in it |
 | `merge` | the user's own manifest + ours, by name, add-only |
 | `lint` | manifest → problems |
 | `pod_resources` | manifest → what the scheduler reserves, and the quality of service |

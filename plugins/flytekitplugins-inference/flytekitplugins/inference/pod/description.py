@@ -19,6 +19,7 @@ from ..programs.protocol import (
     PROGRAMS_VARIABLE,
 )
 from . import check
+from .image_version import vendor_problem
 from .images import ServerImage
 from .model import (
     HuggingFaceModel,
@@ -238,6 +239,10 @@ class Description:
         if not isinstance(self.gpu, int) or isinstance(self.gpu, bool) or self.gpu < 0:
             yield f"gpu={self.gpu!r} must be a whole number, 0 for none"
         yield from check.check_resource_name("gpu_resource", self.gpu_resource)
+        if self.gpu and (
+            problem := vendor_problem(self.image, str(self.gpu_resource), self.published_images)
+        ):
+            yield problem
         vendor = str(self.gpu_resource).partition("/")[0]
         if self.gpu and not self.image and self.default_image and vendor not in self.image_vendors:
             kind = type(self).__name__

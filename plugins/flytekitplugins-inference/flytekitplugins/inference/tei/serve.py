@@ -129,13 +129,16 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
             OPTIONS.canonical(name): value for name, value in (self.arg_dict or {}).items()
         }
         token = self.token_reference()
-        has_entry_point = bool(self.gpu) and self._vendor in ("nvidia.com", "gpu")
         return Server(
             # the entry point of NVIDIA's images selects the build and the driver libraries; cuda-
             # does not contain `text-embeddings-router` itself
-            command=("/entrypoint.sh",) if has_entry_point else ("text-embeddings-router",),
+            command=("/entrypoint.sh",) if self._has_entry_point else ("text-embeddings-router",),
             args=(
-                *render_options({**defaults, **arguments, "port": self.port}, OPTIONS),
+                *render_options(
+                    {**defaults, **arguments, "port": self.port},
+                    OPTIONS,
+                    is_table_of_server=self.knows_image,
+                ),
                 *self._json_output(),
             ),
             env=(
@@ -158,6 +161,13 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
             # variable
             enable_service_links=False,
         )
+
+    @property
+    def _has_entry_point(self) -> bool:
+        if not self.gpu or self._vendor not in ("nvidia.com", "gpu"):
+            return False
+        # images for one architecture (`89-1.9`) hold the router alone (Dockerfile-cuda)
+        return self.image_version is None or ":cuda-" in str(self.image)
 
     def _json_output(self) -> tuple[str, ...]:
         """Return the option that the images' own `CMD` sets."""
