@@ -100,7 +100,7 @@ def test_within_the_release_of_the_table_options_are_checked_fully(
                 "list_of": ["a", 1],
                 "json": {"a": 1},
             },
-            ["--new", "--many", "a", "1", "--json", '{"a":1}'],
+            ["--brand-new", "--list-of", "a", "1", "--json", '{"a":1}'],
         ),
         # a choice that the table lacks
         (

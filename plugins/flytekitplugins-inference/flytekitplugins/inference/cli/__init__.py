@@ -11,5 +11,6 @@ the layers below, and this room finds the template and prints.
 | `yaml_page` | a pod → YAML with a comment for each container |
 | `findings` | a pod → what a check says of it |
 | `cluster` | a cluster → what it lacks for a pod |
+| `model_files` | a directory → the architecture and the size of the model in it |
 | `catalogue` | the images of all installed servers |
 """

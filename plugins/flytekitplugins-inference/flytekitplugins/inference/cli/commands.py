@@ -20,7 +20,7 @@ PROGRAM = "flyte-inference"
 EXIT_CODES = """\b
 Exit codes:
   0   done, and a check found no problem
-  1   a check found a problem
+  1   a check found a problem, or a model does not fit
   64  wrong use: no such command, module or name
   69  the cluster does not answer
   70  a bug of this program
@@ -131,6 +131,94 @@ def images(as_json: bool) -> None:
         click.echo(f"{entry.image}{arrow}")
         date = f", {entry.date}" if entry.date else ""
         click.echo(f"    {entry.server}, {entry.hardware}; {entry.source}{date}")
+
+
+@commands.command(
+    short_help="Say whether a language model fits into accelerators.",
+    help="Say whether a language model fits: weights, cache of keys and values, and activations, "
+    "against the memory of accelerators.\n\nMODEL is the model's directory or its config.json. The "
+    "size of the weights comes from the files beside it, else it is counted. Exit code 1 says that "
+    "it does not fit.",
+)
+@click.argument("model")
+@click.option("--accelerator", required=True, help="Such as L4, A100-40GB or H100; or 24Gi.")
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="How many.")
+@click.option(
+    "--max-model-len", type=click.IntRange(1), default=4096, show_default=True, help="Tokens."
+)
+@click.option(
+    "--sequences", type=click.IntRange(1), default=8, show_default=True, help="At the same time."
+)
+@click.option(
+    "--gpu-memory-utilization",
+    "utilization",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.92,
+    show_default=True,
+    help="The part of the memory that the server takes.",
+)
+@click.option("--fp8-cache", is_flag=True, help="Keys and values of one byte.")
+@_json
+def fit(
+    *,
+    model: str,
+    accelerator: str,
+    gpus: int,
+    max_model_len: int,
+    sequences: int,
+    utilization: float,
+    fp8_cache: bool,
+    as_json: bool,
+) -> None:
+    """Say whether a model fits."""
+    from ..fit.accelerators import accelerator_bytes
+    from ..fit.estimate import Workload, estimate
+    from .model_files import read_model
+
+    architecture, weights = read_model(model)
+    workload = Workload(
+        max_model_len=max_model_len,
+        sequences=sequences,
+        accelerators=gpus,
+        utilization=utilization,
+        cache_value_bytes=1.0 if fp8_cache else None,
+    )
+    memory = _bytes_or_none(accelerator)
+    memory = accelerator_bytes(accelerator) if memory is None else memory
+    need = estimate(architecture, workload, memory=memory, weights=weights)
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json({**asdict(need), "needed": need.needed, "fits": need.fits, "memory": memory})
+    else:
+        click.echo(f"{_gib(need.weights)} weights ({'files' if weights else 'counted'})")
+        click.echo(
+            f"{_gib(need.kv_cache)} cache for {sequences} sequences of {max_model_len:,} tokens"
+        )
+        click.echo(f"{_gib(need.activations)} activations")
+        click.echo(f"{_gib(need.context)} context of the accelerator")
+        click.echo(
+            f"{_gib(need.needed)} needed on each of {gpus} {accelerator}; the server takes "
+            f"{_gib(need.available)} of {_gib(memory)}"
+        )
+        verdict = "It fits" if need.fits else "It does not fit"
+        click.echo(f"{verdict}; there is room for {need.cache_tokens:,} tokens of cache.")
+    if not need.fits:
+        raise click.exceptions.Exit(1)
+
+
+def _bytes_or_none(text: str) -> int | None:
+    from ..errors import QuantityError
+    from ..pod.quantity import parse_quantity
+
+    try:
+        return int(parse_quantity(text))
+    except QuantityError:
+        return None
+
+
+def _gib(amount: int) -> str:
+    return f"{amount / 2**30:.1f} GiB"
 
 
 def _check_fields(pod: Any, findings: Sequence[Any]) -> dict[str, Any]:
