@@ -217,6 +217,20 @@ def test_json_has_everything_that_the_text_has(capsys: pytest.CaptureFixture[str
     assert fields["secrets"] == []
 
 
+def test_a_model_of_this_machine_is_a_warning(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "with_local_model.py"
+    path.write_text(
+        "from flytekitplugins.inference import LlamaCpp\n"
+        "t = LlamaCpp(model='file:///data/model.gguf', gpu=0)\n"
+    )
+    code, out, _ = run(capsys, "check", str(path))
+    assert code == 0
+    assert "! model: The model" in out
+    assert "/data/model.gguf" in out
+
+
 # images
 
 

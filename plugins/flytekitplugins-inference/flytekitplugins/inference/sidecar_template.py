@@ -378,8 +378,15 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
         return str(local_server.pod.path(path)) if local_server else path
 
     def _api_key_here(self) -> str:
-        """Return the server's API key, which a secret request puts into the environment, if any."""
-        return os.environ.get(self.api_key.variable, "") if self.api_key else ""
+        """Return the server's API key, if this machine has it.
+
+        A secret request puts it into the platform's variable. On a machine without the platform it
+        is in the server's own variable, which the server and its gate read too.
+        """
+        if self.api_key is None:
+            return ""
+        names = (self.api_key.variable, self.server().api_key_variable)
+        return next((key for name in names if (key := os.environ.get(name, ""))), "")
 
     def at(self, url: str, *, api_key: str = "") -> Endpoint[Protocol_co]:
         """Return the endpoint of a remote server of this kind, for the same clients.
@@ -394,7 +401,27 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
         return self.endpoint.at(url, api_key=api_key)
 
     def _endpoint(self) -> Endpoint[Protocol_co]:
-        return self.endpoint
+        endpoint = self.endpoint
+        self._require_presence(endpoint)
+        return endpoint
+
+    def _require_presence(self, endpoint: Endpoint[Protocol_co]) -> None:
+        """Require a server before a client waits for it, on a machine where nobody starts one.
+
+        Raises:
+            ServerError: If nothing answers, or another program does.
+        """
+        from .client import presence
+        from .client.endpoint import from_environment, url_variable
+
+        if presence.is_in_a_cluster():
+            return
+        if from_environment(self.name):
+            presence.require_server_elsewhere(endpoint, url_variable(self.name))
+        elif self._local_server is None:
+            presence.require_described_server(
+                endpoint, type(self).__name__, has_list=self.server().lists_models
+            )
 
     @property
     def _local_server(self) -> LocalServer | None:

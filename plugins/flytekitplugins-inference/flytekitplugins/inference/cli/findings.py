@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ..flyte.task_pod import TASK_IMAGE
 from ..pod.compile import Manifest
 from ..pod.lint import lint
+from ..pod.model import local_model_path
 from ..pod.pod_resources import pod_resources, quality_of_service
 from ..pod.pod_security import LEVELS, pod_security
 from ..sidecar_template import PodDescription
@@ -81,6 +82,7 @@ def check_target(target: PodTarget, *, level: str) -> PodCheck:
         *(PodFinding(check="warning", status="warning", text=text) for text in target.cautions),
         *_security(spec, level),
         _quality(spec, target),
+        *_models(target.description),
         *_secrets(target.description),
     )
     return PodCheck(
@@ -127,6 +129,13 @@ def _quality(spec: Manifest, target: PodTarget) -> PodFinding:
     if any(c["name"] == primary and not c.get("resources") for c in spec["containers"]):
         text += f" The resources of {primary} come from @task, else from the platform's defaults."
     return PodFinding(check="qos", status="note", text=text)
+
+
+def _models(description: PodDescription) -> Iterator[PodFinding]:
+    for server in description.servers.values():
+        if path := local_model_path(server.model_source):
+            text = f"The model {path!r} is a path in the image of the model loader."
+            yield PodFinding(check="model", status="warning", text=text)
 
 
 def _secrets(description: PodDescription) -> Iterator[PodFinding]:
