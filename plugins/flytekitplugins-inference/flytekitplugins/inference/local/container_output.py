@@ -154,6 +154,9 @@ class PodOutput:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+            # nothing was said, so nobody looks for it
+            if self._path is not None and not self._kept:
+                self._path.unlink(missing_ok=True)
 
     def _is_shown(self, container: str, text: str) -> bool:
         if self._verbosity != "start":
