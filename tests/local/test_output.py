@@ -150,7 +150,7 @@ def test_after_the_start_only_warnings_and_what_precedes_a_failure_are_written(
     assert "[server] loading\n" in kept
 
 
-def test_the_file_is_named_once_the_start_is_over(logs: Path) -> None:
+def test_the_file_is_named_once_a_line_is_left_out(logs: Path) -> None:
     written = run_through(None)
     (file,) = logs.iterdir()
     assert f"further lines go to {file}; INFERENCE_LOCAL_LOG=all shows them" in written

@@ -115,6 +115,7 @@ class PodOutput:
     ) -> None:
         self._verbosity = verbosity_of(environ)
         self._is_started = False
+        self._is_file_told = False
         self._hidden: dict[str, deque[str]] = {}
         self._path = _new_file(name) if name else None
         self._file = self._path.open("a", encoding="utf-8") if self._path else None
@@ -132,13 +133,12 @@ class PodOutput:
             if self._is_shown(container, text):
                 self._write(container, text)
             else:
+                self._tell_of_file()
                 hidden = self._hidden.setdefault(container, deque(maxlen=SHOWN_BEFORE_A_FAILURE))
                 hidden.append(text)
 
     def end_start(self) -> None:
         """Write less from now on: the start is over."""
-        if self._verbosity == "start" and self._path is not None:
-            self.write_line(POD, f"further lines go to {self._path}; {LOG_VARIABLE}=all shows them")
         self._is_started = True
 
     def show_before_failure(self, container: str) -> None:
@@ -157,6 +157,12 @@ class PodOutput:
             # nothing was said, so nobody looks for it
             if self._path is not None and not self._kept:
                 self._path.unlink(missing_ok=True)
+
+    def _tell_of_file(self) -> None:
+        """Name the file when the first line is not written."""
+        if self._verbosity == "start" and self._path is not None and not self._is_file_told:
+            self._is_file_told = True
+            self._write(POD, f"further lines go to {self._path}; {LOG_VARIABLE}=all shows them")
 
     def _is_shown(self, container: str, text: str) -> bool:
         if self._verbosity != "start":
