@@ -225,7 +225,11 @@ def test_the_wheel_registers_its_servers_and_one_entry_point_with_flytekit(wheel
         parser.read_string(archive.read(name).decode())
     entry_points = {section: dict(parser[section]) for section in parser.sections()}
     servers = {path.parent.name for path in PACKAGE.glob("*/serve.py")}
-    assert entry_points.keys() == {"flytekit.plugins", "flytekitplugins.inference.servers"}
+    groups = {"console_scripts", "flytekit.plugins", "flytekitplugins.inference.servers"}
+    assert entry_points.keys() == groups
+    assert entry_points["console_scripts"] == {
+        "flyte-inference": "flytekitplugins.inference.cli.commands:main"
+    }
     assert entry_points["flytekit.plugins"] == {
         "inference": "flytekitplugins.inference.flyte.register"
     }

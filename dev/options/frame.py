@@ -38,6 +38,15 @@ TABLES = {
     "REMOVED": "What the server no longer has → the first version known to lack it, and what to\n"
     "#: say instead (empty: nothing).",
 }
+READERS = {
+    "INTEGERS": "Those of `VALUES` that are whole numbers.",
+    "NUMBERS": "Those of `VALUES` that are numbers.",
+    "SIZES": "Those of `VALUES` that are whole numbers, also as `4k` (1000) or `4K` (1024).",
+    "OBJECTS": "Those of `JSON` that are objects.",
+    "TEXTS": "Those of `JSON` that are also read as plain text.",
+}
+"""How the server's parser reads a value → what the text says about it."""
+CHOICES = "Those of `VALUES` that take one of these."
 COMMAS = "Those of `VALUES` that take a list as `--x a,b`."
 HEAD = '''"""The options of `{program}` as data: a wrong name is found before a pod starts.
 
@@ -62,6 +71,8 @@ class Options:
     """Where they were read: a noun phrase, which the text continues with the version."""
     version: str
     kinds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    readers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     commas: set[str] = field(default_factory=set)
     aliases: dict[str, str] = field(default_factory=dict)
     inverses: dict[str, str] = field(default_factory=dict)
@@ -112,7 +123,9 @@ def text(options: Options) -> str:
     )
     sets = [(kind, options.kinds[kind], comment) for kind, comment in KINDS.items()]
     sets.append(("COMMAS", options.commas & options.kinds["VALUES"], COMMAS))
-    tables = [(name, getattr(options, name.lower()), comment) for name, comment in TABLES.items()]
+    sets += [(reader, options.readers[reader], comment) for reader, comment in READERS.items()]
+    tables: list[tuple[str, Mapping[str, Any], str]] = [("CHOICES", options.choices, CHOICES)]
+    tables += [(name, getattr(options, name.lower()), comment) for name, comment in TABLES.items()]
     return "\n".join(
         [
             head,

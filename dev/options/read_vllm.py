@@ -31,6 +31,8 @@ TEXT_READERS = {
 }
 
 
+LISTS_AS_JSON = {"allowed_headers", "allowed_methods", "allowed_origins"}
+"""Lists that the parser reads as JSON."""
 COMMAS = {"device_ids", "disable_access_log_for_endpoints", "tool_server"}
 """Take a list with commas, which the parser does not say."""
 
@@ -106,6 +108,7 @@ def add_option(options: Options, action: argparse.Action, strings: list[str]) ->
     options.kinds[how].add(action.dest)
     # vLLM takes `disable_x` for `enable_x` and the other way round since 0.33.0; older ones take
     # `--no-enable-x` only, which all of them understand
+    note_reader(options, action, how)
     opposite = inverse(action.dest) if how == "NEGATABLE" else None
     if opposite:
         options.inverses[opposite] = action.dest
@@ -114,6 +117,29 @@ def add_option(options: Options, action: argparse.Action, strings: list[str]) ->
         is_negation = how == "NEGATABLE" and string.startswith("--no-")
         if name not in (action.dest, opposite) and not is_negation:
             options.aliases[name] = action.dest
+
+
+def _numbers_first(text: str) -> tuple[int, str]:
+    return (int(text) if text.isdigit() else sys.maxsize, text)
+
+
+def note_reader(options: Options, action: argparse.Action, how: str) -> None:
+    """Note how the parser reads the option's value, where that can be checked beforehand."""
+    names = set(readers(action.type))
+    if how == "JSON":
+        if "union_dict_and_str" in names:
+            options.readers["TEXTS"].add(action.dest)
+        elif action.dest not in LISTS_AS_JSON:
+            options.readers["OBJECTS"].add(action.dest)
+    elif how == "VALUES" and action.choices:
+        # numbers in their order, before words
+        options.choices[action.dest] = tuple(sorted(map(str, action.choices), key=_numbers_first))
+    elif how == "VALUES" and names & {"human_readable_int", "human_readable_int_or_auto"}:
+        options.readers["SIZES"].add(action.dest)
+    elif how == "VALUES" and "int" in names:
+        options.readers["INTEGERS"].add(action.dest)
+    elif how == "VALUES" and "float" in names:
+        options.readers["NUMBERS"].add(action.dest)
 
 
 def inverse(name: str) -> str | None:

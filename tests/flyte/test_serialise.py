@@ -6,16 +6,18 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flyteidl.admin.task_pb2 import TaskSpec
-from flytekit import FlyteContextManager
+from flytekit import FlyteContextManager, task
 from flytekit.configuration import Image, ImageConfig, SerializationSettings
 from flytekit.core.context_manager import ExecutionState
 from google.protobuf.json_format import MessageToDict
 
+from flytekitplugins.inference import InferenceWarning, LlamaCpp
 from users import map_and_dynamic
 
 MODULE = Path(__file__).parent.parent / "users" / "map_and_dynamic.py"
@@ -116,3 +118,29 @@ def test_a_dynamic_task_serialises_the_pods_of_its_calls() -> None:
         job = map_and_dynamic.fan_out.execute(texts=["a", "b"])
     (spec,) = [task.k8s_pod.pod_spec for task in job.tasks]
     assert spec["initContainers"] == map_and_dynamic.by_template.manifest["spec"]["initContainers"]
+
+
+@pytest.mark.parametrize(
+    ("model", "warns"),
+    [
+        ("file:///data/model.gguf", True),
+        ("/data/model.gguf", True),
+        ("s3://bucket/model.gguf", False),
+    ],
+)
+def test_a_model_of_this_machine_is_warned_of_when_it_is_packaged_for_a_cluster(
+    model: str, warns: bool
+) -> None:
+    template = LlamaCpp(model=model, gpu=0)
+
+    @task(task_config=template)
+    def ask() -> str:
+        return ""
+
+    image = Image(name="default", fqn="registry.example.com/task", tag="1")
+    settings = SerializationSettings(image_config=ImageConfig(default_image=image))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ask.get_k8s_pod(settings)
+    texts = [str(one.message) for one in caught if issubclass(one.category, InferenceWarning)]
+    assert any("/data/model.gguf" in text and "VolumeModel" in text for text in texts) is warns

@@ -163,7 +163,7 @@ def test_a_program_that_the_image_does_not_have(manifests: Any, tmp_path: Path) 
     with pytest.raises(ServerExitedError, match="exit code 126") as caught:
         local.start(manifests.pod(manifests.container(name="first", command=["/no/such"])))
     assert "/no/such" in caught.value.log_tail[-1]
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("inference-pod-*")) == []
 
 
 @needs_backend
@@ -357,7 +357,7 @@ def test_every_image_that_cannot_be_had_is_named_and_nothing_starts(
         f"server needs the image '{registry.address}/tools/absent:2', which cannot be pulled: "
     )
     assert second.startswith("other needs the image 'registry.invalid/other:1', which is not here")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("inference-pod-*")) == []
 
 
 @needs_backend

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
+from flytekitplugins.inference.errors import ConfigError
 from flytekitplugins.inference.local.container_output import KEPT_LINES, LineSplitter, PodOutput
 
 
@@ -99,3 +102,97 @@ def test_lines_of_several_threads_do_not_mix() -> None:
         thread.join()
     lines = stream.getvalue().splitlines()
     assert sorted(lines) == sorted([f"[{name}] {name * 50}" for name in "abcd"] * 200)
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let new log files be made here."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def run_through(verbosity: str | None) -> str:
+    """Return what a pod writes: a start, quiet and loud lines, and a failure."""
+    stream = io.StringIO()
+    environ = {} if verbosity is None else {"INFERENCE_LOCAL_LOG": verbosity}
+    output = PodOutput(stream, environ, name="llm")
+    output.write_line("server", "loading")
+    output.write_line("pod", "ready after 1 s")
+    output.end_start()
+    output.write_line("server", "GET /health 200")
+    output.write_line("server", "WARNING: cache is full")
+    output.write_line("server", "last words")
+    output.show_before_failure("server")
+    output.write_line("pod", "server: exited with 1")
+    output.close()
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "shown", "hidden"),
+    [
+        (None, ["loading", "ready after 1 s", "WARNING: cache", "exited with 1"], []),
+        ("start", ["loading", "WARNING: cache", "last words", "exited with 1"], []),
+        ("ALL", ["loading", "GET /health 200", "last words", "exited with 1"], ["further lines"]),
+        ("none", [], ["loading", "WARNING", "last words", "exited with 1"]),
+    ],
+)
+def test_after_the_start_only_warnings_and_what_precedes_a_failure_are_written(
+    logs: Path, verbosity: str | None, shown: list[str], hidden: list[str]
+) -> None:
+    written = run_through(verbosity)
+    assert all(text in written for text in shown)
+    assert not any(text in written for text in hidden)
+    # the file has every line, and each once
+    (file,) = logs.iterdir()
+    kept = file.read_text()
+    assert kept.count("GET /health 200") == kept.count("last words") == 1
+    assert "[server] loading\n" in kept
+
+
+def test_the_file_is_named_once_a_line_is_left_out(logs: Path) -> None:
+    written = run_through(None)
+    (file,) = logs.iterdir()
+    assert f"further lines go to {file}; INFERENCE_LOCAL_LOG=all shows them" in written
+    assert file.name.startswith("inference-llm-")
+
+
+def test_lines_before_a_failure_come_once_and_are_few(logs: Path) -> None:
+    stream = io.StringIO()
+    output = PodOutput(stream, {}, name="llm")
+    output.end_start()
+    for number in range(100):
+        output.write_line("server", f"line {number}")
+    assert "line" not in stream.getvalue().partition("shows them")[2]
+    output.show_before_failure("server")
+    output.show_before_failure("server")
+    lines = [line for line in stream.getvalue().splitlines() if line.startswith("[server]")]
+    assert lines == [f"[server] line {number}" for number in range(80, 100)]
+    output.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "is_warning"),
+    [
+        ("WARNING 11-26 config.py: x", True),
+        ("[2026] ERROR in loop", True),
+        ("E1126 FATAL: y", True),
+        ("Traceback (most recent call last):", True),
+        ("torch.OutOfMemoryError: CUDA out of memory", True),
+        ("ValueError: z", True),
+        ("INFO: 127.0.0.1 - GET /v1/models 200 OK", False),
+        ("0 errors so far", False),
+    ],
+)
+def test_what_counts_as_a_warning(line: str, is_warning: bool) -> None:
+    stream = io.StringIO()
+    output = PodOutput(stream, {})
+    output.end_start()
+    output.write_line("server", line)
+    assert (line in stream.getvalue()) is is_warning
+
+
+def test_a_wrong_setting_says_what_there_is(logs: Path) -> None:
+    with pytest.raises(ConfigError, match="'loud' is none of all, start, none"):
+        PodOutput(io.StringIO(), {"INFERENCE_LOCAL_LOG": "loud"}, name="llm")
+    assert list(logs.iterdir()) == []

@@ -30,7 +30,7 @@ def _private_pool(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     yield
     local.stop_idle()
-    eventually(lambda: list(tmp_path.iterdir()) == [])
+    eventually(lambda: list(tmp_path.glob("inference-pod-*")) == [])
 
 
 def identity(pod: local.LocalPod) -> str:

@@ -66,7 +66,7 @@ def test_released_ports_leave_nothing(free_port: int, tmp_path: Path) -> None:
     release_ports(again)
     release_ports(ports)
     release_ports(ports)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("inference-pod-*")) == []
 
 
 def test_a_forked_process_keeps_no_port(free_port: int) -> None:

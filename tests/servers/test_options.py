@@ -30,6 +30,8 @@ def test_each_table_is_as_it_was_written(path: Path) -> None:
         source=" ".join(source[1].split()),
         version=source[2],
         kinds=defaultdict(set, {kind: set(data.get(kind, ())) for kind in frame["KINDS"]}),
+        readers=defaultdict(set, {name: set(data.get(name, ())) for name in frame["READERS"]}),
+        choices=data.get("CHOICES", {}),
         commas=set(data.get("COMMAS", ())),
         **{table.lower(): data.get(table, {}) for table in frame["TABLES"]},
     )
@@ -48,6 +50,10 @@ def test_every_name_is_of_one_kind_and_every_other_name_leads_to_one(path: Path)
         assert set(data.get(table, {}).values()) <= names
     assert names.isdisjoint(data.get("REMOVED", {}))
     assert data.get("COMMAS", frozenset()) <= data["VALUES"]
+    assert data.get("CHOICES", {}).keys() <= data["VALUES"]
+    for reader in frame["READERS"]:
+        kind = "JSON" if reader in ("OBJECTS", "TEXTS") else "VALUES"
+        assert data.get(reader, frozenset()) <= data.get(kind, frozenset())
 
 
 @pytest.mark.parametrize("words", [[], ["nothing"], ["tei"], ["llamacpp", "b1", "b2"]])

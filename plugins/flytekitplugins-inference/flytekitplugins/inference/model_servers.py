@@ -138,8 +138,11 @@ class ModelServers(PodDescription):
     def _disagreements(self) -> Iterator[str]:
         """Yield what is valid for a single server but not for several in one pod."""
         for name, server in self.members.items():
-            if server.base is not None:
-                yield f"server {name!r} has base=; a pod has only one, give it to ModelServers"
+            for field in ("base", "images"):
+                if getattr(server, field) is not None:
+                    yield (
+                        f"server {name!r} has {field}=; a pod has only one, give it to ModelServers"
+                    )
         # the startup probe of a server without a gate would hold back the gate of the others
         # (docs/decisions/0010)
         bounded = [name for name, server in self.members.items() if server.is_bounded]

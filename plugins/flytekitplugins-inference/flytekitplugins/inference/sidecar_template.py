@@ -27,6 +27,7 @@ from .pod import check
 from .pod.assemble import assemble, cold_start_file
 from .pod.compile import Manifest, compile_plan
 from .pod.description import OUR_CONTAINERS, UNSET, Description
+from .pod.images import REGISTRY_VARIABLE, mirror_problems, parse_mirrors, with_mirrors
 from .pod.lint import lint
 from .pod.merge import merge_manifests, normalise
 from .pod.parts import PRIMARY, Helper, Probe, Probes, Volume
@@ -81,6 +82,10 @@ class PodDescription(PublicDataclass):
     """The user's own pod as a starting point: node selectors, tolerations, service account,
     volumes, labels. A flytekit `PodTemplate` or a `v1/Pod` manifest. The servers are merged into it
     by name; what it sets is never changed."""
+    images: Mapping[str, str] | None = None
+    """Mirrors and pins for the images of our containers: a registry, a repository or an image →
+    what takes its place, such as `{"docker.io": "mirror.example.com/hub"}`. They come before those
+    of the variable `INFERENCE_IMAGE_REGISTRY`. The task's own image is flytekit's and stays."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -114,8 +119,14 @@ class PodDescription(PublicDataclass):
         plan = assemble(
             self.servers, helper, primary=self.primary_container_name, bound_inputs=bound_inputs
         )
-        manifest = compile_plan(plan)
+        # the task's own image runs in the task's container too, which flytekit writes
+        keep = () if helper.bundled else (helper.image,)
+        manifest = with_mirrors(compile_plan(plan), self._mirrors(), keep=keep)
         return manifest if self.base is None else merge_manifests(_manifest_of(self.base), manifest)
+
+    def _mirrors(self) -> dict[str, str]:
+        """Return the rules for images: the user's own before those of this machine."""
+        return {**parse_mirrors(os.environ.get(REGISTRY_VARIABLE, "")), **(self.images or {})}
 
     @property
     def primary_container_name(self) -> str:
@@ -235,6 +246,8 @@ class PodDescription(PublicDataclass):
         """Yield the problems of the fields."""
         if self.base is not None:
             yield from check.check_base(self.base)
+        if self.images is not None:
+            yield from mirror_problems("images", self.images)
 
     def settle(self) -> None:
         """Complete a frozen description: check it, and copy all values that it holds.
@@ -383,8 +396,15 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
         return here if is_known else None
 
     def _api_key_here(self) -> str:
-        """Return the server's API key, which a secret request puts into the environment, if any."""
-        return os.environ.get(self.api_key.variable, "") if self.api_key else ""
+        """Return the server's API key, if this machine has it.
+
+        A secret request puts it into the platform's variable. On a machine without the platform it
+        is in the server's own variable, which the server and its gate read too.
+        """
+        if self.api_key is None:
+            return ""
+        names = (self.api_key.variable, self.server().api_key_variable)
+        return next((key for name in names if (key := os.environ.get(name, ""))), "")
 
     def at(self, url: str, *, api_key: str = "") -> Endpoint[Protocol_co]:
         """Return the endpoint of a remote server of this kind, for the same clients.
@@ -399,7 +419,27 @@ class ModelInferenceTemplate(Description, PodDescription, ClientMethods[Protocol
         return self.endpoint.at(url, api_key=api_key)
 
     def _endpoint(self) -> Endpoint[Protocol_co]:
-        return self.endpoint
+        endpoint = self.endpoint
+        self._require_presence(endpoint)
+        return endpoint
+
+    def _require_presence(self, endpoint: Endpoint[Protocol_co]) -> None:
+        """Require a server before a client waits for it, on a machine where nobody starts one.
+
+        Raises:
+            ServerError: If nothing answers, or another program does.
+        """
+        from .client import presence
+        from .client.endpoint import from_environment, url_variable
+
+        if presence.is_in_a_cluster():
+            return
+        if from_environment(self.name):
+            presence.require_server_elsewhere(endpoint, url_variable(self.name))
+        elif self._local_server is None:
+            presence.require_described_server(
+                endpoint, type(self).__name__, has_list=self.server().lists_models
+            )
 
     @property
     def _local_server(self) -> LocalServer | None:

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
     from .report import Report
 
-__all__ = ["API_KEY_VARIABLE", "URL_VARIABLE", "Endpoint", "ServerDetails", "from_environment"]
+__all__ = [
+    "API_KEY_VARIABLE",
+    "URL_VARIABLE",
+    "Endpoint",
+    "ServerDetails",
+    "from_environment",
+    "url_variable",
+]
 
 URL_VARIABLE = "INFERENCE_URL"
 """Environment variable that replaces the address of a model server; none is then started on this
@@ -118,6 +125,11 @@ class Endpoint(ServerAddress[Protocol_co], ClientMethods[Protocol_co]):
             return only_model_of(self, client.request(**request_of(self)))
 
 
+def url_variable(name: str) -> str:
+    """Return the variable with the address of a server; its name is empty for a single one."""
+    return f"{URL_VARIABLE}_{name.upper().replace('-', '_')}" if name else URL_VARIABLE
+
+
 def from_environment(
     name: str = "", *, environ: Mapping[str, str] | None = None
 ) -> tuple[str, str] | None:
@@ -132,15 +144,14 @@ def from_environment(
             it may hold a password.
     """
     variables = os.environ if environ is None else environ
-    suffix = f"_{name.upper().replace('-', '_')}" if name else ""
-    url = variables.get(URL_VARIABLE + suffix, "").strip()
+    variable = url_variable(name)
+    suffix = variable.removeprefix(URL_VARIABLE)
+    url = variables.get(variable, "").strip()
     if not url:
         return None
     url, problem = normalised(url)
     if problem:
-        raise ConfigError(
-            f"The environment variable {URL_VARIABLE}{suffix} {problem}.", hint=_URL_HINT
-        )
+        raise ConfigError(f"The environment variable {variable} {problem}.", hint=_URL_HINT)
     return url, variables.get(API_KEY_VARIABLE + suffix, "")
 
 

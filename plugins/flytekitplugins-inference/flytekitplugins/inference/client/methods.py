@@ -140,11 +140,15 @@ class ClientMethods(Generic[Protocol_co]):
             ConfigError: If the value of an option is wrong.
         """
         from .batch import batch
+        from .batch.batch_options import check_names
 
+        check_names(options)
         return batch(self._endpoint(), rows, **options)
 
     def abatch(self, rows: Any, **options: Unpack[BatchOptions]) -> AsyncBatch:
         """As `batch`, for asyncio: await it for the result, or iterate over it for the records."""
         from .batch import abatch
+        from .batch.batch_options import check_names
 
+        check_names(options)
         return abatch(self._endpoint(), rows, **options)

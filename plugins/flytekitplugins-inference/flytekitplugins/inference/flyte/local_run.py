@@ -205,6 +205,7 @@ def _pod(
     description: PodDescription, literals: bytes, volumes: Mapping[str, str]
 ) -> tuple[Manifest, local.LocalSettings]:
     """Return the manifest and settings of `description`, for `local.start` and `local.lease`."""
+    _require_keys(description)
     manifest = description.compile(LOCAL_HELPER)
     manifest["metadata"].setdefault("name", type(description).__name__.lower())
     names = {volume["name"] for volume in manifest["spec"]["volumes"]}
@@ -218,6 +219,24 @@ def _pod(
         primary=description.primary_container_name,
         volumes={**_caches(description), **_volumes_of_this_machine(), **volumes},
     )
+
+
+def _require_keys(description: PodDescription) -> None:
+    """Require the API keys that gates ask with, before anything starts.
+
+    Raises:
+        ConfigError: If this machine lacks one; names the variable.
+    """
+    for server in description.servers.values():
+        key, own = server.api_key, server.server().api_key_variable
+        # without a gate, a server without a key asks for none
+        if key is None or server.startup_timeout is None:
+            continue
+        if not any(os.environ.get(name) for name in (key.variable, own)):
+            raise ConfigError(
+                f"{type(server).__name__} has api_key_secret=, and this machine has no key for it.",
+                hint=f"Set {own} here (export {own}=…); server, gate and client read it.",
+            )
 
 
 def _caches(description: PodDescription) -> dict[str, str]:

@@ -71,6 +71,15 @@ class InferencePodTemplate(PodTemplate):
         self.annotations = annotations
 
     @property
+    def description(self) -> PodDescription | None:
+        """The description from which the pod is compiled."""
+        return self._template
+
+    def helper(self) -> Helper:
+        """Return the image of our own programs, as it is known now."""
+        return self._helper()
+
+    @property
     def pod_spec(self) -> V1PodSpec:
         """The pod as a `kubernetes.client.V1PodSpec`.
 

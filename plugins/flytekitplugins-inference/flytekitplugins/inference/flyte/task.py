@@ -28,6 +28,7 @@ from flytekit.models.task import K8sPod
 from ..errors import ConfigError, InferenceError, UnsupportedError
 from ..pod.assemble import image_name
 from ..pod.compile import Manifest
+from ..pod.model import local_model_path
 from ..pod.parts import Helper
 from ..sidecar_template import InferenceWarning, ModelInferenceTemplate, PodDescription
 from .kubernetes_models import to_pod_spec
@@ -108,6 +109,7 @@ class InferenceTask(AsyncPythonFunctionTask[PodDescription]):
         template = _with_registered_images(self.template, settings)
         helper = _helper(template, self.get_image(settings))
         _warn_of_the_other_product(self.container_image, self.template)
+        _warn_of_this_machines_models(self.template)
         manifest = template.compile(helper, bound_inputs=_bound_inputs(self.get_command(settings)))
         serialised = copy.copy(self)  # this task keeps the pod that it describes
         serialised.pod_template = _with_spec(template, manifest)
@@ -220,6 +222,19 @@ def _warn_of_the_other_product(image: Any, template: PodDescription) -> None:
             InferenceWarning,
             stacklevel=3,
         )
+
+
+def _warn_of_this_machines_models(template: PodDescription) -> None:
+    """Warn of models that lie on this machine when a task is packaged for a cluster."""
+    for server in template.servers.values():
+        if path := local_model_path(server.model_source):
+            warnings.warn(
+                f"model={path!r} is a path of the machine where the model loader runs; on a "
+                "cluster that is its container, whose image must hold the model. Name a store, or "
+                "a volume (VolumeModel).",
+                InferenceWarning,
+                stacklevel=3,
+            )
 
 
 def _with_registered_images(

@@ -17,6 +17,7 @@ from ..pod import check
 from ..pod.adapters import WithHubToken
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable
+from ..pod.images import ServerImage
 from ..pod.model import Model
 from ..pod.names import path_problem
 from ..pod.parts import CACHE_DIRECTORY, EnvVar, Volume
@@ -39,6 +40,21 @@ IMAGES = {
     "gpu.intel.com": "server-vulkan",
 }
 """Tags by the vendor in `gpu_resource`; `server-cuda` is for CUDA 12, `server-cuda13` for 13."""
+REPOSITORY = "ghcr.io/ggml-org/llama.cpp"
+PUBLISHED = tuple(
+    ServerImage(
+        reference=f"{REPOSITORY}:{tag}-{BUILD}",
+        hardware=hardware,
+        source="github.com/ggml-org/llama.cpp, docs/docker.md",
+        date="2026-10",
+    )
+    for tag, hardware in (
+        (IMAGES["nvidia.com"], "NVIDIA GPUs"),
+        (IMAGES["amd.com"], "AMD GPUs"),
+        (IMAGES["gpu.intel.com"], "Intel GPUs"),
+        (IMAGES[""], "CPUs"),
+    )
+)
 MEBIBYTE = 2**20
 LARGEST_CACHE_RAM = 8192
 """MiB of prompts that the server keeps by default, even if the container's limit is lower."""
@@ -95,6 +111,8 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
     mem: str = "8Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
+    published_images = PUBLISHED
+    release_parts = 1
     option_table = OPTIONS
     exclusive_options = MappingProxyType({"lora": "lora_files", "lora_scaled": "lora_files"})
     image_vendors = frozenset({"gpu", *IMAGES} - {""})
@@ -103,7 +121,7 @@ class LlamaCpp(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["open
     def default_image(self) -> str:
         """The image for the vendor's GPUs, or for CPUs if `gpu` is 0."""
         vendor = str(self.gpu_resource).partition("/")[0] if self.gpu else ""
-        return f"ghcr.io/ggml-org/llama.cpp:{IMAGES.get(vendor, IMAGES['nvidia.com'])}-{BUILD}"
+        return f"{REPOSITORY}:{IMAGES.get(vendor, IMAGES['nvidia.com'])}-{BUILD}"
 
     def server(self) -> Server:
         """Return what llama.cpp needs."""

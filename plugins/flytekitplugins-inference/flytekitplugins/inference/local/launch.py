@@ -70,14 +70,20 @@ def start(
         >>> with start(manifest) as pod:  # doctest: +SKIP
         ...     urllib.request.urlopen(f"http://localhost:{pod.port(8000)}/health")
     """
+    # first: it refuses a wrong setting, when nothing has to be given back
+    output = PodOutput(
+        sys.stderr if settings.output is None else settings.output,
+        name=str((manifest.get("metadata") or {}).get("name") or POD),
+    )
     root = Path(tempfile.mkdtemp(prefix="inference-pod-", dir=_parent())).resolve()  # 0700
     ports: Mapping[int, int] = {}
     files = {name: root / "files" / name for name in settings.files}
-    output = PodOutput(sys.stderr if settings.output is None else settings.output)
     history = History(clock)
 
     def report(container: str, kind: Kind, detail: str) -> None:
         history.record(container, kind, detail)
+        if kind in ("unhealthy", "restarting"):
+            output.show_before_failure(container)
         output.write_line(POD, detail if container == POD else f"{container}: {detail}")
 
     def compile_for(backend: Backend) -> LocalPodPlan:
@@ -122,6 +128,7 @@ def start(
     except BaseException:
         release_ports(ports)
         shutil.rmtree(root, ignore_errors=True)
+        output.close()
         raise
     pod.begin()
     return pod

@@ -286,6 +286,7 @@ class LocalPod:
         self.begin_body()
         if summary := self._summary():
             self._output.write_line(POD, summary)
+        self._output.end_start()
 
     def _summary(self) -> str:
         """Say how long the start and each container took; nothing when none was waited for."""
@@ -326,6 +327,7 @@ class LocalPod:
         shutil.rmtree(self._plan.root, ignore_errors=True)
         if self._plan.root.exists():
             self._output.write_line(POD, f"could not remove all of {self._plan.root}")
+        self._output.close()
         # last, because `begin` and `stop` return then, and nothing of the pod may be left
         _live.discard(self)
         self._initialized.set()

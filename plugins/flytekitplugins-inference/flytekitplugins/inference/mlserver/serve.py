@@ -15,6 +15,7 @@ from urllib.parse import quote
 from ..errors import ConfigError
 from ..facts.metric_names import FAMILIES
 from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
+from ..pod.images import ServerImage
 from ..pod.model import HuggingFaceModel, RegisteredModel
 from ..pod.named_models import model_name_problems, port_problems, update_options
 from ..pod.names import path_problem
@@ -26,6 +27,14 @@ __all__ = ["MLServer"]
 
 IMAGE = "seldonio/mlserver:1.7.1"
 """The image with all runtimes; `1.7.1-slim` has none."""
+PUBLISHED = (
+    ServerImage(
+        reference=IMAGE,
+        hardware="CPUs and NVIDIA GPUs",
+        source="github.com/SeldonIO/MLServer, releases",
+        date="2026-11",
+    ),
+)
 USER = 1000
 """The image's user."""
 CACHE = "/opt/mlserver/.cache"
@@ -90,6 +99,8 @@ class MLServer(ModelInferenceTemplate[Literal["v2"]]):
             "MLSERVER_METRICS_PORT": "give metrics_port= instead",
         }
     )
+
+    published_images = PUBLISHED
 
     @property
     def default_image(self) -> str:

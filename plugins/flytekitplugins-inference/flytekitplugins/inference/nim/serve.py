@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..facts.metric_names import FAMILIES, united
 from ..facts.model_reference import parse_model_reference
 from ..pod import check
+from ..pod.images import ServerImage
 from ..pod.names import path_problem, subdomain_problem
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import FLYTE_PREFIX, SecretReference
@@ -26,6 +27,14 @@ __all__ = ["NIM", "NIMSecrets"]
 
 IMAGE = "nvcr.io/nim/meta/llama3-8b-instruct:1.0.0"
 """The documented default. Each model and version has its own image: name the one you need."""
+PUBLISHED = (
+    ServerImage(
+        reference=IMAGE,
+        hardware="NVIDIA GPUs",
+        source="flytekit's documentation of NIM",
+        date="2026-11",
+    ),
+)
 CACHE = "/opt/nim/.cache"
 USER = 1000
 """The image's user, who must be able to write to the cache (NVIDIA/nim-deploy#15)."""
@@ -103,6 +112,8 @@ class NIM(ModelInferenceTemplate[Literal["openai"]]):
     """Hugging Face repositories of LoRA adapters, `owner/name` or `owner/name@revision`."""
     lora_adapter_mem: str | None = None
     """Memory of the container that downloads the adapters."""
+
+    published_images = PUBLISHED
 
     @property
     def default_image(self) -> str:

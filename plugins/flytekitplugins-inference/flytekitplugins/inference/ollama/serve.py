@@ -16,6 +16,8 @@ from ..facts.model_reference import has_scheme
 from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod import check
 from ..pod import model as sources
+from ..pod.flags import literally
+from ..pod.images import ServerImage
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.quantity import format_quantity
 from ..pod.server import Server, Setup
@@ -37,6 +39,15 @@ IMAGE = "ollama/ollama:0.33.3"
 repositories list (msys2/MINGW-packages#31414); the facts here come from its source."""
 ROCM_IMAGE = f"{IMAGE}-rocm"
 """The image for AMD's GPUs (`.github/workflows/release.yaml`)."""
+PUBLISHED = tuple(
+    ServerImage(
+        reference=reference,
+        hardware=hardware,
+        source="github.com/ollama/ollama, .github/workflows/release.yaml",
+        date="2026-11",
+    )
+    for reference, hardware in ((IMAGE, "NVIDIA GPUs and CPUs"), (ROCM_IMAGE, "AMD GPUs"))
+)
 HOME = "/ollama"
 """The server's home directory, on a volume. It holds the server's key and models, as the image's
 `/root/.ollama` does."""
@@ -96,6 +107,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
     mem: str = "15Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
+    published_images = PUBLISHED
     image_vendors = frozenset({"nvidia.com", "gpu", "amd.com"})
     template_variables = MappingProxyType({"OLLAMA_HOST": "give port= instead"})
 
@@ -165,8 +177,7 @@ class Ollama(ModelInferenceTemplate[Literal["openai"]]):
         recipe = self.recipe or OllamaModel(name="")
         budget, source = self.startup_seconds, self.model_source
         is_loaded = source is not None and not isinstance(source, sources.VolumeModel)
-        # Kubernetes expands `$(NAME)` in values, and turns `$$` into `$`
-        text = (recipe.modelfile or "").replace("$", "$$")
+        text = literally(recipe.modelfile or "")
         return Setup(
             program="create_model",
             args=(

@@ -23,7 +23,11 @@
 | `assemble` | descriptions → the containers of each server → the plan of the pod |
 | `plan` | servers and what stands around them → containers in order, volumes |
 | `compile` | plan → manifest (plain dictionaries, camelCase) |
+| `images` | the published images; a manifest → one whose images come from mirrors |
+| `image_version` | an image's name → the server's release in it |
 | `merge` | the user's own manifest + ours, by name, add-only |
 | `api_rules` | manifest → what the API server refuses |
 | `lint` | manifest → problems |
+| `pod_resources` | manifest → what the scheduler reserves, and the quality of service |
+| `pod_security` | manifest → the level of the Pod Security Standards |
 """

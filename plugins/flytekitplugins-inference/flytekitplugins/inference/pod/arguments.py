@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .description import EVERY_ADDRESS, LOOPBACK, Description
-from .flags import OptionTable, option_problems, render_options
+from .flags import OptionTable, form_problems, render_options, table_problems
+from .image_version import Version, image_version, is_release_of, version_text
 
 __all__ = ["EVERY_ADDRESS", "WithArguments"]
 
@@ -26,6 +27,8 @@ class WithArguments(Description):
 
     option_table: ClassVar[OptionTable]
     """The options that the server has."""
+    release_parts: ClassVar[int] = 2
+    """How many parts of a version name a release, within which options stay the same."""
     host_option: ClassVar[str] = "host"
     """The option for the address on which the server listens."""
     port_option: ClassVar[str] = "port"
@@ -43,6 +46,34 @@ class WithArguments(Description):
     def argument(self, name: str, default: Any = None) -> Any:
         """Return the value of the option `name`, however the user spelled it."""
         return self._options.get(name, default)
+
+    def whole_number(self, name: str, default: int) -> int:
+        """Return the value of an option that is a whole number, also when it is given as text.
+
+        `default` stands for what is missing, or is no number, which `problems()` tells.
+        """
+        value = self.argument(name, default)
+        try:
+            return default if isinstance(value, bool) else int(value)
+        except (TypeError, ValueError):
+            return default
+
+    @property
+    def image_version(self) -> Version | None:
+        """The release that `image` names; `None` for the default image, and if it names none."""
+        return image_version(self.image, self.published_images)
+
+    @property
+    def knows_image(self) -> bool:
+        """Whether `option_table` is that of the image's release, as far as the image says."""
+        version = self.image_version
+        table = image_version(self._published_reference, self.published_images)
+        return version is None or table is None or is_release_of(version, table, self.release_parts)
+
+    @property
+    def _published_reference(self) -> str | None:
+        # all images of a server are of the release that its table describes
+        return self.published_images[0].reference if self.published_images else None
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -66,7 +97,7 @@ class WithArguments(Description):
             for name, value in (self.arg_dict or {}).items()
             if self.option_table.canonical(name) not in ours
         }
-        return render_options(others, self.option_table)
+        return render_options(others, self.option_table, is_table_of_server=self.knows_image)
 
     def address_arguments(self) -> tuple[str, ...]:
         """Return the arguments for the host and port on which the server listens."""
@@ -100,11 +131,26 @@ class WithArguments(Description):
                 f"{type(self.arg_dict).__name__}"
             )
             return
-        yield from (
-            f"arg_dict: {problem}" for problem in option_problems(self.arg_dict, self.option_table)
-        )
+        problems = form_problems(self.arg_dict, self.option_table)
+        if self.knows_image:
+            problems += table_problems(self.arg_dict, self.option_table)
+        yield from (f"arg_dict: {problem}" for problem in problems)
         yield from self._ownership_problems()
         yield from self._address_problems()
+
+    def cautions(self) -> Iterator[str]:
+        """Yield warnings: what is valid but may not do what its author expects."""
+        yield from super().cautions()
+        version = self.image_version
+        if version is None or self.knows_image or not self.arg_dict:
+            return
+        # for another release the table is no judge
+        if doubts := table_problems(self.arg_dict, self.option_table):
+            yield (
+                f"arg_dict is passed on as it is: the image is of release {version_text(version)}, "
+                f"and this package knows the options of {self.option_table.server}, where "
+                f"{'; '.join(doubts)}"
+            )
 
     def _word_problems(self) -> Iterator[str]:
         """Yield what of the user's `args` is the template's own."""

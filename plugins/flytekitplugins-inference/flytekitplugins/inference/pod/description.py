@@ -21,6 +21,8 @@ from ..programs.protocol import (
 )
 from . import check
 from .exporter import MetricsExporter, judges_progress
+from .image_version import vendor_problem
+from .images import ServerImage
 from .model import (
     HuggingFaceModel,
     Model,
@@ -96,6 +98,8 @@ class Description:
     image_vendors: ClassVar[frozenset[str]] = frozenset({"nvidia.com", "gpu"})
     """The vendors of GPUs for which `default_image` is one; of another's an image has to be
     given."""
+    published_images: ClassVar[tuple[ServerImage, ...]] = ()
+    """Every image that `default_image` may name, with its source."""
     template_variables: ClassVar[Mapping[str, str]] = {}
     """Variables that the template sets and `env` must not → what to do instead."""
 
@@ -274,6 +278,10 @@ class Description:
         if not isinstance(self.gpu, int) or isinstance(self.gpu, bool) or self.gpu < 0:
             yield f"gpu={self.gpu!r} must be a whole number, 0 for none"
         yield from check.check_resource_name("gpu_resource", self.gpu_resource)
+        if self.gpu and (
+            problem := vendor_problem(self.image, str(self.gpu_resource), self.published_images)
+        ):
+            yield problem
         vendor = str(self.gpu_resource).partition("/")[0]
         if self.gpu and not self.image and self.default_image and vendor not in self.image_vendors:
             kind = type(self).__name__

@@ -18,12 +18,21 @@ option.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
-__all__ = ["OptionTable", "option_problems", "render_options"]
+__all__ = [
+    "OptionTable",
+    "form_problems",
+    "literally",
+    "option_problems",
+    "render_options",
+    "table_problems",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +60,20 @@ class OptionTable:
     """`--x A --x B`."""
     json: frozenset[str] = frozenset()
     """`--x JSON`."""
+    integers: frozenset[str] = frozenset()
+    """Of `values`, whole numbers."""
+    numbers: frozenset[str] = frozenset()
+    """Of `values`, numbers."""
+    sizes: frozenset[str] = frozenset()
+    """Of `values`, whole numbers that may be written as `4k` (1000) or `4K` (1024)."""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of `values` → what they may be."""
+    ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    """Of numbers → the least and the most that the server takes; `None` is unbounded."""
+    objects: frozenset[str] = frozenset()
+    """Of `json`, objects."""
+    texts: frozenset[str] = frozenset()
+    """Of `json`, those that are also read as plain text."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Short name → long name."""
     inverses: Mapping[str, str] = field(default_factory=dict)
@@ -107,15 +130,46 @@ class OptionTable:
         return self.aliases.get(head, head) + dot + keys
 
 
-def render_options(options: Mapping[str, Any], table: OptionTable) -> tuple[str, ...]:
-    """Return `options` as arguments. They are expected to have no `option_problems`."""
+def render_options(
+    options: Mapping[str, Any], table: OptionTable, *, is_table_of_server: bool = True
+) -> tuple[str, ...]:
+    """Return `options` as arguments. They are expected to have no `option_problems`.
+
+    Args:
+        options: Name → value.
+        table: The options of the server.
+        is_table_of_server: Whether the server is of the table's release. In another release an
+            option keeps the name that the user gave it, and one that the table lacks is written by
+            its value alone: `True` is `--x`, `False` and `None` are nothing, a list is `--x a b`.
+    """
+    render = _render if is_table_of_server else _render_for_another_release
     return tuple(
-        argument for name, value in options.items() for argument in _render(name, value, table)
+        literally(argument)
+        for name, value in options.items()
+        for argument in render(name, value, table)
     )
+
+
+def literally(text: str) -> str:
+    """Return a text that Kubernetes hands to a container as `text`.
+
+    In arguments and variables it replaces `$(NAME)` by a variable and `$$` by `$`
+    (`third_party/forked/golang/expansion/expand.go`, v1.36). The user's own `command`, `args` and
+    `env` are Kubernetes' and keep that meaning; an option's value is the server's.
+    """
+    return text.replace("$", "$$")
 
 
 def option_problems(options: Mapping[str, Any], table: OptionTable) -> list[str]:
     """Return one sentence for each option that the server lacks or cannot take in this form."""
+    return [*form_problems(options, table), *table_problems(options, table)]
+
+
+def form_problems(options: Mapping[str, Any], table: OptionTable) -> list[str]:
+    """Return what is wrong with options in every release of the server.
+
+    A name that is no text, one option twice, a secret, a value that no command line holds.
+    """
     problems: list[str] = []
     spellings: dict[str, str] = {}
     for name, value in options.items():
@@ -128,7 +182,25 @@ def option_problems(options: Mapping[str, Any], table: OptionTable) -> list[str]
         if twin := _twin(option, spellings):
             problems.append(f"options {twin!r} and {name!r} are the same option; give one of them")
         spellings[option] = name
+        head = canonical.partition(".")[0]
+        if head in table.secret:
+            problems.append(
+                f"option {name!r} would put a secret into the pod's specification; "
+                f"{table.secret[head]}"
+            )
         problems.extend(_secret_key_problems(name, option, value, table))
+        problems.extend(_json_problems(name, value))
+    return problems
+
+
+def table_problems(options: Mapping[str, Any], table: OptionTable) -> list[str]:
+    """Return what is wrong with options in the table's release of the server."""
+    problems: list[str] = []
+    for name, value in options.items():
+        if not isinstance(name, str) or list(_json_problems(name, value)):
+            continue
+        canonical = table.canonical(name)
+        option = table.inverses.get(canonical, canonical)
         problems.extend(
             _name_problems(name, canonical, table) or _value_problems(name, option, value, table)
         )
@@ -165,6 +237,21 @@ def _render(name: str, value: Any, table: OptionTable) -> Iterator[str]:
         yield from _render_value(flag, canonical, value, table)
 
 
+def _render_for_another_release(name: str, value: Any, table: OptionTable) -> Iterator[str]:
+    canonical = table.canonical(name)
+    if canonical.partition(".")[0] in table.names:
+        yield from _render(name, value, table)
+        return
+    flag = "--" + canonical.replace("_", "-")
+    if isinstance(value, (list, tuple)):
+        yield flag
+        yield from map(_text, value)
+    elif value is True:
+        yield flag
+    elif value is not None and value is not False:
+        yield from _flag_and(flag, _text(value))
+
+
 def _render_value(flag: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
     if not isinstance(value, (list, tuple)) or canonical in table.json:
         yield from _flag_and(flag, _text(value))
@@ -195,10 +282,6 @@ def _json(value: Any) -> str:
 
 def _name_problems(name: str, canonical: str, table: OptionTable) -> list[str]:
     head, dot, _ = canonical.partition(".")
-    if head in table.secret:
-        return [
-            f"option {name!r} would put a secret into the pod's specification; {table.secret[head]}"
-        ]
     if head in table.removed:
         version, instead = table.removed[head]
         return [
@@ -232,14 +315,16 @@ def _secret_key_problems(
         )
 
 
-def _value_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
-    many = isinstance(value, (list, tuple))
+def _json_problems(name: str, value: Any) -> Iterator[str]:
     try:
         # NaN and infinity are Python's own addition to JSON
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         yield f"option {name!r} has a value that a command line cannot hold: {error}"
-        return
+
+
+def _value_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
+    many = isinstance(value, (list, tuple))
     if canonical in table.bare | table.booleans:
         if value is not None and not isinstance(value, bool):
             yield f"option {name!r} is switched on and off; give True or False, not {value!r}"
@@ -253,6 +338,77 @@ def _value_problems(name: str, canonical: str, value: Any, table: OptionTable) -
         yield f"option {name!r} takes one value, not the dict {value!r}"
     elif many and canonical not in table.json:
         yield from _item_problems(name, value)
+    elif canonical in table.json:
+        yield from _object_problems(name, canonical, value, table)
+    else:
+        yield from _reading_problems(name, canonical, value, table)
+
+
+def _object_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
+    """Yield why the server's parser would not read a value as JSON of the right form."""
+    read = value
+    if isinstance(value, str):
+        if canonical in table.texts:
+            return
+        try:
+            read = json.loads(value)
+        except ValueError:
+            yield f"option {name!r} is read as JSON, which {value!r} is not; give a dict or a list"
+            return
+    if canonical in table.objects and not isinstance(read, Mapping):
+        yield f"option {name!r} takes a dict, not {value!r}"
+
+
+def _reading_problems(name: str, canonical: str, value: Any, table: OptionTable) -> Iterator[str]:
+    """Yield why the server's parser would not read a single value."""
+    if canonical in table.choices and _text(value) not in table.choices[canonical]:
+        yield f"option {name!r} is one of {', '.join(table.choices[canonical])}, not {value!r}"
+    kind = next((words for names, words in _numbers(table) if canonical in names), None)
+    if kind is None:
+        return
+    number = _number(value, is_size=canonical in table.sizes, is_whole=kind is not _NUMBER)
+    if number is None:
+        yield f"option {name!r} takes {kind}, not {value!r}"
+        return
+    least, most = table.ranges.get(canonical, (None, None))
+    if least is not None and number < least:
+        yield f"option {name!r} is at least {least:g}, not {value!r}"
+    if most is not None and number > most:
+        yield f"option {name!r} is at most {most:g}, not {value!r}"
+
+
+_NUMBER = "a number"
+
+
+def _numbers(table: OptionTable) -> Iterator[tuple[frozenset[str], str]]:
+    yield table.integers, "a whole number"
+    yield table.sizes, "a whole number such as 4096, '4k' (4000) or '4K' (4096)"
+    yield table.numbers, _NUMBER
+
+
+def _number(value: Any, *, is_size: bool, is_whole: bool) -> Fraction | None:
+    """Return what a parser reads, or `None` where it stops with an error."""
+    text = _text(value).strip()
+    if is_size and text.lower() == "auto":
+        return Fraction(-1)
+    if is_size and text and text[-1] in SIZE_UNITS:
+        number, unit = text[:-1], text[-1]
+        # powers of 1024 take no fraction
+        form = _WHOLE if unit.isupper() else _DECIMAL
+        return Fraction(number) * SIZE_UNITS[unit] if form.fullmatch(number) else None
+    try:
+        return Fraction(int(text)) if is_whole else Fraction(float(text))
+    except (ValueError, OverflowError):  # infinity is no fraction
+        return None
+
+
+_WHOLE = re.compile(r"[0-9]+")
+_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+SIZE_UNITS = {
+    **{unit: 1000 ** (power + 1) for power, unit in enumerate("kmgt")},
+    **{unit: 1024 ** (power + 1) for power, unit in enumerate("KMGT")},
+}
+"""vLLM 0.33, `human_readable_int` of `vllm/utils/argparse_utils.py`."""
 
 
 def _item_problems(name: str, items: Any) -> Iterator[str]:

@@ -51,6 +51,7 @@ __all__ = [
     "TaskInputModel",
     "VolumeModel",
     "bytes_of",
+    "local_model_path",
     "model_problems",
     "parse_model",
     "path_of",
@@ -301,6 +302,14 @@ def model_problems(model: object, *, has_inputs: bool) -> Iterator[str]:
         yield from (f"model: {problem}" for problem in check_quantity("size", size, memory=True))
     if isinstance(model, TaskInputModel) and not has_inputs:
         yield f"model: {model.input!r} is an input of the task, which needs download_inputs=True"
+
+
+def local_model_path(model: Model | None) -> str:
+    """Return the path of a model on the loader's own machine; empty for every other source."""
+    if not isinstance(model, ObjectStoreModel):
+        return ""
+    reference = parse_model_reference(model.uri)
+    return reference.label if isinstance(reference, FileReference) else ""
 
 
 def bytes_of(model: Model | None) -> int | None:

@@ -16,7 +16,8 @@ from ..facts.metric_names import FAMILIES
 from ..facts.readiness import STARTUP_FAILURE_THRESHOLD
 from ..pod.adapters import WithAdapters
 from ..pod.arguments import WithArguments
-from ..pod.flags import OptionTable
+from ..pod.flags import OptionTable, literally
+from ..pod.images import ServerImage
 from ..pod.parts import CACHE_DIRECTORY, EnvVar, Probe, Probes, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
@@ -35,9 +36,25 @@ AMD_IMAGES = {
     f"{IMAGE}-rocm10-mi30x": "MI300X and MI325X",
     f"{IMAGE}-rocm10-mi35x": "MI350X and MI355X",
 }
+PUBLISHED = tuple(
+    ServerImage(
+        reference=reference,
+        hardware=hardware,
+        source="github.com/sgl-project/sglang, release notes, To upgrade",
+        date="2026-11",
+    )
+    for reference, hardware in (
+        (IMAGE, "NVIDIA GPUs"),
+        (INTEL_IMAGE, "Intel GPUs"),
+        *((reference, f"AMD {gpus}") for reference, gpus in AMD_IMAGES.items()),
+        (CPU_IMAGE, "CPUs"),
+    )
+)
 HEALTH_TIMEOUT = 25
 """`/health` generates a token and polls for it once a second, for at most
 `SGLANG_HEALTH_CHECK_TIMEOUT`, 20 seconds."""
+RELEASE = (0, 5, 23)
+"""The release of the images above."""
 _KEY = "give args=['--{}', '$(NAME)'] with a variable that base= takes from a Kubernetes secret"
 
 OPTIONS = OptionTable.read(
@@ -82,7 +99,9 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
     mem: str = "16Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
+    published_images = PUBLISHED
     option_table = OPTIONS
+    release_parts = 3
     model_option = "model_path"
     exclusive_options = MappingProxyType({"lora_paths": "lora_adapters"})
     no_http_options = frozenset(
@@ -102,17 +121,21 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
         """Return what SGLang needs."""
         name, token = self.served_name(), self.token_reference()
         has_metrics = self.argument("enable_metrics") is not False
+        # without the type, SGLang asks the hub whether the model generates images
+        start: tuple[str, ...] = ("sglang", "serve", "--model-type", "llm")
+        if (self.image_version or RELEASE) < RELEASE:
+            # older releases lack the type or the whole command; all have the module
+            start = ("python3", "-m", "sglang.launch_server")
         return Server(
-            # without the type, SGLang asks the hub whether the model generates images
-            command=("sglang", "serve", "--model-type", "llm"),
+            command=start,
             args=(
                 *(
                     "--model-path",
-                    str(self.model_path or self.argument("model_path")),
+                    literally(str(self.model_path or self.argument("model_path"))),
                     *self.address_arguments(),
                 ),
                 *(
-                    ("--served-model-name", name)
+                    ("--served-model-name", literally(name))
                     if self.argument("served_model_name") is None
                     else ()
                 ),
@@ -188,10 +211,10 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
         names = ["tp_size", "pp_size"]
         if not self.argument("enable_dp_attention"):
             names.append("dp_size")
-        sizes = [self.argument(name, 1) for name in names]
+        sizes = [self.whole_number(name, 1) for name in names]
         if self.argument("nnodes", 1) != 1:
             yield "arg_dict has nnodes; a server beside a task runs on one node"
-        if not all(isinstance(size, int) for size in (*sizes, self.gpu)):
+        if not isinstance(self.gpu, int):
             return
         ranks = math.prod(sizes)
         if 0 < self.gpu < ranks:
@@ -207,8 +230,8 @@ class SGLang(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai
                 "gpu=0: SGLang's image for CPUs is for x86-64 with AMX (Xeon of the 4th "
                 "generation or newer)"
             )
-        sizes = [self.argument(name, 1) for name in ("tp_size", "pp_size", "dp_size")]
-        if all(isinstance(size, int) for size in sizes) and math.prod(sizes) < self.gpu:
+        sizes = [self.whole_number(name, 1) for name in ("tp_size", "pp_size", "dp_size")]
+        if math.prod(sizes) < self.gpu:
             yield f"gpu={self.gpu}, but arg_dict uses {math.prod(sizes)}: give tp_size, or dp_size"
         if self.update_interval is not None:
             yield (

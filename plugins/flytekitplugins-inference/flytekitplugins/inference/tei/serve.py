@@ -16,6 +16,7 @@ from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithHubToken
 from ..pod.arguments import WithArguments
 from ..pod.flags import OptionTable, render_options
+from ..pod.images import ServerImage
 from ..pod.parts import EnvVar, Probe, Probes, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
@@ -35,6 +36,20 @@ IMAGES: Mapping[str, str] = {
 }
 """By the vendor of `gpu_resource`. `cuda-` contains a build for each architecture from Turing to
 Blackwell and selects one when it starts; images for one architecture are smaller (`image=`)."""
+PUBLISHED = tuple(
+    ServerImage(
+        reference=reference,
+        hardware=hardware,
+        source="github.com/huggingface/text-embeddings-inference, README",
+        date="2026-11",
+    )
+    for reference, hardware in (
+        (IMAGES["nvidia.com"], "NVIDIA GPUs"),
+        (IMAGES["habana.ai"], "Intel Gaudi"),
+        (IMAGES["gpu.intel.com"], "Intel GPUs"),
+        (CPU_IMAGE, "CPUs"),
+    )
+)
 CACHE = "/data"
 """The images' own directory for downloads."""
 
@@ -75,6 +90,7 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
     mem: str = "8Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
+    published_images = PUBLISHED
     option_table = OPTIONS
     image_vendors = frozenset(IMAGES)
     host_option = "hostname"
@@ -113,13 +129,16 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
             OPTIONS.canonical(name): value for name, value in (self.arg_dict or {}).items()
         }
         token = self.token_reference()
-        has_entry_point = bool(self.gpu) and self._vendor in ("nvidia.com", "gpu")
         return Server(
             # the entry point of NVIDIA's images selects the build and the driver libraries; cuda-
             # does not contain `text-embeddings-router` itself
-            command=("/entrypoint.sh",) if has_entry_point else ("text-embeddings-router",),
+            command=("/entrypoint.sh",) if self._has_entry_point else ("text-embeddings-router",),
             args=(
-                *render_options({**defaults, **arguments, "port": self.port}, OPTIONS),
+                *render_options(
+                    {**defaults, **arguments, "port": self.port},
+                    OPTIONS,
+                    is_table_of_server=self.knows_image,
+                ),
                 *self._json_output(),
             ),
             env=(
@@ -142,6 +161,13 @@ class TEI(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["openai"]]
             # variable
             enable_service_links=False,
         )
+
+    @property
+    def _has_entry_point(self) -> bool:
+        if not self.gpu or self._vendor not in ("nvidia.com", "gpu"):
+            return False
+        # images for one architecture (`89-1.9`) hold the router alone (Dockerfile-cuda)
+        return self.image_version is None or ":cuda-" in str(self.image)
 
     def _json_output(self) -> tuple[str, ...]:
         """Return the option that the images' own `CMD` sets."""

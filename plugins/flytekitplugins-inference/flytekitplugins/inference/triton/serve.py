@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithHubToken
 from ..pod.arguments import EVERY_ADDRESS, WithArguments
+from ..pod.images import ServerImage
 from ..pod.model import HuggingFaceModel
 from ..pod.named_models import model_name_problems, port_problems, update_options
 from ..pod.parts import EnvVar, Probe, Probes, Volume
@@ -33,6 +34,14 @@ __all__ = ["HFSecret", "Triton"]
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-py3"
 """The release that `options.py` describes; it also runs without a GPU
 (docs/getting_started/quickstart.md)."""
+PUBLISHED = (
+    ServerImage(
+        reference=IMAGE,
+        hardware="NVIDIA GPUs and CPUs",
+        source="github.com/triton-inference-server/server, docs/getting_started/quickstart.md",
+        date="2026-11",
+    ),
+)
 USER = 1000
 """`triton-server`, created "to run triton as non-root" (build.py); the image starts as root."""
 HOME = "/home/triton-server"
@@ -89,6 +98,7 @@ class Triton(WithArguments, WithHubToken, ModelInferenceTemplate[Literal["v2"]])
     """Seconds that the server has after SIGTERM; `None`: it ends by itself (`exit_timeout_secs`)
     within the pod's `termination_grace_period`."""
 
+    published_images = PUBLISHED
     option_table = OPTIONS
     host_option = "http_address"
     port_option = "http_port"

@@ -128,6 +128,126 @@ COMMAS = frozenset(
     """.split()
 )
 
+#: Those of `VALUES` that are whole numbers.
+INTEGERS = frozenset(
+    """
+    api_server_count block_size cp_kv_cache_interleave_size cpu_distributed_timeout_seconds
+    data_parallel_rank data_parallel_rpc_port data_parallel_size data_parallel_size_local
+    data_parallel_start_rank data_parallel_supervisor_port dbo_decode_token_threshold
+    dbo_prefill_token_threshold dcp_kv_cache_interleave_size decode_context_parallel_size
+    distributed_timeout_seconds dp_supervisor_probe_failure_threshold dp_sync_interval
+    elastic_ep_max_dp_size grpc_port h11_max_header_count h11_max_incomplete_event_size
+    long_prefill_token_threshold mamba_block_size mamba_cache_philox_rounds master_port
+    max_cpu_loras max_cudagraph_capture_size max_log_len max_logprobs max_lora_cls_labels max_loras
+    max_num_active_seqs max_num_queued_reqs max_num_seqs max_parallel_loading_workers
+    mm_shm_cache_max_object_size_mb nnodes node_rank num_gpu_blocks_override offload_group_size
+    offload_num_in_group offload_prefetch_step pipeline_parallel_size port
+    prefill_context_parallel_size prefill_schedule_interval prefix_cache_retention_interval
+    prefix_match_unit renderer_num_workers replayssm_buffer_len safetensors_prefetch_num_threads
+    seed shutdown_timeout spec_tokens sse_keep_alive_interval ssl_cert_reqs stream_interval
+    tensor_parallel_size ubatch_size
+    """.split()
+)
+
+#: Those of `VALUES` that are numbers.
+NUMBERS = frozenset(
+    """
+    cpu_offload_gb dp_supervisor_probe_interval_s dp_supervisor_probe_timeout_s
+    gpu_memory_utilization kv_cache_metrics_sample kv_offloading_size
+    mm_encoder_fp8_scale_save_margin mm_ipc_gpu_memory_gb mm_processor_cache_gb video_pruning_rate
+    watermark
+    """.split()
+)
+
+#: Those of `VALUES` that are whole numbers, also as `4k` (1000) or `4K` (1024).
+SIZES = frozenset(
+    """
+    kv_cache_memory_bytes max_model_len max_num_batched_tokens max_num_queued_tokens
+    max_num_scheduled_tokens safetensors_prefetch_block_size
+    """.split()
+)
+
+#: Those of `JSON` that are objects.
+OBJECTS = frozenset(
+    """
+    additional_config attention_config aux_output_config compilation_config custom_histogram_buckets
+    default_chat_template_kwargs default_mm_loras diffusion_config ec_manager_config
+    ec_transfer_config engram_config eplb_config fault_tolerance_config hf_overrides ir_op_priority
+    kernel_config kv_events_config kv_transfer_config limit_mm_per_prompt logging_config
+    media_io_kwargs mm_processor_kwargs model_class_overrides model_loader_extra_config
+    override_generation_config pooler_config profiler_config quantization_config reasoning_config
+    reasoning_effort_map speculative_config structured_outputs_config watchdog_config
+    watermark_config weight_transfer_config
+    """.split()
+)
+
+#: Those of `JSON` that are also read as plain text.
+TEXTS = frozenset(
+    """
+    pt_load_map_location
+    """.split()
+)
+
+#: Those of `VALUES` that take one of these.
+CHOICES = {
+    "all2all_backend": (
+        "allgather_reducescatter",
+        "deepep_high_throughput",
+        "deepep_low_latency",
+        "deepep_v2",
+        "flashinfer_all2allv",
+        "flashinfer_nvlink_one_sided",
+        "flashinfer_nvlink_two_sided",
+        "moonep",
+        "mori_high_throughput",
+        "mori_low_latency",
+        "naive",
+        "nixl_ep",
+        "passthrough",
+        "pplx",
+    ),
+    "convert": ("auto", "classify", "embed", "none"),
+    "data_parallel_backend": ("mp", "ray"),
+    "dcp_comm_backend": ("a2a", "ag_rs"),
+    "dtype": ("auto", "bfloat16", "float", "float16", "float32", "half"),
+    "expert_placement_strategy": ("linear", "round_robin"),
+    "fingerprint_mode": ("custom", "full", "hash", "none"),
+    "gdn_prefill_backend": ("aiter_flydsl", "cutedsl", "flashinfer", "sycl", "triton"),
+    "jit_monitor_mode": ("error", "warn"),
+    "kda_decode_backend": ("auto", "flashinfer", "native", "triton"),
+    "kda_prefill_backend": ("auto", "flashinfer", "flashkda", "fused", "triton"),
+    "kv_offloading_backend": ("lmcache", "native"),
+    "logprobs_mode": ("processed_logits", "processed_logprobs", "raw_logits", "raw_logprobs"),
+    "lora_dtype": ("auto", "bfloat16", "float16"),
+    "mamba_cache_dtype": ("auto", "bfloat16", "float16", "float32"),
+    "mamba_cache_mode": ("align", "none"),
+    "mamba_ssm_cache_dtype": ("auto", "bfloat16", "float16", "float32"),
+    "mamba_ssu_algorithm": ("auto", "horizontal", "simple", "vertical"),
+    "max_lora_rank": ("1", "8", "16", "32", "64", "128", "256", "320", "512"),
+    "mm_encoder_tp_mode": ("data", "weights"),
+    "mm_hasher_algorithm": ("blake3", "sha256", "sha512"),
+    "mm_processor_cache_type": ("lru", "shm"),
+    "mm_tensor_ipc": ("direct_rpc", "torch_shm"),
+    "offload_backend": ("auto", "prefetch", "uva"),
+    "per_request_spec_decode_metrics": ("detailed", "none", "summary"),
+    "performance_mode": ("balanced", "interactivity", "throughput"),
+    "prefix_caching_hash_algo": ("sha256", "sha256_cbor", "xxhash", "xxhash_cbor"),
+    "runner": ("auto", "draft", "generate", "pooling"),
+    "scheduling_policy": ("fcfs", "priority"),
+    "sparse_indexer_topk_backend": (
+        "aiter",
+        "auto",
+        "cooperative",
+        "deep_select",
+        "flashinfer",
+        "per_row",
+        "persistent",
+        "torch",
+    ),
+    "uvicorn_log_level": ("critical", "debug", "error", "info", "trace", "warning"),
+    "video_pruning_method": ("evs", "vidcom2"),
+}
+
 #: Other names → the long name.
 ALIASES = {
     "O": "optimization_level",

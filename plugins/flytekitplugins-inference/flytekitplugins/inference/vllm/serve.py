@@ -15,7 +15,8 @@ from typing import Any, Literal
 from ..facts.metric_names import FAMILIES
 from ..pod.adapters import WithAdapters
 from ..pod.arguments import WithArguments
-from ..pod.flags import OptionTable
+from ..pod.flags import OptionTable, literally
+from ..pod.images import ServerImage
 from ..pod.parts import CACHE_DIRECTORY, EnvVar, Volume
 from ..pod.secrets import HFSecret
 from ..pod.server import Server
@@ -27,9 +28,31 @@ __all__ = ["VLLM", "HFSecret"]
 IMAGE = "vllm/vllm-openai:v0.33.0"
 ROCM_IMAGE = "vllm/vllm-openai-rocm:v0.33.0"
 CPU_IMAGE = "vllm/vllm-openai-cpu:v0.33.0"
-"""The images of the release that `options.py` describes (docs.vllm.ai, "Using Docker", November
-2026)."""
+"""The images of the release that `options.py` describes."""
+FIRST_WITH_COMMAND = (0, 5, 2)
+"""The first release with the command `vllm serve` (vllm-project/vllm#5090)."""
+_SOURCE = "docs.vllm.ai, Using Docker"
+PUBLISHED = tuple(
+    ServerImage(reference=reference, hardware=hardware, source=_SOURCE, date="2026-11")
+    for reference, hardware in (
+        (IMAGE, "NVIDIA GPUs"),
+        (ROCM_IMAGE, "AMD GPUs"),
+        (CPU_IMAGE, "CPUs"),
+    )
+)
 
+RANGES = {
+    "gpu_memory_utilization": (0.001, 1),
+    "max_model_len": (-1, None),
+    **dict.fromkeys(
+        (
+            *("data_parallel_size", "pipeline_parallel_size", "tensor_parallel_size"),
+            *("max_loras", "max_num_batched_tokens", "max_num_seqs"),
+        ),
+        (1, None),
+    ),
+}
+"""The fields of `vllm/config` that people set most (0.33)."""
 OPTIONS = OptionTable.read(
     options,
     server="vLLM",
@@ -37,6 +60,7 @@ OPTIONS = OptionTable.read(
         "api_key": "give api_key_secret=",
         "hf_token": "give hf_secret=",
     },
+    ranges=RANGES,
     secret_keys={
         "model_loader_extra_config": ("s3_access_key_id", "s3_secret_access_key"),
         "watermark_config": ("key",),
@@ -69,6 +93,7 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
     mem: str = "10Gi"
     """Memory; requests and limits. Includes what the server keeps in `/dev/shm`."""
 
+    published_images = PUBLISHED
     option_table = OPTIONS
     model_option = "model"
     exclusive_options = MappingProxyType({"lora_modules": "lora_adapters"})
@@ -89,14 +114,19 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
         model = self.model_path or self.argument("model")
         name = self.served_name()
         token = self.token_reference()
+        named_model: tuple[str, ...] = (literally(str(model)),) if model is not None else ()
+        # the model is positional: `--model` "will be removed" (vllm/utils/argparse_utils.py)
+        start: tuple[str, ...] = ("vllm", "serve")
+        if (self.image_version or FIRST_WITH_COMMAND) < FIRST_WITH_COMMAND:
+            start = ("python3", "-m", "vllm.entrypoints.openai.api_server")
+            named_model = ("--model", *named_model) if named_model else ()
         return Server(
-            # the model is positional: `--model` "will be removed" (vllm/utils/argparse_utils.py)
-            command=("vllm", "serve"),
+            command=start,
             args=(
-                *((str(model),) if model is not None else ()),
+                *named_model,
                 *self.address_arguments(),
                 *(
-                    ("--served-model-name", name)
+                    ("--served-model-name", literally(name))
                     if self.model_path and not self.argument("served_model_name")
                     else ()
                 ),
@@ -148,10 +178,10 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
         yield from super().problems()
         if self.lora_adapters and self.argument("enable_lora") is False:
             yield "arg_dict has enable_lora=False, the template has lora_adapters"
-        ranks = self._ranks("tensor_parallel_size", "pipeline_parallel_size")
+        ranks = self._ranks()
         if isinstance(self.gpu, int) and 0 < self.gpu < ranks:
             yield (
-                f"arg_dict: tensor and pipeline parallelism need {ranks} GPUs, the template "
+                f"arg_dict: tensor, pipeline and data parallelism need {ranks} GPUs, the template "
                 f"has gpu={self.gpu}"
             )
 
@@ -175,11 +205,14 @@ class VLLM(WithArguments, WithAdapters, ModelInferenceTemplate[Literal["openai"]
                 "data about the server"
             )
 
-    def _ranks(self, *names: str) -> int:
-        """Return how many GPUs the options use, one for each rank; 0 if a size is not a number."""
-        sizes = [self.argument(name, 1) for name in names or _PARALLEL]
-        return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else 0
+    def _ranks(self) -> int:
+        """Return how many GPUs the options use in this pod, one for each rank."""
+        # of the ranks of data parallelism, other pods may have some
+        data = self.whole_number("data_parallel_size", 1)
+        data = self.whole_number("data_parallel_size_local", data)
+        sizes = [self.whole_number(name, 1) for name in _PARALLEL]
+        return math.prod(sizes) * data
 
 
-_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size")
 _LORA_OPTIONS = ("lora_dtype", "lora_modules", "max_cpu_loras", "max_lora_rank", "max_loras")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .rows import IdSource
     from .work import HttpWork, RowFunction
 
-__all__ = ["BatchArguments", "BatchOptions", "arguments_of"]
+__all__ = ["BatchArguments", "BatchOptions", "arguments_of", "check_names"]
 
 
 class _RequiredOptions(TypedDict):
@@ -112,13 +112,22 @@ def arguments_of(endpoint: BatchEndpoint, rows: Any, options: Mapping[str, Any])
         ArgumentError: If an option does not exist, or `work` is missing.
         ConfigError: If a value is wrong.
     """
+    check_names(options)
+    return BatchArguments(endpoint=endpoint, rows=rows, **options)
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Check the names of a batch's options; before the server is asked for, too.
+
+    Raises:
+        ArgumentError: If an option does not exist, or `work` is missing.
+    """
     refuse_unknown("batch(…)", options, BatchOptions.__annotations__)
     if "work" not in options:
         raise ArgumentError(
             "batch(…) needs work=, which defines the request for each row.",
             hint="Give work=chat(), or an async def f(client, row).",
         )
-    return BatchArguments(endpoint=endpoint, rows=rows, **options)
 
 
 def _is_whole(value: Any, least: int) -> bool:
