@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "plugins/flytekitplugins-inference/flytekitplugins/inference"
-FILES = frozenset({"__init__.py", "serve.py", "options.py"})
-"""Each server's room has these: the same name says that they are the same thing of another."""
+FILES = frozenset({"__init__.py", "__main__.py", "serve.py", "options.py"})
+"""The same name says that they are the same thing of another: of a server, or what `-m` runs."""
 CLASSES: Mapping[str, str] = {
     "ServerError": "client/chat.py",
     "ServerNotReadyError": "client/chat.py",
