@@ -116,5 +116,6 @@ def test_a_text_arrives_whole_whatever_it_holds(options: dict[str, str]) -> None
     parser = argparse.ArgumentParser(exit_on_error=False)
     for name in ("seed", "model-len", "config"):
         parser.add_argument(f"--{name}")
-    parsed = parser.parse_args(list(render_options(options, TABLE)))
+    words = [word.replace("$$", "$") for word in render_options(options, TABLE)]  # by Kubernetes
+    parsed = parser.parse_args(words)
     assert {name: value for name, value in vars(parsed).items() if value is not None} == options
