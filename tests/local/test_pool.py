@@ -99,6 +99,8 @@ def test_a_pod_whose_server_has_just_ended_is_not_lent(
     os.kill(program, signal.SIGKILL)
     eventually(lambda: program not in alive(identity(pod)))
     assert process is not None
+    # a container runtime notices the end a moment later
+    eventually(lambda: process.poll() is not None or pod._supervisor.containers[0].runs > runs)
     with local.lease(manifest, local.LocalSettings(max_restarts=0, backoff=FAST), key="a") as again:
         assert again is not pod or again._supervisor.containers[0].runs > runs
 

@@ -66,7 +66,7 @@ def test_a_request_that_the_server_refuses_fails_its_row_alone(server: Endpoint)
     result = batch(server, rows, work=chat(max_tokens=20), progress=False)
     assert [record["error"] and record["error"]["kind"] for record in result] == [
         None,
-        "rejected",
+        "too_long",
         None,
     ]
     assert result.failures[0].error["status"] == 400
