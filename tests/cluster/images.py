@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from dev.kubernetes import packages
 from dev.kubernetes.archive import ImageSpec, write_images, write_layer
 from dev.kubernetes.files import CACHE, CHECKOUT, locked
 from dev.kubernetes.packages import write_root
@@ -114,7 +115,7 @@ def made_file(folder: Path, name: str, version: str, make: Callable[[Path], None
 
 def version_of(*parts: object) -> str:
     digest = hashlib.sha256()
-    for part in (*parts, Path(__file__)):
+    for part in (*parts, Path(__file__), Path(packages.__file__)):
         digest.update(part.read_bytes() if isinstance(part, Path) else repr(part).encode())
     return digest.hexdigest()[:16]
 

@@ -276,7 +276,6 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "host path without path": (_volume({"hostPath": {}}), "hostPath: path is missing"),
     "host path upwards": (_volume({"hostPath": {"path": "/a/../b"}}), "must not contain '..'"),
     "host path's type": (_volume({"hostPath": {"path": "/a", "type": "Dir"}}), "type must be"),
-    "medium": (_volume({"emptyDir": {"medium": "RAM"}}), "medium 'RAM' must be"),
     "negative size": (_volume({"emptyDir": {"sizeLimit": "-1Gi"}}), "is negative"),
     "claim without name": (_volume({"persistentVolumeClaim": {}}), "claimName is missing"),
     "secret without name": (_volume({"secret": {}}), "secretName is missing"),
@@ -303,6 +302,7 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 }
 
 HANGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "medium": (_volume({"emptyDir": {"medium": "RAM"}}), "medium 'RAM' must be"),
     "claim's name": (
         _volume({"persistentVolumeClaim": {"claimName": "My_Models"}}),
         "claimName: 'My_Models' is not",

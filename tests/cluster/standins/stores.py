@@ -48,6 +48,7 @@ OBJECTS = {
                 "qwen",
                 "qwen2.5-7b",
                 "qwen2.5-7b/2024-11",
+                "bge",
                 "bge-m3",
                 "bge-m3/2024-11",
                 "llama/8b",
