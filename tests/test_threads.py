@@ -14,7 +14,8 @@ import pytest
 import flytekitplugins.inference
 
 ROOT = Path(flytekitplugins.inference.__file__).parent
-OF_TEXTS = {"os.pathsep", "os.path"}
+OF_TEXTS = {"os.pathsep", "os.path", "request.url"}
+"""What else has a `join`: texts, paths, httpx's addresses."""
 
 
 def waits(source: str) -> list[str]:

@@ -37,8 +37,9 @@ client = botocore.session.Session().create_client(
 )
 before = files()
 client.put_object(Bucket="models", Key="qwen2.5-7b/extra.json", Body=b"{}")
-end = time.monotonic() + 60
-while files() == before and time.monotonic() < end:
+for _ in range(300):
+    if files() != before:
+        break
     time.sleep(0.2)
 after = files()
 print(before, after)

@@ -98,6 +98,7 @@ class Web:
     gate: threading.Event = field(default_factory=threading.Event)
     """What answers with the fault `stall` or `hold` waits for."""
     bytes_per_second: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}/{path}"
@@ -196,7 +197,8 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (a class i
             for start in range(0, len(data), step):
                 self.wfile.write(data[start : start + step])
                 path = urlsplit(self.path).path[1:]
-                web.sent[path] = web.sent.get(path, 0) + len(data[start : start + step])
+                with web.lock:  # several connections send parts of one file
+                    web.sent[path] = web.sent.get(path, 0) + len(data[start : start + step])
                 if web.bytes_per_second:
                     time.sleep(0.05)
 
