@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# each looks at what the whole machine has, so they run one after the other
+pytestmark = pytest.mark.xdist_group("cluster tool")
+
+
 def call(*words: str, name: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """Run dev/cluster for a cluster of this name."""
     return subprocess.run(
