@@ -111,6 +111,7 @@ def test_two_at_once_and_nothing_is_left(second: str) -> None:
     assert call("down", name=second).returncode == 0
     assert not run.exists()
     assert Traces.of_this_machine() == before
+    assert list(Path("/sys/fs/cgroup").glob(f"**/inference-{run.name}")) == []
     assert call("status").returncode == 0, "the first cluster went with the second"
 
 
@@ -124,6 +125,7 @@ def test_nothing_is_left_when_its_first_process_is_killed(second: str) -> None:
     assert "the last one has been killed" in call("status", name=second).stdout
     assert call("down", name=second).returncode == 0
     assert Traces.of_this_machine() == before
+    assert list(Path("/sys/fs/cgroup").glob(f"**/inference-{run.name}")) == []
 
 
 def test_the_programs_are_built_once() -> None:
@@ -135,7 +137,7 @@ def test_the_programs_are_built_once() -> None:
 
 
 class Traces(tuple[frozenset[str], ...]):
-    """What a cluster could leave on a machine: mounts, network, control groups, rules."""
+    """What a cluster could leave on a machine: mounts, network, rules."""
 
     __slots__ = ()
 
@@ -143,13 +145,9 @@ class Traces(tuple[frozenset[str], ...]):
     def of_this_machine(cls) -> Traces:
         mounts = {line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()}
         links = {path.name for path in Path("/sys/class/net").iterdir()}
-        groups = {
-            str(path) for path in Path("/sys/fs/cgroup").glob("**/inference-*") if path.is_dir()
-        }
-        top = {group for group in groups if "kubepods" not in group}
         rules = subprocess.run(["iptables-save"], capture_output=True, text=True, check=False)
         chains = {line for line in rules.stdout.splitlines() if line.startswith(("-A", ":KUBE"))}
-        return cls(frozenset(each) for each in (mounts, links, top, chains))
+        return cls(frozenset(each) for each in (mounts, links, chains))
 
 
 def _descendants(run: Path) -> list[int]:
