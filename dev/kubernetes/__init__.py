@@ -12,6 +12,8 @@ with them.
     settings    the files that the parts read
     cgroups     what lies outside of namespaces
     archive     images, written as tar files
+    packages    a root file system of what this machine has installed
+    files       where things lie, and locks
 
 Only the standard library is used.
 """
